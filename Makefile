@@ -1,0 +1,72 @@
+# linkcancel: make help lists the targets.
+
+GO         ?= go
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+FUZZTIME   ?= 30s
+
+# Linters, pinned; staticcheck.conf says why each check is on or off.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check fmt-check vet lint docs docs-check fuzz bench cover tools clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/linkcancel
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/linkcancel ./cmd/linkcancel
+
+demo: build ## Cancel 1 000 pretended links: no key, no services
+	@bin/linkcancel demo
+
+# As root in CI what is missing is installed; elsewhere the tests use what is
+# there, and say what they left out.
+test: ## Run all tests; with -race and a real Redis where the machine has them
+	@sh .ci/tools
+	@race=; if command -v $${CC:-gcc} >/dev/null 2>&1; then race=-race; \
+	  else echo "left out: the race detector (install gcc to have it)"; fi; \
+	if ! command -v redis-server >/dev/null 2>&1; then \
+	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
+	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
+	set -x; $(GO) test $$race -count=1 -timeout 15m ./...
+
+check: fmt-check vet lint docs-check ## Check format, vet, lint, import graph and generated documents
+	$(GO) test -count=1 -run 'TestImports|TestREADME' ./...
+
+fmt-check:
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+	@$(GO) mod tidy -diff
+
+lint: ## Run the linters
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(ERRCHECK) -exclude .errcheck -ignoretests ./...
+
+docs: ## Write the generated parts of README.md
+	UPDATE=1 $(GO) test -count=1 -run TestREADME ./...
+
+docs-check:
+	$(GO) test -count=1 -run TestREADME ./...
+
+fuzz: ## Fuzz each target for FUZZTIME (30s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$target $(FUZZTIME)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+bench: ## Run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem -count $${COUNT:-5} ./...
+
+cover: ## Show the test coverage by function
+	$(GO) test -count=1 -coverprofile=coverage.out -coverpkg=./... ./...
+	$(GO) tool cover -func=coverage.out | tail -n 40
+
+clean: ## Delete what was built
+	rm -rf bin coverage.out

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/producer"
+)
+
+// Exit codes. Only run, demo and batch watch speak of the links.
+const (
+	exitFine        = 0
+	exitFailed      = 1   // an operation failed
+	exitUsage       = 2   // usage or bad input: nothing was done
+	exitLinks       = 3   // some links are not cancelled and may still be payable
+	exitInterrupted = 130 // stopped by the user; can be resumed
+)
+
+// cli is the whole command line.
+type cli struct {
+	Demo        demoCmd        `cmd:"" help:"Show the whole thing in one process: embedded Redis, pretend API, sample CSV. Needs no key and no services."`
+	Run         runCmd         `cmd:"" help:"Cancel the links of CSV files now, in this process, with an embedded Redis."`
+	Worker      workerCmd      `cmd:"" help:"Cancel the links of all batches in Redis, until stopped."`
+	Import      importCmd      `cmd:"" help:"Bring the links of CSV files into Redis as a batch, for the workers. Needs no API key."`
+	Batch       batchCmd       `cmd:"" help:"Look at batches and command them."`
+	Sandbox     sandboxCmd     `cmd:"" help:"Serve a pretend Plexy API."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the worker on this machine is ready."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+
+	globals
+}
+
+// globals are the flags that every command has.
+type globals struct {
+	Yes       bool          `short:"y" help:"Do not ask."`
+	DryRun    bool          `help:"Do everything but write."`
+	JSON      bool          `help:"Print data as JSON."`
+	Keep      time.Duration `help:"How long finished batches are kept." default:"720h" env:"LINKCANCEL_KEEP"`
+	LogFormat string        `enum:"text,json" default:"text" help:"Log as ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
+	LogLevel  string        `enum:"debug,info,warn,error" default:"info" help:"Log from this level on: ${enum}." env:"LINKCANCEL_LOG_LEVEL"`
+}
+
+type redisFlags struct {
+	RedisURL          string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
+	RedisPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
+}
+
+type apiFlags struct {
+	BaseURL      string        `name:"base-url" default:"${base_url}" env:"PLEXY_BASE_URL" help:"The API." placeholder:"URL"`
+	InsecureHTTP bool          `name:"insecure-http" help:"Allow plain http beyond this machine."`
+	APIKeyFile   string        `name:"api-key-file" env:"PLEXY_API_KEY_FILE" help:"File with the API key; or set PLEXY_API_KEY." placeholder:"FILE"`
+	Timeout      time.Duration `default:"15s" env:"LINKCANCEL_TIMEOUT" help:"Time for one HTTP call."`
+}
+
+type sendFlags struct {
+	Rate         ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h." placeholder:"N/s"`
+	Burst        int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
+	Concurrency  int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most."`
+	Attempts     int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
+	DrainTimeout time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
+}
+
+type metricsFlags struct {
+	MetricsAddr string `default:"${metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Serve /metrics, /healthz and /readyz here, or off." placeholder:"HOST:PORT"`
+	Pprof       bool   `help:"Serve /debug/pprof too."`
+}
+
+type csvFlags struct {
+	Column      string `help:"Column of the links: its name, or its number from 1." placeholder:"NAME|N"`
+	SkipInvalid bool   `help:"Leave bad rows out instead of refusing the file."`
+	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE" type:"path"`
+	Name        string `help:"A name for the batch; the first file's by default."`
+	ID          string `name:"id" help:"An id for the batch; made up by default."`
+	Max         int64  `help:"Refuse more links than this." placeholder:"N"`
+	NoCanary    bool   `help:"Go on even if the first 50 answers are all not_found or all rejected."`
+}
+
+// app is what commands need of the process.
+type app struct {
+	globals
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	log    *slog.Logger
+	args   []string
+	ctx    context.Context // ends at the first signal
+}
+
+// exitError carries an exit code; a nil err was told already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func exit(code int) error { return &exitError{code: code} }
+
+func usagef(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// Main runs one command and returns its exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var c cli
+	code := -1
+	parser, err := kong.New(&c,
+		kong.Name("linkcancel"),
+		kong.Description("Cancels payment links in bulk: one outcome for every link, never over the limit, nothing lost."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(n int) { code = n }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ShortUsageOnError(),
+		kong.Vars{
+			"redis_url":           broker.DefaultURL,
+			"base_url":            defaultBaseURL,
+			"attempts":            "12",
+			"metrics_addr":        "off",
+			"worker_metrics_addr": "127.0.0.1:9464",
+		},
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "linkcancel:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
+	if code >= 0 { // --help
+		return code
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "linkcancel: %v\nhint: linkcancel --help, or linkcancel COMMAND --help\n", err)
+		return exitUsage
+	}
+	ctx, stop := signals()
+	defer stop()
+	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, ctx: ctx}
+	a.log = newLogger(stderr, c.LogFormat, c.LogLevel)
+	err = k.Run(a)
+	return a.report(err)
+}
+
+// report tells an error and returns the exit code that fits it.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitFine
+	}
+	code := exitFailed
+	var coded *exitError
+	var input *producer.InputError
+	switch {
+	case errors.As(err, &coded):
+		code = coded.code
+		err = coded.err
+	case errors.As(err, &input), errors.Is(err, producer.ErrOtherLinks):
+		code = exitUsage
+	case errors.Is(err, context.Canceled) && a.ctx.Err() != nil:
+		code, err = exitInterrupted, errors.New("interrupted")
+	}
+	if err != nil {
+		fmt.Fprintf(a.stderr, "linkcancel: %s\n", strings.TrimSpace(err.Error()))
+	}
+	return code
+}
+
+// signals returns a context that ends at the first SIGINT or SIGTERM. The
+// second one quits at once.
+func signals() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	var stopped atomic.Bool
+	go func() {
+		if _, ok := <-ch; !ok {
+			return
+		}
+		cancel()
+		if _, ok := <-ch; ok && !stopped.Load() {
+			os.Exit(exitInterrupted)
+		}
+	}()
+	return ctx, func() {
+		stopped.Store(true)
+		signal.Stop(ch)
+		close(ch)
+		cancel()
+	}
+}
+
+func newLogger(w io.Writer, format, level string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level)) // checked by the flag's enum
+	options := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/plexy"
+)
+
+const defaultBaseURL = plexy.DefaultBaseURL
+
+// open connects to Redis.
+func (f redisFlags) open(a *app) (*broker.Broker, error) {
+	if broker.HasPassword(f.RedisURL) && f.RedisURL != os.Getenv("LINKCANCEL_REDIS_URL") {
+		return nil, usagef("a password in --redis-url shows in the process list\nhint: set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
+	}
+	cfg := broker.Config{URL: f.RedisURL}
+	if f.RedisPasswordFile != "" {
+		b, err := os.ReadFile(f.RedisPasswordFile)
+		if err != nil {
+			return nil, usagef("read the Redis password: %w", err)
+		}
+		cfg.Password = strings.TrimSpace(string(b))
+	}
+	b, err := broker.Open(a.ctx, cfg)
+	if errors.Is(err, broker.ErrURL) {
+		return nil, usagef("%w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if warning := b.Warning(a.ctx); warning != "" {
+		a.log.Warn("redis configuration", "warning", warning)
+	}
+	return b, nil
+}
+
+// key finds the API key.
+func (f apiFlags) key(a *app) (*plexy.Key, error) {
+	if f.APIKeyFile != "" {
+		key, err := plexy.LoadKeyFile(f.APIKeyFile)
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		if warning := key.Warning(); warning != "" {
+			a.log.Warn("api key file", "warning", warning)
+		}
+		return key, nil
+	}
+	value := os.Getenv("PLEXY_API_KEY")
+	if strings.TrimSpace(value) == "" {
+		return nil, usagef("no API key\nhint: set PLEXY_API_KEY, or name a file that holds it with --api-key-file or PLEXY_API_KEY_FILE")
+	}
+	key, err := plexy.NewKey(value)
+	if err != nil {
+		return nil, usagef("PLEXY_API_KEY: %w", err)
+	}
+	return key, nil
+}
+
+// client makes the API client.
+func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error) {
+	client, err := plexy.New(plexy.Config{
+		BaseURL: f.BaseURL, Key: key, Timeout: f.Timeout, Concurrency: concurrency,
+		InsecureHTTP: f.InsecureHTTP, UserAgent: "linkcancel/" + version,
+	})
+	if err != nil {
+		return nil, usagef("%w", err)
+	}
+	return client, nil
+}
+
+// workerID names this process in the fleet.
+func workerID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host"
+	}
+	return fmt.Sprintf("%s-%d", host, os.Getpid())
+}
+
+// watchKey reads the key file again when it changes, and lets the limiter probe
+// with the new key at once. It returns when ctx ends.
+func watchKey(ctx context.Context, a *app, key *plexy.Key, changed func()) {
+	every(ctx, keyCheck, func() {
+		switch fresh, err := key.Reload(); {
+		case err != nil:
+			a.log.Warn("cannot read the api key file", "error", err)
+		case fresh:
+			a.log.Info("api key changed")
+			changed()
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/metrics"
+	"linkcancel/producer"
+	"linkcancel/worker"
+)
+
+// keyCheck is how often the key file is looked at.
+const keyCheck = time.Second
+
+// engine is a worker and a feeder side by side: what the commands worker, run
+// and demo have in common.
+type engine struct {
+	limiter *ratelimit.Local
+	worker  *worker.Worker
+	feeder  *producer.Feeder
+	metrics *metrics.Metrics
+	key     *plexy.Key
+}
+
+type engineConfig struct {
+	send    sendFlags
+	api     apiFlags
+	key     *plexy.Key
+	journal worker.Journal
+	badKey  func(error)
+}
+
+// check refuses settings that no worker can work with.
+func (f sendFlags) check() error {
+	switch {
+	case f.Burst < 1:
+		return usagef("--burst %d: use 1 or more", f.Burst)
+	case f.Concurrency < 1 || f.Concurrency > 10_000:
+		return usagef("--concurrency %d: use 1 to 10000", f.Concurrency)
+	case f.Attempts < 1 || f.Attempts > 200:
+		return usagef("--attempts %d: use 1 to 200", f.Attempts)
+	case f.DrainTimeout < 0 || f.DrainTimeout > 5*time.Minute:
+		return usagef("--drain-timeout %v: use 0s to 5m", f.DrainTimeout)
+	}
+	return nil
+}
+
+func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*engine, error) {
+	if err := cfg.send.check(); err != nil {
+		return nil, err
+	}
+	api, err := cfg.api.client(cfg.key, cfg.send.Concurrency)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{key: cfg.key, metrics: metrics.New(version)}
+	e.limiter = ratelimit.NewLocal(ratelimit.Config{
+		Rate: cfg.send.Rate, Burst: cfg.send.Burst,
+		OnHold: func(h ratelimit.Hold) {
+			if h.Reason == ratelimit.ReasonNone {
+				a.log.Info("hold ended")
+				return
+			}
+			a.log.Warn("nothing is sent", "hold", string(h.Reason), "until", h.Until)
+		},
+	})
+	e.worker, err = worker.New(worker.Config{
+		ID: workerID(), Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
+		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
+	}, b, l, api, e.limiter)
+	if err != nil {
+		return nil, err
+	}
+	e.feeder = producer.NewFeeder(producer.FeederConfig{
+		Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics,
+	}, b.Client(), l)
+	e.metrics.WatchLimit(e.limiter.Status)
+	return e, nil
+}
+
+// serve shows the metrics, if they are wanted.
+func (f metricsFlags) serve(a *app, e *engine, ready func(context.Context) error) error {
+	if f.MetricsAddr == "off" {
+		return nil
+	}
+	return e.metrics.Serve(a.ctx, metrics.ServerConfig{Addr: f.MetricsAddr, Pprof: f.Pprof, Ready: ready, Log: a.log})
+}
+
+// run works until ctx ends, then drains.
+func (e *engine) run(ctx context.Context, a *app) error {
+	var side sync.WaitGroup
+	sideCtx, stop := context.WithCancel(ctx)
+	side.Go(func() { e.feeder.Run(sideCtx) })
+	side.Go(func() { watchKey(sideCtx, a, e.key, e.limiter.ProbeNow) })
+	err := e.worker.Run(ctx)
+	stop()
+	side.Wait()
+	return err
+}
+
+// drain runs the engine until the batch needs no more of it, showing progress.
+// errInterrupted: the user stopped it.
+func (e *engine) drain(ctx context.Context, a *app, l *ledger.Ledger, id string) (ledger.Batch, error) {
+	b, err := l.Get(ctx, id)
+	if err != nil {
+		return b, err
+	}
+	p := newProgress(a.stderr, b, func() ratelimit.Hold { return e.limiter.Status().Hold })
+	engineCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- e.run(engineCtx, a) }()
+	watched, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	engineErr := make(chan error, 1)
+	go func() {
+		err := <-ended
+		stopWatch() // the worker ended by itself: a journal that cannot be written
+		engineErr <- err
+	}()
+	_, watchErr := watch(watched, l, p, id)
+	if a.ctx.Err() != nil {
+		fmt.Fprintln(a.stderr, "\nStopping: calls in flight are finished first. Ctrl-C again quits at once.")
+	}
+	stop()
+	err = <-engineErr
+	// The drain may have finished some more.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	b, getErr := l.Get(last, id)
+	if getErr == nil {
+		p.update(b)
+	}
+	p.end()
+	switch {
+	case err != nil:
+		return b, err
+	case getErr != nil:
+		return b, getErr
+	case errors.Is(watchErr, context.Canceled):
+		return b, errInterrupted
+	}
+	return b, watchErr
+}
+
+var errInterrupted = errors.New("interrupted")

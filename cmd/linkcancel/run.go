@@ -1,0 +1,377 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/report"
+	"linkcancel/producer"
+	"linkcancel/worker"
+)
+
+type runCmd struct {
+	Files  []string `arg:"" optional:"" name:"file" help:"CSV files."`
+	Report string   `help:"Write the report here; by default FILE.BATCH.csv beside the first file." placeholder:"FILE"`
+	Resume string   `help:"Go on with an interrupted run, named by its report." placeholder:"REPORT"`
+	csvFlags
+	apiFlags
+	sendFlags `set:"attempts=6"`
+	metricsFlags
+}
+
+// partialSuffix names the journal beside its report.
+const partialSuffix = ".partial"
+
+func (c runCmd) Run(a *app) error {
+	key, err := c.key(a)
+	if err != nil {
+		return err
+	}
+	if err := c.check(a); err != nil {
+		return err
+	}
+	if c.Resume != "" {
+		return c.resume(a, key)
+	}
+	return c.start(a, key)
+}
+
+func (c runCmd) check(a *app) error {
+	switch {
+	case c.Resume == "" && len(c.Files) == 0:
+		return usagef("no CSV file is named\nhint: linkcancel run FILE, or linkcancel run --resume REPORT")
+	case c.Resume != "" && c.Report != "":
+		return usagef("--resume names the report already: leave --report out")
+	case c.Resume != "" && a.DryRun:
+		return usagef("--dry-run does not go with --resume")
+	case fromStdin(c.Files):
+		return usagef("run reads its files again for the report, so it cannot read standard input\nhint: save it to a file, or use linkcancel import -")
+	}
+	return c.sendFlags.check()
+}
+
+// start begins a new run.
+func (c runCmd) start(a *app, key *plexy.Key) error {
+	if err := sameColumns(c.Files, c.Column); err != nil {
+		return err
+	}
+	src, done, err := c.source(a, c.Files)
+	if err != nil {
+		return err
+	}
+	if a.DryRun {
+		stats, err := countAll(a, src)
+		if closeErr := done(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return err
+		}
+		return a.dryRun(stats, float64(c.Rate), c.name(c.Files), producer.SourceRun)
+	}
+	s, err := c.open(a, key)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	id := c.ID
+	if id == "" {
+		id = ledger.NewBatchID(time.Now())
+	}
+	s.report = c.Report
+	if s.report == "" {
+		s.report = c.Files[0] + "." + id + ".csv"
+	}
+	if err := s.free(); err != nil {
+		return err
+	}
+	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
+		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
+		Confirm: func(stats producer.Stats) error {
+			fmt.Fprintln(a.stderr, plan(stats, float64(c.Rate)))
+			return a.confirm("Cancel them?", false)
+		},
+	})
+	if closeErr := done(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	files, err := absolute(c.Files)
+	if err != nil {
+		return err
+	}
+	s.header = report.Header{
+		Batch: batch.ID, Digest: batch.Digest, Name: batch.Name, Files: files, Column: c.Column,
+		SkipInvalid: c.SkipInvalid, Total: batch.Total, Created: batch.Created,
+	}
+	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
+		return usagef("%w", err)
+	}
+	return s.drain(a)
+}
+
+// resume goes on with a run that was interrupted, or killed.
+func (c runCmd) resume(a *app, key *plexy.Key) error {
+	path := strings.TrimSuffix(c.Resume, partialSuffix)
+	header, state, journal, err := report.OpenJournal(path + partialSuffix)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, statErr := os.Stat(path); statErr == nil {
+			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
+		}
+		return usagef("there is no %s to resume from\nhint: name the report that the interrupted run told of", path+partialSuffix)
+	}
+	if err != nil {
+		return err
+	}
+	files := header.Files
+	if len(c.Files) > 0 {
+		if files, err = absolute(c.Files); err != nil {
+			return err
+		}
+	}
+	if c.Column != "" {
+		header.Column = c.Column
+	}
+	flags := c.csvFlags
+	flags.Column, flags.SkipInvalid = header.Column, header.SkipInvalid
+	src, done, err := flags.source(a, files)
+	if err != nil {
+		_ = journal.Close()
+		return err
+	}
+	s, err := c.open(a, key)
+	if err != nil {
+		_ = journal.Close()
+		return err
+	}
+	defer s.close()
+	s.report, s.resumed, s.journal = path, true, journal
+	s.header = header
+	s.header.Files = files
+	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
+		// A resume switches the canary off.
+		ID: header.Batch, Source: producer.SourceRun, Name: header.Name, Created: header.Created,
+		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
+			return s.restore(a.ctx, state, chunk, links)
+		},
+	})
+	if closeErr := done(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if batch.Digest != header.Digest {
+		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
+			strings.Join(files, ", "), grouped(header.Total), grouped(batch.Total))
+	}
+	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
+		grouped(batch.Counts.Sum()), plural(batch.Total, "link"))
+	return s.drain(a)
+}
+
+// session is one run with its embedded Redis.
+type session struct {
+	cmd     runCmd
+	key     *plexy.Key
+	broker  *broker.Broker
+	ledger  *ledger.Ledger
+	report  string
+	resumed bool
+	header  report.Header
+	journal *report.Journal
+}
+
+func (c runCmd) open(_ *app, key *plexy.Key) (*session, error) {
+	// The client's settings are checked before anything is written.
+	if _, err := c.client(key, c.Concurrency); err != nil {
+		return nil, err
+	}
+	b := broker.Embedded()
+	return &session{cmd: c, key: key, broker: b, ledger: ledger.New(b.Client())}, nil
+}
+
+func (s *session) close() {
+	if s.journal != nil {
+		_ = s.journal.Close()
+	}
+	_ = s.broker.Close()
+}
+
+// free makes sure that nothing is overwritten.
+func (s *session) free() error {
+	for _, path := range []string{s.report, s.report + partialSuffix} {
+		if _, err := os.Lstat(path); err == nil {
+			hint := "choose another with --report"
+			if strings.HasSuffix(path, partialSuffix) {
+				hint = "go on with it: linkcancel run --resume " + s.report
+			}
+			return usagef("%s exists already\nhint: %s", path, hint)
+		}
+	}
+	return nil
+}
+
+// restore turns what the journal knows of a chunk into records.
+func (s *session) restore(ctx context.Context, state *report.State, chunk, links int) ([]ledger.Record, map[int]string, error) {
+	records := make([]ledger.Record, links)
+	texts := map[int]string{}
+	for _, e := range state.Records(chunk, links) {
+		r := e.Record
+		var err error
+		if r.LinkStatus, err = s.ledger.LinkStatus(ctx, s.header.Batch, e.LinkStatus); err != nil {
+			return nil, nil, err
+		}
+		if !e.At.IsZero() && r.Outcome != ledger.None {
+			r.After = uint32(max(0, e.At.Sub(s.header.Created)/time.Second))
+		}
+		records[e.Position] = r
+		if e.Error != "" {
+			texts[e.Position] = e.Error
+		}
+	}
+	return records, texts, nil
+}
+
+// journal adapts report.Journal to the worker.
+type journalAdapter struct{ *report.Journal }
+
+func (j journalAdapter) Commit(written []worker.Written) error {
+	entries := make([]report.Entry, len(written))
+	now := time.Now()
+	for i, w := range written {
+		entries[i] = report.Entry{
+			Chunk: w.Chunk, Position: w.Position, Record: w.Record, At: now, LinkStatus: w.LinkStatus, Error: w.Error,
+		}
+	}
+	return j.Journal.Commit(entries)
+}
+
+// drain cancels the batch, writes the report and tells how it went.
+func (s *session) drain(a *app) error {
+	ctx, stop := context.WithCancelCause(a.ctx)
+	defer stop(nil)
+	var badKey error
+	e, err := newEngine(a, s.broker, s.ledger, engineConfig{
+		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal},
+		badKey: func(err error) {
+			badKey = err
+			stop(err)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.cmd.serve(a, e, func(context.Context) error { return nil }); err != nil {
+		return err
+	}
+	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)
+	if badKey != nil {
+		return s.refused(b, badKey)
+	}
+	if err != nil && !errors.Is(err, errInterrupted) {
+		return err
+	}
+	return s.finish(a, b, errors.Is(err, errInterrupted))
+}
+
+// refused: the first answer of the API was that the key is no good. Nothing was
+// recorded, so nothing stays behind but what an earlier run left.
+func (s *session) refused(b ledger.Batch, badKey error) error {
+	if !s.resumed && b.Counts.Sum() == 0 {
+		_ = s.journal.Remove()
+	}
+	return fmt.Errorf("the API refuses the key: %w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", badKey, s.cmd.BaseURL)
+}
+
+// finish writes the report, and tells what became of the links.
+func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
+	// The user's interruption must not cut the report short.
+	ctx := context.WithoutCancel(a.ctx)
+	write := func(w io.Writer) error {
+		return writeReport(ctx, w, s.ledger, b, s.header.Files, s.header.Column, report.Options{})
+	}
+	overwrite := s.resumed
+	if err := report.WriteFile(s.report, overwrite, write); err != nil {
+		return fmt.Errorf("%w\nhint: what was done is in %s: linkcancel run --resume %s goes on", err, s.report+partialSuffix, s.report)
+	}
+	if b.Pending() == 0 {
+		if err := s.journal.Remove(); err != nil {
+			return err
+		}
+	}
+	t, err := newTally(ctx, s.ledger, b)
+	if err != nil {
+		return err
+	}
+	out := a.stdout
+	if a.JSON {
+		out = a.stderr
+		data := toJSON(b)
+		data.Report = s.report
+		if err := printJSON(a.stdout, data); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(out)
+	printSummary(out, b, t)
+	fmt.Fprintf(out, "\nReport: %s\n", s.report)
+	code := linksExit(b, t)
+	switch {
+	case interrupted && b.Pending() > 0:
+		fmt.Fprintf(a.stderr, "Interrupted. Next: linkcancel run --resume %s\n", s.report)
+		code = exitInterrupted
+	case b.State == ledger.Paused:
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nNext: linkcancel run --resume %s goes on all the same\n", reasonText(b.Reason), canaryHint, s.report)
+	case code == exitLinks:
+		fmt.Fprintln(a.stderr, "Some links may still be payable: see the report.")
+	}
+	if code != exitFine {
+		return exit(code)
+	}
+	return nil
+}
+
+// sameColumns makes sure that one report can hold all files.
+func sameColumns(files []string, column string) error {
+	var first []string
+	for i, file := range files {
+		rows, err := linkcsv.OpenRows(file, nil, column)
+		if err != nil {
+			return err
+		}
+		header := rows.Header()
+		if err := rows.Close(); err != nil {
+			return err
+		}
+		if i == 0 {
+			first = header
+		} else if strings.Join(first, "\x00") != strings.Join(header, "\x00") {
+			return usagef("%s and %s have different columns, and one report holds them all\nhint: run them one after the other", files[0], file)
+		}
+	}
+	return nil
+}
+
+func absolute(files []string) ([]string, error) {
+	paths := make([]string, len(files))
+	for i, f := range files {
+		var err error
+		if paths[i], err = filepath.Abs(f); err != nil {
+			return nil, fmt.Errorf("find %s: %w", f, err)
+		}
+	}
+	return paths, nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+)
+
+// batchJSON is how a batch is printed with --json.
+type batchJSON struct {
+	Batch      string           `json:"batch"`
+	State      ledger.State     `json:"state"`
+	Reason     string           `json:"reason,omitempty"`
+	Source     string           `json:"source"`
+	Name       string           `json:"name"`
+	Parent     string           `json:"parent,omitempty"`
+	Total      int64            `json:"total"`
+	Pending    int64            `json:"pending"`
+	Duplicates int64            `json:"duplicates"`
+	Invalid    int64            `json:"invalid"`
+	Outcomes   map[string]int64 `json:"outcomes"`
+	Created    *time.Time       `json:"created,omitempty"`
+	Started    *time.Time       `json:"started,omitempty"`
+	Finished   *time.Time       `json:"finished,omitempty"`
+	Report     string           `json:"report,omitempty"`
+}
+
+func toJSON(b ledger.Batch) batchJSON {
+	optional := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		return &t
+	}
+	outcomes := map[string]int64{}
+	for _, o := range ledger.Outcomes {
+		outcomes[o.String()] = b.Counts[o]
+	}
+	return batchJSON{
+		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, Parent: b.Parent,
+		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
+		Created: optional(b.Created), Started: optional(b.Started), Finished: optional(b.Finished),
+	}
+}
+
+// tally counts, beside the outcomes, with which status links were not
+// cancellable: one that is still active still takes payments.
+type tally map[string]int64
+
+func newTally(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (tally, error) {
+	t := tally{}
+	if b.Counts[ledger.NotCancellable] == 0 {
+		return t, nil
+	}
+	for lr, err := range l.Walk(ctx, b) {
+		if err != nil {
+			return nil, err
+		}
+		if lr.Record.Outcome == ledger.NotCancellable {
+			t[lr.LinkStatus]++
+		}
+	}
+	return t, nil
+}
+
+// payable is the number of links not cancellable that may still take payments.
+func (t tally) payable() (n int64) {
+	for status, links := range t {
+		if plexy.Active(status) || status == unknownLinkStatus || status == "" {
+			n += links
+		}
+	}
+	return n
+}
+
+const unknownLinkStatus = "unknown"
+
+func (t tally) String() string {
+	var parts []string
+	for _, status := range slices.SortedFunc(maps.Keys(t), func(a, b string) int { return int(t[b] - t[a]) }) {
+		name := status
+		if name == "" {
+			name = unknownLinkStatus
+		}
+		parts = append(parts, fmt.Sprintf("%s %s", name, grouped(t[status])))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// linksExit is the exit code that tells of the links of a finished batch.
+func linksExit(b ledger.Batch, t tally) int {
+	if b.Counts[ledger.Failed]+b.Counts[ledger.Rejected]+b.Counts[ledger.Aborted]+t.payable() > 0 || b.Pending() > 0 {
+		return exitLinks
+	}
+	return exitFine
+}
+
+// printSummary shows what became of a batch, as an aligned table.
+func printSummary(w io.Writer, b ledger.Batch, t tally) {
+	head := "Batch " + b.ID + " is " + string(b.State)
+	switch {
+	case !b.Finished.IsZero() && !b.Started.IsZero():
+		head += " after " + spoken(b.Finished.Sub(b.Started))
+	case b.Reason != "":
+		head += " (" + reasonText(b.Reason) + ")"
+	}
+	fmt.Fprintf(w, "%s\n\n", head)
+	width := len(grouped(b.Total))
+	row := func(name string, n int64, more string) {
+		if more != "" {
+			more = "   " + more
+		}
+		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, grouped(n), more)
+	}
+	for _, o := range ledger.Outcomes {
+		more := ""
+		if o == ledger.NotCancellable && len(t) > 0 {
+			more = t.String()
+		}
+		row(o.String(), b.Counts[o], more)
+	}
+	if b.Pending() > 0 {
+		row("pending", b.Pending(), "")
+	}
+	var more []string
+	if b.Duplicates > 0 {
+		more = append(more, plural(b.Duplicates, "duplicate"))
+	}
+	if b.Invalid > 0 {
+		more = append(more, plural(b.Invalid, "invalid row"))
+	}
+	text := ""
+	if len(more) > 0 {
+		text = "and " + strings.Join(more, ", ")
+	}
+	fmt.Fprintf(w, "  %s\n", strings.Repeat("─", 19+width))
+	row("total", b.Total, text)
+}
+
+// reasonText says why a batch is paused.
+func reasonText(reason string) string {
+	if what, ok := strings.CutPrefix(reason, "canary:"); ok {
+		return "canary: the first answers were all " + what
+	}
+	return reason
+}
+
+// canaryHint says what to look at when the canary has stopped a batch.
+const canaryHint = "wrong base URL, wrong column, or another merchant's links?"

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hibiken/asynq"
+
+	"linkcancel/internal/ledger"
+)
+
+type workerCmd struct {
+	redisFlags
+	apiFlags
+	sendFlags
+	metricsFlags `set:"metrics_addr=127.0.0.1:9464"`
+}
+
+func (c workerCmd) Run(a *app) error {
+	key, err := c.key(a)
+	if err != nil {
+		return err
+	}
+	b, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	l := ledger.New(b.Client())
+	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key})
+	if err != nil {
+		return err
+	}
+	e.metrics.WatchFleet(l, asynq.NewInspectorFromRedisClient(b.Client()))
+	ready := func(ctx context.Context) error {
+		if a.ctx.Err() != nil {
+			return errors.New("stopping")
+		}
+		_, err := l.Now(ctx)
+		return err
+	}
+	if err := c.serve(a, e, ready); err != nil {
+		return err
+	}
+	a.log.Info("worker started", "id", workerID(), "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
+		"concurrency", c.Concurrency, "version", version)
+	if err := e.run(a.ctx, a); err != nil {
+		return err
+	}
+	a.log.Info("worker stopped")
+	return nil
+}

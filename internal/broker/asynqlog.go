@@ -1,0 +1,18 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// AsynqLogger lets asynq log through slog: a constant message, the text in a
+// field. What asynq calls information is detail to our operators.
+type AsynqLogger struct{ Log *slog.Logger }
+
+func (l AsynqLogger) Debug(args ...any) { l.Log.Debug("asynq", "detail", fmt.Sprint(args...)) }
+func (l AsynqLogger) Info(args ...any)  { l.Log.Debug("asynq", "detail", fmt.Sprint(args...)) }
+func (l AsynqLogger) Warn(args ...any)  { l.Log.Warn("asynq", "detail", fmt.Sprint(args...)) }
+func (l AsynqLogger) Error(args ...any) { l.Log.Error("asynq", "detail", fmt.Sprint(args...)) }
+
+// Fatal logs an error: nothing in linkcancel may end the process but main.
+func (l AsynqLogger) Fatal(args ...any) { l.Log.Error("asynq", "detail", fmt.Sprint(args...)) }

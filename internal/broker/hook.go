@@ -1,0 +1,124 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ServerHook sits on the connection of an asynq server and mends two of its
+// habits:
+//
+//   - asynq never repeats a failed acknowledgement, so the task would run again
+//     a minute later. The hook repeats a failing script until its context ends.
+//   - asynq asks for the next task again at once when Redis refuses (out of
+//     memory, loading), over 60 000 times a second. Such a script has no
+//     deadline; the hook lets it wait before it fails.
+//
+// It also watches the renewal of task leases: see LastRenewal.
+type ServerHook struct {
+	renewed atomic.Pointer[time.Time]
+}
+
+const (
+	pauseNoDeadline = 200 * time.Millisecond
+	pauseFirst      = 50 * time.Millisecond
+	pauseMost       = time.Second
+)
+
+// LastRenewal is when asynq last renewed the leases of the tasks in hand, by
+// the monotonic clock; zero if it never did.
+func (h *ServerHook) LastRenewal() time.Time {
+	if t := h.renewed.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+// DialHook is part of redis.Hook.
+func (h *ServerHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook is part of redis.Hook.
+func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		sent := time.Now()
+		err := next(ctx, cmd)
+		if err == nil && isRenewal(cmd) {
+			// From when it was sent, since Redis counts from there at the earliest.
+			h.renewed.Store(&sent)
+		}
+		if !isScript(cmd) {
+			return err
+		}
+		for pause := pauseFirst; mayPass(err); pause = min(2*pause, pauseMost) {
+			if _, ok := ctx.Deadline(); !ok {
+				wait(ctx, pauseNoDeadline)
+				return err
+			}
+			if !wait(ctx, pause) {
+				return err
+			}
+			cmd.SetErr(nil)
+			err = next(ctx, cmd)
+		}
+		return err
+	}
+}
+
+// ProcessPipelineHook is part of redis.Hook; asynq's servers send no scripts
+// in pipelines.
+func (h *ServerHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func isScript(cmd redis.Cmder) bool {
+	switch cmd.Name() {
+	case "eval", "evalsha":
+		return true
+	}
+	return false
+}
+
+// isRenewal recognises asynq's extension of leases: ZADD <queue>:lease XX ….
+func isRenewal(cmd redis.Cmder) bool {
+	if cmd.Name() != "zadd" || len(cmd.Args()) < 2 {
+		return false
+	}
+	key, _ := cmd.Args()[1].(string)
+	return strings.HasPrefix(key, "asynq:{") && strings.HasSuffix(key, ":lease")
+}
+
+// mayPass says whether a script failed for a reason that may pass: the
+// connection, or a server that cannot serve just now. What a script itself
+// answers does not pass.
+func mayPass(err error) bool {
+	if err == nil || errors.Is(err, redis.Nil) || errors.Is(err, redis.ErrClosed) {
+		return false
+	}
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return !errors.Is(err, context.Canceled)
+	}
+	for _, prefix := range []string{"OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF", "NOREPLICAS", "ERR max number of clients"} {
+		if strings.Contains(reply.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// wait returns false if the context ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,290 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// State is where a batch stands.
+type State string
+
+// importing → ready → running ⇄ paused → done; ready, running and paused may
+// become aborted.
+const (
+	Importing    State = "importing" // not sealed yet: no worker touches it
+	Ready        State = "ready"
+	Running      State = "running"
+	Paused       State = "paused"
+	Done         State = "done"
+	AbortedState State = "aborted"
+)
+
+// Batch is what the ledger knows of a batch as a whole.
+type Batch struct {
+	ID         string
+	Source     string // import, run or sweep
+	Name       string
+	State      State
+	Reason     string // why it is paused
+	Parent     string
+	Digest     string
+	Total      int64
+	Chunks     int
+	Slice      int   // links a slice; 0 until it is fed
+	Cursor     int64 // links handed to the queue, in manifest order
+	Low        int64 // every link before it has an outcome
+	Duplicates int64
+	Invalid    int64
+	Counts     Counts
+	Created    time.Time
+	Started    time.Time
+	Finished   time.Time
+	Resumed    time.Time
+	Beat       time.Time // last sign of life of the importer, while importing
+}
+
+// Pending is the number of links without an outcome.
+func (b Batch) Pending() int64 { return b.Total - b.Counts.Sum() }
+
+// Open says whether the batch is sealed and may still have work to do.
+func (b Batch) Open() bool {
+	return b.State == Ready || b.State == Running || b.State == Paused
+}
+
+// ChunkLen is the number of links in chunk n.
+func (b Batch) ChunkLen(n int) int { return chunkLen(b.Total, n) }
+
+func parseBatch(id string, h map[string]string) (Batch, error) {
+	if len(h) == 0 {
+		return Batch{}, ErrNoBatch
+	}
+	if v := number(h["v"]); v != formatVersion {
+		return Batch{}, fmt.Errorf("batch %s has format %d, this linkcancel knows %d: use the newer release", id, v, formatVersion)
+	}
+	b := Batch{
+		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"],
+		Parent: h["parent"], Digest: h["digest"], Total: number(h["total"]), Chunks: int(number(h["chunks"])),
+		Slice: int(number(h["slice"])), Cursor: number(h["cursor"]), Low: number(h["low"]),
+		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
+		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
+		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]),
+	}
+	for _, o := range Outcomes {
+		b.Counts[o] = number(h[o.String()])
+	}
+	return b, nil
+}
+
+// number reads a field that a script of ours wrote; a missing one is zero.
+func number(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return n
+}
+
+func millis(s string) time.Time {
+	if n := number(s); n > 0 {
+		return time.UnixMilli(n).UTC()
+	}
+	return time.Time{}
+}
+
+// Get reads one batch; ErrNoBatch if there is none of this id.
+func (l *Ledger) Get(ctx context.Context, id string) (Batch, error) {
+	h, err := l.rdb.HGetAll(ctx, keyBatch(id)).Result()
+	if err != nil {
+		return Batch{}, fmt.Errorf("read batch %s: %w", id, err)
+	}
+	b, err := parseBatch(id, h)
+	if errors.Is(err, ErrNoBatch) {
+		return b, fmt.Errorf("batch %s: %w", id, err)
+	}
+	return b, err
+}
+
+// List reads all batches, the newest first.
+func (l *Ledger) List(ctx context.Context) ([]Batch, error) {
+	ids, err := l.rdb.ZRevRange(ctx, keyBatches, 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	return l.read(ctx, ids)
+}
+
+// Unfinished reads the batches that a leader has to look after: every one that
+// is not yet retired, in the order of their ids.
+func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
+	ids, err := l.rdb.SMembers(ctx, keyOpen).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished batches: %w", err)
+	}
+	batches, err := l.read(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	if len(batches) < len(ids) { // deleted or expired ones leave the set
+		known := make(map[string]bool, len(batches))
+		for _, b := range batches {
+			known[b.ID] = true
+		}
+		for _, id := range ids {
+			if !known[id] {
+				l.rdb.SRem(ctx, keyOpen, id)
+			}
+		}
+	}
+	return batches, nil
+}
+
+func (l *Ledger) read(ctx context.Context, ids []string) ([]Batch, error) {
+	var batches []Batch
+	for part := range slices.Chunk(ids, 500) {
+		pipe := l.rdb.Pipeline()
+		replies := make([]*redis.MapStringStringCmd, len(part))
+		for i, id := range part {
+			replies[i] = pipe.HGetAll(ctx, keyBatch(id))
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return nil, fmt.Errorf("read batches: %w", err)
+		}
+		for i, id := range part {
+			b, err := parseBatch(id, replies[i].Val())
+			if errors.Is(err, ErrNoBatch) {
+				continue // expired since
+			}
+			if err != nil {
+				return nil, err
+			}
+			batches = append(batches, b)
+		}
+	}
+	return batches, nil
+}
+
+// Resolve finds the batch that a user names: by its id, by a prefix that only
+// one batch has, or "latest".
+func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
+	if name == "latest" {
+		ids, err := l.rdb.ZRevRange(ctx, keyBatches, 0, -1).Result()
+		if err != nil {
+			return Batch{}, fmt.Errorf("find the latest batch: %w", err)
+		}
+		for _, id := range ids {
+			b, err := l.Get(ctx, id)
+			if errors.Is(err, ErrNoBatch) {
+				continue
+			}
+			return b, err
+		}
+		return Batch{}, fmt.Errorf("%w: there is none yet", ErrNoBatch)
+	}
+	if CheckBatchID(name) == nil {
+		b, err := l.Get(ctx, name)
+		if !errors.Is(err, ErrNoBatch) {
+			return b, err
+		}
+	}
+	all, err := l.List(ctx)
+	if err != nil {
+		return Batch{}, err
+	}
+	var found []Batch
+	for _, b := range all {
+		if strings.HasPrefix(b.ID, name) && name != "" {
+			found = append(found, b)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Batch{}, fmt.Errorf("%w: %q (linkcancel batch list shows them all)", ErrNoBatch, name)
+	case 1:
+		return found[0], nil
+	}
+	return Batch{}, fmt.Errorf("%q could be %s or %s: give more of the id", name, found[0].ID, found[1].ID)
+}
+
+// Pause stops a batch until Resume. Like Resume and Abort it returns the state
+// that stands afterwards, and whether this call changed it.
+func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, error) {
+	return l.command(ctx, id, "pause", reason)
+}
+
+// Resume lets a paused batch go on, and switches its canary off.
+func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {
+	return l.command(ctx, id, "resume", "")
+}
+
+// Abort ends a batch. It does not yet fill the records: see FillAborted.
+func (l *Ledger) Abort(ctx context.Context, id string) (State, bool, error) {
+	return l.command(ctx, id, "abort", "")
+}
+
+func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, bool, error) {
+	reply, err := l.state.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason).Slice()
+	if err != nil {
+		return "", false, fmt.Errorf("%s batch %s: %w", verb, id, scriptError(err))
+	}
+	state, _ := reply[0].(string)
+	changed, _ := reply[1].(int64)
+	return State(state), changed == 1, nil
+}
+
+// Prune takes batches that have expired out of the list of all batches.
+func (l *Ledger) Prune(ctx context.Context) error {
+	now, err := l.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("prune batches: %w", err)
+	}
+	// A day's grace: an import lists its batch a moment after it made it.
+	ids, err := l.rdb.ZRangeByScore(ctx, keyBatches, &redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(now.Add(-24*time.Hour).UnixMilli(), 10),
+	}).Result()
+	if err != nil {
+		return fmt.Errorf("prune batches: %w", err)
+	}
+	for _, id := range ids {
+		n, err := l.rdb.Exists(ctx, keyBatch(id)).Result()
+		if err == nil && n == 0 {
+			err = l.rdb.ZRem(ctx, keyBatches, id).Err()
+		}
+		if err != nil {
+			return fmt.Errorf("prune batches: %w", err)
+		}
+	}
+	return nil
+}
+
+// Retire takes a finished batch out of the unfinished ones and lets all its
+// keys expire after keep.
+func (l *Ledger) Retire(ctx context.Context, b Batch, keep time.Duration) error {
+	keys := batchKeys(b)
+	for part := range slices.Chunk(keys, 1000) {
+		pipe := l.rdb.Pipeline()
+		for _, key := range part {
+			pipe.Expire(ctx, key, keep)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("retire batch %s: %w", b.ID, err)
+		}
+	}
+	if err := l.rdb.SRem(ctx, keyOpen, b.ID).Err(); err != nil {
+		return fmt.Errorf("retire batch %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// batchKeys lists every key of a batch, children first, so that a batch whose
+// deletion is interrupted can still be found and deleted again.
+func batchKeys(b Batch) []string {
+	var keys []string
+	for n := range b.Chunks {
+		keys = append(keys, keyChunk(b.ID, n), keyRecords(b.ID, n))
+	}
+	return append(keys, keyErrors(b.ID), keyLinkStatus(b.ID), keyAgain(b.ID), keyBatch(b.ID))
+}

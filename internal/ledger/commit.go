@@ -1,0 +1,170 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Entry is what became of one link: its outcome, or, with the outcome None, a
+// note about a link that has none yet.
+type Entry struct {
+	Position int // in its chunk
+	Record   Record
+	Error    string
+}
+
+// Group is what is to be written of one chunk.
+type Group struct {
+	Batch   string
+	Chunk   int
+	Entries []Entry
+}
+
+// Standing tells what stands after an entry was written.
+type Standing struct {
+	Outcome Outcome
+	Wrote   bool // by this call, not by an earlier one
+}
+
+// Committed is the answer to one group.
+type Committed struct {
+	Err      error // ErrNoBatch: deleted or expired; others may be tried again
+	State    State
+	Pending  int64
+	Standing []Standing // as Group.Entries, which Commit sorts by position
+}
+
+// Commit writes all groups in one round trip. A group that was written in part
+// or twice does no harm: the first outcome of a link stands.
+func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
+	calls := make([]*redis.Cmd, len(groups))
+	pipe := l.rdb.Pipeline()
+	for i, g := range groups {
+		keys, args := recordCall(g)
+		calls[i] = l.record.EvalSha(ctx, pipe, keys, args...)
+	}
+	_, _ = pipe.Exec(ctx) // each call has its own error
+	results := make([]Committed, len(groups))
+	for i, g := range groups {
+		if err := calls[i].Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			keys, args := recordCall(g)
+			calls[i] = l.record.Eval(ctx, l.rdb, keys, args...)
+		}
+		results[i] = parseCommitted(g, calls[i])
+	}
+	return results
+}
+
+func recordCall(g Group) (keys []string, args []any) {
+	slices.SortStableFunc(g.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+	packed := make([]byte, 0, 6*len(g.Entries))
+	var texts []any
+	for _, e := range g.Entries {
+		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
+		packed = append(packed, e.Record.head()...)
+		if e.Error != "" {
+			texts = append(texts, e.Position, cutError(e.Error))
+		}
+	}
+	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch)}
+	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, packed}, texts...)
+	return keys, args
+}
+
+func parseCommitted(g Group, call *redis.Cmd) Committed {
+	reply, err := call.Slice()
+	if err != nil {
+		return Committed{Err: fmt.Errorf("record outcomes of batch %s: %w", g.Batch, scriptError(err))}
+	}
+	state, _ := reply[0].(string)
+	pending, _ := reply[1].(int64)
+	standing, _ := reply[2].(string)
+	if len(standing) != len(g.Entries) {
+		return Committed{Err: fmt.Errorf("record outcomes of batch %s: an answer for %d of %d links", g.Batch, len(standing), len(g.Entries))}
+	}
+	c := Committed{State: State(state), Pending: pending, Standing: make([]Standing, len(standing))}
+	for i := range len(standing) {
+		c.Standing[i] = Standing{Outcome: Outcome(standing[i] & 0x0f), Wrote: standing[i]&0x10 != 0}
+	}
+	return c
+}
+
+// FillAborted gives every link of an aborted batch that has no outcome the
+// outcome "aborted", keeping what is known of it. It may be repeated, and goes
+// on where an earlier call was interrupted.
+func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
+	for n := range b.Chunks {
+		records, err := l.Records(ctx, b.ID, n, 0, b.ChunkLen(n))
+		if err != nil {
+			return err
+		}
+		g := Group{Batch: b.ID, Chunk: n}
+		for pos, r := range records {
+			if r.Outcome == None {
+				g.Entries = append(g.Entries, Entry{Position: pos, Record: Record{Outcome: Aborted}})
+			}
+		}
+		if len(g.Entries) == 0 {
+			continue
+		}
+		if c := l.Commit(ctx, []Group{g}); c[0].Err != nil {
+			return c[0].Err
+		}
+	}
+	return nil
+}
+
+// LinkStatus returns the index under which a record names a link status, 0 for
+// the empty one.
+func (l *Ledger) LinkStatus(ctx context.Context, id, status string) (int, error) {
+	if status == "" {
+		return 0, nil
+	}
+	n, err := l.linkStatus.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
+	if err != nil {
+		return 0, fmt.Errorf("name link status of batch %s: %w", id, err)
+	}
+	return n, nil
+}
+
+func cutStatus(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), 64)], "")
+}
+
+// LinkStatuses is the table of a batch's link statuses by index.
+func (l *Ledger) LinkStatuses(ctx context.Context, id string) (map[int]string, error) {
+	h, err := l.rdb.HGetAll(ctx, keyLinkStatus(id)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read link statuses of batch %s: %w", id, err)
+	}
+	table := map[int]string{maxLinkStatus: "other"}
+	for status, i := range h {
+		table[int(number(i))] = status
+	}
+	return table, nil
+}
+
+// Records reads the records of n links of a chunk, from the first on. Links
+// that were never touched have the zero Record.
+func (l *Ledger) Records(ctx context.Context, id string, chunk, first, n int) ([]Record, error) {
+	b, err := l.rdb.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1)).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read records of batch %s: %w", id, err)
+	}
+	return decodeRecords(b, n), nil
+}
+
+func decodeRecords(b []byte, n int) []Record {
+	records := make([]Record, n)
+	for i := range records {
+		records[i] = DecodeRecord(b[min(len(b), i*RecordSize):])
+	}
+	return records
+}

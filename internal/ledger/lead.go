@@ -1,0 +1,143 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Lease takes or renews the feeder's lease for ttl. It returns the epoch of a
+// lease newly taken (1 and up), 0 for one that was renewed, and ErrNotLeader
+// if another process has it.
+func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (epoch int64, err error) {
+	got, err := l.lease.Run(ctx, l.rdb, []string{keyFeeder}, token, ttl.Milliseconds()).Int()
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("take the feeder's lease: %w", err)
+	case got == 0:
+		return 0, ErrNotLeader
+	case got == 1:
+		return 0, nil
+	}
+	epoch, err = l.rdb.Incr(ctx, keyEpoch).Result()
+	if err != nil {
+		return 0, fmt.Errorf("count the feeder's epoch: %w", err)
+	}
+	return epoch, nil
+}
+
+// Unlease gives the lease back, so that another process leads at once.
+func (l *Ledger) Unlease(ctx context.Context, token string) error {
+	// A lease of 1 ms: the script gives it up only if it is ours.
+	return l.lease.Run(ctx, l.rdb, []string{keyFeeder}, token, 1).Err()
+}
+
+// Start begins to feed a batch, or goes on with it, and fixes the size of its
+// slices at the first time. ErrNotLeader: a later leader has fed it.
+func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) error {
+	reply, err := l.start.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, epoch, slice).StringSlice()
+	if err != nil {
+		return fmt.Errorf("start batch %s: %w", b.ID, scriptError(err))
+	}
+	if len(reply) == 0 {
+		return ErrNotLeader
+	}
+	b.State = State(reply[0])
+	b.Slice, b.Cursor, b.Low = int(number(reply[1])), number(reply[2]), number(reply[3])
+	return nil
+}
+
+// Advance moves the cursor and the low-water mark of a batch forward, in links
+// from its beginning; either never moves back.
+func (l *Ledger) Advance(ctx context.Context, id string, epoch, cursor, low int64) error {
+	n, err := l.advance.Run(ctx, l.rdb, []string{keyBatch(id)}, epoch, cursor, low).Int()
+	if err != nil {
+		return fmt.Errorf("advance batch %s: %w", id, scriptError(err))
+	}
+	if n == 0 {
+		return ErrNotLeader
+	}
+	return nil
+}
+
+// Again returns how often slices of a batch were enqueued again after a crash,
+// by "<chunk>:<index>".
+func (l *Ledger) Again(ctx context.Context, id string) (map[string]int, error) {
+	h, err := l.rdb.HGetAll(ctx, keyAgain(id)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read repairs of batch %s: %w", id, err)
+	}
+	counts := make(map[string]int, len(h))
+	for slice, n := range h {
+		counts[slice] = int(number(n))
+	}
+	return counts, nil
+}
+
+// SetAgain remembers that a slice was enqueued for the n-th time.
+func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
+	if err := l.rdb.HSet(ctx, keyAgain(id), slice, n).Err(); err != nil {
+		return fmt.Errorf("note repair of batch %s: %w", id, err)
+	}
+	return nil
+}
+
+// WorkerBeat is a worker's sign of life.
+type WorkerBeat struct {
+	ID     string    `json:"id"`
+	Rate   float64   `json:"rate"`   // its own --rate, requests a second
+	Unsent int       `json:"unsent"` // links in its hands that are not sent yet
+	Slots  int       `json:"slots"`  // slices it works on at once
+	Hold   string    `json:"hold"`   // the reason of its hold, "" if it sends
+	Own    bool      `json:"own"`    // the hold is this process's alone
+	At     time.Time `json:"-"`
+}
+
+// beatValid is how long a sign of life counts.
+const beatValid = 15 * time.Second
+
+// Beat writes a worker's sign of life.
+func (l *Ledger) Beat(ctx context.Context, b WorkerBeat) error {
+	doc, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("encode sign of life: %w", err)
+	}
+	if err := l.beat.Run(ctx, l.rdb, []string{keyWorkers}, b.ID, doc).Err(); err != nil {
+		return fmt.Errorf("write sign of life: %w", err)
+	}
+	return nil
+}
+
+// Gone takes a worker off the list.
+func (l *Ledger) Gone(ctx context.Context, id string) error {
+	return l.rdb.HDel(ctx, keyWorkers, id).Err()
+}
+
+// Workers reads the signs of life that still count, and forgets the others.
+func (l *Ledger) Workers(ctx context.Context) ([]WorkerBeat, error) {
+	h, err := l.rdb.HGetAll(ctx, keyWorkers).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read workers: %w", err)
+	}
+	now, err := l.Now(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read workers: %w", err)
+	}
+	var alive []WorkerBeat
+	for id, value := range h {
+		stamp, doc, _ := strings.Cut(value, " ")
+		ms, _ := strconv.ParseInt(stamp, 10, 64)
+		at := time.UnixMilli(ms)
+		var b WorkerBeat
+		if now.Sub(at) > beatValid || json.Unmarshal([]byte(doc), &b) != nil {
+			l.rdb.HDel(ctx, keyWorkers, id)
+			continue
+		}
+		b.At = at
+		alive = append(alive, b)
+	}
+	return alive, nil
+}

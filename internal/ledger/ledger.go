@@ -1,0 +1,137 @@
+package ledger
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ChunkLinks is the number of links in a full chunk. It is part of the format.
+const ChunkLinks = 1000
+
+// formatVersion is written to every batch (design of the record: record.go).
+const formatVersion = 1
+
+// MaxErrors is how many error texts a batch keeps, MaxErrorBytes how long each
+// may be.
+const (
+	MaxErrors     = 10_000
+	MaxErrorBytes = 256
+)
+
+// Keys that belong to no batch.
+const (
+	keyBatches = "lc:batches" // sorted set: ids by creation, ms
+	keyOpen    = "lc:open"    // set: ids of unfinished batches
+	keyFeeder  = "lc:feeder"  // the leader's lease
+	keyEpoch   = "lc:epoch"   // counts the leaders
+	keyWorkers = "lc:workers" // hash: signs of life of the workers
+)
+
+// All keys of a batch share its hash tag, so every script works on a cluster.
+func keyBatch(id string) string          { return "lc:{" + id + "}" }
+func keyChunk(id string, n int) string   { return keyBatch(id) + ":m:" + strconv.Itoa(n) }
+func keyRecords(id string, n int) string { return keyBatch(id) + ":r:" + strconv.Itoa(n) }
+func keyErrors(id string) string         { return keyBatch(id) + ":e" }
+func keyLinkStatus(id string) string     { return keyBatch(id) + ":s" }
+func keyAgain(id string) string          { return keyBatch(id) + ":a" }
+
+// Errors that callers branch on.
+var (
+	ErrNoBatch   = errors.New("no such batch")
+	ErrTaken     = errors.New("another import took this batch over")
+	ErrBusy      = errors.New("another import with this id is at work")
+	ErrNotLeader = errors.New("another feeder leads")
+)
+
+var (
+	//go:embed create.lua
+	createLua string
+	//go:embed chunk.lua
+	chunkLua string
+	//go:embed seal.lua
+	sealLua string
+	//go:embed record.lua
+	recordLua string
+	//go:embed start.lua
+	startLua string
+	//go:embed advance.lua
+	advanceLua string
+	//go:embed state.lua
+	stateLua string
+	//go:embed lease.lua
+	leaseLua string
+	//go:embed linkstatus.lua
+	linkStatusLua string
+	//go:embed beat.lua
+	beatLua string
+)
+
+// Ledger reads and writes batches. Its methods may be called from many
+// goroutines; every write may safely be repeated.
+type Ledger struct {
+	rdb redis.UniversalClient
+
+	create, chunk, seal, record, start, advance, state, lease, linkStatus, beat *redis.Script
+}
+
+// New returns the ledger kept in the given Redis database.
+func New(rdb redis.UniversalClient) *Ledger {
+	return &Ledger{
+		rdb:        rdb,
+		create:     redis.NewScript(createLua),
+		chunk:      redis.NewScript(chunkLua),
+		seal:       redis.NewScript(sealLua),
+		record:     redis.NewScript(recordLua),
+		start:      redis.NewScript(startLua),
+		advance:    redis.NewScript(advanceLua),
+		state:      redis.NewScript(stateLua),
+		lease:      redis.NewScript(leaseLua),
+		linkStatus: redis.NewScript(linkStatusLua),
+		beat:       redis.NewScript(beatLua),
+	}
+}
+
+// Now is Redis' clock, the only one that the ledger goes by.
+func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
+	return l.rdb.Time(ctx).Result()
+}
+
+// scriptError turns the error names of the scripts into this package's errors.
+func scriptError(err error) error {
+	if err == nil {
+		return nil
+	}
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "NOBATCH"):
+		return ErrNoBatch
+	case strings.HasPrefix(text, "TAKEN"):
+		return ErrTaken
+	}
+	return err
+}
+
+var validID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// CheckBatchID says what is wrong with a batch id that a user chose.
+func CheckBatchID(id string) error {
+	switch {
+	case id == "latest":
+		return errors.New(`"latest" is no batch id: it stands for the newest batch`)
+	case !validID.MatchString(id):
+		return fmt.Errorf("batch id %q: use 1 to 64 of A-Z a-z 0-9 . _ -", id)
+	}
+	return nil
+}
+
+// chunkLen is the number of links in chunk n of a batch.
+func chunkLen(total int64, n int) int {
+	return int(min(ChunkLinks, total-int64(n)*ChunkLinks))
+}

@@ -1,0 +1,156 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// SliceView is a slice as a worker finds it before it begins.
+type SliceView struct {
+	State   State
+	Records []Record
+}
+
+// Slice reads the state of a batch and the records of n links of a chunk, from
+// the first on, in one round trip. ErrNoBatch: deleted, expired or not sealed.
+func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
+	pipe := l.rdb.Pipeline()
+	state := pipe.HGet(ctx, keyBatch(id), "state")
+	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+	}
+	if errors.Is(state.Err(), redis.Nil) || State(state.Val()) == Importing {
+		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
+	}
+	return SliceView{State: State(state.Val()), Records: decodeRecords([]byte(records.Val()), n)}, nil
+}
+
+// State reads the state of a batch; ErrNoBatch if it is gone.
+func (l *Ledger) State(ctx context.Context, id string) (State, error) {
+	state, err := l.rdb.HGet(ctx, keyBatch(id), "state").Result()
+	if errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("batch %s: %w", id, ErrNoBatch)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read state of batch %s: %w", id, err)
+	}
+	return State(state), nil
+}
+
+// ErrorText reads the error text kept for a link, "" if there is none.
+func (l *Ledger) ErrorText(ctx context.Context, id string, chunk, position int) (string, error) {
+	text, err := l.rdb.HGet(ctx, keyErrors(id), strconv.Itoa(chunk*ChunkLinks+position)).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("read error texts of batch %s: %w", id, err)
+	}
+	return text, nil
+}
+
+// Links reads the ids of one chunk.
+func (l *Ledger) Links(ctx context.Context, id string, chunk int) ([]string, error) {
+	s, err := l.rdb.Get(ctx, keyChunk(id, chunk)).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("chunk %d of batch %s: %w", chunk, id, ErrNoBatch)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read chunk %d of batch %s: %w", chunk, id, err)
+	}
+	return strings.Split(s, "\n"), nil
+}
+
+// LinkRecord is a link with all that the ledger knows of it.
+type LinkRecord struct {
+	Link       string
+	Record     Record
+	LinkStatus string
+	Error      string
+}
+
+// Walk reads a whole batch in the order of its manifest: a snapshot of all
+// records, and the links a chunk at a time.
+func (l *Ledger) Walk(ctx context.Context, b Batch) iter.Seq2[LinkRecord, error] {
+	return func(yield func(LinkRecord, error) bool) {
+		s, err := l.Snapshot(ctx, b)
+		if err != nil {
+			yield(LinkRecord{}, err)
+			return
+		}
+		place := 0
+		for link, err := range l.AllLinks(ctx, b) {
+			if err != nil {
+				yield(LinkRecord{}, err)
+				return
+			}
+			lr := s.At(place)
+			lr.Link = link
+			if !yield(lr, nil) {
+				return
+			}
+			place++
+		}
+	}
+}
+
+// AllLinks reads the ids of a whole batch, in the order of its manifest.
+func (l *Ledger) AllLinks(ctx context.Context, b Batch) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for n := range b.Chunks {
+			links, err := l.Links(ctx, b.ID, n)
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, link := range links {
+				if !yield(link, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Snapshot is what the ledger knows of all links of a batch, by their place in
+// the manifest: RecordSize bytes a link, and the texts of those that have one.
+type Snapshot struct {
+	records  []byte
+	statuses map[int]string
+	texts    map[string]string
+}
+
+// Snapshot reads all records of a batch.
+func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
+	s := &Snapshot{records: make([]byte, b.Total*RecordSize)}
+	var err error
+	if s.statuses, err = l.LinkStatuses(ctx, b.ID); err != nil {
+		return nil, err
+	}
+	if s.texts, err = l.rdb.HGetAll(ctx, keyErrors(b.ID)).Result(); err != nil {
+		return nil, fmt.Errorf("read error texts of batch %s: %w", b.ID, err)
+	}
+	for n := range b.Chunks {
+		chunk, err := l.rdb.Get(ctx, keyRecords(b.ID, n)).Bytes()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, fmt.Errorf("read records of batch %s: %w", b.ID, err)
+		}
+		copy(s.records[n*ChunkLinks*RecordSize:], chunk)
+	}
+	return s, nil
+}
+
+// At is what is known of the link at a place of the manifest, counted from 0;
+// the Link itself is left out.
+func (s *Snapshot) At(place int) LinkRecord {
+	r := DecodeRecord(s.records[place*RecordSize:])
+	lr := LinkRecord{Record: r, LinkStatus: s.statuses[r.LinkStatus]}
+	if len(s.texts) > 0 {
+		lr.Error = s.texts[strconv.Itoa(place)]
+	}
+	return lr
+}

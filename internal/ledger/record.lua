@@ -1,0 +1,105 @@
+-- Writes what became of links of one chunk: outcomes, and notes about links
+-- that have none yet. Every link gets one outcome, whoever repeats the call.
+-- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts
+-- ARGV[1] first link of the chunk  ARGV[2] links a full chunk  ARGV[3] texts kept at most
+-- ARGV[4] entries of 6 bytes: position in the chunk (2), head of a record (4);
+--         outcome 0 is a note. ARGV[5…] position, text, position, text, …
+-- Returns the state, the links still pending, and a byte an entry: the outcome
+-- that stands, plus 16 if this call wrote it.
+local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted'}
+local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', unpack(names))
+local state = h[1]
+if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
+local first, entries = tonumber(ARGV[1]), ARGV[4]
+local count, total = #entries / 6, tonumber(h[2])
+local counts, change = {}, {}
+for i = 1, 7 do counts[i] = tonumber(h[4 + i]); change[i] = 0 end
+local texts = {}
+for i = 5, #ARGV, 2 do texts[tonumber(ARGV[i])] = ARGV[i + 1] end
+
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local after = math.max(0, math.min(4294967295, math.floor((now - tonumber(h[3])) / 1000)))
+local stamp = string.char(math.floor(after / 16777216), math.floor(after / 65536) % 256,
+  math.floor(after / 256) % 256, after % 256)
+
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  -- At full size from the start: a string that grows is given twice its size.
+  local links = math.min(tonumber(ARGV[2]), total - first)
+  redis.call('SETRANGE', KEYS[2], links * 8 - 1, '\0')
+end
+
+-- The entries come in order of position, so the range is read and written once.
+local function position(i)
+  local a, b = string.byte(entries, i * 6 - 5, i * 6 - 4)
+  return a * 256 + b
+end
+local low, high = position(1), position(count)
+local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
+local new, standing, kept = {}, {}, nil
+for i = 1, count do
+  local pos = position(i)
+  local rec = new[pos] or string.sub(old, (pos - low) * 8 + 1, (pos - low) * 8 + 8)
+  local of, oa = string.byte(rec, 1, 2)
+  local nf, na = string.byte(entries, i * 6 - 3, i * 6 - 2)
+  local was, outcome = of % 16, nf % 16
+  local ambiguous = math.max(math.floor(of / 16) % 2, math.floor(nf / 16) % 2)
+  local settled, settling = math.floor(of / 32) % 2, math.floor(nf / 32) % 2
+  local attempts = math.max(oa, na)
+  local status = string.sub(entries, i * 6 - 1, i * 6)
+  local wrote, text = 0, texts[pos]
+  if outcome > 0 then
+    -- A real answer that comes after an abort replaces "aborted".
+    if was == 0 or (was == 7 and outcome ~= 7) then
+      if was == 7 then change[7] = change[7] - 1 end
+      change[outcome] = change[outcome] + 1
+      if outcome == 7 then status = string.sub(rec, 3, 4) end
+      new[pos] = string.char(outcome + 16 * ambiguous, attempts) .. status .. stamp
+      wrote = 16
+      if settled == 1 and not text then redis.call('HDEL', KEYS[3], first + pos) end
+      was = outcome
+    end
+  elseif was == 0 then
+    -- While a link settles, status and text stay those of its DELETE.
+    if settled == 1 and settling == 1 then status, text = string.sub(rec, 3, 4), nil end
+    new[pos] = string.char(16 * ambiguous + 32 * settling, attempts) .. status .. '\0\0\0\0'
+    wrote = 16
+  end
+  if wrote == 16 and text then
+    kept = kept or redis.call('HLEN', KEYS[3])
+    if kept < tonumber(ARGV[3]) then kept = kept + redis.call('HSET', KEYS[3], first + pos, text) end
+  end
+  standing[i] = string.char(was + wrote)
+end
+
+local pieces, at = {}, low
+for i = 1, count do
+  local pos = position(i)
+  if new[pos] and pos >= at then
+    pieces[#pieces + 1] = string.sub(old, (at - low) * 8 + 1, (pos - low) * 8)
+    pieces[#pieces + 1] = new[pos]
+    at = pos + 1
+  end
+end
+if #pieces > 0 then redis.call('SETRANGE', KEYS[2], low * 8, table.concat(pieces)) end
+
+local sum = 0
+for i = 1, 7 do
+  counts[i] = counts[i] + change[i]
+  sum = sum + counts[i]
+  if change[i] ~= 0 then redis.call('HINCRBY', KEYS[1], names[i], change[i]) end
+end
+if sum == total and redis.call('HSETNX', KEYS[1], 'finished', now) == 1 and state ~= 'aborted' then
+  state = 'done'
+  redis.call('HSET', KEYS[1], 'state', state)
+  redis.call('HDEL', KEYS[1], 'reason')
+end
+if h[4] == 'on' and sum >= 50 then
+  redis.call('HSET', KEYS[1], 'canary', 'passed')
+  local tripped = (counts[3] == sum and names[3]) or (counts[5] == sum and names[5])
+  if tripped and (state == 'running' or state == 'ready') then
+    state = 'paused'
+    redis.call('HSET', KEYS[1], 'state', state, 'reason', 'canary:' .. tripped)
+  end
+end
+return {state, total - sum, table.concat(standing)}

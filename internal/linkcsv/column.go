@@ -1,0 +1,251 @@
+package linkcsv
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"linkcancel/internal/plexy"
+)
+
+// chooser finds out whether a file has a header, and which column holds the
+// links, from its first rows.
+type chooser struct {
+	file  string
+	line  int        // of the first row
+	first []string   // the header, or the first row of data
+	rest  [][]string // the readable rows after it, as many as were looked at
+}
+
+const columnHint = "Choose the column with --column, by its name or by its number from 1."
+
+// choose returns whether the first row is a header, and the index of the
+// column with the links. want is what the user asked for: a name, a number
+// from 1, or nothing. The error is an *InputError.
+func (c chooser) choose(want string) (header bool, column int, err error) {
+	want = strings.TrimSpace(want)
+	if want == "" {
+		return c.find()
+	}
+	if number, err := strconv.Atoi(want); err == nil {
+		return c.byNumber(number)
+	}
+	column, err = c.byName(want)
+	return true, column, err
+}
+
+func (c chooser) byNumber(number int) (header bool, column int, err error) {
+	if number < 1 || number > len(c.first) {
+		return false, 0, c.refuse(fmt.Sprintf("there is no column %d; the columns are %s", number, c.list()),
+			fmt.Sprintf("Give --column a number from 1 to %d, or a name.", len(c.first)))
+	}
+	column = number - 1
+	switch {
+	case plexy.LooksLikeID(c.first[column]):
+		return false, column, nil // never lose a link by calling it a header
+	case slices.ContainsFunc(c.first, isLinkName):
+		return true, column, nil
+	}
+	ids, others := c.count(c.rest, column)
+	return ids > 0 && others == 0, column, nil
+}
+
+func (c chooser) byName(want string) (int, error) {
+	found := c.columns(func(cell string) bool { return trimCell(cell) == want })
+	if len(found) == 0 {
+		found = c.columns(func(cell string) bool { return normalise(cell) == normalise(want) })
+	}
+	switch len(found) {
+	case 0:
+		return 0, c.refuse(fmt.Sprintf("there is no column %s; the columns are %s", quote(want), c.list()),
+			"Give --column one of these names, or a number from 1.")
+	case 1:
+		return found[0], nil
+	}
+	return 0, c.refuse(fmt.Sprintf("%s columns are named %s: %s", count(len(found)), quote(want), c.names(found, true)),
+		"Give --column the number instead of the name.")
+}
+
+// find decides without help of the user.
+func (c chooser) find() (header bool, column int, err error) {
+	// A name alone is weaker than ids: a column "id" may number the customers.
+	// But ids need not look like ids, so names come first all the same.
+	named := c.columns(isLinkName)
+	alike := c.byContent(c.rest)
+	switch {
+	case len(named) > 1:
+		return true, 0, c.twoColumns(named)
+	case len(named) == 1:
+		ids, _ := c.count(c.rest, named[0])
+		if ids == 0 && len(alike) > 0 && !slices.Contains(alike, named[0]) {
+			return true, 0, c.twoColumns(append(named, alike...))
+		}
+		return true, named[0], nil
+	}
+
+	header = len(alike) > 0 && !slices.ContainsFunc(c.first, plexy.LooksLikeID)
+	if !header {
+		alike = c.byContent(append([][]string{c.first}, c.rest...))
+	}
+	switch len(alike) {
+	case 0:
+		return header, 0, c.refuse("no column looks like payment link ids; the columns are "+c.list(), columnHint)
+	case 1:
+		return header, alike[0], nil
+	}
+	if !header {
+		return header, 0, c.refuse(fmt.Sprintf("%s columns could hold the links: %s; choose with --column",
+			count(len(alike)), c.numbers(alike)), "")
+	}
+	return header, 0, c.twoColumns(alike)
+}
+
+// twoColumns says that more than one column of a file with a header could be
+// the one.
+func (c chooser) twoColumns(columns []int) error {
+	names := c.names(columns, false)
+	seen := make(map[string]bool)
+	for _, i := range columns {
+		if seen[c.first[i]] {
+			names = c.names(columns, true) // equal names need their numbers
+		}
+		seen[c.first[i]] = true
+	}
+	return c.refuse(fmt.Sprintf("%s columns could hold the links: %s; choose with --column", count(len(columns)), names), "")
+}
+
+// byContent returns the columns that hold ids: those where every cell that is
+// not empty looks like one; failing these, those where most do, since a slip
+// in an id should be reported as that.
+func (c chooser) byContent(rows [][]string) []int {
+	var all, most []int
+	for column := range c.first {
+		switch ids, others := c.count(rows, column); {
+		case ids > 0 && others == 0:
+			all = append(all, column)
+		case ids > others:
+			most = append(most, column)
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	return most
+}
+
+// count tells how many cells of a column look like ids and how many, of those
+// that are not empty, do not. Rows of another length than the first are left
+// out: their columns may have moved.
+func (c chooser) count(rows [][]string, column int) (ids, others int) {
+	for _, row := range rows {
+		switch {
+		case len(row) != len(c.first) || strings.TrimSpace(row[column]) == "":
+		case plexy.LooksLikeID(row[column]):
+			ids++
+		default:
+			others++
+		}
+	}
+	return ids, others
+}
+
+func (c chooser) columns(is func(cell string) bool) []int {
+	var found []int
+	for i, cell := range c.first {
+		if is(cell) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+// list describes all columns for an error: number, name and a sample.
+func (c chooser) list() string {
+	const most = 20
+	parts := make([]string, 0, min(len(c.first), most+1))
+	for i, cell := range c.first {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("… and %d more", len(c.first)-most))
+			break
+		}
+		part := fmt.Sprintf("%d %s", i+1, quote(cell))
+		for _, row := range c.rest {
+			if len(row) == len(c.first) && strings.TrimSpace(row[i]) != "" {
+				part += " (such as " + quote(row[i]) + ")"
+				break
+			}
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (c chooser) names(columns []int, numbered bool) string {
+	parts := make([]string, len(columns))
+	for i, column := range columns {
+		parts[i] = trimCell(c.first[column])
+		if strings.ContainsFunc(parts[i], func(r rune) bool { return r < ' ' || r == utf8.RuneError || r == ',' }) || parts[i] == "" {
+			parts[i] = quote(parts[i])
+		}
+		if numbered {
+			parts[i] = fmt.Sprintf("%s (%d)", parts[i], column+1)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (c chooser) numbers(columns []int) string {
+	parts := make([]string, len(columns))
+	for i, column := range columns {
+		parts[i] = strconv.Itoa(column + 1)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (c chooser) refuse(why, hint string) error {
+	return refuse(c.file, c.line, 1, why, hint)
+}
+
+// isLinkName knows the names under which people keep links; see the list of
+// header names in the notes on the API's files.
+func isLinkName(cell string) bool {
+	switch normalise(cell) {
+	case "id", "external_id", "link_id", "payment_link_id", "url", "payment_link":
+		return true
+	}
+	return false
+}
+
+var nameSeparators = strings.NewReplacer(" ", "_", "-", "_")
+
+func normalise(cell string) string {
+	return nameSeparators.Replace(strings.ToLower(trimCell(cell)))
+}
+
+// trimCell takes off white space and a byte-order mark, which a file made of
+// several others has in its middle too.
+func trimCell(cell string) string {
+	return strings.TrimSpace(strings.Trim(cell, "\ufeff"))
+}
+
+// quote shows a cell in an error: printable, and not longer than 40 runes.
+func quote(cell string) string {
+	const most = 40
+	runes := 0
+	for i := range cell {
+		if runes == most {
+			return strconv.Quote(cell[:i]) + "…"
+		}
+		runes++
+	}
+	return strconv.Quote(cell)
+}
+
+func count(n int) string {
+	if n == 2 {
+		return "two"
+	}
+	return strconv.Itoa(n)
+}

@@ -1,0 +1,101 @@
+package linkcsv
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/bits"
+)
+
+// An Index numbers distinct links from 0 in the order in which they are added.
+// It keeps 16 bytes of each link's SHA-256 sum and not the link: with 10
+// million links the chance that two of them share these bytes is below 1 in
+// 10^24. It takes 16 bytes a link and another 5 to 11 for the table. Find
+// may be called by many goroutines at once, Add may not.
+type Index struct {
+	blocks [][]sum  // the sums in order, in blocks, so that growing copies none
+	table  []uint32 // position+1 of a sum; 0 is a free place
+	n      int
+	bytes  []byte // of the link being added
+}
+
+type sum [16]byte
+
+// blockLen is how many sums a block holds: 64 KiB.
+const blockLen = 1 << 12
+
+// NewIndex makes an index with room for capacity links; it grows when more are
+// added.
+func NewIndex(capacity int) *Index {
+	capacity = max(capacity, 48)
+	return &Index{table: make([]uint32, capacity+capacity/3+1)}
+}
+
+// Len is how many distinct links were added.
+func (x *Index) Len() int { return x.n }
+
+// Add returns the position of the link and whether it is new.
+func (x *Index) Add(link string) (pos int, added bool) {
+	x.bytes = append(x.bytes[:0], link...)
+	key := sumOf(x.bytes)
+	if (x.n+1)*4 > len(x.table)*3 {
+		x.grow()
+	}
+	at, pos, found := x.look(key)
+	if found {
+		return pos, false
+	}
+	if x.n%blockLen == 0 {
+		x.blocks = append(x.blocks, make([]sum, 0, blockLen))
+	}
+	last := &x.blocks[len(x.blocks)-1]
+	*last = append(*last, key)
+	pos = x.n
+	x.n++
+	x.table[at] = uint32(x.n)
+	return pos, true
+}
+
+// Find returns the position of a link that was added.
+func (x *Index) Find(link string) (pos int, ok bool) {
+	_, pos, ok = x.look(sumOf([]byte(link)))
+	return pos, ok
+}
+
+func sumOf(link []byte) sum {
+	full := sha256.Sum256(link)
+	return sum(full[:16])
+}
+
+// look finds a sum, or the free place where it belongs.
+func (x *Index) look(key sum) (at, pos int, found bool) {
+	for at = x.home(key); x.table[at] != 0; at++ {
+		pos = int(x.table[at]) - 1
+		if x.blocks[pos/blockLen][pos%blockLen] == key {
+			return at, pos, true
+		}
+		if at == len(x.table)-1 {
+			at = -1
+		}
+	}
+	return at, 0, false
+}
+
+// home is where the search for a sum starts: the sum, as a fraction, of the
+// table's length, so that the length need not be a power of two.
+func (x *Index) home(key sum) int {
+	at, _ := bits.Mul64(binary.BigEndian.Uint64(key[:]), uint64(len(x.table)))
+	return int(at)
+}
+
+func (x *Index) grow() {
+	x.table = make([]uint32, 2*len(x.table))
+	for pos := range x.n {
+		at := x.home(x.blocks[pos/blockLen][pos%blockLen])
+		for x.table[at] != 0 {
+			if at++; at == len(x.table) {
+				at = 0
+			}
+		}
+		x.table[at] = uint32(pos + 1)
+	}
+}

@@ -1,0 +1,231 @@
+package linkcsv
+
+import (
+	"bufio"
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"unicode/utf8"
+)
+
+// headSize is how many bytes of a file are looked at before a row is read.
+const headSize = 64 << 10
+
+// Name is how messages call the file at path: "-" is standard input.
+func Name(path string) string {
+	if path == "-" {
+		return "stdin"
+	}
+	return path
+}
+
+// source is the text of one file, unpacked and without its byte-order mark.
+type source struct {
+	name string
+	text *bufio.Reader
+	head []byte // the first headSize bytes of text, or all of it
+	gzip bool
+	file *os.File // nil for standard input
+}
+
+// openSource opens a file and refuses what cannot be a CSV file.
+func openSource(path string, stdin io.Reader) (*source, error) {
+	s := &source{name: Name(path)}
+	raw := stdin
+	if path == "-" {
+		if stdin == nil {
+			return nil, refuse(s.name, 0, 0, "standard input cannot be read here", "Give the name of a file.")
+		}
+	} else {
+		file, err := openRegular(path)
+		if err != nil {
+			return nil, err
+		}
+		s.file, raw = file, file
+	}
+	if err := s.begin(raw); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func openRegular(path string) (*os.File, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, cannotOpen(path, err)
+	}
+	return file, nil
+}
+
+// CheckPath tells early that there is no file to open at path. The error is an
+// *InputError.
+func CheckPath(path string) error {
+	if path == "-" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return cannotOpen(path, err)
+	}
+	if info.IsDir() {
+		return refuse(path, 0, 0, "this is a directory", "Give the name of a CSV file.")
+	}
+	return nil
+}
+
+func cannotOpen(path string, err error) error {
+	why := err
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		why = pathError.Err // the path stands before it already
+	}
+	e := refuse(path, 0, 0, fmt.Sprintf("cannot open it: %v", why), "Check the name and the permissions of the file.")
+	if errors.Is(err, fs.ErrNotExist) {
+		e = refuse(path, 0, 0, "no such file", "Check the name of the file.")
+	}
+	e.Cause = err
+	return e
+}
+
+// begin unpacks the text, checks its head and drops a byte-order mark.
+func (s *source) begin(raw io.Reader) error {
+	s.text = bufio.NewReaderSize(raw, headSize)
+	magic, err := s.text.Peek(2)
+	if err != nil && err != io.EOF {
+		return s.readError(err)
+	}
+	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		s.gzip = true
+		unpacked, err := gzip.NewReader(s.text)
+		if err != nil {
+			return s.readError(err)
+		}
+		s.text = bufio.NewReaderSize(unpacked, headSize)
+	}
+	// A read error after some text comes again, with its place, when the rows
+	// are read.
+	s.head, err = s.text.Peek(headSize)
+	if err != nil && err != io.EOF && len(s.head) == 0 {
+		return s.readError(err)
+	}
+	if err := s.checkHead(); err != nil {
+		return err
+	}
+	if bytes.HasPrefix(s.head, []byte("\ufeff")) {
+		_, _ = s.text.Discard(len("\ufeff")) // it was peeked: there is no error
+		s.head = s.head[len("\ufeff"):]
+	}
+	return nil
+}
+
+// checkHead refuses a file whose first bytes show that it is no text.
+func (s *source) checkHead() error {
+	head := s.head
+	switch {
+	case len(bytes.TrimSpace(bytes.TrimPrefix(head, []byte("\ufeff")))) == 0 && len(head) < headSize:
+		return refuse(s.name, 0, 0, "the file is empty", "It should hold one payment link a row.")
+	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")),
+		bytes.HasPrefix(head, []byte("\xd0\xcf\x11\xe0")):
+		return refuse(s.name, 0, 0, "a spreadsheet or zip file, not a CSV file", "Open it and export it as CSV.")
+	case isUTF16(head):
+		return refuse(s.name, 0, 0, "the file is in UTF-16", "Save it as UTF-8, in a spreadsheet: “CSV UTF-8”.")
+	case isBinary(head):
+		return refuse(s.name, 0, 0, "a binary file, not a CSV file", "Give a text file with one payment link a row.")
+	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(bytes.TrimRight(head, "\r")) > bytes.IndexByte(head, '\r'):
+		return refuse(s.name, 0, 0, "its lines end with a carriage return alone", `Save it with line ends of Unix (\n) or Windows (\r\n).`)
+	}
+	return nil
+}
+
+// isUTF16 sees a byte-order mark of UTF-16 or 32, or the pattern that ASCII
+// text makes in it: every second byte is zero.
+func isUTF16(head []byte) bool {
+	if bytes.HasPrefix(head, []byte{0xff, 0xfe}) || bytes.HasPrefix(head, []byte{0xfe, 0xff}) ||
+		bytes.HasPrefix(head, []byte{0, 0, 0xfe, 0xff}) {
+		return true
+	}
+	var zeros [2]int
+	for i, b := range head {
+		if b == 0 {
+			zeros[i%2]++
+		}
+	}
+	half := len(head) / 2
+	return half >= 2 && (zeros[0]*10 > half*8 && zeros[1]*10 < half ||
+		zeros[1]*10 > half*8 && zeros[0]*10 < half)
+}
+
+// isBinary sees a zero byte, or control characters in such number that they
+// cannot be slips in a text: one in twenty, while random bytes have one in
+// nine. Bytes that are no UTF-8 prove nothing: an old code page is a text too,
+// and its ids are ASCII.
+func isBinary(head []byte) bool {
+	controls := 0
+	for _, b := range head {
+		switch {
+		case b == 0:
+			return true
+		case b == '\t' || b == '\n' || b == '\r':
+		case b < ' ' || b == 0x7f:
+			controls++
+		}
+	}
+	return controls >= 8 && controls*20 > len(head)
+}
+
+// readError makes an *InputError of an error that the file's content causes;
+// another error of the operating system stays one.
+func (s *source) readError(err error) error {
+	var corrupt flate.CorruptInputError
+	if s.gzip && (errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &corrupt)) {
+		e := refuse(s.name, 0, 0, fmt.Sprintf("the gzip file is damaged or cut off (%v)", err),
+			"Make or copy the file again.")
+		e.Cause = err
+		return e
+	}
+	return fmt.Errorf("read %s: %w", s.name, err)
+}
+
+func (s *source) close() {
+	if s.file != nil {
+		_ = s.file.Close() // it was only read
+	}
+}
+
+// comma finds the delimiter: of ',', ';' and tab the one that the first record
+// has most often outside quotes; ',' if it has none of them.
+func (s *source) comma() rune {
+	var counts [utf8.RuneSelf]int
+	quoted, started := false, false
+	for _, b := range s.head {
+		if b == '"' {
+			quoted = !quoted
+		}
+		if b == '\n' && started && !quoted {
+			break
+		}
+		if b != '\n' && b != '\r' {
+			started = true
+		}
+		if b < utf8.RuneSelf && !quoted {
+			counts[b]++
+		}
+	}
+	best := ','
+	for _, c := range ";\t" {
+		if counts[c] > counts[best] {
+			best = c
+		}
+	}
+	return best
+}

@@ -1,0 +1,111 @@
+package plexy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+)
+
+// maxBody is how much of an answer is read, in bytes. A link or an error has
+// less than 2 KiB. The connection of a longer answer is closed.
+const maxBody = 64 << 10
+
+// errLost is a connection that died under a request.
+var errLost = errors.New("the connection closed before an answer came")
+
+// answer is what came back for one request.
+type answer struct {
+	method  string
+	status  int
+	header  http.Header
+	body    []byte // at most maxBody+1 bytes
+	bodyErr error  // why the body could not be read to its end
+	scrub   scrubber
+}
+
+// ok tells whether the status is a 2xx.
+func (a *answer) ok() bool { return a.status/100 == 2 }
+
+// attempt sends one request for one link and reads the answer. Its error is a
+// *TransportError, or wraps ErrBadID.
+func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error) {
+	// Whatever the caller has checked: an id must never address anything else.
+	if err := CheckID(id); err != nil {
+		return nil, fmt.Errorf("%s payment link, nothing was sent: %w", method, err)
+	}
+	secret := c.key.secret()
+	ctx, stop := context.WithTimeoutCause(ctx, c.timeout,
+		fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded))
+	defer stop()
+	ctx, guard := guardOnce(ctx)
+	defer guard.cancel(nil)
+
+	req, err := http.NewRequestWithContext(ctx, method, linkURL(c.base, id), nil)
+	if err != nil {
+		return nil, &TransportError{Method: method, Err: secret.scrub.error(err)}
+	}
+	req.Header.Set("Authorization", secret.value)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.userAgent)
+
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		if guard.replayed.Load() || errors.Is(err, io.EOF) {
+			err = errLost // says more than "EOF"
+		}
+		return nil, &TransportError{Method: method, Sent: guard.wrote.Load(), Err: secret.scrub.error(err)}
+	}
+	defer resp.Body.Close() // keeps the connection if the body was read to its end
+
+	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, scrub: secret.scrub}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return a, nil // what follows is no body and may never end
+	}
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		a.bodyErr = fmt.Errorf("read the answer: %w", secret.scrub.error(err))
+	}
+	return a, nil
+}
+
+// onceGuard makes sure that a call is one request.
+//
+// Go's transport silently sends a GET again when a kept connection dies before
+// the answer's first byte, and any request when it believes that nothing was
+// written. The rate limit would count one request where the API sees two, and
+// a second DELETE could leave unseen. So the guard lets the transport change
+// its connection only as long as nothing was written.
+type onceGuard struct {
+	cancel   context.CancelCauseFunc
+	wrote    atomic.Bool // bytes of the request may have left
+	replayed atomic.Bool // the transport came back for a second connection
+}
+
+// guardOnce returns a context whose request is sent once at most.
+func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	g := &onceGuard{cancel: cancel}
+	trace := &httptrace.ClientTrace{
+		// The transport reports both just before it flushes its buffer, and the
+		// second one for a failed write too. That is early enough: from here on
+		// nobody can tell that nothing left. RoundTrip returns only after its
+		// writing goroutine has ended, so no report comes late.
+		WroteHeaders: func() { g.wrote.Store(true) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { g.wrote.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			if !g.wrote.Load() {
+				return
+			}
+			g.replayed.Store(true)
+			cancel(errLost)
+			// The transport writes without another look at the context, so the
+			// connection must be unusable before this function returns.
+			_ = info.Conn.Close()
+		},
+	}
+	return httptrace.WithClientTrace(ctx, trace), g
+}

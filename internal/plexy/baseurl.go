@@ -1,0 +1,48 @@
+package plexy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+)
+
+// parseBase checks the base URL and returns it without a slash at its end. Its
+// errors never show the URL as a whole: it may hold a password.
+func parseBase(raw string, insecureHTTP bool) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", errors.New("the base URL cannot be read: it should look like " + DefaultBaseURL)
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return "", errors.New("the base URL must start with https://, like " + DefaultBaseURL)
+	case u.Hostname() == "":
+		return "", errors.New("the base URL names no host: it should look like " + DefaultBaseURL)
+	case u.User != nil:
+		return "", errors.New("the base URL must hold no user or password: the API takes a key")
+	case u.RawQuery != "" || u.ForceQuery:
+		return "", errors.New("the base URL must hold no query: remove what follows the ?")
+	case u.Fragment != "" || strings.Contains(raw, "#"):
+		return "", errors.New("the base URL must hold no fragment: remove what follows the #")
+	case u.Scheme == "http" && !insecureHTTP && !loopback(u.Hostname()):
+		return "", fmt.Errorf("the base URL would send the API key unencrypted to %s: use https, or allow plain http explicitly", u.Hostname())
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// loopback tells whether host is this machine, by its name or address alone:
+// nothing is looked up.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// linkURL is the address of one link. The id has passed CheckID.
+func linkURL(base, id string) string {
+	return base + "/payment-links/" + url.PathEscape(id)
+}

@@ -1,0 +1,165 @@
+package plexy
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestCheckID(t *testing.T) {
+	for _, id := range []string{testID, "a", "...", ".a", "-", "é", "a:b", "a@b", "a;b", "a'b", strings.Repeat("a", 128)} {
+		if err := CheckID(id); err != nil {
+			t.Errorf("CheckID(%q) = %v", id, err)
+		}
+	}
+	for id, want := range map[string]string{
+		"":                       "the id is empty",
+		".":                      `the id is ".", which addresses another path`,
+		"..":                     `the id is "..", which addresses another path`,
+		strings.Repeat("a", 200): "the id is longer than 128 bytes (200)",
+		"a\xff":                  "the id is not valid UTF-8",
+		"a b":                    "the id contains white space (U+0020)",
+		"a\u00a0b":               "the id contains white space (U+00A0)",
+		"a\u2028b":               "the id contains white space (U+2028)",
+		"a\tb":                   "the id contains white space (U+0009)",
+		"a\x00":                  "the id contains a control character (U+0000)",
+		"a\x7f":                  "the id contains a control character (U+007F)",
+		"a\u009f":                "the id contains a control character (U+009F)",
+		"a\u200b":                "the id contains an invisible character (U+200B)",
+		"a\ufeffb":               "the id contains an invisible character (U+FEFF)",
+		"a/b":                    "the id contains '/'",
+		`a\b`:                    `the id contains '\\'`,
+		"a?b":                    "the id contains '?'",
+		"a#b":                    "the id contains '#'",
+		"%2e%2e":                 "the id contains '%'",
+	} {
+		err := CheckID(id)
+		if err == nil || err.Error() != want || !errors.Is(err, ErrBadID) {
+			t.Errorf("CheckID(%q) = %v, want %s", id, err, want)
+		}
+	}
+}
+
+func TestParseID(t *testing.T) {
+	for cell, want := range map[string]string{
+		testID:                       testID,
+		" \t" + testID + "\r\n":      testID,
+		"\ufeff" + testID:            testID,
+		"\ufeff \"" + testID + "\" ": testID,
+		`"` + testID:                 testID,
+		`""` + testID + `"`:          testID,
+		`'"` + testID + `"'`:         testID,
+		" ' " + testID + " ' ":       testID,
+		"“" + testID + "”":           testID,
+		"„" + testID + "“":           testID,
+		"«" + testID + "»":           testID,
+		"‘" + testID + "’":           testID,
+		testID + "\u200b":            testID,
+		"O'Brien":                    "O'Brien",
+		"https://checkout.plexypay.com/checkout/pl/" + testID: testID,
+		"https://checkout.plexypay.com/" + testID + "/":       testID,
+		"HTTP://checkout.plexypay.com/" + testID + "//":       testID,
+		`"https://c.example/` + testID + `?lang=kk#pay"`:      testID,
+		"https://c.example/a%2Db":                             "a-b",
+	} {
+		got, err := ParseID(cell)
+		if got != want || err != nil {
+			t.Errorf("ParseID(%q) = %q, %v, want %q", cell, got, err, want)
+		}
+	}
+	for cell, want := range map[string]string{
+		"":                           "the id is empty",
+		` "" `:                       "the id is empty",
+		"https://":                   "the URL names no host",
+		"https:///pl_1":              "the URL names no host",
+		"https://c.example":          "the URL has no path, so no payment link id",
+		"https://c.example//?id=pl1": "the URL has no path, so no payment link id",
+		"https://c.example/..":       `the id is "..", which addresses another path`,
+		"https://c.example/%2e%2e":   `the id is "..", which addresses another path`,
+		"https://c.example/a%2Fb":    "the id contains '/'",
+		"https://c.example/a%20":     "the id contains white space (U+0020)",
+		"https://c.example/%zz":      "the URL cannot be read",
+		"c.example/pl_1":             "the id contains '/'",
+		"ftp://c.example/pl_1":       "the id contains '/'",
+		"pl_1,pl_2 pl_3":             "the id contains white space (U+0020)",
+	} {
+		got, err := ParseID(cell)
+		if err == nil || err.Error() != want || !errors.Is(err, ErrBadID) {
+			t.Errorf("ParseID(%q) = %q, %v, want %s", cell, got, err, want)
+		}
+	}
+}
+
+func TestLooksLikeID(t *testing.T) {
+	for _, cell := range []string{testID, ` "` + testID + `"`, "https://checkout.plexypay.com/" + testID} {
+		if !LooksLikeID(cell) {
+			t.Errorf("LooksLikeID(%q) = false", cell)
+		}
+	}
+	for _, cell := range []string{"", "id", "pl_", testID[:34], testID + "0", strings.ToUpper(testID), "pl_" + strings.Repeat("g", 32), testID[3:]} {
+		if LooksLikeID(cell) {
+			t.Errorf("LooksLikeID(%q) = true", cell)
+		}
+	}
+}
+
+// checkAddress is the invariant of every accepted id: a server that reads the
+// URL finds exactly one path segment after /payment-links/, and it is the id.
+func checkAddress(t *testing.T, id string) {
+	t.Helper()
+	const base = "https://api.example.com/v1"
+	req, err := http.NewRequest(http.MethodDelete, linkURL(base, id), nil)
+	if err != nil {
+		t.Fatalf("id %q: %v", id, err)
+	}
+	u, err := url.ParseRequestURI(req.URL.RequestURI())
+	if err != nil {
+		t.Fatalf("id %q: %v", id, err)
+	}
+	segment, ok := strings.CutPrefix(u.EscapedPath(), "/v1/payment-links/")
+	if !ok || segment == "" || strings.Contains(segment, "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || req.URL.Host != "api.example.com" {
+		t.Fatalf("id %q addresses %s", id, req.URL)
+	}
+	if got, err := url.PathUnescape(segment); got != id || err != nil {
+		t.Fatalf("id %q arrives as %q (%v)", id, got, err)
+	}
+	// Nor does a server that cleans paths find anything else.
+	if clean := (&url.URL{Path: "/v1"}).JoinPath("payment-links", url.PathEscape(id)); clean.Path != u.Path {
+		t.Fatalf("id %q: cleaned %q, sent %q", id, clean.Path, u.Path)
+	}
+}
+
+func FuzzCheckID(f *testing.F) {
+	for _, id := range []string{testID, "", ".", "..", "...", "a/b", "%2e", "a?b", "a#b", "a b", "é", "\xff", "a\x00", ";", ":", "+&=@$"} {
+		f.Add(id)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		if CheckID(id) == nil {
+			checkAddress(t, id)
+		}
+	})
+}
+
+func FuzzParseID(f *testing.F) {
+	for _, cell := range []string{testID, `"` + testID + `"`, "\ufeff" + testID, "https://c.example/pl/" + testID + "/?a#b", "http://c/%2e%2e", "https://", "“a”", "http://a/%22b%22"} {
+		f.Add(cell)
+	}
+	f.Fuzz(func(t *testing.T, cell string) {
+		id, err := ParseID(cell)
+		if err != nil {
+			if id != "" || !errors.Is(err, ErrBadID) {
+				t.Fatalf("ParseID(%q) = %q, %v", cell, id, err)
+			}
+			return
+		}
+		if err := CheckID(id); err != nil {
+			t.Fatalf("ParseID(%q) = %q: %v", cell, id, err)
+		}
+		checkAddress(t, id)
+		if LooksLikeID(cell) && !LooksLikeID(id) {
+			t.Fatalf("the cell %q looks like an id, its id %q does not", cell, id)
+		}
+	})
+}

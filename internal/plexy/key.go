@@ -1,0 +1,172 @@
+package plexy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+)
+
+// maxKeyFile bounds a key file, in bytes: a wrong path must not be read whole.
+const maxKeyFile = 4 << 10
+
+// Key is an API key that does not show itself: however it is printed, logged
+// or marshalled, it is "[redacted]". It is safe for concurrent use.
+type Key struct {
+	path    string // "" for NewKey
+	current atomic.Pointer[secret]
+	warning atomic.Pointer[string]
+}
+
+// secret is one value of a key, and what takes it out of texts.
+type secret struct {
+	value string
+	scrub scrubber
+}
+
+// NewKey makes a key from its value, without the white space around it. The
+// error never shows the value.
+func NewKey(value string) (*Key, error) {
+	k := &Key{}
+	if _, err := k.set(value); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// LoadKeyFile reads a key from a file that holds nothing else. See Warning for
+// a file that others can read.
+func LoadKeyFile(path string) (*Key, error) {
+	k := &Key{path: path}
+	if _, err := k.Reload(); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Reload reads the key file again and tells whether the key changed. After an
+// error the old key stays. It does nothing for a key made by NewKey.
+func (k *Key) Reload() (changed bool, err error) {
+	if k.path == "" {
+		return false, nil
+	}
+	value, mode, err := readKeyFile(k.path)
+	if err != nil {
+		return false, err
+	}
+	if changed, err = k.set(value); err != nil {
+		return false, fmt.Errorf("read the API key file %s: %w", k.path, err)
+	}
+	warning := openMode(k.path, mode)
+	k.warning.Store(&warning)
+	return changed, nil
+}
+
+// Warning says that the key file can be read by others than its owner, and
+// what to do about it. It is empty when all is well.
+func (k *Key) Warning() string {
+	if w := k.warning.Load(); w != nil {
+		return *w
+	}
+	return ""
+}
+
+// set makes value the key, if it can be one.
+func (k *Key) set(value string) (changed bool, err error) {
+	// Editors on Windows put a byte-order mark in front.
+	value = strings.TrimSpace(strings.TrimPrefix(value, "\uFEFF"))
+	if err := checkKey(value); err != nil {
+		return false, err
+	}
+	old := k.secret().value
+	k.current.Store(&secret{value: value, scrub: newScrubber(value)})
+	return value != old, nil
+}
+
+// secret returns the present value, empty for a Key that nobody filled.
+func (k *Key) secret() *secret {
+	if s := k.current.Load(); s != nil {
+		return s
+	}
+	return &secret{scrub: newScrubber("")}
+}
+
+// checkKey tells why value cannot be a key, without showing it.
+func checkKey(value string) error {
+	switch {
+	case value == "":
+		return errors.New("the API key is empty")
+	case strings.ContainsAny(value, "\r\n"):
+		return errors.New("the API key has more than one line: keep only the key itself")
+	case !printable(value):
+		return errors.New("the API key contains a control character or one that is not ASCII: copy it again")
+	}
+	return nil
+}
+
+// printable tells whether text is printable ASCII, which any header can carry.
+func printable(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func readKeyFile(path string) (value string, mode fs.FileMode, err error) {
+	file, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", 0, fmt.Errorf("read the API key file: %w: write the key into that file, or give another path", err)
+	case errors.Is(err, fs.ErrPermission):
+		return "", 0, fmt.Errorf("read the API key file: %w: make it readable for the user who runs this", err)
+	case err != nil:
+		return "", 0, fmt.Errorf("read the API key file: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return "", 0, fmt.Errorf("read the API key file: %w", err)
+	}
+	if info.IsDir() {
+		return "", 0, fmt.Errorf("read the API key file: %s is a directory: give the path of a file in it", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return "", 0, fmt.Errorf("read the API key file: %w", err)
+	}
+	if len(content) > maxKeyFile {
+		return "", 0, fmt.Errorf("read the API key file: %s is longer than %d bytes: is it the right file?", path, maxKeyFile)
+	}
+	return string(content), info.Mode(), nil
+}
+
+// openMode is the text of Warning for a file of that mode.
+func openMode(path string, mode fs.FileMode) string {
+	// Windows has no such modes; a pipe has no lasting content.
+	if runtime.GOOS == "windows" || !mode.IsRegular() || mode.Perm()&0o077 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the API key file %s can be used by others (mode %04o): chmod 600 it", path, mode.Perm())
+}
+
+// String returns "[redacted]".
+func (k *Key) String() string { return redacted }
+
+// GoString returns "[redacted]", for %#v.
+func (k *Key) GoString() string { return redacted }
+
+// Format writes "[redacted]" for every verb.
+func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue returns "[redacted]", for log/slog.
+func (k *Key) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns "[redacted]", for JSON and others.
+func (k *Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }

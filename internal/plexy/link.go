@@ -1,0 +1,86 @@
+package plexy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Link is what a GET shows of a payment link. Source: the vendor's page and
+// the code of public callers.
+type Link struct {
+	ID string
+	// Status is as the API spells it; see Active and Cancelled.
+	Status string
+	// URL is the checkout page.
+	URL            string
+	OrderReference string
+	// CreatedAt and ExpiresAt are zero when absent, null or unreadable.
+	CreatedAt, ExpiresAt time.Time
+	// Amount is in minor units of Currency, 0 when absent or unreadable.
+	Amount   int64
+	Currency string
+}
+
+// Cancelled tells whether a status means cancelled. The spelling on the wire
+// is not documented, so both are taken, in any case.
+func Cancelled(status string) bool {
+	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")
+}
+
+// Active tells whether a status means that the link can still be paid.
+func Active(status string) bool { return strings.EqualFold(status, "active") }
+
+// decodeLink reads the link that was asked for by id. It insists on what makes
+// an answer a proof: a JSON object with a status, and no other link's id. All
+// the rest may be missing or odd.
+func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
+	if len(body) > maxBody {
+		return Link{}, fmt.Errorf("the answer is not a payment link: it is longer than %d KiB", maxBody>>10)
+	}
+	fields := decodeObject(body)
+	if fields == nil {
+		return Link{}, notLink(body, scrub)
+	}
+	var status string
+	if json.Unmarshal(fields["status"], &status) != nil || scrub.line(status) == "" {
+		return Link{}, errors.New("the answer is not a payment link: it has no status")
+	}
+	if got := scalar(fields["id"]); got != "" && got != id {
+		return Link{}, fmt.Errorf("the answer is another payment link: %s", cut(scrub.line(got), maxWord))
+	}
+	text := func(name string) string { return scrub.line(scalar(fields[name])) }
+	link := Link{
+		ID:             id,
+		Status:         cut(scrub.line(status), maxMessage),
+		URL:            text("url"),
+		OrderReference: text("orderReference"),
+		CreatedAt:      timestamp(text("createdAt")),
+		ExpiresAt:      timestamp(text("expiresAt")),
+		Currency:       text("currency"),
+	}
+	if amount, err := strconv.ParseInt(text("amount"), 10, 64); err == nil {
+		link.Amount = amount
+	}
+	return link, nil
+}
+
+// notLink says what came instead of a JSON object.
+func notLink(body []byte, scrub scrubber) error {
+	if text := excerpt(body, true, scrub); text != "" {
+		return fmt.Errorf("the answer is not a payment link: %s", text)
+	}
+	return errors.New("the answer is not a payment link: it is empty")
+}
+
+// timestamp reads a time such as 2025-03-01T12:00:00Z, or returns the zero time.
+func timestamp(text string) time.Time {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}

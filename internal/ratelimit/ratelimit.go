@@ -1,0 +1,157 @@
+// Package ratelimit decides when the next request to the API may be sent. It
+// keeps the requests within a rate, adapts that rate to the API's answers, and
+// stops sending (a hold) where an answer asks for it or an operator does.
+//
+// [Local] does so for one process. governor.go has the rules, free of clock
+// and locks, so that a limiter for a whole fleet can follow the same.
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Reason says why nothing is sent. "" means that there is no hold.
+type Reason string
+
+const (
+	ReasonNone         Reason = ""
+	ReasonThrottled    Reason = "throttled"    // the API answered 429
+	ReasonUnauthorized Reason = "unauthorized" // the API refused the key: 401, 403
+	ReasonOutage       Reason = "outage"       // the API does not work
+	ReasonManual       Reason = "manual"       // an operator stopped it
+)
+
+// Hold is a stop of sending.
+type Hold struct {
+	Reason Reason
+	// Until is when a throttled or manual hold ends, and when the next probe
+	// of an outage or unauthorized hold may go. Zero: not known, as while the
+	// answer of a probe is awaited, or a manual hold for ever.
+	Until time.Time
+	// Since is when the hold began; zero without a hold.
+	Since time.Time
+}
+
+// Status is what a limiter does at present.
+type Status struct {
+	Ceiling Rate // the configured rate
+	Rate    Rate // the present rate, at most Ceiling; in a hold, that before it, cuts included
+	Burst   int  // requests that may be sent at once after a quiet time
+	Hold    Hold
+}
+
+// staleAfter is how old a slot may be when it is used.
+const staleAfter = 50 * time.Millisecond
+
+// Slot is the permission to send one request now. It has to be reported once,
+// by the limiter's Report.
+type Slot struct {
+	granted time.Time
+	seq     uint64 // number of the grant, from 1; orders answers and holds
+	probe   bool
+}
+
+// Stale reports whether the slot is older than 50 ms: the process stalled, or
+// something else took long. A stale slot must not be used, since many could
+// then be used at once: report it as [Unused] and acquire another.
+func (s Slot) Stale() bool { return time.Since(s.granted) > staleAfter }
+
+// Probe reports whether the slot was granted in a hold, to find out if the
+// hold's cause is gone. Its request is an ordinary one.
+func (s Slot) Probe() bool { return s.probe }
+
+// Kind sorts the API's answers by what they mean to the limiter.
+type Kind uint8
+
+const (
+	// Unused: nothing was sent.
+	Unused Kind = iota
+	// Proper: an answer that shows that API and key work, such as 2xx, 404 or 422.
+	Proper
+	// Throttled: 429, or 503 with Retry-After.
+	Throttled
+	// Unauthorized: 401 or 403.
+	Unauthorized
+	// Transient: 408, 425, 5xx, or no answer at all.
+	Transient
+)
+
+// String returns the kind's name in lower case.
+func (k Kind) String() string {
+	switch k {
+	case Unused:
+		return "unused"
+	case Proper:
+		return "proper"
+	case Throttled:
+		return "throttled"
+	case Unauthorized:
+		return "unauthorized"
+	case Transient:
+		return "transient"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Answer is what came of a slot.
+type Answer struct {
+	Kind Kind
+	// Link names what the request was about: an outage shows only when
+	// requests about different links fail.
+	Link string
+	// RetryAfter is the Retry-After of a Throttled answer, as a time from now.
+	// It counts only with HasRetryAfter; zero or less (a date gone by) is
+	// taken as none.
+	RetryAfter    time.Duration
+	HasRetryAfter bool
+}
+
+// ErrHeld is returned by Acquire when a hold lasts longer than work should
+// wait in it.
+var ErrHeld = errors.New("sending is on hold for long: give the work back and try again later")
+
+// Config configures a limiter. Only Rate is required.
+type Config struct {
+	// Rate is the ceiling, in requests a second: the rate never exceeds it.
+	Rate Rate
+	// Burst is how many requests may be sent at once after a quiet time.
+	// Default 1.
+	Burst int
+	// GiveBackUnauthorized is how long one Acquire waits in an unauthorized
+	// hold before it returns ErrHeld. Default 30 s.
+	GiveBackUnauthorized time.Duration
+	// GiveBack is the same for any other hold. Default 1 h.
+	GiveBack time.Duration
+	// OnHold, if not nil, is called when a hold begins, gives way to one of
+	// another reason, or ends (Reason ""). Calls come one at a time and in
+	// order, and may use the limiter, but keep one of its callers waiting.
+	OnHold func(Hold)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Burst == 0 {
+		c.Burst = 1
+	}
+	if c.GiveBackUnauthorized == 0 {
+		c.GiveBackUnauthorized = 30 * time.Second
+	}
+	if c.GiveBack == 0 {
+		c.GiveBack = time.Hour
+	}
+	return c
+}
+
+// validate checks a Config that has its defaults.
+func (c Config) validate() error {
+	switch {
+	case !c.Rate.valid():
+		return fmt.Errorf("rate %v is not between one request a day and %v: use one that ParseRate accepts", c.Rate, MaxRate)
+	case c.Burst < 1:
+		return fmt.Errorf("burst %d is below 1: nothing could ever be sent; use 1 or more", c.Burst)
+	case c.GiveBack < 0 || c.GiveBackUnauthorized < 0:
+		return fmt.Errorf("a give-back time is negative (%v, %v): use 0 for the default", c.GiveBack, c.GiveBackUnauthorized)
+	}
+	return nil
+}

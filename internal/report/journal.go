@@ -1,0 +1,249 @@
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+// JournalVersion is the format that this program writes and reads.
+const JournalVersion = 1
+
+// Header is the first line of a journal: what it takes to start the same run
+// again.
+type Header struct {
+	Version     int       `json:"version"` // JournalVersion; CreateJournal sets it
+	Batch       string    `json:"batch"`
+	Digest      string    `json:"digest"` // of the batch's links, to see that the files are the same
+	Name        string    `json:"name,omitempty"`
+	Files       []string  `json:"files"`
+	Column      string    `json:"column,omitempty"`
+	SkipInvalid bool      `json:"skip_invalid,omitempty"`
+	Total       int64     `json:"total"`
+	Created     time.Time `json:"created"`
+}
+
+// Entry is what is known of one link: its outcome, or a note on attempts so
+// far.
+type Entry struct {
+	Chunk      int
+	Position   int // in the chunk, from 0
+	Record     ledger.Record
+	At         time.Time // kept to the second; zero if there is none
+	LinkStatus string
+	Error      string
+}
+
+// A Journal is the file from which `run --resume` goes on. Every call hands its
+// lines to the operating system before it returns, so that a kill loses none;
+// once a second they are synced to disk, so that a loss of power costs about a
+// second. Its methods may be called at the same time. The first error of a
+// write or a sync stays: all later calls return it and write nothing, since a
+// line after half a line could not be read.
+//
+// One line of text is one event:
+//
+//	s 0 50 50                       chunk, first position, links: these may be sent from now on
+//	r 0 51 <record> <unix> "" "…"   chunk, position, record in hex, seconds, link status, error
+type Journal struct {
+	path string
+	file *os.File
+	stop chan struct{}
+	done chan struct{} // the syncing has ended
+
+	mu     sync.Mutex
+	line   []byte
+	dirty  bool
+	closed bool
+	err    error
+}
+
+// ErrJournalClosed: the journal was used after Close.
+var ErrJournalClosed = errors.New("the journal is closed")
+
+// CreateJournal makes a new journal, readable by its owner only, and syncs it.
+// The error wraps fs.ErrExist when there is a file at path.
+func CreateJournal(path string, h Header) (*Journal, error) {
+	h.Version = JournalVersion
+	line, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("create journal %s: %w", path, err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("create journal %s: an unfinished run left it: go on with --resume, or move it away (%w)", path, fs.ErrExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create journal: %w", err)
+	}
+	err = lock(file)
+	if err == nil {
+		_, err = file.Write(append(line, '\n'))
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if err != nil {
+		_ = file.Close()
+		_ = os.Remove(path) // nothing was sent: half a journal helps nobody
+		return nil, fmt.Errorf("create journal %s: %w", path, err)
+	}
+	syncFolder(filepath.Dir(path))
+	return newJournal(path, file), nil
+}
+
+// OpenJournal reads the journal of an interrupted run and goes on appending to
+// it. A last line that was cut off is taken away; any other line that cannot be
+// read is an error, which names it. So is a version that this program does not
+// know, and a journal that another process is writing.
+func OpenJournal(path string) (Header, *State, *Journal, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return Header{}, nil, nil, fmt.Errorf("open journal: %w", err)
+	}
+	h, state, err := recoverJournal(file)
+	if err != nil {
+		_ = file.Close()
+		return Header{}, nil, nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	return h, state, newJournal(path, file), nil
+}
+
+// recoverJournal reads the file and cuts off half a last line.
+func recoverJournal(file *os.File) (Header, *State, error) {
+	if err := lock(file); err != nil {
+		return Header{}, nil, err
+	}
+	h, state, good, err := readJournal(file)
+	if err != nil {
+		return Header{}, nil, err
+	}
+	if err := file.Truncate(good); err != nil {
+		return Header{}, nil, err
+	}
+	return h, state, file.Sync()
+}
+
+func newJournal(path string, file *os.File) *Journal {
+	j := &Journal{path: path, file: file, stop: make(chan struct{}), done: make(chan struct{})}
+	go j.syncEverySecond()
+	return j
+}
+
+// Started notes that requests for n links of a chunk, from position first, are
+// about to leave.
+func (j *Journal) Started(chunk, first, n int) error {
+	if err := checkRange(chunk, first, n); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return j.write(func(b []byte) []byte {
+		return fmt.Appendf(b, "s %d %d %d\n", chunk, first, n)
+	})
+}
+
+// Commit notes outcomes, and attempts without one.
+func (j *Journal) Commit(entries []Entry) error {
+	for _, e := range entries {
+		if err := checkRange(e.Chunk, e.Position, 1); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return j.write(func(b []byte) []byte {
+		for _, e := range entries {
+			b = appendEntry(b, e)
+		}
+		return b
+	})
+}
+
+// write hands the lines that add appends to the operating system, in one call.
+func (j *Journal) write(add func([]byte) []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed && j.err == nil {
+		return fmt.Errorf("write journal %s: %w", j.path, ErrJournalClosed)
+	}
+	if j.err != nil {
+		return j.err
+	}
+	j.line = add(j.line[:0])
+	j.dirty = true
+	if _, err := j.file.Write(j.line); err != nil {
+		j.err = fmt.Errorf("write journal: %w", err)
+	}
+	return j.err
+}
+
+func (j *Journal) syncEverySecond() {
+	defer close(j.done)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-j.stop:
+			return
+		case <-ticker.C:
+			j.sync()
+		}
+	}
+}
+
+// sync makes durable what is written. It does not hold up writers meanwhile.
+func (j *Journal) sync() {
+	j.mu.Lock()
+	dirty := j.dirty && j.err == nil
+	j.dirty = false
+	j.mu.Unlock()
+	if !dirty {
+		return
+	}
+	if err := j.file.Sync(); err != nil {
+		j.mu.Lock()
+		if j.err == nil {
+			j.err = fmt.Errorf("sync journal: %w", err)
+		}
+		j.mu.Unlock()
+	}
+}
+
+// Close syncs and closes the journal; it returns the first error that any call
+// had. A second Close does nothing.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	closed := j.closed
+	j.closed = true
+	j.mu.Unlock()
+	if closed {
+		return nil
+	}
+	close(j.stop)
+	<-j.done
+	j.sync()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.file.Close(); err != nil && j.err == nil {
+		j.err = fmt.Errorf("close journal: %w", err)
+	}
+	return j.err
+}
+
+// Remove closes the journal, if it is open, and deletes it: the run is
+// finished. Errors from before do not matter then.
+func (j *Journal) Remove() error {
+	_ = j.Close()
+	if err := os.Remove(j.path); err != nil {
+		return fmt.Errorf("remove journal: %w", err)
+	}
+	syncFolder(filepath.Dir(j.path))
+	return nil
+}

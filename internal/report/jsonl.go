@@ -1,0 +1,70 @@
+package report
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"time"
+)
+
+// jsonLines writes one object a line. Its keys stand in the order of the
+// columns, which a map or encoding/json alone would not keep.
+type jsonLines struct {
+	w    *bufio.Writer
+	keys [][]byte // quoted, with the colon
+	line []byte
+}
+
+func newJSONLines(w io.Writer, names []string) *jsonLines {
+	j := &jsonLines{w: bufio.NewWriter(w)}
+	for _, name := range names {
+		j.keys = append(j.keys, append(appendJSON(nil, name), ':'))
+	}
+	return j
+}
+
+// write adds an object: the user's columns as strings, then the report's own,
+// where null stands for what is not there.
+func (j *jsonLines) write(theirs []string, l line) error {
+	b := append(j.line[:0], '{')
+	key := 0
+	value := func(v any) {
+		if key > 0 {
+			b = append(b, ',')
+		}
+		b = appendJSON(append(b, j.keys[key]...), v)
+		key++
+	}
+	for _, cell := range theirs {
+		value(cell)
+	}
+	var outcome, status, attempts, finished any
+	if l.known {
+		outcome, attempts = l.Outcome.String(), l.Attempts
+		if l.HTTPStatus != 0 {
+			status = l.HTTPStatus
+		}
+		if !l.FinishedAt.IsZero() {
+			finished = l.FinishedAt.UTC().Format(time.RFC3339)
+		}
+	}
+	value(l.Link)
+	value(outcome)
+	value(status)
+	value(l.LinkStatus)
+	value(attempts)
+	value(finished)
+	value(l.Error)
+	j.line = append(b, '}', '\n')
+	_, err := j.w.Write(j.line)
+	return err
+}
+
+// appendJSON encodes a string, a number or nil; none of these can fail.
+func appendJSON(b []byte, v any) []byte {
+	if v == "" {
+		return append(b, `""`...)
+	}
+	text, _ := json.Marshal(v)
+	return append(b, text...)
+}

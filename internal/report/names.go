@@ -1,0 +1,46 @@
+package report
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ownNames returns the names of the report's columns beside the user's: one
+// that they have too, in whatever case, gets lc_ before it.
+func ownNames(theirs []string) []string {
+	names := make([]string, len(columns))
+	for i, name := range columns {
+		for taken(theirs, name) {
+			name = "lc_" + name
+		}
+		names[i] = name
+	}
+	return names
+}
+
+func taken(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		return strings.EqualFold(strings.TrimSpace(n), name)
+	})
+}
+
+// jsonNames returns the names of all columns as keys of an object: each once,
+// none empty. A header may repeat a name; most readers of JSON keep only the
+// last of equal keys.
+func jsonNames(theirs []string) []string {
+	keys := make([]string, 0, len(theirs)+len(columns))
+	used := make(map[string]bool)
+	for i, name := range theirs {
+		if strings.TrimSpace(name) == "" {
+			name = "column_" + strconv.Itoa(i+1)
+		}
+		key := name
+		for n := 2; used[key]; n++ {
+			key = name + "_" + strconv.Itoa(n)
+		}
+		used[key] = true
+		keys = append(keys, key)
+	}
+	return append(keys, ownNames(keys)...)
+}

@@ -1,0 +1,210 @@
+// Package report tells the user what became of each link: as a list, or joined
+// to the rows of their own CSV file. It also keeps the journal from which an
+// interrupted run goes on.
+package report
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
+)
+
+// A Result is what is known of one link of a batch.
+type Result struct {
+	Link       string
+	Outcome    ledger.Outcome // None: pending
+	HTTPStatus int            // of the last answer to a DELETE; 0 if there was none
+	LinkStatus string         // as the API spells it; empty if unknown
+	Attempts   int
+	FinishedAt time.Time // zero: not yet
+	Error      string
+}
+
+// The formats of a report.
+const (
+	FormatCSV   = "csv"
+	FormatJSONL = "jsonl" // one JSON object a line
+)
+
+// Options of a report.
+type Options struct {
+	// Format is csv or jsonl; empty is csv.
+	Format string
+	// Outcomes are the outcomes to list; None among them stands for pending
+	// links. Empty: all rows, also those without a link of the batch.
+	Outcomes []ledger.Outcome
+	// NoFormulaGuard leaves cells as they are that a spreadsheet would run as
+	// a formula. JSON never has the guard.
+	NoFormulaGuard bool
+}
+
+// columns are the report's own.
+var columns = [...]string{"link", "outcome", "http_status", "link_status", "attempts", "finished_at", "error"}
+
+// line is one row of a report; its outcome stays empty where a row of the user
+// has no link in the batch.
+type line struct {
+	Result
+	known bool
+}
+
+// cells returns the values of columns.
+func (l line) cells() []string {
+	cells := []string{l.Link, "", "", l.LinkStatus, "", "", l.Error}
+	if !l.known {
+		return cells
+	}
+	cells[1] = l.Outcome.String()
+	if l.HTTPStatus != 0 {
+		cells[2] = strconv.Itoa(l.HTTPStatus)
+	}
+	cells[4] = strconv.Itoa(l.Attempts)
+	if !l.FinishedAt.IsZero() {
+		cells[5] = l.FinishedAt.UTC().Format(time.RFC3339)
+	}
+	return cells
+}
+
+// Write lists results. It stops at the first error of results, and returns it.
+func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
+	t, err := newTable(w, nil, ',', opt)
+	if err != nil {
+		return err
+	}
+	for result, err := range results {
+		if err != nil {
+			return fmt.Errorf("read the results: %w", err)
+		}
+		if err := t.write(nil, line{result, true}); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// WriteJoined writes every row of the user's files, in their order and with
+// duplicates, and behind it what became of its link. column is the column of
+// the links as linkcsv.OpenRows takes it; find returns the result of a link, or
+// false for one that is not in the batch. Files after the first must have the
+// same columns. The error is an *linkcsv.InputError where a file cannot be
+// read as it was before.
+func WriteJoined(w io.Writer, files []string, column string, find func(link string) (Result, bool), opt Options) error {
+	if len(files) == 0 {
+		return errors.New("join the results: no file is named")
+	}
+	var t *table
+	var header []string
+	for _, file := range files {
+		rows, err := linkcsv.OpenRows(file, nil, column)
+		if err != nil {
+			return err
+		}
+		switch names := rows.Header(); {
+		case t == nil:
+			header = names
+			t, err = newTable(w, header, rows.Comma(), opt)
+		case !slices.Equal(names, header):
+			err = &linkcsv.InputError{
+				Bad:  []linkcsv.Bad{{File: file, Line: 1, Column: 1, Why: fmt.Sprintf("its columns are %q, those of %s are %q", names, files[0], header)}},
+				Hint: "Files joined in one report must have the same columns in the same order. Join them one by one.",
+			}
+		}
+		if err == nil {
+			err = t.join(rows, find)
+		}
+		_ = rows.Close() // it was only read
+		if err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// join writes the rows of one file.
+func (t *table) join(rows *linkcsv.Rows, find func(link string) (Result, bool)) error {
+	for {
+		row, err := rows.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var l line
+		if row.Err != nil {
+			l.Error = "skipped: " + row.Err.Error()
+		} else if l.Result, l.known = find(row.Link); !l.known {
+			l.Result = Result{Error: "not in this batch"}
+		}
+		l.Link = row.Link
+		if err := t.write(linkcsv.Fit(row.Fields, t.theirs, rows.Comma()), l); err != nil {
+			return err
+		}
+	}
+}
+
+// table writes rows in one of the formats.
+type table struct {
+	opt    Options
+	theirs int         // how many columns are the user's
+	csv    *csv.Writer // nil for jsonl
+	jsonl  *jsonLines  // nil for csv
+}
+
+// newTable writes the header, if the format has one.
+func newTable(w io.Writer, theirs []string, comma rune, opt Options) (*table, error) {
+	t := &table{opt: opt, theirs: len(theirs)}
+	switch opt.Format {
+	case FormatJSONL:
+		t.jsonl = newJSONLines(w, jsonNames(theirs))
+		return t, nil
+	case FormatCSV, "":
+		t.csv = csv.NewWriter(w)
+		t.csv.Comma = comma
+		return t, t.record(append(slices.Clone(theirs), ownNames(theirs)...))
+	}
+	return nil, fmt.Errorf("unknown report format %q: use %s or %s", opt.Format, FormatCSV, FormatJSONL)
+}
+
+func (t *table) write(theirs []string, l line) error {
+	if len(t.opt.Outcomes) > 0 && (!l.known || !slices.Contains(t.opt.Outcomes, l.Outcome)) {
+		return nil
+	}
+	if t.jsonl != nil {
+		return writeError(t.jsonl.write(theirs, l))
+	}
+	return t.record(append(theirs, l.cells()...))
+}
+
+// record writes a row of CSV; it may change its fields.
+func (t *table) record(fields []string) error {
+	if !t.opt.NoFormulaGuard {
+		for i, cell := range fields {
+			fields[i] = guard(cell)
+		}
+	}
+	return writeError(t.csv.Write(fields))
+}
+
+func (t *table) flush() error {
+	if t.jsonl != nil {
+		return writeError(t.jsonl.w.Flush())
+	}
+	t.csv.Flush()
+	return writeError(t.csv.Error())
+}
+
+func writeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("write the report: %w", err)
+}

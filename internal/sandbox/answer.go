@@ -1,0 +1,101 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// Answer is one scripted answer.
+type Answer struct {
+	// Status is the HTTP status; 0 stands for the normal answer, faults
+	// included, unless Cut or Hang is set.
+	Status int
+	// Body is sent as it is. Its Content-Type is JSON when it begins with { or [,
+	// else HTML, unless Header says otherwise.
+	Body   string
+	Header map[string]string
+	// Apply cancels the link, if it is active, before the answer.
+	Apply bool
+	// Cut cuts the connection instead of an answer, and Hang never answers.
+	Cut, Hang bool
+	// Method is what the answer waits for: "" or DELETE, or GET.
+	Method string
+}
+
+// apiError is the API's error body. Source: the vendor's pages.
+type apiError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Source  string `json:"source"`
+	Type    string `json:"type"`
+}
+
+// The documented codes.
+const (
+	codeUnavailable   = 1
+	codeWrong         = 2
+	codeInvalid       = 3
+	codeNotFound      = 4
+	codeUnprocessable = 5
+)
+
+func errorAnswer(status, code int, message string) Answer {
+	kind, source := "apiError", "payment-links"
+	if code == codeUnprocessable || code == codeInvalid {
+		kind = "validationError"
+	}
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		source = "keys"
+	}
+	return jsonAnswer(status, apiError{Code: code, Message: message, Source: source, Type: kind})
+}
+
+func jsonAnswer(status int, v any) Answer {
+	body, err := json.Marshal(v)
+	if err != nil { // the types above always marshal
+		return Answer{Status: http.StatusInternalServerError}
+	}
+	return Answer{Status: status, Body: string(body)}
+}
+
+func notFound() Answer {
+	return errorAnswer(http.StatusNotFound, codeNotFound, "payment link not found")
+}
+
+const (
+	gatewayPage  = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><center><h1>502 Bad Gateway</h1></center></body>\r\n</html>\r\n"
+	friendlyPage = "<!doctype html><html><head><title>Welcome</title></head><body>Please sign in to the network.</body></html>"
+)
+
+// write sends a. It returns without a word to the client when the answer is a
+// cut; the caller has waited out a hang.
+func (a Answer) write(w http.ResponseWriter) {
+	if a.Cut || a.Hang {
+		cut(w)
+		return
+	}
+	if a.Body != "" {
+		kind := "text/html; charset=utf-8"
+		if strings.HasPrefix(a.Body, "{") || strings.HasPrefix(a.Body, "[") {
+			kind = "application/json"
+		}
+		w.Header().Set("Content-Type", kind)
+	}
+	for name, value := range a.Header {
+		w.Header().Set(name, value)
+	}
+	w.WriteHeader(a.Status)
+	if a.Body != "" {
+		_, _ = w.Write([]byte(a.Body)) // a client that is gone is not our error
+	}
+}
+
+// cut ends the connection without an answer.
+func cut(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // HTTP/2 and recorders: the documented way to abort
+	}
+	_ = conn.Close()
+}

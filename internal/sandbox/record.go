@@ -1,0 +1,116 @@
+package sandbox
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"maps"
+	"strconv"
+	"time"
+)
+
+// Request is one request that came in.
+type Request struct {
+	Time   time.Time // of arrival
+	Method string
+	ID     string // "" for the list and for other paths
+	Status int    // 0: no answer was sent
+	// Applied tells that this request cancelled the link.
+	Applied bool
+}
+
+// Counts is how many requests came in, whatever became of them.
+type Counts struct {
+	Total    int
+	ByMethod map[string]int
+	ByStatus map[int]int // 0: no answer was sent
+	// PeakPerSecond is the most that came in within any second.
+	PeakPerSecond int
+}
+
+// recorder counts, keeps and logs requests. Its user locks.
+type recorder struct {
+	counts Counts
+	window peakWindow
+	keep   int
+	kept   []Request // a ring once it is full
+	oldest int
+	log    *bufio.Writer // nil without a log
+	line   []byte        // reused
+}
+
+func newRecorder(keep int, log io.Writer) *recorder {
+	r := &recorder{keep: keep, counts: Counts{ByMethod: map[string]int{}, ByStatus: map[int]int{}}}
+	if log != nil {
+		r.log = bufio.NewWriterSize(log, 64<<10)
+	}
+	return r
+}
+
+func (r *recorder) add(q Request, fault string) {
+	now := q.Time.UnixNano()
+	r.counts.Total++
+	r.counts.ByMethod[q.Method]++
+	r.counts.ByStatus[q.Status]++
+	r.window.add(now)
+	switch {
+	case r.keep <= 0:
+	case len(r.kept) < r.keep:
+		r.kept = append(r.kept, q)
+	default:
+		r.kept[r.oldest] = q
+		r.oldest = (r.oldest + 1) % r.keep
+	}
+	if r.log == nil {
+		return
+	}
+	b := append(r.line[:0], `{"t":`...)
+	b = strconv.AppendInt(b, now, 10)
+	b = append(b, `,"method":`...)
+	b = appendJSON(b, q.Method)
+	b = append(b, `,"id":`...)
+	b = appendJSON(b, q.ID)
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(q.Status), 10)
+	b = append(b, `,"fault":`...)
+	b = appendJSON(b, fault)
+	b = append(b, `,"applied":`...)
+	b = strconv.AppendBool(b, q.Applied)
+	r.line = append(b, "}\n"...)
+	_, _ = r.log.Write(r.line) // bufio keeps the error for Flush
+}
+
+// appendJSON appends text as a JSON string.
+func appendJSON(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, _ := json.Marshal(text) // a string always marshals
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, text...)
+	return append(b, '"')
+}
+
+// requests returns what is kept, the oldest first.
+func (r *recorder) requests() []Request {
+	all := make([]Request, 0, len(r.kept))
+	all = append(all, r.kept[r.oldest:]...)
+	return append(all, r.kept[:r.oldest]...)
+}
+
+func (r *recorder) snapshot() Counts {
+	c := r.counts
+	c.ByMethod = maps.Clone(c.ByMethod)
+	c.ByStatus = maps.Clone(c.ByStatus)
+	c.PeakPerSecond = r.window.peak
+	return c
+}
+
+func (r *recorder) flush() error {
+	if r.log == nil {
+		return nil
+	}
+	return r.log.Flush()
+}

@@ -1,0 +1,253 @@
+package sandbox
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// target is what a path addresses.
+type target int
+
+const (
+	nowhere target = iota
+	collection
+	single
+)
+
+// locate reads a path in its escaped form, so that an escaped slash stays a
+// part of an id.
+func locate(prefix, path string) (what target, id string) {
+	rest, ok := strings.CutPrefix(path, prefix+"/payment-links")
+	if !ok {
+		return nowhere, ""
+	}
+	if rest == "" || rest == "/" {
+		return collection, ""
+	}
+	if rest[0] != '/' || strings.Contains(rest[1:], "/") {
+		return nowhere, ""
+	}
+	id, err := url.PathUnescape(rest[1:])
+	if err != nil {
+		return nowhere, ""
+	}
+	return single, id
+}
+
+// decision is what becomes of a request.
+type decision struct {
+	answer  Answer
+	fault   string // as in the log, "" for a normal answer
+	applied bool
+	wait    time.Duration
+}
+
+// ServeHTTP decides and does the work at once, under the lock, and then waits
+// and answers.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d := s.decide(r)
+	if d.answer.Hang {
+		s.sleep(r, -1)
+	} else if d.wait > 0 && !s.sleep(r, d.wait) {
+		cut(w)
+		return
+	}
+	d.answer.write(w)
+}
+
+// sleep waits for a time, or for ever if it is negative. It returns false when
+// the client gave up or the server was closed before.
+func (s *Server) sleep(r *http.Request, wait time.Duration) bool {
+	var over <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-over:
+		return true
+	case <-r.Context().Done():
+		return false
+	case <-s.closed:
+		return false
+	}
+}
+
+func (s *Server) decide(r *http.Request) decision {
+	what, id := locate(s.cfg.Prefix, r.URL.EscapedPath())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	if now.Before(s.last) {
+		now = s.last // the windows need times that do not go back
+	}
+	s.last = now
+	d := s.gate(r, now)
+	if d.answer.Status == 0 {
+		switch what {
+		case single:
+			d = s.single(r.Method, id, now)
+		case collection:
+			d.answer = s.list(r)
+		default:
+			d.answer = errorAnswer(http.StatusNotFound, codeNotFound, "no such resource")
+		}
+		if what != single {
+			d.wait = s.cfg.Latency
+		}
+	}
+	q := Request{Time: now, Method: r.Method, ID: id, Status: d.answer.Status, Applied: d.applied}
+	if d.answer.Cut || d.answer.Hang {
+		q.Status = 0
+	}
+	s.recorder.add(q, d.fault)
+	return d
+}
+
+// gate turns requests away before anyone looks at the link. It answers at once.
+func (s *Server) gate(r *http.Request, now time.Time) decision {
+	switch key := r.Header.Get("Authorization"); {
+	case s.outage != 0:
+		return decision{fault: "outage", answer: errorAnswer(s.outage, codeUnavailable, "service unavailable")}
+	case key == "" || s.key != "" && key != s.key:
+		return decision{fault: "unauthorized", answer: errorAnswer(http.StatusUnauthorized, codeWrong, "invalid api key")}
+	case !s.limit.allow(now.UnixNano()):
+		a := errorAnswer(http.StatusTooManyRequests, codeWrong, "too many requests")
+		a.Header = map[string]string{"Retry-After": s.retryAfter(now)}
+		return decision{fault: "throttled", answer: a}
+	}
+	return decision{}
+}
+
+func (s *Server) retryAfter(now time.Time) string {
+	if s.cfg.RetryAfterDate {
+		// A date has whole seconds: up, never too early.
+		return now.Add(s.cfg.RetryAfter + time.Second - 1).UTC().Format(http.TimeFormat)
+	}
+	return strconv.FormatInt(int64((s.cfg.RetryAfter+time.Second-1)/time.Second), 10)
+}
+
+// single decides about a request for one link.
+func (s *Server) single(method, id string, now time.Time) decision {
+	index, known := s.links.find(id)
+	var n uint16
+	if known {
+		n = s.links.count(index, method)
+	}
+	seen := hashRequest(method, id)
+	d := decision{wait: s.latency(seen, n)}
+	if a, ok := s.scripted(method, id); ok {
+		d.fault, d.answer = "script", a
+		d.applied = a.Apply && known && s.links.cancel(index, now)
+		return d
+	}
+	if !known {
+		// Never heard of: without a count of its requests a fault would hit all
+		// of them or none, so it hits none.
+		d.answer, _ = s.normal(method, index, false, now)
+		return d
+	}
+	var f fault
+	if method == http.MethodDelete || method == http.MethodGet && s.faults.Gets {
+		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, uint64(n))))
+	}
+	if f.name == "" || f.works {
+		d.answer, d.applied = s.normal(method, index, true, now)
+	}
+	if f.name != "" {
+		d.fault, d.answer = f.name, f.answer
+	}
+	return d
+}
+
+// latency draws how long an answer waits.
+func (s *Server) latency(seen uint64, n uint16) time.Duration {
+	wait := s.cfg.Latency
+	if s.cfg.Jitter > 0 {
+		wait += time.Duration(share(draw(s.cfg.Seed, drawLatency, seen, uint64(n))) * float64(s.cfg.Jitter))
+	}
+	return wait
+}
+
+// scripted takes the next scripted answer; ok is false if there is none, or
+// only a hole in the script.
+func (s *Server) scripted(method, id string) (a Answer, ok bool) {
+	if len(s.scripts) == 0 {
+		return Answer{}, false
+	}
+	name := script{method, id}
+	queue := s.scripts[name]
+	if len(queue) == 0 {
+		return Answer{}, false
+	}
+	a = queue[0]
+	if len(queue) == 1 {
+		delete(s.scripts, name)
+	} else {
+		s.scripts[name] = queue[1:]
+	}
+	return a, a.Status != 0 || a.Cut || a.Hang
+}
+
+// normal does the work of a request and returns its answer, and whether it
+// cancelled the link.
+func (s *Server) normal(method string, index int, known bool, now time.Time) (a Answer, applied bool) {
+	switch {
+	case method != http.MethodGet && method != http.MethodDelete:
+		return methodNotAllowed("GET, DELETE"), false
+	case !known || s.links.state[index].status == missing:
+		return notFound(), false
+	case method == http.MethodGet:
+		return jsonAnswer(http.StatusOK, s.links.document(index)), false
+	case s.links.cancel(index, now):
+		return Answer{Status: http.StatusNoContent}, true
+	}
+	return errorAnswer(http.StatusUnprocessableEntity, codeUnprocessable,
+		"payment link cannot be cancelled: it is "+s.links.names[s.links.state[index].status]), false
+}
+
+func methodNotAllowed(allow string) Answer {
+	a := errorAnswer(http.StatusMethodNotAllowed, codeInvalid, "method not allowed")
+	a.Header = map[string]string{"Allow": allow}
+	return a
+}
+
+// listing is the envelope of the list. The vendor documents none: this is the
+// one of GET /v1/transactions.
+type listing struct {
+	Data  []document `json:"data"`
+	Page  int        `json:"page"`
+	Size  int        `json:"size"`
+	Total int        `json:"total"`
+}
+
+// list answers GET /payment-links: page counts from 1, size is capped by
+// Config.PageSize, status filters.
+func (s *Server) list(r *http.Request) Answer {
+	if r.Method != http.MethodGet {
+		return methodNotAllowed("GET")
+	}
+	query := r.URL.Query()
+	number, ok1 := positive(query.Get("page"), 1)
+	size, ok2 := positive(query.Get("size"), DefaultPageSize)
+	if !ok1 || !ok2 {
+		return errorAnswer(http.StatusBadRequest, codeInvalid, "page and size must be positive numbers")
+	}
+	size = min(size, s.cfg.PageSize)
+	l := listing{Page: number, Size: size}
+	l.Data, l.Total = s.links.page(number, size, query.Get("status"))
+	return jsonAnswer(http.StatusOK, l)
+}
+
+// positive reads a parameter from 1 to 2³¹−1.
+func positive(text string, missing int) (n int, ok bool) {
+	if text == "" {
+		return missing, true
+	}
+	n64, err := strconv.ParseInt(text, 10, 32)
+	return int(n64), err == nil && n64 > 0
+}

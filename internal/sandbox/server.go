@@ -1,0 +1,164 @@
+// Package sandbox is a pretend Plexy API: it has payment links, answers as far
+// as the vendor documents it, and fails as told. What happens to a request
+// depends on the seed and on how often that link was asked for before, never on
+// scheduling.
+package sandbox
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Server is the pretend API, an http.Handler. It is safe for concurrent use.
+type Server struct {
+	cfg    Config
+	closed chan struct{}
+	once   sync.Once
+
+	// One lock is enough: it is held for less than a microsecond a request.
+	mu       sync.Mutex
+	links    *links
+	faults   Faults
+	key      string
+	outage   int
+	limit    *rateLimit
+	scripts  map[script][]Answer
+	recorder *recorder
+	last     time.Time // of the latest request
+}
+
+// script names a queue of scripted answers.
+type script struct{ method, id string }
+
+// New makes a pretend API.
+func New(cfg Config) *Server {
+	cfg = cfg.withDefaults()
+	return &Server{
+		cfg:      cfg,
+		closed:   make(chan struct{}),
+		links:    newLinks(cfg, cfg.Now()),
+		faults:   cfg.Faults,
+		key:      cfg.Key,
+		limit:    newRateLimit(cfg.Rate),
+		scripts:  make(map[script][]Answer),
+		recorder: newRecorder(cfg.KeepRequests, cfg.Log),
+	}
+}
+
+// Close releases the requests that hang or wait, without an answer, and flushes
+// the log. Requests that come later are served as before, but never wait.
+func (s *Server) Close() {
+	s.once.Do(func() { close(s.closed) })
+	_ = s.Flush() // who needs the error calls Flush
+}
+
+// Flush writes out what the log's buffer holds. The error is the first one of
+// the log's writer.
+func (s *Server) Flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recorder.flush()
+}
+
+// IDs returns the ids of all links, the missing ones too: the seeded ones, then
+// the others in the order in which they were added.
+func (s *Server) IDs() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]string, len(s.links.state))
+	for i := range ids {
+		ids[i] = s.links.id(i)
+	}
+	return ids
+}
+
+// Status returns a link's status; ok is false when the API has no such link.
+func (s *Server) Status(id string) (status string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.links.find(id)
+	if !ok || s.links.state[i].status == missing {
+		return "", false
+	}
+	return s.links.names[s.links.state[i].status], true
+}
+
+// SetStatus changes a link's status, and adds the link if there is none. The
+// status "" makes it missing.
+func (s *Server) SetStatus(id, status string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.links.add(id)
+	s.links.state[i].status = s.links.code(status)
+	s.links.touch(i, s.cfg.Now())
+}
+
+// Applied returns how many DELETEs made the link cancelled: at most 1, unless
+// SetStatus made it active again.
+func (s *Server) Applied(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.links.find(id)
+	if !ok {
+		return 0
+	}
+	return int(s.links.state[i].applied)
+}
+
+// Script adds answers for the next requests for id, which need not be a link.
+// They come after the checks of key and rate, and before everything else.
+func (s *Server) Script(id string, answers ...Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range answers {
+		if a.Method == "" {
+			a.Method = http.MethodDelete
+		}
+		name := script{a.Method, id}
+		s.scripts[name] = append(s.scripts[name], a)
+	}
+}
+
+// SetFaults changes what goes wrong from the next request on.
+func (s *Server) SetFaults(f Faults) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = f
+}
+
+// SetKey changes the accepted key, as in Config.
+func (s *Server) SetKey(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.key = key
+}
+
+// SetOutage gives every request that status, and nothing is done, until it is
+// set to 0.
+func (s *Server) SetOutage(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outage = status
+}
+
+// SetRate changes the rate limit, as in Config. The new limit starts afresh.
+func (s *Server) SetRate(rate float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = newRateLimit(rate)
+}
+
+// Requests returns the latest Config.KeepRequests requests, the oldest first.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recorder.requests()
+}
+
+// Counts returns how many requests came in so far.
+func (s *Server) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recorder.snapshot()
+}

@@ -1,0 +1,96 @@
+// Package task names what stands in the queue: task types, queues, payloads
+// and task ids.
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+)
+
+const (
+	// TypeCancel is the type of a task that cancels one slice.
+	TypeCancel = "links:cancel"
+	// QueueCancel is the queue of all cancel tasks.
+	QueueCancel = "cancel"
+	// MaxSlice is the largest number of links in a slice.
+	MaxSlice = 50
+	// Version is the payload format that this release writes.
+	Version = 1
+)
+
+// timeout is how long asynq lets a slice run; each HTTP call has its own, far
+// shorter one.
+const timeout = 24 * time.Hour
+
+// ErrNewer is the error for a payload that a newer release wrote.
+var ErrNewer = errors.New("the task was written by a newer linkcancel")
+
+// Slice is the payload of a cancel task: consecutive links of one chunk.
+type Slice struct {
+	V     int    `json:"v"`
+	Batch string `json:"batch"`
+	Chunk int    `json:"chunk"`
+	// Index is the place of the first link in its chunk.
+	Index int      `json:"index"`
+	Again int      `json:"again,omitempty"` // how often it was enqueued again after a crash
+	Links []string `json:"links"`
+}
+
+// Key names the slice within its batch.
+func (s Slice) Key() string { return strconv.Itoa(s.Chunk) + ":" + strconv.Itoa(s.Index) }
+
+// ID is the id of the slice's task; each repetition after a crash has its own.
+func (s Slice) ID() string {
+	id := s.Batch + ":" + s.Key()
+	if s.Again > 0 {
+		id += "~" + strconv.Itoa(s.Again)
+	}
+	return id
+}
+
+// Task makes the asynq task of the slice.
+func (s Slice) Task() (*asynq.Task, error) {
+	s.V = Version
+	payload, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode task %s: %w", s.ID(), err)
+	}
+	return asynq.NewTask(TypeCancel, payload,
+		asynq.TaskID(s.ID()),
+		asynq.Queue(QueueCancel),
+		asynq.Timeout(timeout),
+		// Attempts are counted in the ledger. asynq must never archive a task: its
+		// archive drops what is over 10 000 entries. It keeps an int32.
+		asynq.MaxRetry(math.MaxInt32),
+	), nil
+}
+
+// Parse reads the payload of a cancel task. ErrNewer: leave it to a newer
+// release.
+func Parse(payload []byte) (Slice, error) {
+	var s Slice
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return Slice{}, fmt.Errorf("decode cancel task: %w", err)
+	}
+	if s.V > Version {
+		return Slice{}, fmt.Errorf("decode cancel task: format %d: %w", s.V, ErrNewer)
+	}
+	switch {
+	case s.V < 1:
+		return Slice{}, errors.New("decode cancel task: no format version")
+	case s.Batch == "" || strings.ContainsAny(s.Batch, "{}:~"):
+		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
+	case s.Chunk < 0 || s.Index < 0 || s.Again < 0:
+		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Again)
+	case len(s.Links) == 0 || len(s.Links) > MaxSlice:
+		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), MaxSlice)
+	}
+	return s, nil
+}

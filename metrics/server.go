@@ -1,0 +1,70 @@
+package metrics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// ServerConfig says what the server shows.
+type ServerConfig struct {
+	Addr  string
+	Pprof bool
+	// Ready says why this process takes no work; nil: it does.
+	Ready func(context.Context) error
+	Log   *slog.Logger
+}
+
+// Serve answers /metrics, /healthz and /readyz until ctx ends. It returns once
+// it listens; an error says how to choose another address.
+func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		hint := "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("metrics address %s is in use (another worker on this machine?)\nhint: %s", cfg.Addr, hint)
+		}
+		return fmt.Errorf("listen for metrics: %w\nhint: %s", err, hint)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
+	}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { answer(w, cfg.Ready(r.Context())) })
+	if cfg.Pprof {
+		// Not the index of net/http/pprof, which would serve the command line too.
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		for _, name := range []string{"heap", "goroutine", "allocs", "block", "mutex"} {
+			mux.Handle("GET /debug/pprof/"+name, pprof.Handler(name))
+		}
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			cfg.Log.Error("metrics server ended", "error", err)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	cfg.Log.Info("metrics are served", "addr", listener.Addr().String())
+	return nil
+}
+
+func answer(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	reply := map[string]string{"status": "ok"}
+	if err != nil {
+		reply = map[string]string{"status": "unavailable", "reason": err.Error()}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(reply)
+}

@@ -1,0 +1,222 @@
+// Package producer brings links into the ledger as sealed batches, and from the
+// ledger into the queue as cancel tasks.
+package producer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+// Where batches come from.
+const (
+	SourceImport = "import"
+	SourceRun    = "run"
+	SourceSweep  = "sweep"
+)
+
+// ErrOtherLinks: a batch with the wanted id stands, with other links.
+var ErrOtherLinks = errors.New("a batch with this id and other links stands already")
+
+// Source yields the links of a batch, each once.
+type Source interface {
+	Next() (link string, err error) // io.EOF at the end
+	Stats() Stats
+}
+
+// BatchConfig describes the batch to make.
+type BatchConfig struct {
+	ID      string // "": made up
+	Source  string
+	Name    string
+	Canary  bool
+	Created time.Time // zero: now
+	// Confirm, if not nil, is asked when everything is read and before the seal.
+	// Its error discards the batch.
+	Confirm func(Stats) error
+	// Restore, if not nil, returns what is known of the links of a chunk from
+	// before; it is called for each chunk before the seal.
+	Restore func(chunk, links int) (records []ledger.Record, texts map[int]string, err error)
+}
+
+// pipelined is how many chunks go to Redis in one round trip.
+const pipelined = 8
+
+// MakeBatch reads the whole source, writes its links as a batch and seals it:
+// either all of them are to be cancelled, or none. The same id with the same
+// links returns the batch that stands.
+func MakeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfig) (ledger.Batch, error) {
+	if cfg.ID == "" {
+		now, err := l.Now(ctx)
+		if err != nil {
+			return ledger.Batch{}, fmt.Errorf("ask Redis for the time: %w", err)
+		}
+		cfg.ID = ledger.NewBatchID(now)
+	}
+	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
+		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, Canary: cfg.Canary, Created: cfg.Created,
+	})
+	if err != nil {
+		return ledger.Batch{}, err
+	}
+	if sealed {
+		return compare(ctx, l, src, cfg.ID)
+	}
+	if err := write(ctx, draft, src, cfg); err != nil {
+		// The input or the user said no, or Redis failed: leave nothing behind.
+		discard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if !errors.Is(err, ledger.ErrTaken) {
+			_ = draft.Discard(discard) // repair deletes it a day later otherwise
+		}
+		return ledger.Batch{}, err
+	}
+	return l.Get(ctx, cfg.ID)
+}
+
+// write streams the source into the draft: one goroutine reads while another
+// writes.
+func write(ctx context.Context, draft *ledger.Draft, src Source, cfg BatchConfig) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	digest := newDigest()
+	chunks := make(chan []string, pipelined)
+	go func() {
+		defer close(chunks)
+		if err := readChunks(ctx, src, digest, chunks); err != nil {
+			cancel(err)
+		}
+	}()
+	var sizes []int
+	var group [][]string
+	flush := func() error {
+		err := draft.Write(ctx, group...)
+		group = group[:0]
+		return err
+	}
+	for c := range chunks {
+		sizes = append(sizes, len(c))
+		group = append(group, c)
+		if len(group) == pipelined || len(chunks) == 0 {
+			if err := flush(); err != nil {
+				cancel(err)
+				for range chunks { // let the reader end
+				}
+				return err
+			}
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	stats := src.Stats()
+	if cfg.Confirm != nil {
+		if err := cfg.Confirm(stats); err != nil {
+			return err
+		}
+	}
+	if cfg.Restore != nil {
+		for n, links := range sizes {
+			records, texts, err := cfg.Restore(n, links)
+			if err == nil {
+				err = draft.Restore(ctx, n, records, texts)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return draft.Seal(ctx, digest.String(), stats.Duplicates, stats.Invalid)
+}
+
+func readChunks(ctx context.Context, src Source, digest *digest, to chan<- []string) error {
+	send := func(c []string) error {
+		select {
+		case to <- c:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	c := make([]string, 0, ledger.ChunkLinks)
+	for {
+		link, err := src.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		digest.add(link)
+		if c = append(c, link); len(c) == ledger.ChunkLinks {
+			if err := send(c); err != nil {
+				return err
+			}
+			c = make([]string, 0, ledger.ChunkLinks)
+		}
+	}
+	if len(c) > 0 {
+		return send(c)
+	}
+	return nil
+}
+
+// compare reads the source for its digest only, and returns the batch that
+// stands if it has the same links.
+func compare(ctx context.Context, l *ledger.Ledger, src Source, id string) (ledger.Batch, error) {
+	digest, err := Digest(ctx, src)
+	if err != nil {
+		return ledger.Batch{}, err
+	}
+	b, err := l.Get(ctx, id)
+	if err != nil {
+		return ledger.Batch{}, err
+	}
+	if b.Digest != digest {
+		return ledger.Batch{}, fmt.Errorf("batch %s: %w: choose another --id", id, ErrOtherLinks)
+	}
+	return b, nil
+}
+
+// Digest reads a whole source and names its links: the same links in the same
+// order have the same digest.
+func Digest(ctx context.Context, src Source) (string, error) {
+	d := newDigest()
+	for n := 0; ; n++ {
+		if n%ledger.ChunkLinks == 0 && ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		link, err := src.Next()
+		if errors.Is(err, io.EOF) {
+			return d.String(), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		d.add(link)
+	}
+}
+
+type digest struct {
+	h   hash.Hash
+	buf []byte
+}
+
+func newDigest() *digest { return &digest{h: sha256.New()} }
+
+func (d *digest) add(link string) {
+	d.buf = append(append(d.buf[:0], link...), '\n')
+	d.h.Write(d.buf)
+}
+
+func (d *digest) String() string { return hex.EncodeToString(d.h.Sum(nil)) }

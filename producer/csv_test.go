@@ -1,0 +1,423 @@
+package producer
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+
+	"linkcancel/internal/plexy"
+)
+
+// id makes the n-th link id of a test.
+func id(n int) string { return fmt.Sprintf("pl_%032x", n) }
+
+// expand replaces @n by the n-th link id.
+func expand(text string) string {
+	for n := range 10 {
+		text = strings.ReplaceAll(text, fmt.Sprintf("@%d", n), id(n))
+	}
+	return text
+}
+
+func zip(t testing.TB, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// readAll returns all links of a source up to its error; nil stands for io.EOF.
+func readAll(cfg CSVConfig) (links []string, stats Stats, err error) {
+	c, err := OpenCSV(cfg)
+	if err != nil {
+		return nil, Stats{}, err
+	}
+	defer func() {
+		if closeErr := c.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	for {
+		link, err := c.Next()
+		if err == io.EOF {
+			return links, c.Stats(), nil
+		}
+		if err != nil {
+			return links, c.Stats(), err
+		}
+		links = append(links, link)
+	}
+}
+
+func TestCSVAccepts(t *testing.T) {
+	tests := []struct {
+		name   string
+		text   string // @1 stands for an id
+		column string
+		want   string // ids by their numbers
+	}{
+		{"a known header", "name,link_id\nBob,@1\nEve,@2\n", "", "@1 @2"},
+		{"a known header, spelt otherwise", "name, Payment-Link ID \nBob,@1\n", "", "@1"},
+		{"ids that do not look like ids under a known header", "external_id\nORD-1\nORD_2\n", "", "ORD-1 ORD_2"},
+		{"an unknown header over ids", "name,ref\nBob,@1\n", "", "@1"},
+		{"no header", "@1\n@2\n", "", "@1 @2"},
+		{"no header, two columns", "Bob,@1\nEve,@2\n", "", "@1 @2"},
+		{"no line end at the end", "id\n@1", "", "@1"},
+		{"no line end, one id alone", "@1", "", "@1"},
+		{"semicolons", "name;id\n\"a,b,c\";@1\n", "", "@1"},
+		{"tabs", "name\tid\nBob\t@1\n", "", "@1"},
+		{"most frequent delimiter", "a;b;c,d;id\n1;2;3;@1\n", "", "@1"},
+		{"delimiters in quotes do not count", "\"a;b;c;d\",id\n1,@1\n", "", "@1"},
+		{"Windows", "\ufeffid,name\r\n@1,Bob\r\n@2,Eve\r\n", "", "@1 @2"},
+		{"byte-order mark before a quoted header", "\ufeff\"id\"\n@1\n", "", "@1"},
+		{"quotes of CSV", "\"id\"\n\"@1\"\n", "", "@1"},
+		{"quotes in the cell", "id\n\"\"\"@1\"\"\"\n'@2'\n", "", "@1 @2"},
+		{"spaces around", "id,x\n @1 ,\n", "", "@1"},
+		{"checkout URLs", "url\nhttps://checkout.plexypay.com/@1\nhttps://checkout.plexypay.com/checkout/pl/@2\n", "", "@1 @2"},
+		{"duplicates, also as URL", "id\n@1\n@2\n@1\nhttps://checkout.plexypay.com/@2\n", "", "@1 @2"},
+		{"blank lines", "\n\r\nid\n\n@1\n   \n@2\n\n", "", "@1 @2"},
+		{"a field of several lines", "id,note\n@1,\"two\nlines\"\n@2,\n", "", "@1 @2"},
+		{"gzip", zip(t, expand("id\n@1\n@2\n")), "", "@1 @2"},
+		{"gzip of two parts", zip(t, expand("id\n@1\n")) + zip(t, expand("@2\n")), "", "@1 @2"},
+		{"gzip with byte-order mark", zip(t, expand("\ufeffid\r\n@1\r\n")), "", "@1"},
+		{"old code page beside the ids", "id,name\n@1,\xc8\xe2\xe0\xed\n", "", "@1"},
+		{"column by name", "id,ref\n7,@1\n", "ref", "@1"},
+		{"column by name, exact before alike", "Ref,ref\n7,@1\n", "ref", "@1"},
+		{"column by name, alike", "n,My Ref\n7,@1\n", "my_ref", "@1"},
+		{"column by number, header", "n,ref\n7,@1\n", "2", "@1"},
+		{"column by number, known header over other ids", "n,id\n7,abc\n", "2", "abc"},
+		{"column by number, no header", "7,@1\n8,@2\n", "2", "@1 @2"},
+		{"column by number never loses a link", "id,@1\nid,@2\n", "2", "@1 @2"},
+		{"column by number, other ids, no header", "7,ORD-1\n8,ORD-2\n", "2", "ORD-1 ORD-2"},
+		{"column by number, mixed ids, no header", "ORD-1\n@2\nORD-3\n", "1", "ORD-1 @2 ORD-3"},
+		{"column by number out of two candidates", "@1,@2\n@3,@4\n", "2", "@2 @4"},
+		{"column by number out of equal names", "id,id\n@1,@2\n", "2", "@2"},
+		{"ids in one column, some in another", "a,b\n@1,@2\n@3,none\n", "", "@1 @3"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			links, stats, err := readAll(CSVConfig{
+				Paths: []string{"-"}, Stdin: strings.NewReader(expand(tt.text)), Column: tt.column,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.Fields(expand(tt.want)), links); diff != "" {
+				t.Error(diff)
+			}
+			if stats.Rows != stats.Links+stats.Duplicates || stats.Links != int64(len(links)) {
+				t.Errorf("stats do not add up: %+v", stats)
+			}
+		})
+	}
+}
+
+func TestCSVRefuses(t *testing.T) {
+	utf16LE := func(text string, bom bool) string {
+		units := utf16.Encode([]rune(text))
+		var b []byte
+		if bom {
+			b = append(b, 0xff, 0xfe)
+		}
+		for _, u := range units {
+			b = append(b, byte(u), byte(u>>8))
+		}
+		return string(b)
+	}
+	rows := strings.Repeat(id(1)+"\n", 60) // more than is looked ahead
+	tests := []struct {
+		name   string
+		text   string
+		column string
+		want   string // the start of the error
+	}{
+		{"empty", "", "", "stdin: the file is empty"},
+		{"only a byte-order mark", "\ufeff", "", "stdin: the file is empty"},
+		{"only blank lines", "\n\r\n  \n\n", "", "stdin: the file is empty"},
+		{"a header and no rows", "id,name\n", "", "stdin: a header and no rows"},
+		{"a header and no rows, by name", "ref\n", "ref", "stdin: a header and no rows"},
+		{"no column of ids", "name,ref\nBob,7\n", "", `stdin:1:1: no column looks like payment link ids; the columns are 1 "name" (such as "Bob"), 2 "ref" (such as "7")`},
+		{"two candidates by name", "id,url,n\n@1,@2,3\n", "", "stdin:1:1: two columns could hold the links: id, url; choose with --column"},
+		{"two candidates of one name", "id,id\n@1,@2\n", "", "stdin:1:1: two columns could hold the links: id (1), id (2); choose with --column"},
+		{"two candidates by content", "a,b\n@1,@2\n", "", "stdin:1:1: two columns could hold the links: a, b; choose with --column"},
+		{"two candidates without header", "@1,@2\n", "", "stdin:1:1: two columns could hold the links: 1, 2; choose with --column"},
+		{"name and content differ", "id,ref\n7,@1\n", "", "stdin:1:1: two columns could hold the links: id, ref; choose with --column"},
+		{"no such column", "id,name\n@1,Bob\n", "link", `stdin:1:1: there is no column "link"; the columns are 1 "id"`},
+		{"a name twice", "ref,ref\n@1,@2\n", "ref", `stdin:1:1: two columns are named "ref": ref (1), ref (2)`},
+		{"column 9 of 3", "id,b,c\n@1,2,3\n", "9", `stdin:1:1: there is no column 9; the columns are 1 "id"`},
+		{"column 0", "id\n@1\n", "0", "stdin:1:1: there is no column 0"},
+		{"column -1", "id\n@1\n", "-1", "stdin:1:1: there is no column -1"},
+		{"too few fields", "id,b,c\n@1,2,3\n@2,2\n", "", "stdin:3:1: 2 fields, the header has 3"},
+		{"one field", "id,b,c\n@1\n", "", "stdin:2:1: 1 field, the header has 3"},
+		{"too many fields", "@1,2\n@2,2,3\n", "", "stdin:2:1: 3 fields, the first row has 2"},
+		{"too few fields after the look-ahead", rows + "\n@2,x\n", "", "stdin:62:1: 2 fields, the first row has 1"},
+		{"an empty id", "n,id\n7,\n", "", "stdin:2:3: the id is empty"},
+		{"an empty id in quotes", "id\n\"\"\n", "", "stdin:2:1: the id is empty"},
+		{"white space in quotes", "id\n\"  \"\n", "", "stdin:2:1: the id is empty"},
+		{"id .", "id\n.\n", "", `stdin:2:1: the id is "."`},
+		{"id ..", "id\n..\n", "", `stdin:2:1: the id is ".."`},
+		{"id a/b", "id\na/b\n", "", "stdin:2:1: the id contains '/'"},
+		{"id of 200", "id\n" + strings.Repeat("x", 200) + "\n", "", "stdin:2:1: the id is longer"},
+		{"id with a space", "id\na b\n", "", "stdin:2:1: the id contains white space"},
+		{"id with a control character", "id\na\x01b\n", "", "stdin:2:1: the id contains a control character"},
+		{"id not UTF-8", "id\na\xffb\n", "", "stdin:2:1: the id is not valid UTF-8"},
+		{"id with a line end", "id\n\"a\nb\"\n", "", "stdin:2:1: the id contains white space"},
+		{"bad id after the look-ahead", "n,id\n" + strings.Repeat("7,@1\n", 40) + "777,a/b\n", "", "stdin:42:5: the id contains '/'"},
+		{"bad id in the look-ahead, after lines in quotes", "note,id\n\"a\nb\nc\",@1\nx,a/b\n", "", "stdin:5:3: the id contains '/'"},
+		{"bad id with a byte-order mark and Windows line ends", "\ufeffid,x\r\n\r\n@1,\r\na/b,\r\n", "", "stdin:4:1: the id contains '/'"},
+		{"a slip in an id is a bad row, not a missing header", "@1\n@2\na/b\n", "", "stdin:3:1: the id contains '/'"},
+		{"UTF-16 with a mark", utf16LE("id\nabc\n", true), "", "stdin: the file is in UTF-16"},
+		{"UTF-16 without a mark", utf16LE("id\nabc\n", false), "", "stdin: the file is in UTF-16"},
+		{"UTF-16, big end first", "\x00i\x00d\x00\n\x00a\x00b\x00\n", "", "stdin: the file is in UTF-16"},
+		{"a spreadsheet", "PK\x03\x04\x14\x00rest", "", "stdin: a spreadsheet or zip file, not a CSV file"},
+		{"an old spreadsheet", "\xd0\xcf\x11\xe0\xa1\xb1", "", "stdin: a spreadsheet or zip file"},
+		{"a binary file", "\x7fELF\x02\x01\x01\x00\x00\x00\x03", "", "stdin: a binary file"},
+		{"a binary file without zeros", strings.Repeat("\x01\x8f\x12\xee", 100), "", "stdin: a binary file"},
+		{"carriage returns alone", "id\r@1\r@2\r", "", "stdin: its lines end with a carriage return alone"},
+		{"broken gzip", zip(t, expand("id\n@1\n"))[:20], "", "stdin: the gzip file is damaged or cut off"},
+		{"gzip and something else", zip(t, expand("id\n@1\n")) + "text", "", "stdin: the gzip file is damaged or cut off"},
+		{"a gzip head alone", "\x1f\x8b", "", "stdin: the gzip file is damaged or cut off"},
+		{"gzip of a binary file", zip(t, "\x7fELF\x00\x00"), "", "stdin: a binary file"},
+		{"ends inside quotes", "id,note\n@1,\n@2,\"no end\n@3,\n", "", "stdin:3:37: +the file ends inside a quoted field that opens here"},
+		{"ends inside quotes after the look-ahead", "id,note\n" + strings.Repeat("@1,\n", 40) + "@2,\"no end\n@3,\n", "", "stdin:42:37: +the file ends inside"},
+		{"ends inside quotes in the first row", "id,\"note\n@1,\n", "", "stdin:1:4: the file ends inside a quoted field"},
+		{"a quote that takes in rows", "id,note\n@1,\"x\n@2,\n@3,\"y\n", "", "stdin:2:37: a quoted field that opens here meets another quote in line 4"},
+		{"bare quote", "id,note\n@1,5\" wide\n", "", "stdin:2:38: a quote inside a field that is not quoted"},
+		{"quote not doubled", "id,note\n@1,\"5\" wide\"\n", "", "stdin:2:39: a quote inside a quoted field that is not written twice"},
+		{"bare quote in the first row", "id,5\" wide\n@1,\n", "", "stdin:1:5: a quote inside a field that is not quoted"},
+		{"bare quotes after the look-ahead", rows + "\"x\"y\n", "", "stdin:61:3: a quote inside a quoted field"},
+		{"a row without end", "id,note\n@1,\"" + strings.Repeat("x,\n", 1<<20), "", "stdin:2:37: a quoted field that opens here does not end within 1 MiB"},
+		{"a line without end", rows + strings.Repeat("x", 2<<20), "", "stdin:61:1: the row is longer than 1 MiB"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			links, stats, err := readAll(CSVConfig{
+				Paths: []string{"-"}, Stdin: strings.NewReader(expand(tt.text)), Column: tt.column,
+			})
+			var refused *InputError
+			if !errors.As(err, &refused) {
+				t.Fatalf("got %d links, stats %+v and error %v; want an *InputError", len(links), stats, err)
+			}
+			// Columns in the table are written for the length of "@1,", so that
+			// a reader can count them; " +" marks those.
+			want := strings.Replace(tt.want, " +", " ", 1)
+			if !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("error\n%s\ndoes not start with\n%s", err, want)
+			}
+		})
+	}
+}
+
+func TestCSVPaths(t *testing.T) {
+	folder := t.TempDir()
+	a := filepath.Join(folder, "a.csv")
+	b := filepath.Join(folder, "b.csv")
+	c := filepath.Join(folder, "c.csv")
+	for path, text := range map[string]string{
+		a: "id\n@1\n@2\n", b: zip(t, expand("name;url\nBob;@2\nEve;@3\n")), c: "@1\n@4\n",
+	} {
+		if err := os.WriteFile(path, []byte(expand(text)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	links, stats, err := readAll(CSVConfig{Paths: []string{a, b, "-", c}, Stdin: strings.NewReader(expand("x\n@5\n@3\n"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{id(1), id(2), id(3), id(5), id(4)}, links); diff != "" {
+		t.Error(diff)
+	}
+	if want := (Stats{Rows: 8, Links: 5, Duplicates: 3}); stats != want {
+		t.Errorf("stats %+v, want %+v", stats, want)
+	}
+
+	missing := filepath.Join(folder, "missing.csv")
+	for _, tt := range []struct {
+		paths []string
+		want  string
+		cause error
+	}{
+		{nil, "no CSV file is named", nil},
+		{[]string{a, missing}, missing + ": no such file", fs.ErrNotExist},
+		{[]string{a, folder}, folder + ": this is a directory", nil},
+		{[]string{"-", a, "-"}, "standard input is named more than once", nil},
+		{[]string{"-"}, "stdin: standard input cannot be read here", nil},
+	} {
+		_, err := OpenCSV(CSVConfig{Paths: tt.paths})
+		var refused *InputError
+		if !errors.As(err, &refused) || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%q: error %v, want an *InputError %q", tt.paths, err, tt.want)
+		}
+		if tt.cause != nil && !errors.Is(err, tt.cause) {
+			t.Errorf("%q: error %v is not %v", tt.paths, err, tt.cause)
+		}
+	}
+}
+
+// The first ten mistakes are shown and the others counted, over all files.
+func TestCSVCollectsBadRows(t *testing.T) {
+	folder := t.TempDir()
+	a := filepath.Join(folder, "a.csv")
+	if err := os.WriteFile(a, []byte(expand("id\n@1\na/b\n"+strings.Repeat("@2\n..\n", 20))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := OpenCSV(CSVConfig{Paths: []string{a, "-"}, Stdin: strings.NewReader(expand("id\n@3\nx y\n"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if link, err := c.Next(); link != id(1) || err != nil {
+		t.Fatalf("first link %q, %v", link, err)
+	}
+	link, err := c.Next()
+	if link != "" || err == nil {
+		t.Fatalf("a link %q after a bad row, error %v", link, err)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 12 || lines[0] != a+":3:1: the id contains '/'" || lines[10] != "… and 12 more" ||
+		!strings.Contains(lines[11], "--skip-invalid") {
+		t.Errorf("error is\n%v", err)
+	}
+	if want := (Stats{Rows: 44, Links: 3, Duplicates: 19, Invalid: 22}); c.Stats() != want {
+		t.Errorf("stats %+v, want %+v", c.Stats(), want)
+	}
+	if _, again := c.Next(); again != err {
+		t.Errorf("the error does not stay: %v", again)
+	}
+}
+
+func TestCSVSkipsInvalid(t *testing.T) {
+	text := "name;id\nBob;@1\nEve;a/b\nZoe\n\"x;y\";@2;a;b\n5\" wide;@3\nTom;@4\n"
+	var rejects strings.Builder
+	links, stats, err := readAll(CSVConfig{
+		Paths: []string{"-"}, Stdin: strings.NewReader(expand(text)), SkipInvalid: true, Rejects: &rejects,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{id(1), id(4)}, links); diff != "" {
+		t.Error(diff)
+	}
+	if want := (Stats{Rows: 6, Links: 2, Invalid: 4}); stats != want {
+		t.Errorf("stats %+v, want %+v", stats, want)
+	}
+	want := expand(`name;id;line;error
+Eve;a/b;3;the id contains '/'
+Zoe;;4;1 field, the header has 2
+"x;y";"@2;a;b";5;4 fields, the header has 2
+"5"" wide";@3;6;a quote inside a field that is not quoted
+`)
+	if diff := cmp.Diff(want, rejects.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Skipping never passes over a quote that may have taken in other rows.
+func TestCSVSkipsNoBrokenFile(t *testing.T) {
+	for _, text := range []string{
+		"id,n\n@1,\"x\n@2,\n@3,\"y\n@4,\n",
+		"id,n\n@1,\n@2,\"x\n",
+		"id\n..\n",
+	} {
+		_, _, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(expand(text)), SkipInvalid: true})
+		var refused *InputError
+		if !errors.As(err, &refused) {
+			t.Errorf("%q: error %v, want an *InputError", text, err)
+		}
+	}
+}
+
+func TestCSVMaxRefuses(t *testing.T) {
+	text := expand("id\n@1\n@1\n@2\n@3\n")
+	for limit, ok := range map[int64]bool{0: true, 2: false, 3: true} {
+		_, _, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text), Max: limit})
+		var refused *InputError
+		if ok && err != nil || !ok && (!errors.As(err, &refused) || !strings.Contains(err.Error(), "stdin:5:1: more than 2 links")) {
+			t.Errorf("limit %d: error %v", limit, err)
+		}
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error)  { return 0, f.err }
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+// A disk that fails is no mistake of the user.
+func TestCSVPassesOnErrorsOfTheSystem(t *testing.T) {
+	broken := errors.New("disk on fire")
+	var refused *InputError
+	for _, head := range []string{"", expand("id\n@1\n"), expand("id\n" + strings.Repeat("@1\n", 5000))} {
+		_, _, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: io.MultiReader(strings.NewReader(head), failing{broken})})
+		if !errors.Is(err, broken) || errors.As(err, &refused) {
+			t.Errorf("reading: error %v", err)
+		}
+	}
+	_, _, err := readAll(CSVConfig{
+		Paths: []string{"-"}, Stdin: strings.NewReader(expand("id\n@1\n..\n")), SkipInvalid: true, Rejects: failing{broken},
+	})
+	if !errors.Is(err, broken) || errors.As(err, &refused) {
+		t.Errorf("writing rejects: error %v", err)
+	}
+}
+
+func FuzzCSV(f *testing.F) {
+	for _, text := range []string{
+		"id\n@1\n@2\n@1\n", "\ufeffname;url\r\nBob;https://checkout.plexypay.com/@1\r\n", "@1\t@2\n", "a,b\n\"x\ny\",@1\n",
+		"id\n\"@1\n", "id\n\"@1\"x\n", "id\na/b\n..\n", "\x1f\x8b\x08", "i\x00d\x00", "id,id\n", "\n\n \n", zip(f, "id\nabc\n"),
+	} {
+		f.Add([]byte(expand(text)), "", false)
+		f.Add([]byte(expand(text)), "1", true)
+		f.Add([]byte(expand(text)), "id", true)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, column string, skip bool) {
+		var rejects bytes.Buffer
+		read := func(rejects io.Writer) ([]string, Stats, error) {
+			return readAll(CSVConfig{
+				Paths: []string{"-"}, Stdin: bytes.NewReader(text), Column: column, SkipInvalid: skip, Rejects: rejects,
+			})
+		}
+		links, stats, err := read(&rejects)
+		seen := make(map[string]bool)
+		for _, link := range links {
+			if err := plexy.CheckID(link); err != nil {
+				t.Errorf("link %q: %v", link, err)
+			}
+			if seen[link] {
+				t.Errorf("link %q twice", link)
+			}
+			seen[link] = true
+		}
+		if stats.Rows != stats.Links+stats.Duplicates+stats.Invalid {
+			t.Errorf("stats do not add up: %+v", stats)
+		}
+		var refused *InputError
+		if err != nil && !errors.As(err, &refused) {
+			t.Errorf("error %v is no *InputError, though the reader cannot fail", err)
+		}
+		if err == nil && (stats.Links != int64(len(links)) || len(links) == 0 || !skip && stats.Invalid > 0) {
+			t.Errorf("accepted %d links with stats %+v", len(links), stats)
+		}
+		againLinks, againStats, againErr := read(nil)
+		if diff := cmp.Diff(links, againLinks); diff != "" || stats != againStats || fmt.Sprint(err) != fmt.Sprint(againErr) {
+			t.Errorf("a second reading differs: %s\n%+v %+v\n%v\n%v", diff, stats, againStats, err, againErr)
+		}
+	})
+}

@@ -1,0 +1,221 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+// Written is what the recorder writes of one link.
+type Written struct {
+	Batch      string
+	Chunk      int
+	Position   int // in the chunk
+	Record     ledger.Record
+	LinkStatus string
+	Error      string
+}
+
+// Journal is told of everything before it is written to the ledger. An error
+// of its methods stops the worker: what is not in the journal must not happen.
+type Journal interface {
+	// Started tells that requests for links of a slice are about to leave.
+	Started(chunk, first, n int) error
+	// Commit tells what became of links.
+	Commit([]Written) error
+}
+
+const (
+	// linger is how long the first of a group waits for others.
+	linger = 3 * time.Millisecond
+	// groupMost is how many links are written at once at most.
+	groupMost = 2000
+	// pauses between attempts to write while Redis is away.
+	commitPause, commitPauseMost = 50 * time.Millisecond, time.Second
+)
+
+// errNotWritten: the process had to end before Redis took the outcomes.
+var errNotWritten = errors.New("the outcome could not be written before the end")
+
+// recorder writes outcomes and notes to the ledger in groups: what is finished
+// within a few milliseconds goes out in one call. It repeats a call until Redis
+// takes it.
+type recorder struct {
+	ledger  *ledger.Ledger
+	journal Journal
+	states  *states
+	observe Observer
+	log     *slog.Logger
+
+	in       chan recordCall
+	done     chan struct{} // closed when run has returned
+	statuses map[[2]string]int
+}
+
+type recordCall struct {
+	Written
+	finish func(error)
+}
+
+func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger) *recorder {
+	return &recorder{
+		ledger: l, journal: j, states: s, observe: o, log: log,
+		in: make(chan recordCall, groupMost), done: make(chan struct{}), statuses: map[[2]string]int{},
+	}
+}
+
+// write hands a record over and returns at once; finish is called when it is
+// in the ledger, or with the error that kept it out.
+func (r *recorder) write(w Written, finish func(error)) {
+	select {
+	case r.in <- recordCall{w, finish}:
+	case <-r.done:
+		finish(errNotWritten)
+	}
+}
+
+// run commits groups until ctx ends, and then those that wait already.
+func (r *recorder) run(ctx context.Context) {
+	defer func() {
+		close(r.done)
+		for { // whoever wrote into the channel at the last moment
+			select {
+			case c := <-r.in:
+				c.finish(errNotWritten)
+			default:
+				return
+			}
+		}
+	}()
+	var group []recordCall
+	for {
+		group = group[:0]
+		select {
+		case c := <-r.in:
+			group = append(group, c)
+		case <-ctx.Done():
+			return
+		}
+		timer := time.NewTimer(linger)
+	gather:
+		for len(group) < groupMost {
+			select {
+			case c := <-r.in:
+				group = append(group, c)
+			case <-timer.C:
+				break gather
+			}
+		}
+		timer.Stop()
+		r.commit(ctx, group)
+	}
+}
+
+// commit writes a group, and repeats what Redis did not take.
+func (r *recorder) commit(ctx context.Context, calls []recordCall) {
+	if r.journal != nil {
+		written := make([]Written, len(calls))
+		for i, c := range calls {
+			written[i] = c.Written
+		}
+		if err := r.journal.Commit(written); err != nil {
+			for _, c := range calls {
+				c.finish(err)
+			}
+			return
+		}
+	}
+	for pause := commitPause; len(calls) > 0; pause = min(2*pause, commitPauseMost) {
+		calls = r.try(ctx, calls)
+		if len(calls) == 0 {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			for _, c := range calls {
+				c.finish(errNotWritten)
+			}
+			return
+		}
+	}
+}
+
+// try writes calls once and returns those that Redis did not take.
+func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall) {
+	type place struct {
+		batch string
+		chunk int
+	}
+	index := map[place]int{}
+	var groups []ledger.Group
+	var members [][]recordCall
+	for _, c := range calls {
+		record := c.Record
+		var err error
+		record.LinkStatus, err = r.statusIndex(ctx, c.Batch, c.LinkStatus)
+		if err != nil {
+			r.log.Warn("cannot write outcomes", "batch", c.Batch, "error", err)
+			return calls
+		}
+		at := place{c.Batch, c.Chunk}
+		i, ok := index[at]
+		if !ok {
+			i = len(groups)
+			index[at] = i
+			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk})
+			members = append(members, nil)
+		}
+		groups[i].Entries = append(groups[i].Entries, ledger.Entry{Position: c.Position, Record: record, Error: c.Error})
+		members[i] = append(members[i], c)
+	}
+	began := time.Now()
+	for i, result := range r.ledger.Commit(ctx, groups) {
+		// Commit sorts the entries by position; so are the answers.
+		slices.SortStableFunc(members[i], func(a, b recordCall) int { return a.Position - b.Position })
+		switch {
+		case errors.Is(result.Err, ledger.ErrNoBatch):
+			r.log.Warn("outcomes of a deleted batch dropped", "batch", groups[i].Batch, "links", len(members[i]))
+			for _, c := range members[i] {
+				c.finish(ledger.ErrNoBatch)
+			}
+		case result.Err != nil:
+			r.log.Warn("cannot write outcomes", "batch", groups[i].Batch, "error", result.Err)
+			left = append(left, members[i]...)
+		default:
+			r.states.set(groups[i].Batch, result.State, began)
+			for k, c := range members[i] {
+				if s := result.Standing[k]; s.Wrote && s.Outcome != ledger.None {
+					r.observe.Outcome(s.Outcome)
+					r.log.Debug("outcome", "batch", c.Batch, "position", c.Chunk*ledger.ChunkLinks+c.Position, "outcome", s.Outcome.String(), "status", c.Record.HTTPStatus)
+				}
+				c.finish(nil)
+			}
+		}
+	}
+	return left
+}
+
+// statusIndex is the number of a link status in a batch's table, remembered.
+func (r *recorder) statusIndex(ctx context.Context, batch, status string) (int, error) {
+	if status == "" {
+		return 0, nil
+	}
+	key := [2]string{batch, status}
+	if i, ok := r.statuses[key]; ok {
+		return i, nil
+	}
+	i, err := r.ledger.LinkStatus(ctx, batch, status)
+	if err != nil {
+		return 0, err
+	}
+	if len(r.statuses) > 10_000 { // an API that answers nonsense
+		clear(r.statuses)
+	}
+	r.statuses[key] = i
+	return i, nil
+}

@@ -1,0 +1,166 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/task"
+)
+
+const (
+	// taskCheck is how often an idle server looks for work, delayedCheck how
+	// often it moves tasks whose time has come.
+	taskCheck    = 200 * time.Millisecond
+	delayedCheck = time.Second
+	// shutdownMore is what the end may take above the drain timeout.
+	shutdownMore = 2 * time.Second
+	beatEvery    = 500 * time.Millisecond
+)
+
+// Worker drains slices from the queue.
+type Worker struct {
+	cfg       Config
+	api       Canceler
+	limiter   Limiter
+	ledger    *ledger.Ledger
+	broker    *broker.Broker
+	inspector *asynq.Inspector
+	hook      *broker.ServerHook
+	log       *slog.Logger
+	observe   Observer
+	states    *states
+	recorder  *recorder
+	forbidden *forbidden
+
+	tokens   chan struct{} // places for calls in flight
+	unsent   atomic.Int64  // links in hand that are not sent yet
+	answered atomic.Bool
+
+	stopping context.Context // ends every wait
+	stop     context.CancelCauseFunc
+	calls    context.Context // of the requests: cut at the end of the drain
+	cut      context.CancelFunc
+}
+
+// New makes a worker; Run starts it.
+func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter Limiter) (*Worker, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("worker configuration: %w", err)
+	}
+	w := &Worker{
+		cfg: cfg, api: api, limiter: limiter, ledger: l, broker: b,
+		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
+		hook:      &broker.ServerHook{},
+		log:       cfg.Log, observe: cfg.Observer, states: newStates(l), forbidden: newForbidden(),
+		tokens: make(chan struct{}, cfg.Concurrency),
+	}
+	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
+	w.stopping, w.stop = context.WithCancelCause(context.Background())
+	w.calls, w.cut = context.WithCancel(context.Background())
+	return w, nil
+}
+
+// Unsent is the number of links in hand that are not sent yet.
+func (w *Worker) Unsent() int { return int(w.unsent.Load()) }
+
+// Run works until ctx ends, then drains: it takes no more tasks, ends every
+// wait, lets calls in flight finish within the drain timeout, and gives back
+// what is left. The error is nil after an ordinary end.
+func (w *Worker) Run(ctx context.Context) error {
+	client := w.broker.NewServerClient(w.hook)
+	defer client.Close()
+	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+		// A slice stays open while one of its calls hangs. The tokens bound the
+		// calls; twice as many slices keep the other links flowing.
+		Concurrency:              2 * w.cfg.Concurrency,
+		Queues:                   map[string]int{task.QueueCancel: 1},
+		TaskCheckInterval:        taskCheck,
+		DelayedTaskCheckInterval: delayedCheck,
+		ShutdownTimeout:          w.cfg.DrainTimeout + shutdownMore,
+		RetryDelayFunc:           retryDelay,
+		IsFailure:                isFailure,
+		Logger:                   broker.AsynqLogger{Log: w.log},
+		LogLevel:                 asynq.WarnLevel,
+	})
+
+	var background sync.WaitGroup
+	recording, stopRecording := context.WithCancel(context.Background())
+	defer stopRecording()
+	background.Go(func() { w.recorder.run(recording) })
+	beating, stopBeating := context.WithCancel(context.Background())
+	defer stopBeating()
+	w.beat(beating)
+	background.Go(func() { w.beats(beating) })
+
+	if err := server.Start(w); err != nil {
+		w.stop(err)
+		stopRecording()
+		stopBeating()
+		background.Wait()
+		return fmt.Errorf("start the queue server: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+		w.stop(errStopping)
+	case <-w.stopping.Done(): // the journal cannot be written
+	}
+
+	server.Stop()
+	timer := time.AfterFunc(w.cfg.DrainTimeout, w.cut)
+	// What the recorder cannot write by then is lost to memory, not to the
+	// ledger: such a slice is known to have crashed.
+	last := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, stopRecording)
+	server.Shutdown()
+	timer.Stop()
+	last.Stop()
+	w.cut()
+	stopRecording()
+	stopBeating()
+	background.Wait()
+	if err := context.Cause(w.stopping); !errors.Is(err, errStopping) {
+		return err
+	}
+	return nil
+}
+
+// firstAnswer is true once: for the first answer of the API.
+func (w *Worker) firstAnswer() bool { return w.answered.CompareAndSwap(false, true) }
+
+// beats publishes signs of life, so that the feeder knows what this worker
+// holds and how fast it is.
+func (w *Worker) beats(ctx context.Context) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			w.beat(ctx)
+		case <-ctx.Done():
+			gone, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = w.ledger.Gone(gone, w.cfg.ID) // it expires by itself otherwise
+			return
+		}
+	}
+}
+
+func (w *Worker) beat(ctx context.Context) {
+	status := w.limiter.Status()
+	err := w.ledger.Beat(ctx, ledger.WorkerBeat{
+		ID: w.cfg.ID, Rate: w.cfg.Rate, Unsent: w.Unsent(), Slots: w.cfg.Concurrency,
+		Hold: string(status.Hold.Reason), Own: status.Hold.Reason == "unauthorized",
+	})
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("cannot write sign of life", "error", err)
+	}
+}

@@ -1,0 +1,389 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/task"
+)
+
+// laterError gives a slice back to the queue for a time. It is no failure:
+// asynq's retry count stays, so that a count above 0 always means a crash.
+type laterError struct {
+	delay time.Duration
+	why   string
+}
+
+func (e *laterError) Error() string { return e.why }
+
+const (
+	backoffUnit = 2 * time.Second
+	backoffMost = 15 * time.Minute
+
+	// stateAge is how old a batch's state may be when a request is sent;
+	// stateRefresh is when it is read again ahead of need.
+	stateAge     = time.Second
+	stateRefresh = 500 * time.Millisecond
+
+	// leaseTime is asynq's lease of a task. Near its end another process may
+	// have the slice too: from leaseDoubt on an earlier attempt may be
+	// another's, after leaseEnd nothing is sent.
+	leaseDoubt = 20 * time.Second
+	leaseEnd   = 27 * time.Second
+
+	// crashesMost is how often a slice may take its worker down.
+	crashesMost = 50
+)
+
+// Reasons to stop sending in the middle of a slice.
+var (
+	errStopping   = errors.New("the worker is stopping")
+	errNotRunning = errors.New("the batch does not run")
+	errLease      = errors.New("the task's lease is over")
+)
+
+// retryDelay only reads what the handler decided.
+func retryDelay(crashes int, err error, _ *asynq.Task) time.Duration {
+	var later *laterError
+	switch {
+	case errors.As(err, &later):
+		return later.delay
+	case errors.Is(err, asynq.ErrLeaseExpired), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return 0
+	}
+	return min(time.Minute, time.Second<<min(crashes, 6)) // a panic
+}
+
+// isFailure is true only for what is no error of ours.
+func isFailure(err error) bool {
+	var later *laterError
+	return !errors.As(err, &later)
+}
+
+// backoff is the delay before attempt n+1, n from 1: uniform between 0 and
+// 2 s · 2ⁿ⁻¹, at most 15 min.
+func backoff(n int) time.Duration {
+	most := backoffMost
+	if n < 10 {
+		most = min(most, backoffUnit<<max(0, n-1))
+	}
+	return rand.N(most)
+}
+
+// ProcessTask cancels one slice: it is an asynq.Handler.
+func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	s, err := task.Parse(t.Payload())
+	if errors.Is(err, task.ErrNewer) {
+		w.log.Warn("task of a newer release left alone", "error", err)
+		return &laterError{delay: time.Minute, why: err.Error()}
+	}
+	if err != nil {
+		// The ledger still has its links; repair enqueues them again.
+		w.log.Error("unreadable task dropped", "error", err)
+		return nil
+	}
+	crashes, _ := asynq.GetRetryCount(ctx)
+	if crashes > 0 && w.hasHigherCopy(s) {
+		return nil
+	}
+	view, err := w.ledger.Slice(ctx, s.Batch, s.Chunk, s.Index, len(s.Links))
+	switch {
+	case errors.Is(err, ledger.ErrNoBatch):
+		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch)
+		return nil
+	case err != nil:
+		return &laterError{delay: time.Second, why: err.Error()}
+	case view.State != ledger.Ready && view.State != ledger.Running:
+		return nil // paused: the ledger has its links. done, aborted: nothing to do
+	}
+	run := newSliceRun(ctx, w, s, view.Records, crashes+s.Again > 0)
+	if len(run.links) == 0 {
+		return nil
+	}
+	if crashes+s.Again > crashesMost {
+		run.failAll(fmt.Sprintf("crashes its worker (%d times)", crashes+s.Again))
+		return run.end(nil)
+	}
+	return run.end(run.send())
+}
+
+// hasHigherCopy says whether repair has enqueued a later copy of the task.
+func (w *Worker) hasHigherCopy(s task.Slice) bool {
+	s.Again++
+	_, err := w.inspector.GetTaskInfo(task.QueueCancel, s.ID())
+	return err == nil
+}
+
+// sliceRun is one run of one slice.
+type sliceRun struct {
+	ctx     context.Context // ends with the task's lease
+	w       *Worker
+	slice   task.Slice
+	links   []*link // those without an outcome
+	started time.Time
+
+	calls   sync.WaitGroup
+	writes  sync.WaitGroup
+	mu      sync.Mutex
+	lost    error // an outcome could not be written
+	panicky any
+}
+
+func newSliceRun(ctx context.Context, w *Worker, s task.Slice, records []ledger.Record, crashed bool) *sliceRun {
+	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now()}
+	for i, id := range s.Links {
+		if records[i].Outcome != ledger.None {
+			continue
+		}
+		record := records[i]
+		// Who was at work when a process crashed may have sent it.
+		record.Ambiguous = record.Ambiguous || crashed
+		r.links = append(r.links, &link{id: id, position: s.Index + i, record: record})
+	}
+	return r
+}
+
+// send sends the slice's links in order and waits for all answers. It returns
+// why it stopped, nil if every link had its turn.
+func (r *sliceRun) send() (stop error) {
+	w := r.w
+	if w.cfg.Journal != nil {
+		if err := w.cfg.Journal.Started(r.slice.Chunk, r.slice.Index, len(r.slice.Links)); err != nil {
+			r.fail(err)
+			return err
+		}
+	}
+	w.unsent.Add(int64(len(r.links)))
+	next := 0
+	for ; next < len(r.links); next++ {
+		var slot ratelimit.Slot
+		if stop = r.token(); stop != nil {
+			break
+		}
+		if slot, stop = r.gate(); stop != nil {
+			<-w.tokens
+			break
+		}
+		w.unsent.Add(-1)
+		r.calls.Add(1)
+		go r.one(r.links[next], slot)
+	}
+	w.unsent.Add(-int64(len(r.links) - next))
+	for _, l := range r.links[next:] {
+		l.back = true
+	}
+	r.calls.Wait()
+	return stop
+}
+
+// one takes one link as far as this run can, and hands it to the recorder.
+func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
+	defer r.calls.Done()
+	defer func() { <-r.w.tokens }()
+	defer func() {
+		if p := recover(); p != nil {
+			r.w.log.Error("panic while cancelling", "batch", r.slice.Batch, "link", l.id, "stack", string(debug.Stack()))
+			r.mu.Lock()
+			r.panicky = p
+			r.mu.Unlock()
+		}
+	}()
+	r.w.observe.InFlight(1)
+	defer r.w.observe.InFlight(-1)
+	before := l.record.Attempts
+	if r.leaseAge() > leaseDoubt {
+		l.record.Ambiguous = true
+	}
+	if l.record.Settling {
+		l.text, _ = r.w.ledger.ErrorText(r.ctx, r.slice.Batch, r.slice.Chunk, l.position)
+	}
+	c := canceler{
+		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
+		forbidden: r.w.forbidden, badKey: r.w.cfg.BadKey, gate: r.gate, calls: r.w.calls, first: r.w.firstAnswer,
+	}
+	c.run(l, slot)
+	if l.record.Attempts > before {
+		r.w.observe.Attempt(l.record.Ambiguous)
+	}
+	if l.touched {
+		r.write(l)
+	}
+}
+
+func (r *sliceRun) write(l *link) {
+	r.writes.Add(1)
+	r.w.recorder.write(Written{
+		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
+		Record: l.record, LinkStatus: l.status, Error: l.text,
+	}, func(err error) {
+		if err != nil {
+			r.fail(err)
+		}
+		r.writes.Done()
+	})
+}
+
+func (r *sliceRun) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = err
+	if !errors.Is(err, ledger.ErrNoBatch) && !errors.Is(err, errNotWritten) {
+		r.w.stop(err) // the journal cannot be written
+	}
+}
+
+// failAll ends every link without sending it.
+func (r *sliceRun) failAll(why string) {
+	for _, l := range r.links {
+		l.record.Outcome, l.record.Settling, l.text = ledger.Failed, false, why
+		l.finished, l.touched = true, true
+		r.write(l)
+	}
+}
+
+// end waits until everything is written and says what becomes of the task.
+func (r *sliceRun) end(stop error) error {
+	if r.w.cfg.Journal != nil {
+		// The journal has the slice as started: say which links were not sent.
+		for _, l := range r.links {
+			if !l.touched {
+				r.write(l)
+			}
+		}
+	}
+	r.writes.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.panicky != nil {
+		panic(r.panicky) // asynq counts it: that is how crashes are told
+	}
+	if errors.Is(r.lost, ledger.ErrNoBatch) {
+		return nil
+	}
+	if r.lost != nil {
+		return fmt.Errorf("write outcomes: %w", r.lost) // counted: the next run knows nothing of this one
+	}
+	fewest, back := 0, false
+	left := 0
+	for _, l := range r.links {
+		if l.finished {
+			continue
+		}
+		left++
+		back = back || l.back
+		if n := int(l.record.Attempts); fewest == 0 || n < fewest {
+			fewest = n
+		}
+	}
+	switch {
+	case left == 0:
+		return nil
+	case errors.Is(stop, errNotRunning):
+		return r.afterPause(left)
+	case back:
+		return &laterError{why: fmt.Sprintf("%d links given back: %v", left, stop)}
+	}
+	return &laterError{delay: backoff(fewest), why: fmt.Sprintf("%d links to be tried again", left)}
+}
+
+// afterPause: the batch was seen paused, aborted or deleted. If it runs again
+// by now the task stays, else it goes: the ledger has its links.
+func (r *sliceRun) afterPause(left int) error {
+	state, err := r.w.states.get(r.ctx, r.slice.Batch, 0)
+	if err == nil && (state == ledger.Running || state == ledger.Ready) {
+		return &laterError{why: fmt.Sprintf("%d links given back: the batch was paused for a moment", left)}
+	}
+	return nil
+}
+
+// token takes one of the process's places for calls in flight.
+func (r *sliceRun) token() error {
+	select {
+	case r.w.tokens <- struct{}{}:
+		return nil
+	case <-r.w.stopping.Done():
+		return errStopping
+	case <-r.ctx.Done():
+		return errLease
+	}
+}
+
+// gate waits until one request of the slice may be sent: the batch runs, the
+// lease holds, and the limiter has granted a slot that is not stale.
+func (r *sliceRun) gate() (ratelimit.Slot, error) {
+	ctx, cancel := context.WithCancel(r.w.stopping)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	for {
+		if err := r.batchRuns(ctx, stateRefresh); err != nil {
+			return ratelimit.Slot{}, err
+		}
+		slot, err := r.w.limiter.Acquire(ctx)
+		if err != nil {
+			return ratelimit.Slot{}, r.why(err)
+		}
+		if err := r.maySend(ctx); err != nil {
+			r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+			return ratelimit.Slot{}, err
+		}
+		if !slot.Stale() {
+			return slot, nil
+		}
+		r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+	}
+}
+
+func (r *sliceRun) maySend(ctx context.Context) error {
+	if r.leaseAge() > leaseEnd {
+		return errLease
+	}
+	return r.batchRuns(ctx, stateAge)
+}
+
+// leaseAge is how long ago the task's lease began or was renewed.
+func (r *sliceRun) leaseAge() time.Duration {
+	renewed := r.w.hook.LastRenewal()
+	if renewed.Before(r.started) {
+		renewed = r.started
+	}
+	return time.Since(renewed)
+}
+
+// batchRuns checks the batch's state as it was no longer than maxAge ago. While
+// Redis cannot tell, it waits: then nothing is sent.
+func (r *sliceRun) batchRuns(ctx context.Context, maxAge time.Duration) error {
+	for {
+		state, err := r.w.states.get(ctx, r.slice.Batch, maxAge)
+		switch {
+		case err == nil && (state == ledger.Running || state == ledger.Ready):
+			return nil
+		case err == nil, errors.Is(err, ledger.ErrNoBatch):
+			return errNotRunning
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return r.why(ctx.Err())
+		}
+	}
+}
+
+// why names the reason of a wait that was ended.
+func (r *sliceRun) why(err error) error {
+	switch {
+	case r.w.stopping.Err() != nil:
+		return errStopping
+	case r.ctx.Err() != nil:
+		return errLease
+	}
+	return err
+}

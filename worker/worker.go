@@ -1,0 +1,92 @@
+// Package worker turns cancel tasks into outcomes: it takes slices from the
+// queue, cancels their links at the API within the rate limit, and writes one
+// outcome for each link to the ledger.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+)
+
+// Canceler is the API: one attempt a call.
+type Canceler interface {
+	// Cancel returns the status of a 2xx answer, and a *plexy.Error or
+	// *plexy.TransportError for everything else.
+	Cancel(ctx context.Context, id string) (status int, err error)
+	Get(ctx context.Context, id string) (plexy.Link, error)
+}
+
+// Limiter says when a request may be sent, and learns from the answers.
+type Limiter interface {
+	Acquire(ctx context.Context) (ratelimit.Slot, error)
+	Report(ratelimit.Slot, ratelimit.Answer)
+	Status() ratelimit.Status
+}
+
+// Observer is told what happens, for metrics. Its methods must be quick.
+type Observer interface {
+	Request(method string, status int, took time.Duration) // status 0: no answer
+	Outcome(ledger.Outcome)
+	Attempt(ambiguous bool) // an attempt was used up
+	InFlight(delta int)
+}
+
+type noObserver struct{}
+
+func (noObserver) Request(string, int, time.Duration) {}
+func (noObserver) Outcome(ledger.Outcome)             {}
+func (noObserver) Attempt(bool)                       {}
+func (noObserver) InFlight(int)                       {}
+
+// Config says how a worker works. Zero values are replaced by the defaults.
+type Config struct {
+	ID           string        // names this process in the fleet; required
+	Concurrency  int           // calls in flight at most; 50
+	Attempts     int           // tries a link before it is failed; 12
+	Rate         float64       // the limiter's ceiling, requests a second, told to the fleet
+	DrainTimeout time.Duration // how long calls in flight may take at the end; 6 s
+	Log          *slog.Logger  // required
+	Observer     Observer      // may be nil
+	Journal      Journal       // may be nil
+	// BadKey is called when the very first answer of the API is 401 or 403. Nil:
+	// the worker holds until the key is good.
+	BadKey func(error)
+}
+
+func (c *Config) setDefaults() {
+	if c.Concurrency == 0 {
+		c.Concurrency = 50
+	}
+	if c.Attempts == 0 {
+		c.Attempts = 12
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 6 * time.Second
+	}
+	if c.Observer == nil {
+		c.Observer = noObserver{}
+	}
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.ID == "":
+		return errors.New("a worker needs an id")
+	case c.Log == nil:
+		return errors.New("a worker needs a logger")
+	case c.Concurrency < 1 || c.Concurrency > 10_000:
+		return fmt.Errorf("concurrency %d: use 1 to 10000", c.Concurrency)
+	case c.Attempts < 1 || c.Attempts > 200:
+		return fmt.Errorf("attempts %d: use 1 to 200", c.Attempts)
+	case c.DrainTimeout < 0 || c.DrainTimeout > 5*time.Minute:
+		return fmt.Errorf("drain timeout %v: use 0s to 5m", c.DrainTimeout)
+	}
+	return nil
+}
