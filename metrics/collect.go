@@ -75,7 +75,7 @@ func (c *fleetCollector) collect() []prometheus.Metric {
 	if err != nil {
 		return []prometheus.Metric{gauge(c.up, 0)}
 	}
-	workers, err := c.ledger.Workers(ctx)
+	workers, _, err := c.ledger.Workers(ctx)
 	if err != nil {
 		return []prometheus.Metric{gauge(c.up, 0)}
 	}

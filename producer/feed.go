@@ -38,6 +38,9 @@ const (
 	importTurns = 4
 
 	enqueueParallel = 16
+
+	// silentWorker is when a worker that tells nothing is not reckoned with.
+	silentWorker = 2 * time.Second
 )
 
 // FeederConfig says how a Feeder works.
@@ -70,9 +73,17 @@ type Feeder struct {
 	chunks  map[string]*chunk // the chunk that is being fed, by batch
 	turn    int
 	last    [2]string // the batch fed last, of imports and of sweeps
+	fed     []feeding // of late, oldest first
 
 	nextOrphans, nextMissing, nextPrune time.Time
 	resumed                             map[string]*resume // by batch
+}
+
+// feeding is one round of feeding, also one that had nothing to feed.
+type feeding struct {
+	at      time.Time // Redis' time
+	waiting int       // links in the queue before it
+	fed     int       // links put into the queue
 }
 
 type chunk struct {
@@ -132,7 +143,7 @@ func (f *Feeder) resign() {
 // follow forgets all that only a leader knows.
 func (f *Feeder) follow() {
 	f.epoch = 0
-	f.started, f.chunks, f.resumed = nil, nil, nil
+	f.started, f.chunks, f.resumed, f.fed = nil, nil, nil, nil
 }
 
 // lead takes or renews the lease. The ledger refuses moves of a leader that was
@@ -185,24 +196,31 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 
 // fleet is what the workers told last.
 type fleet struct {
-	rate    float64 // all of them together, requests a second
-	ceiling float64 // the lowest of them
+	now     time.Time // Redis' time
+	rate    float64   // all of them together, requests a second
+	ceiling float64   // the lowest of them
 	workers int
-	unsent  int
+	unsent  int       // links in their hands
+	told    time.Time // since when something may have changed in their hands
 }
 
 func (f *Feeder) fleet(ctx context.Context) (fleet, error) {
-	beats, err := f.ledger.Workers(ctx)
+	beats, now, err := f.ledger.Workers(ctx)
 	if err != nil {
 		return fleet{}, err
 	}
-	fl := fleet{ceiling: math.Inf(1)}
+	fl := fleet{now: now, told: now, ceiling: math.Inf(1)}
 	for _, b := range beats {
 		fl.workers++
 		fl.rate += b.Rate
 		fl.ceiling = min(fl.ceiling, b.Rate)
-		if !b.Own { // links under a process's own hold come back; others must not wait for them
+		// Links under a process's own hold come back, and those of a silent one
+		// are taken up by others: nobody must wait for them.
+		if !b.Own && now.Sub(b.At) < silentWorker {
 			fl.unsent += b.Unsent
+			if b.At.Before(fl.told) {
+				fl.told = b.At
+			}
 		}
 	}
 	if fl.workers == 0 {
@@ -242,10 +260,8 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 	for _, b := range open {
 		largest = max(largest, b.Slice)
 	}
-	room := fl.lookAhead(largest) - queue.Pending*largest - fl.unsent
-	if room <= 0 {
-		return nil
-	}
+	waiting := queue.Pending * largest
+	room := fl.lookAhead(largest) - f.waiting(fl, waiting)
 	fed, err := f.gather(ctx, open, room, fl.sliceSize())
 	if err != nil {
 		return err
@@ -253,6 +269,11 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 	if err := f.enqueue(ctx, fed); err != nil {
 		return err
 	}
+	round := feeding{at: fl.now, waiting: waiting}
+	for _, s := range fed {
+		round.fed += len(s.Links)
+	}
+	f.fed = append(f.fed, round)
 	// Only now: a crash before it feeds slices twice, which the records make
 	// harmless; the other way round they would wait for repair.
 	for i := range open {
@@ -263,6 +284,23 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 		}
 	}
 	return nil
+}
+
+// waiting is how many links wait in the queue and in the workers' hands, at most.
+// What the workers told is some time old: since then they may have taken all
+// that was in the queue, and all that was fed.
+func (f *Feeder) waiting(fl fleet, queued int) int {
+	for len(f.fed) > 1 && !f.fed[1].at.After(fl.told) {
+		f.fed = f.fed[1:]
+	}
+	if len(f.fed) == 0 {
+		return fl.unsent + queued
+	}
+	taken := f.fed[0].waiting
+	for _, round := range f.fed {
+		taken += round.fed
+	}
+	return fl.unsent + max(queued, taken)
 }
 
 // isQueueNotFound: GetQueueInfo does not wrap the public error.

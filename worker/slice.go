@@ -220,10 +220,14 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 }
 
 func (r *sliceRun) write(l *link) {
+	text := l.text
+	if !l.finished && !l.record.Settling {
+		text = "" // of an attempt that is made again
+	}
 	r.writes.Add(1)
 	r.w.recorder.write(Written{
 		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
-		Record: l.record, LinkStatus: l.status, Error: l.text,
+		Record: l.record, LinkStatus: l.status, Error: text,
 	}, func(err error) {
 		if err != nil {
 			r.fail(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"strings"
 	"time"
 
@@ -132,6 +133,9 @@ func (c batchReportCmd) Run(a *app) error {
 		}
 		options.Outcomes = append(options.Outcomes, o)
 	}
+	if sameFile(c.Output, c.Join) {
+		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
+	}
 	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {
 			return fmt.Errorf("batch %s is still being imported", b.ID)
@@ -143,12 +147,29 @@ func (c batchReportCmd) Run(a *app) error {
 		if c.Output == "" {
 			return write(a.stdout)
 		}
+		if a.DryRun {
+			if err := write(io.Discard); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "Report: %s\nNothing was written (--dry-run).\n", c.Output)
+			return nil
+		}
 		if err := report.WriteFile(c.Output, true, write); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.stderr, "Report: %s\n", c.Output)
 		return nil
 	})
+}
+
+// sameFile tells whether two paths lead to one file.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 func outcomeList() string {
@@ -207,6 +228,9 @@ type batchPauseCmd struct{ batchArg }
 
 func (c batchPauseCmd) Run(a *app) error {
 	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+		if a.DryRun {
+			return a.dryCommand(b, "paused", b.Open())
+		}
 		state, changed, err := l.Pause(a.ctx, b.ID, "by command")
 		return a.commanded(l, b, "paused", state == ledger.Paused, changed, err)
 	})
@@ -216,6 +240,9 @@ type batchResumeCmd struct{ batchArg }
 
 func (c batchResumeCmd) Run(a *app) error {
 	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+		if a.DryRun {
+			return a.dryCommand(b, "resumed", b.Open())
+		}
 		state, changed, err := l.Resume(a.ctx, b.ID)
 		return a.commanded(l, b, "resumed", state == ledger.Running || state == ledger.Ready, changed, err)
 	})
@@ -225,6 +252,9 @@ type batchAbortCmd struct{ batchArg }
 
 func (c batchAbortCmd) Run(a *app) error {
 	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+		if a.DryRun {
+			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
+		}
 		if b.Open() && b.Pending() > 0 {
 			question := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
 			if err := a.confirm(question, false); err != nil {
@@ -264,5 +294,18 @@ func (a *app) commanded(l *ledger.Ledger, b ledger.Batch, verb string, right, ch
 		return nil
 	}
 	fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, verb, plural(now.Pending(), "link"))
+	return nil
+}
+
+// dryCommand says what a command would make of a batch.
+func (a *app) dryCommand(b ledger.Batch, verb string, right bool) error {
+	if !right {
+		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, b.State)
+	}
+	if a.JSON {
+		return printJSON(a.stdout, toJSON(b))
+	}
+	fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\nNothing was written (--dry-run).\n",
+		b.ID, verb, b.State, plural(b.Pending(), "link"))
 	return nil
 }

@@ -54,19 +54,19 @@ type globals struct {
 }
 
 type redisFlags struct {
-	RedisURL          string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
+	RedisURL          string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
 	RedisPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
 }
 
 type apiFlags struct {
-	BaseURL      string        `name:"base-url" default:"${base_url}" env:"PLEXY_BASE_URL" help:"The API." placeholder:"URL"`
+	BaseURL      string        `name:"base-url" default:"${base_url}" env:"PLEXY_BASE_URL" help:"The API; by default ${default}." placeholder:"URL"`
 	InsecureHTTP bool          `name:"insecure-http" help:"Allow plain http beyond this machine."`
 	APIKeyFile   string        `name:"api-key-file" env:"PLEXY_API_KEY_FILE" help:"File with the API key; or set PLEXY_API_KEY." placeholder:"FILE"`
 	Timeout      time.Duration `default:"15s" env:"LINKCANCEL_TIMEOUT" help:"Time for one HTTP call."`
 }
 
 type sendFlags struct {
-	Rate         ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h." placeholder:"N/s"`
+	Rate         ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
 	Burst        int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
 	Concurrency  int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most."`
 	Attempts     int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
@@ -74,7 +74,7 @@ type sendFlags struct {
 }
 
 type metricsFlags struct {
-	MetricsAddr string `default:"${metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Serve /metrics, /healthz and /readyz here, or off." placeholder:"HOST:PORT"`
+	MetricsAddr string `default:"${metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Serve /metrics, /healthz and /readyz here, or off; by default ${default}." placeholder:"HOST:PORT"`
 	Pprof       bool   `help:"Serve /debug/pprof too."`
 }
 
@@ -84,7 +84,7 @@ type csvFlags struct {
 	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE" type:"path"`
 	Name        string `help:"A name for the batch; the first file's by default."`
 	ID          string `name:"id" help:"An id for the batch; made up by default."`
-	Max         int64  `help:"Refuse more links than this." placeholder:"N"`
+	Max         *int64 `help:"Refuse more links than this." placeholder:"N"`
 	NoCanary    bool   `help:"Go on even if the first 50 answers are all not_found or all rejected."`
 }
 
@@ -158,6 +158,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, ctx: ctx}
 	a.log = newLogger(stderr, c.LogFormat, c.LogLevel)
+	broker.LogTo(a.log)
 	err = k.Run(a)
 	return a.report(err)
 }
@@ -206,6 +207,14 @@ func signals() (context.Context, func()) {
 		signal.Stop(ch)
 		close(ch)
 		cancel()
+	}
+}
+
+// quiet leaves out the information that is meant for the log of a worker: a
+// command on a terminal has its progress and its summary.
+func (a *app) quiet() {
+	if a.LogLevel == "info" {
+		a.log = newLogger(a.stderr, a.LogFormat, "warn")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 
 type demoCmd struct {
 	Links    int            `default:"1000" help:"Links to cancel."`
-	Rate     ratelimit.Rate `default:"100/s" help:"Requests at most: N/s, N/m or N/h." placeholder:"N/s"`
+	Rate     ratelimit.Rate `default:"100/s" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
 	Attempts int            `default:"6" help:"Tries a link before it is failed."`
 	Report   string         `help:"Write the report here; by default into a temporary folder." placeholder:"FILE"`
 }
@@ -27,6 +27,7 @@ type demoCmd struct {
 const demoSeed = 1
 
 func (c demoCmd) Run(a *app) error {
+	a.quiet()
 	if c.Links < 1 || c.Links > 1_000_000 {
 		return usagef("--links %d: use 1 to 1000000", c.Links)
 	}

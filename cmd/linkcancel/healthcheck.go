@@ -2,15 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
 
 type healthcheckCmd struct {
-	MetricsAddr string `default:"${worker_metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Where the worker serves /readyz." placeholder:"HOST:PORT"`
+	MetricsAddr string `default:"${worker_metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Where the worker serves /readyz; by default ${default}." placeholder:"HOST:PORT"`
 }
 
 func (c healthcheckCmd) Run(a *app) error {
@@ -29,7 +31,11 @@ func (c healthcheckCmd) Run(a *app) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("no worker answers at %s: %w", addr, err)
+		var detail *url.Error
+		if errors.As(err, &detail) {
+			err = detail.Err // the address stands before it already
+		}
+		return fmt.Errorf("no worker answers at %s: %w\nhint: start linkcancel worker, or name its --metrics-addr", addr, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))

@@ -16,32 +16,27 @@ type importCmd struct {
 // defaultRate is what a plan reckons with while no worker tells its own.
 const defaultRate = 10
 
-func (c importCmd) Run(a *app) (err error) {
+func (c importCmd) Run(a *app) error {
 	src, done, err := c.source(a, c.Files)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := done(); err == nil {
-			err = closeErr
-		}
-	}()
 	if a.DryRun {
 		stats, err := countAll(a, src)
-		if err != nil {
+		if err := done(err); err != nil {
 			return err
 		}
 		return a.dryRun(stats, defaultRate, c.name(c.Files), producer.SourceImport)
 	}
 	b, err := c.open(a)
 	if err != nil {
-		return err
+		return done(err)
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	workers, err := l.Workers(a.ctx)
+	workers, _, err := l.Workers(a.ctx)
 	if err != nil {
-		return err
+		return done(err)
 	}
 	rate := float64(defaultRate)
 	if len(workers) > 0 {
@@ -57,7 +52,7 @@ func (c importCmd) Run(a *app) (err error) {
 			return a.confirm("Cancel them?", fromStdin(c.Files))
 		},
 	})
-	if err != nil {
+	if err := done(err); err != nil {
 		return err
 	}
 	if a.JSON {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +14,10 @@ import (
 	"linkcancel/producer"
 )
 
-// source opens the CSV files. done closes them, and the rejects.
-func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func() error, err error) {
+// source opens the CSV files. done closes them, and the rejects; it is given the
+// error that the command ends with, or nil, and returns what to end with. After
+// an error there is no batch, so no rejects stay behind either.
+func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func(error) error, err error) {
 	if f.ID != "" {
 		if err := ledger.CheckBatchID(f.ID); err != nil {
 			return nil, nil, usagef("%w", err)
@@ -22,32 +26,45 @@ func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func()
 	if f.Rejects != "" && !f.SkipInvalid {
 		return nil, nil, usagef("--rejects needs --skip-invalid: without it a bad row refuses the file")
 	}
-	if f.Max < 0 {
-		return nil, nil, usagef("--max %d: use 1 or more", f.Max)
+	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, SkipInvalid: f.SkipInvalid}
+	if f.Max != nil {
+		if *f.Max < 1 {
+			return nil, nil, usagef("--max %d: use 1 or more", *f.Max)
+		}
+		cfg.Max = *f.Max
 	}
-	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, SkipInvalid: f.SkipInvalid, Max: f.Max}
 	closeRejects := func() error { return nil }
 	if f.Rejects != "" && !a.DryRun {
 		out, err := os.OpenFile(f.Rejects, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return nil, nil, usagef("%s exists already, and is never overwritten\nhint: choose another with --rejects", f.Rejects)
+		}
 		if err != nil {
 			return nil, nil, usagef("write rejects: %w", err)
 		}
 		cfg.Rejects, closeRejects = out, out.Close
 	}
-	src, err = producer.OpenCSV(cfg)
-	if err != nil {
-		if f.Rejects != "" && cfg.Rejects != nil {
-			_ = closeRejects()
+	discard := func() {
+		if cfg.Rejects != nil {
 			_ = os.Remove(f.Rejects)
 		}
+	}
+	src, err = producer.OpenCSV(cfg)
+	if err != nil {
+		_ = closeRejects()
+		discard()
 		return nil, nil, err
 	}
-	return src, func() error {
-		err := src.Close()
-		if rejectsErr := closeRejects(); err == nil {
-			err = rejectsErr
+	return src, func(err error) error {
+		closeErr := src.Close()
+		if rejectsErr := closeRejects(); closeErr == nil {
+			closeErr = rejectsErr
 		}
-		return err
+		if err != nil {
+			discard()
+			return err
+		}
+		return closeErr
 	}, nil
 }
 

@@ -40,6 +40,7 @@ func (c runCmd) Run(a *app) error {
 	if err := c.check(a); err != nil {
 		return err
 	}
+	a.quiet()
 	if c.Resume != "" {
 		return c.resume(a, key)
 	}
@@ -65,20 +66,6 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	if err := sameColumns(c.Files, c.Column); err != nil {
 		return err
 	}
-	src, done, err := c.source(a, c.Files)
-	if err != nil {
-		return err
-	}
-	if a.DryRun {
-		stats, err := countAll(a, src)
-		if closeErr := done(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			return err
-		}
-		return a.dryRun(stats, float64(c.Rate), c.name(c.Files), producer.SourceRun)
-	}
 	s, err := c.open(a, key)
 	if err != nil {
 		return err
@@ -95,6 +82,17 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	if err := s.free(); err != nil {
 		return err
 	}
+	src, done, err := c.source(a, c.Files)
+	if err != nil {
+		return err
+	}
+	if a.DryRun {
+		stats, err := countAll(a, src)
+		if err := done(err); err != nil {
+			return err
+		}
+		return a.dryRun(stats, float64(c.Rate), c.name(c.Files), producer.SourceRun)
+	}
 	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error {
@@ -102,10 +100,7 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 			return a.confirm("Cancel them?", false)
 		},
 	})
-	if closeErr := done(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if err := done(err); err != nil {
 		return err
 	}
 	files, err := absolute(c.Files)
@@ -167,10 +162,7 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 			return s.restore(a.ctx, state, chunk, links)
 		},
 	})
-	if closeErr := done(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if err := done(err); err != nil {
 		return err
 	}
 	if batch.Digest != header.Digest {
@@ -275,6 +267,9 @@ func (s *session) drain(a *app) error {
 		return err
 	}
 	if err := s.cmd.serve(a, e, func(context.Context) error { return nil }); err != nil {
+		if !s.resumed {
+			_ = s.journal.Remove() // nothing was sent yet
+		}
 		return err
 	}
 	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)

@@ -17,6 +17,9 @@ type workerCmd struct {
 }
 
 func (c workerCmd) Run(a *app) error {
+	if a.DryRun {
+		return usagef("--dry-run does not go with worker: whatever it takes on, it cancels\nhint: linkcancel import FILE --dry-run reads a file and writes nothing")
+	}
 	key, err := c.key(a)
 	if err != nil {
 		return err

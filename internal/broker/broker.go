@@ -127,7 +127,7 @@ func (b *Broker) Warning(ctx context.Context) string {
 func (b *Broker) check(ctx context.Context) error {
 	info, err := b.client.Info(ctx, "server").Result()
 	if err != nil {
-		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name it with --redis-url (%s) or LINKCANCEL_REDIS_URL",
+		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
 			b.name, plain(err), DefaultURL)
 	}
 	version := infoField(info, "redis_version")

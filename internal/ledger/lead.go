@@ -116,17 +116,16 @@ func (l *Ledger) Gone(ctx context.Context, id string) error {
 	return l.rdb.HDel(ctx, keyWorkers, id).Err()
 }
 
-// Workers reads the signs of life that still count, and forgets the others.
-func (l *Ledger) Workers(ctx context.Context) ([]WorkerBeat, error) {
+// Workers reads the signs of life that still count, and forgets the others. now
+// is Redis' time, by which they are stamped.
+func (l *Ledger) Workers(ctx context.Context) (alive []WorkerBeat, now time.Time, err error) {
 	h, err := l.rdb.HGetAll(ctx, keyWorkers).Result()
 	if err != nil {
-		return nil, fmt.Errorf("read workers: %w", err)
+		return nil, now, fmt.Errorf("read workers: %w", err)
 	}
-	now, err := l.Now(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read workers: %w", err)
+	if now, err = l.Now(ctx); err != nil {
+		return nil, now, fmt.Errorf("read workers: %w", err)
 	}
-	var alive []WorkerBeat
 	for id, value := range h {
 		stamp, doc, _ := strings.Cut(value, " ")
 		ms, _ := strconv.ParseInt(stamp, 10, 64)
@@ -139,5 +138,5 @@ func (l *Ledger) Workers(ctx context.Context) ([]WorkerBeat, error) {
 		b.At = at
 		alive = append(alive, b)
 	}
-	return alive, nil
+	return alive, now, nil
 }

@@ -56,7 +56,6 @@ for i = 1, count do
       if outcome == 7 then status = string.sub(rec, 3, 4) end
       new[pos] = string.char(outcome + 16 * ambiguous, attempts) .. status .. stamp
       wrote = 16
-      if settled == 1 and not text then redis.call('HDEL', KEYS[3], first + pos) end
       was = outcome
     end
   elseif was == 0 then
@@ -65,7 +64,9 @@ for i = 1, count do
     new[pos] = string.char(16 * ambiguous + 32 * settling, attempts) .. status .. '\0\0\0\0'
     wrote = 16
   end
-  if wrote == 16 and text then
+  if wrote == 16 and settled == 1 and not text and not (outcome == 0 and settling == 1) then
+    redis.call('HDEL', KEYS[3], first + pos) -- the reason to settle is settled
+  elseif wrote == 16 and text then
     kept = kept or redis.call('HLEN', KEYS[3])
     if kept < tonumber(ARGV[3]) then kept = kept + redis.call('HSET', KEYS[3], first + pos, text) end
   end

@@ -1,9 +1,22 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+
+	"github.com/redis/go-redis/v9"
 )
+
+// LogTo lets go-redis, which has one logger for the whole process, log through
+// slog as detail: its callers get the errors themselves.
+func LogTo(log *slog.Logger) { redis.SetLogger(redisLogger{log}) }
+
+type redisLogger struct{ log *slog.Logger }
+
+func (l redisLogger) Printf(_ context.Context, format string, args ...any) {
+	l.log.Debug("redis", "detail", fmt.Sprintf(format, args...))
+}
 
 // AsynqLogger lets asynq log through slog: a constant message, the text in a
 // field. What asynq calls information is detail to our operators.
