@@ -262,18 +262,14 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 	}
 	waiting := queue.Pending * largest
 	room := fl.lookAhead(largest) - f.waiting(fl, waiting)
-	fed, err := f.gather(ctx, open, room, fl.sliceSize())
+	next, links, err := f.gather(ctx, open, room, fl.sliceSize())
 	if err != nil {
 		return err
 	}
-	if err := f.enqueue(ctx, fed); err != nil {
+	f.fed = append(f.fed, feeding{at: fl.now, waiting: waiting, fed: links})
+	if err := f.enqueue(ctx, next); err != nil {
 		return err
 	}
-	round := feeding{at: fl.now, waiting: waiting}
-	for _, s := range fed {
-		round.fed += len(s.Links)
-	}
-	f.fed = append(f.fed, round)
 	// Only now: a crash before it feeds slices twice, which the records make
 	// harmless; the other way round they would wait for repair.
 	for i := range open {
@@ -316,31 +312,29 @@ func (f *Feeder) advance(ctx context.Context, b *ledger.Batch, low int64) error 
 	return err
 }
 
-// gather takes the next slices of the open batches by turns, room links in all,
-// moving the cursors in the given copies.
-func (f *Feeder) gather(ctx context.Context, open []ledger.Batch, room, size int) ([]task.Slice, error) {
+// gather takes the next slices of the open batches by turns, with room pending
+// links in all, moving the cursors in the given copies.
+func (f *Feeder) gather(ctx context.Context, open []ledger.Batch, room, size int) (next []task.Slice, links int, err error) {
 	slices.SortFunc(open, func(a, b ledger.Batch) int { return strings.Compare(a.ID, b.ID) })
-	var fed []task.Slice
-	for room > 0 {
+	for links < room {
 		b := f.next(open)
 		if b == nil {
 			break
 		}
-		s, err := f.nextSlice(ctx, b, size)
+		s, pending, err := f.nextSlice(ctx, b, size)
 		if errors.Is(err, ledger.ErrNoBatch) {
 			b.State = ledger.Done // deleted: leave it out
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		if s == nil {
-			continue
+		if pending > 0 {
+			next = append(next, s)
+			links += pending
 		}
-		fed = append(fed, *s)
-		room -= len(s.Links)
 	}
-	return fed, nil
+	return next, links, nil
 }
 
 // next picks the batch whose turn it is: imports before sweeps 4:1, round robin
@@ -373,33 +367,32 @@ func (f *Feeder) next(open []ledger.Batch) *ledger.Batch {
 	return found[class]
 }
 
-// nextSlice takes the next slice with a pending link and moves the cursor
-// behind it; nil if there is none in this chunk.
-func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (*task.Slice, error) {
+// nextSlice takes the next slice with pending links, counts these, and moves
+// the cursor behind it; 0 if there is none in this chunk.
+func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (s task.Slice, links int, err error) {
 	if !f.started[b.ID] {
 		if err := f.ledger.Start(ctx, b, f.epoch, size); err != nil {
-			return nil, err
+			return s, 0, err
 		}
 		f.started[b.ID] = true
 	}
 	n := int(b.Cursor / ledger.ChunkLinks)
 	c := f.chunks[b.ID]
 	if c == nil || c.n != n {
-		var err error
 		if c, err = f.readChunk(ctx, *b, n); err != nil {
-			return nil, err
+			return s, 0, err
 		}
 		f.chunks[b.ID] = c
 	}
 	for index := int(b.Cursor % ledger.ChunkLinks); index < len(c.links); {
 		end := min(index+b.Slice, len(c.links))
 		b.Cursor = int64(n)*ledger.ChunkLinks + int64(end)
-		if pending(c.records[index:end]) {
-			return &task.Slice{Batch: b.ID, Chunk: n, Index: index, Links: c.links[index:end]}, nil
+		if links := pending(c.records[index:end]); links > 0 {
+			return task.Slice{Batch: b.ID, Chunk: n, Index: index, Links: c.links[index:end]}, links, nil
 		}
 		index = end
 	}
-	return nil, nil
+	return s, 0, nil
 }
 
 func (f *Feeder) readChunk(ctx context.Context, b ledger.Batch, n int) (*chunk, error) {
@@ -414,8 +407,13 @@ func (f *Feeder) readChunk(ctx context.Context, b ledger.Batch, n int) (*chunk, 
 	return &chunk{n: n, links: links, records: records}, nil
 }
 
-func pending(records []ledger.Record) bool {
-	return slices.ContainsFunc(records, func(r ledger.Record) bool { return r.Outcome == ledger.None })
+func pending(records []ledger.Record) (links int) {
+	for _, r := range records {
+		if r.Outcome == ledger.None {
+			links++
+		}
+	}
+	return links
 }
 
 // enqueue puts slices into the queue; one that is there already is left alone.

@@ -130,7 +130,7 @@ func (f *Feeder) adopt(ctx context.Context, s task.Slice) error {
 	if err != nil {
 		return err
 	}
-	if view.State != ledger.Running || !pending(view.Records) {
+	if view.State != ledger.Running || pending(view.Records) == 0 {
 		return nil // a paused batch is looked after when it is resumed
 	}
 	s.Again++
@@ -193,7 +193,7 @@ func (f *Feeder) findMissing(ctx context.Context, b *ledger.Batch, resumed bool)
 			if at >= b.Cursor {
 				break
 			}
-			if pending(c.records[index:end]) {
+			if pending(c.records[index:end]) > 0 {
 				found = true
 				s := task.Slice{Batch: b.ID, Chunk: n, Index: index, Links: c.links[index:end]}
 				s.Again = again[s.Key()]
@@ -236,7 +236,7 @@ func (f *Feeder) enqueueMissing(ctx context.Context, open []task.Slice, resumed 
 			if err != nil {
 				return err
 			}
-			if view.State != ledger.Running || !pending(view.Records) {
+			if view.State != ledger.Running || pending(view.Records) == 0 {
 				return nil
 			}
 			mu.Lock()

@@ -210,7 +210,11 @@ func (c *canceler) get(l *link, slot ratelimit.Slot) verdict {
 
 func (c *canceler) report(l *link, slot ratelimit.Slot, method string, v verdict, began time.Time, err error) {
 	c.observe.Request(method, v.status, time.Since(began))
-	c.limiter.Report(slot, v.answer(l.id))
+	answer := v.answer(l.id)
+	if c.calls.Err() != nil {
+		answer.Kind = ratelimit.Unused // cut by ourselves: it tells nothing of the API
+	}
+	c.limiter.Report(slot, answer)
 	if c.first() && v.kind == ratelimit.Unauthorized && c.badKey != nil {
 		c.badKey(err)
 	}

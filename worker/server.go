@@ -42,6 +42,7 @@ type Worker struct {
 	forbidden *forbidden
 
 	tokens   chan struct{} // places for calls in flight
+	slow     chan struct{} // places for calls that hang
 	unsent   atomic.Int64  // links in hand that are not sent yet
 	answered atomic.Bool
 
@@ -63,6 +64,7 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 		hook:      &broker.ServerHook{},
 		log:       cfg.Log, observe: cfg.Observer, states: newStates(l), forbidden: newForbidden(),
 		tokens: make(chan struct{}, cfg.Concurrency),
+		slow:   make(chan struct{}, cfg.Concurrency),
 	}
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
 	w.stopping, w.stop = context.WithCancelCause(context.Background())

@@ -40,6 +40,10 @@ const (
 	leaseDoubt = 20 * time.Second
 	leaseEnd   = 27 * time.Second
 
+	// slowCall is how long a call may be without an answer before it gives its
+	// place among the calls in flight to another.
+	slowCall = 5 * time.Second
+
 	// crashesMost is how often a slice may take its worker down.
 	crashesMost = 50
 )
@@ -188,7 +192,7 @@ func (r *sliceRun) send() (stop error) {
 // one takes one link as far as this run can, and hands it to the recorder.
 func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 	defer r.calls.Done()
-	defer func() { <-r.w.tokens }()
+	defer r.w.holdPlace()()
 	defer func() {
 		if p := recover(); p != nil {
 			r.w.log.Error("panic while cancelling", "batch", r.slice.Batch, "link", l.id, "stack", string(debug.Stack()))
@@ -307,6 +311,35 @@ func (r *sliceRun) afterPause(left int) error {
 		return &laterError{why: fmt.Sprintf("%d links given back: the batch was paused for a moment", left)}
 	}
 	return nil
+}
+
+// holdPlace keeps the place of a call in flight until the returned function is
+// called. A call that gets no answer for slowCall gives its place to another,
+// so that a few that hang do not slow the rest; as many again may do so.
+func (w *Worker) holdPlace() (release func()) {
+	place := w.tokens
+	var mu sync.Mutex
+	done := false
+	timer := time.AfterFunc(slowCall, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case w.slow <- struct{}{}:
+			<-place
+			place = w.slow
+		default:
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		done = true
+		<-place
+	}
 }
 
 // token takes one of the process's places for calls in flight.

@@ -48,7 +48,7 @@ func (noObserver) InFlight(int)                       {}
 // Config says how a worker works. Zero values are replaced by the defaults.
 type Config struct {
 	ID           string        // names this process in the fleet; required
-	Concurrency  int           // calls in flight at most; 50
+	Concurrency  int           // calls in flight at most, those that hang for 5 s counted apart; 50
 	Attempts     int           // tries a link before it is failed; 12
 	Rate         float64       // the limiter's ceiling, requests a second, told to the fleet
 	DrainTimeout time.Duration // how long calls in flight may take at the end; 6 s

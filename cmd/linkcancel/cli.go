@@ -68,7 +68,7 @@ type apiFlags struct {
 type sendFlags struct {
 	Rate         ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
 	Burst        int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
-	Concurrency  int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most."`
+	Concurrency  int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most; one that hangs for 5 s gives its place to another, up to as many again."`
 	Attempts     int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
 	DrainTimeout time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
 }
@@ -81,7 +81,7 @@ type metricsFlags struct {
 type csvFlags struct {
 	Column      string `help:"Column of the links: its name, or its number from 1." placeholder:"NAME|N"`
 	SkipInvalid bool   `help:"Leave bad rows out instead of refusing the file."`
-	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE" type:"path"`
+	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE"`
 	Name        string `help:"A name for the batch; the first file's by default."`
 	ID          string `name:"id" help:"An id for the batch; made up by default."`
 	Max         *int64 `help:"Refuse more links than this." placeholder:"N"`

@@ -68,6 +68,9 @@ func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error)
 		BaseURL: f.BaseURL, Key: key, Timeout: f.Timeout, Concurrency: concurrency,
 		InsecureHTTP: f.InsecureHTTP, UserAgent: "linkcancel/" + version,
 	})
+	if errors.Is(err, plexy.ErrPlainHTTP) {
+		return nil, usagef("%w\nhint: --insecure-http allows it", err)
+	}
 	if err != nil {
 		return nil, usagef("%w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type engineConfig struct {
 	key     *plexy.Key
 	journal worker.Journal
 	badKey  func(error)
+	// progress: the user sees holds there, and needs no warning beside it.
+	progress bool
 }
 
 // check refuses settings that no worker can work with.
@@ -68,7 +71,11 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 				a.log.Info("hold ended")
 				return
 			}
-			a.log.Warn("nothing is sent", "hold", string(h.Reason), "until", h.Until)
+			level := slog.LevelWarn
+			if cfg.progress {
+				level = slog.LevelInfo
+			}
+			a.log.Log(a.ctx, level, "nothing is sent", "hold", string(h.Reason), "until", h.Until)
 		},
 	})
 	e.worker, err = worker.New(worker.Config{

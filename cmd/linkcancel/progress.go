@@ -48,7 +48,7 @@ type sample struct {
 func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold) *progress {
 	p := &progress{out: out, batch: b, hold: hold, next: time.Now().Add(plainEvery)}
 	p.samples = []sample{{time.Now(), b.Counts.Sum()}}
-	if isTerminal(out) {
+	if isTerminal(out) && width(out) > 0 { // on a terminal of no width no bar is seen
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
 		p.bar = p.bars.New(b.Total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.head() + " " })),
@@ -61,6 +61,19 @@ func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold) *pro
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// width is that of a terminal, in columns; 0 if it does not tell.
+func width(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
 }
 
 // update shows a newer reading.

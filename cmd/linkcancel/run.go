@@ -257,7 +257,7 @@ func (s *session) drain(a *app) error {
 	defer stop(nil)
 	var badKey error
 	e, err := newEngine(a, s.broker, s.ledger, engineConfig{
-		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal},
+		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal}, progress: true,
 		badKey: func(err error) {
 			badKey = err
 			stop(err)

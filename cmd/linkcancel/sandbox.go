@@ -86,7 +86,11 @@ func (c sandboxCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer stop()
-	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=test linkcancel run FILE --base-url %s\n", plural(int64(len(api.IDs())), "link"), url, url)
+	key := "test"
+	if c.Key != "" {
+		key = "KEY" // theirs, which is not shown
+	}
+	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n", plural(int64(len(api.IDs())), "link"), url, key, url)
 	<-a.ctx.Done()
 	n := api.Counts()
 	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", plural(int64(n.Total), "request"), n.PeakPerSecond)

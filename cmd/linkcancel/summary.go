@@ -107,7 +107,7 @@ func printSummary(w io.Writer, b ledger.Batch, t tally) {
 	head := "Batch " + b.ID + " is " + string(b.State)
 	switch {
 	case !b.Finished.IsZero() && !b.Started.IsZero():
-		head += " after " + spoken(b.Finished.Sub(b.Started))
+		head += " (" + spoken(b.Finished.Sub(b.Started)) + ")"
 	case b.Reason != "":
 		head += " (" + reasonText(b.Reason) + ")"
 	}

@@ -24,6 +24,13 @@ func (c workerCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	// What is wrong with the flags is told before Redis is looked for.
+	if err := c.sendFlags.check(); err != nil {
+		return err
+	}
+	if _, err := c.client(key, c.Concurrency); err != nil {
+		return err
+	}
 	b, err := c.open(a)
 	if err != nil {
 		return err

@@ -64,8 +64,14 @@ func Embedded() *Broker {
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
 	opt := &redis.Options{
-		Addr:   "embedded",
-		Dialer: func(context.Context, string, string) (net.Conn, error) { return server.Dial() },
+		Addr: "embedded",
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			conn, err := server.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return newBufferedConn(conn), nil
+		},
 	}
 	b := newBroker(opt, "the embedded Redis")
 	b.embedded = server
@@ -174,12 +180,24 @@ func parseURL(raw string) (*redis.Options, error) {
 	if u.Scheme != "redis" && u.Scheme != "rediss" {
 		return nil, fmt.Errorf("%w: it begins with %q: give redis://HOST:PORT/DB, or rediss:// for TLS", ErrURL, u.Scheme)
 	}
+	if u.Opaque != "" { // go-redis would take it for localhost
+		return nil, fmt.Errorf("%w: the // behind %s: is missing: give redis://HOST:PORT/DB", ErrURL, u.Scheme)
+	}
+	if strayAt(u) {
+		return nil, fmt.Errorf("%w: there is an @ behind its host: write / ? # @ in a password as %%2F %%3F %%23 %%40", ErrURL)
+	}
 	opt, err := redis.ParseURL(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
 	}
 	opt.DialTimeout = 3 * time.Second
 	return opt, nil
+}
+
+// strayAt says whether what stands behind the host may be the rest of a password
+// that was not escaped.
+func strayAt(u *url.URL) bool {
+	return strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
 }
 
 // HasPassword says whether a Redis URL carries one.
@@ -195,7 +213,7 @@ func HasPassword(raw string) bool {
 // safeURL is the URL without its user and password, and without parameters.
 func safeURL(raw string) string {
 	u, err := url.Parse(raw)
-	if err != nil {
+	if err != nil || u.Opaque != "" || strayAt(u) {
 		return "an unreadable URL"
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""

@@ -130,15 +130,21 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 	var b []byte
 	for _, r := range records {
 		b = r.Append(b)
-		d.counts[r.Outcome]++
 	}
 	pipe := d.l.rdb.Pipeline()
 	pipe.Set(ctx, keyRecords(d.id, chunk), b, 0)
-	for pos, text := range texts {
-		pipe.HSet(ctx, keyErrors(d.id), chunk*ChunkLinks+pos, cutError(text))
+	if len(texts) > 0 {
+		var fields []any
+		for pos, text := range texts {
+			fields = append(fields, chunk*ChunkLinks+pos, cutError(text))
+		}
+		pipe.HSet(ctx, keyErrors(d.id), fields...)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("restore records of batch %s: %w", d.id, err)
+	}
+	for _, r := range records { // only now: a call that failed may be repeated
+		d.counts[r.Outcome]++
 	}
 	return nil
 }
@@ -160,8 +166,15 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	return nil
 }
 
-// Discard deletes the unsealed batch.
+// Discard deletes the unsealed batch, unless another importer took it over.
 func (d *Draft) Discard(ctx context.Context) error {
+	token, err := d.l.rdb.HGet(ctx, keyBatch(d.id), "token").Result()
+	if err != nil && err != redis.Nil {
+		return fmt.Errorf("discard import %s: %w", d.id, err)
+	}
+	if err == nil && token != d.token {
+		return nil
+	}
 	return d.l.DiscardUnsealed(ctx, d.id, d.chunks)
 }
 

@@ -1,0 +1,87 @@
+package broker
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// bufferedConn lets a client write without waiting for the reader. The embedded
+// Redis is reached through net.Pipe, which has no buffer at all: a client that
+// writes a long pipeline and a server that writes its first reply would wait
+// for each other for ever.
+type bufferedConn struct {
+	net.Conn
+
+	mu     sync.Mutex
+	wake   *sync.Cond
+	buf    []byte
+	err    error // of the connection
+	closed bool
+}
+
+func newBufferedConn(conn net.Conn) *bufferedConn {
+	c := &bufferedConn{Conn: conn}
+	c.wake = sync.NewCond(&c.mu)
+	go c.pump()
+	return c
+}
+
+// Write stores b and returns at once.
+func (c *bufferedConn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	c.buf = append(c.buf, b...)
+	c.wake.Signal()
+	return len(b), nil
+}
+
+// Close ends the connection; what is not yet read is lost.
+func (c *bufferedConn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.wake.Signal()
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// pump hands over what was written, until the connection ends.
+func (c *bufferedConn) pump() {
+	var spare []byte
+	for {
+		c.mu.Lock()
+		for len(c.buf) == 0 && !c.closed {
+			c.wake.Wait()
+		}
+		if c.closed {
+			c.mu.Unlock()
+			return
+		}
+		out := c.buf
+		c.buf = spare[:0]
+		c.mu.Unlock()
+		_, err := c.Conn.Write(out)
+		spare = out
+		if cap(spare) > 1<<20 {
+			spare = nil
+		}
+		if err != nil {
+			c.mu.Lock()
+			c.err = err
+			c.mu.Unlock()
+			return
+		}
+	}
+}
+
+// SetWriteDeadline does nothing: a write never waits.
+func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetDeadline bounds reads only, as writes never wait.
+func (c *bufferedConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
