@@ -124,10 +124,10 @@ func (c *canceler) giveUp(l *link, v verdict) bool {
 	r := &l.record
 	l.touched = true
 	r.Attempts++
+	if !r.Settling {
+		l.text = v.text
+	}
 	if int(r.Attempts) < c.attempts {
-		if !r.Settling {
-			l.text = v.text
-		}
 		return true
 	}
 	if !r.Settling {

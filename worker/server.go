@@ -45,6 +45,7 @@ type Worker struct {
 	slow     chan struct{} // places for calls that hang
 	unsent   atomic.Int64  // links in hand that are not sent yet
 	answered atomic.Bool
+	silent   bool // the last sign of life could not be written
 
 	stopping context.Context // ends every wait
 	stop     context.CancelCauseFunc
@@ -162,7 +163,13 @@ func (w *Worker) beat(ctx context.Context) {
 		ID: w.cfg.ID, Rate: w.cfg.Rate, Unsent: w.Unsent(), Slots: w.cfg.Concurrency,
 		Hold: string(status.Hold.Reason), Own: status.Hold.Reason == "unauthorized",
 	})
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && !w.silent:
 		w.log.Warn("cannot write sign of life", "error", err)
+		w.silent = true
+	case err == nil && w.silent:
+		w.log.Info("sign of life is written again")
+		w.silent = false
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -37,7 +38,12 @@ func (c batchArg) with(a *app, do func(*ledger.Ledger, ledger.Batch) error) erro
 	defer b.Close()
 	l := ledger.New(b.Client())
 	batch, err := l.Resolve(a.ctx, c.Batch)
-	if err != nil {
+	switch {
+	case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
+		return fmt.Errorf("%w\nhint: linkcancel import FILE makes one", err)
+	case errors.Is(err, ledger.ErrNoBatch):
+		return fmt.Errorf("%w\nhint: linkcancel batch list shows them all", err)
+	case err != nil:
 		return err
 	}
 	return do(l, batch)

@@ -124,21 +124,7 @@ func usagef(format string, args ...any) error {
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var c cli
 	code := -1
-	parser, err := kong.New(&c,
-		kong.Name("linkcancel"),
-		kong.Description("Cancels payment links in bulk: one outcome for every link, never over the limit, nothing lost."),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(n int) { code = n }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.ShortUsageOnError(),
-		kong.Vars{
-			"redis_url":           broker.DefaultURL,
-			"base_url":            defaultBaseURL,
-			"attempts":            "12",
-			"metrics_addr":        "off",
-			"worker_metrics_addr": "127.0.0.1:9464",
-		},
-	)
+	parser, err := newParser(&c, stdout, stderr, kong.Exit(func(n int) { code = n }))
 	if err != nil {
 		fmt.Fprintln(stderr, "linkcancel:", err)
 		return exitFailed
@@ -161,6 +147,24 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	broker.LogTo(a.log)
 	err = k.Run(a)
 	return a.report(err)
+}
+
+// newParser makes the parser of the command line.
+func newParser(c *cli, stdout, stderr io.Writer, options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(c, append(options,
+		kong.Name("linkcancel"),
+		kong.Description("Cancels payment links in bulk: one outcome for every link, never over the limit, nothing lost."),
+		kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ShortUsageOnError(),
+		kong.Vars{
+			"redis_url":           broker.DefaultURL,
+			"base_url":            defaultBaseURL,
+			"attempts":            "12",
+			"metrics_addr":        "off",
+			"worker_metrics_addr": "127.0.0.1:9464",
+		},
+	)...)
 }
 
 // report tells an error and returns the exit code that fits it.

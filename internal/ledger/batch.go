@@ -202,7 +202,7 @@ func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
 	}
 	switch len(found) {
 	case 0:
-		return Batch{}, fmt.Errorf("%w: %q (linkcancel batch list shows them all)", ErrNoBatch, name)
+		return Batch{}, fmt.Errorf("%w: %q", ErrNoBatch, name)
 	case 1:
 		return found[0], nil
 	}

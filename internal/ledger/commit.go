@@ -66,11 +66,11 @@ func recordCall(g Group) (keys []string, args []any) {
 	slices.SortStableFunc(g.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
 	packed := make([]byte, 0, 6*len(g.Entries))
 	var texts []any
-	for _, e := range g.Entries {
+	for i, e := range g.Entries {
 		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
 		packed = append(packed, e.Record.head()...)
 		if e.Error != "" {
-			texts = append(texts, e.Position, cutError(e.Error))
+			texts = append(texts, i+1, cutError(e.Error))
 		}
 	}
 	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch)}

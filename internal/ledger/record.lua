@@ -3,7 +3,7 @@
 -- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts
 -- ARGV[1] first link of the chunk  ARGV[2] links a full chunk  ARGV[3] texts kept at most
 -- ARGV[4] entries of 6 bytes: position in the chunk (2), head of a record (4);
---         outcome 0 is a note. ARGV[5…] position, text, position, text, …
+--         outcome 0 is a note. ARGV[5…] entry (from 1), text, entry, text, …
 -- Returns the state, the links still pending, and a byte an entry: the outcome
 -- that stands, plus 16 if this call wrote it.
 local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted'}
@@ -36,6 +36,7 @@ local function position(i)
 end
 local low, high = position(1), position(count)
 local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
+old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- what is missing reads as zeros
 local new, standing, kept = {}, {}, nil
 for i = 1, count do
   local pos = position(i)
@@ -47,7 +48,7 @@ for i = 1, count do
   local settled, settling = math.floor(of / 32) % 2, math.floor(nf / 32) % 2
   local attempts = math.max(oa, na)
   local status = string.sub(entries, i * 6 - 1, i * 6)
-  local wrote, text = 0, texts[pos]
+  local wrote, text = 0, texts[i]
   if outcome > 0 then
     -- A real answer that comes after an abort replaces "aborted".
     if was == 0 or (was == 7 and outcome ~= 7) then
@@ -68,7 +69,9 @@ for i = 1, count do
     redis.call('HDEL', KEYS[3], first + pos) -- the reason to settle is settled
   elseif wrote == 16 and text then
     kept = kept or redis.call('HLEN', KEYS[3])
-    if kept < tonumber(ARGV[3]) then kept = kept + redis.call('HSET', KEYS[3], first + pos, text) end
+    if kept < tonumber(ARGV[3]) or redis.call('HEXISTS', KEYS[3], first + pos) == 1 then
+      kept = kept + redis.call('HSET', KEYS[3], first + pos, text)
+    end
   end
   standing[i] = string.char(was + wrote)
 end

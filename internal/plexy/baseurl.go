@@ -8,6 +8,10 @@ import (
 	"strings"
 )
 
+// ErrPlainHTTP: the base URL is plain http beyond this machine, which
+// Config.InsecureHTTP did not allow.
+var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
+
 // parseBase checks the base URL and returns it without a slash at its end. Its
 // errors never show the URL as a whole: it may hold a password.
 func parseBase(raw string, insecureHTTP bool) (string, error) {
@@ -27,7 +31,7 @@ func parseBase(raw string, insecureHTTP bool) (string, error) {
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return "", errors.New("the base URL must hold no fragment: remove what follows the #")
 	case u.Scheme == "http" && !insecureHTTP && !loopback(u.Hostname()):
-		return "", fmt.Errorf("the base URL would send the API key unencrypted to %s: use https, or allow plain http explicitly", u.Hostname())
+		return "", fmt.Errorf("the base URL would send the API key unencrypted to %s: %w", u.Hostname(), ErrPlainHTTP)
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -31,6 +31,9 @@ const timeout = 24 * time.Hour
 
 // ErrNewer is the error for a payload that a newer release wrote.
 var ErrNewer = errors.New("the task was written by a newer linkcancel")
+
+// validBatch is what a batch id looks like (ledger.CheckBatchID).
+var validBatch = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // Slice is the payload of a cancel task: consecutive links of one chunk.
 type Slice struct {
@@ -76,16 +79,17 @@ func (s Slice) Task() (*asynq.Task, error) {
 // release.
 func Parse(payload []byte) (Slice, error) {
 	var s Slice
-	if err := json.Unmarshal(payload, &s); err != nil {
-		return Slice{}, fmt.Errorf("decode cancel task: %w", err)
-	}
-	if s.V > Version {
+	err := json.Unmarshal(payload, &s)
+	if s.V > Version { // first: a newer format may have other types, too
 		return Slice{}, fmt.Errorf("decode cancel task: format %d: %w", s.V, ErrNewer)
+	}
+	if err != nil {
+		return Slice{}, fmt.Errorf("decode cancel task: %w", err)
 	}
 	switch {
 	case s.V < 1:
 		return Slice{}, errors.New("decode cancel task: no format version")
-	case s.Batch == "" || strings.ContainsAny(s.Batch, "{}:~"):
+	case !validBatch.MatchString(s.Batch):
 		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
 	case s.Chunk < 0 || s.Index < 0 || s.Again < 0:
 		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Again)
