@@ -67,6 +67,8 @@ type Feeder struct {
 	inspector *asynq.Inspector
 	token     string
 
+	interrupted bool // the last round failed
+
 	epoch   int64 // of our leadership; 0: another leads
 	renewed time.Time
 	started map[string]bool   // batches begun in this epoch
@@ -119,9 +121,15 @@ func (f *Feeder) Run(ctx context.Context) {
 		case errors.Is(err, ledger.ErrNotLeader):
 			f.follow()
 		case err != nil && ctx.Err() == nil:
-			f.cfg.Log.Warn("feeding is interrupted", "error", err)
+			if !f.interrupted {
+				f.cfg.Log.Warn("feeding is interrupted", "error", err)
+			}
+			f.interrupted = true
 			f.renewed = time.Time{} // ask for the lease before anything else
 			busy = false
+		case f.interrupted:
+			f.cfg.Log.Info("feeding goes on")
+			f.interrupted = false
 		}
 		if busy {
 			timer.Reset(feedEvery)

@@ -129,10 +129,13 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 			return
 		}
 	}
-	for pause := commitPause; len(calls) > 0; pause = min(2*pause, commitPauseMost) {
-		calls = r.try(ctx, calls)
-		if len(calls) == 0 {
+	for pause := commitPause; ; pause = min(2*pause, commitPauseMost) {
+		var err error
+		if calls, err = r.try(ctx, calls); len(calls) == 0 {
 			return
+		}
+		if pause == commitPause {
+			r.log.Warn("cannot write outcomes, trying until it works", "links", len(calls), "error", err)
 		}
 		select {
 		case <-time.After(pause):
@@ -145,8 +148,8 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 	}
 }
 
-// try writes calls once and returns those that Redis did not take.
-func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall) {
+// try writes calls once and returns those that Redis did not take, and why.
+func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
 	type place struct {
 		batch string
 		chunk int
@@ -156,11 +159,9 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 	var members [][]recordCall
 	for _, c := range calls {
 		record := c.Record
-		var err error
-		record.LinkStatus, err = r.statusIndex(ctx, c.Batch, c.LinkStatus)
-		if err != nil {
-			r.log.Warn("cannot write outcomes", "batch", c.Batch, "error", err)
-			return calls
+		record.LinkStatus, why = r.statusIndex(ctx, c.Batch, c.LinkStatus)
+		if why != nil {
+			return calls, why
 		}
 		at := place{c.Batch, c.Chunk}
 		i, ok := index[at]
@@ -184,8 +185,7 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 				c.finish(ledger.ErrNoBatch)
 			}
 		case result.Err != nil:
-			r.log.Warn("cannot write outcomes", "batch", groups[i].Batch, "error", result.Err)
-			left = append(left, members[i]...)
+			left, why = append(left, members[i]...), result.Err
 		default:
 			r.states.set(groups[i].Batch, result.State, began)
 			for k, c := range members[i] {
@@ -197,7 +197,7 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			}
 		}
 	}
-	return left
+	return left, why
 }
 
 // statusIndex is the number of a link status in a batch's table, remembered.

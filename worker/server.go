@@ -92,7 +92,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		ShutdownTimeout:          w.cfg.DrainTimeout + shutdownMore,
 		RetryDelayFunc:           retryDelay,
 		IsFailure:                isFailure,
-		Logger:                   broker.AsynqLogger{Log: w.log},
+		Logger:                   broker.NewAsynqLogger(w.log),
 		LogLevel:                 asynq.WarnLevel,
 	})
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
 )
 
 // LogTo lets go-redis, which has one logger for the whole process, log through
@@ -19,13 +21,36 @@ func (l redisLogger) Printf(_ context.Context, format string, args ...any) {
 }
 
 // AsynqLogger lets asynq log through slog: a constant message, the text in a
-// field. What asynq calls information is detail to our operators.
-type AsynqLogger struct{ Log *slog.Logger }
+// field. What asynq calls information is detail to our operators; of its
+// complaints, which repeat every second while Redis is away, one in ten seconds
+// is shown, and the others are detail.
+type AsynqLogger struct {
+	log  *slog.Logger
+	some rate.Sometimes
+}
 
-func (l AsynqLogger) Debug(args ...any) { l.Log.Debug("asynq", "detail", fmt.Sprint(args...)) }
-func (l AsynqLogger) Info(args ...any)  { l.Log.Debug("asynq", "detail", fmt.Sprint(args...)) }
-func (l AsynqLogger) Warn(args ...any)  { l.Log.Warn("asynq", "detail", fmt.Sprint(args...)) }
-func (l AsynqLogger) Error(args ...any) { l.Log.Error("asynq", "detail", fmt.Sprint(args...)) }
+// NewAsynqLogger returns a logger for one asynq server.
+func NewAsynqLogger(log *slog.Logger) *AsynqLogger {
+	return &AsynqLogger{log: log, some: rate.Sometimes{First: 1, Interval: 10 * time.Second}}
+}
+
+func (l *AsynqLogger) Debug(args ...any) { l.detail(args) }
+func (l *AsynqLogger) Info(args ...any)  { l.detail(args) }
+func (l *AsynqLogger) Warn(args ...any)  { l.complain(slog.LevelWarn, args) }
+func (l *AsynqLogger) Error(args ...any) { l.complain(slog.LevelError, args) }
 
 // Fatal logs an error: nothing in linkcancel may end the process but main.
-func (l AsynqLogger) Fatal(args ...any) { l.Log.Error("asynq", "detail", fmt.Sprint(args...)) }
+func (l *AsynqLogger) Fatal(args ...any) { l.complain(slog.LevelError, args) }
+
+func (l *AsynqLogger) detail(args []any) { l.log.Debug("asynq", "detail", fmt.Sprint(args...)) }
+
+func (l *AsynqLogger) complain(level slog.Level, args []any) {
+	shown := false
+	l.some.Do(func() {
+		shown = true
+		l.log.Log(context.Background(), level, "asynq", "detail", fmt.Sprint(args...))
+	})
+	if !shown {
+		l.detail(args)
+	}
+}
