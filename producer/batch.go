@@ -109,7 +109,7 @@ func write(ctx context.Context, draft *ledger.Draft, src Source, cfg BatchConfig
 				cancel(err)
 				for range chunks { // let the reader end
 				}
-				return err
+				return context.Cause(ctx) // of the reader, if that failed first
 			}
 		}
 	}

@@ -24,6 +24,7 @@ const (
 	// shutdownMore is what the end may take above the drain timeout.
 	shutdownMore = 2 * time.Second
 	beatEvery    = 500 * time.Millisecond
+	beatIdle     = 2 * time.Second // with nothing in hand
 )
 
 // Worker drains slices from the queue.
@@ -123,9 +124,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	// What the recorder cannot write by then is lost to memory, not to the
 	// ledger: such a slice is known to have crashed.
 	last := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, stopRecording)
+	// A Redis that is away would be waited for until the leases end.
+	giveUp := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore, w.hook.GiveUp)
 	server.Shutdown()
 	timer.Stop()
 	last.Stop()
+	giveUp.Stop()
 	w.cut()
 	stopRecording()
 	stopBeating()
@@ -144,10 +148,14 @@ func (w *Worker) firstAnswer() bool { return w.answered.CompareAndSwap(false, tr
 func (w *Worker) beats(ctx context.Context) {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
+	last, told := time.Now(), true // when, and whether with something in hand
 	for {
 		select {
 		case <-ticker.C:
-			w.beat(ctx)
+			if busy := w.Unsent() > 0; busy || told || time.Since(last) >= beatIdle {
+				last, told = time.Now(), busy
+				w.beat(ctx)
+			}
 		case <-ctx.Done():
 			gone, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()

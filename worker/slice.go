@@ -199,6 +199,10 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 			r.mu.Lock()
 			r.panicky = p
 			r.mu.Unlock()
+			// It may have been sent. The next run knows by asynq's count; a journal
+			// knows by this note alone.
+			l.record.Ambiguous, l.touched = true, true
+			r.write(l)
 		}
 	}()
 	r.w.observe.InFlight(1)

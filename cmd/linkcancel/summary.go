@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ const unknownLinkStatus = "unknown"
 
 func (t tally) String() string {
 	var parts []string
-	for _, status := range slices.SortedFunc(maps.Keys(t), func(a, b string) int { return int(t[b] - t[a]) }) {
+	for _, status := range slices.SortedFunc(maps.Keys(t), func(a, b string) int { return cmp.Or(cmp.Compare(t[b], t[a]), cmp.Compare(a, b)) }) {
 		name := status
 		if name == "" {
 			name = unknownLinkStatus

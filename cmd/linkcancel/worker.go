@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -52,6 +53,7 @@ func (c workerCmd) Run(a *app) error {
 	if err := c.serve(a, e, ready); err != nil {
 		return err
 	}
+	c.checkClock(a, l)
 	a.log.Info("worker started", "id", workerID(), "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
 	if err := e.run(a.ctx, a); err != nil {
@@ -59,4 +61,18 @@ func (c workerCmd) Run(a *app) error {
 	}
 	a.log.Info("worker stopped")
 	return nil
+}
+
+// clockSkewMost is how far this machine's clock may be from Redis': the leases
+// of tasks, 30 s long, go by both.
+const clockSkewMost = 5 * time.Second
+
+func (c workerCmd) checkClock(a *app, l *ledger.Ledger) {
+	now, err := l.Now(a.ctx)
+	if err != nil {
+		return // the worker will say so itself
+	}
+	if skew := time.Since(now); skew.Abs() > clockSkewMost {
+		a.log.Warn("this machine's clock differs from that of Redis: set both by NTP", "by", skew.Round(time.Second).String())
+	}
 }

@@ -132,6 +132,10 @@ func (b *Broker) Warning(ctx context.Context) string {
 
 func (b *Broker) check(ctx context.Context) error {
 	info, err := b.client.Info(ctx, "server").Result()
+	if err != nil && (strings.HasPrefix(err.Error(), "NOAUTH") || strings.HasPrefix(err.Error(), "WRONGPASS")) {
+		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB",
+			b.name, err)
+	}
 	if err != nil {
 		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
 			b.name, plain(err), DefaultURL)

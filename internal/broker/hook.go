@@ -22,6 +22,7 @@ import (
 // It also watches the renewal of task leases: see LastRenewal.
 type ServerHook struct {
 	renewed atomic.Pointer[time.Time]
+	givenUp atomic.Bool
 }
 
 const (
@@ -39,6 +40,9 @@ func (h *ServerHook) LastRenewal() time.Time {
 	return time.Time{}
 }
 
+// GiveUp ends the repetitions: the process has to end, Redis or not.
+func (h *ServerHook) GiveUp() { h.givenUp.Store(true) }
+
 // DialHook is part of redis.Hook.
 func (h *ServerHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -54,7 +58,7 @@ func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if !isScript(cmd) {
 			return err
 		}
-		for pause := pauseFirst; mayPass(err); pause = min(2*pause, pauseMost) {
+		for pause := pauseFirst; mayPass(err) && !h.givenUp.Load(); pause = min(2*pause, pauseMost) {
 			if _, ok := ctx.Deadline(); !ok {
 				wait(ctx, pauseNoDeadline)
 				return err

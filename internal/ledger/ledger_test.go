@@ -1,0 +1,299 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/redistest"
+)
+
+// rule is one rule of the ledger, with the test that tries to break it.
+type rule struct {
+	name string
+	test func(l *bench)
+}
+
+// hold tests rules on the embedded Redis and on a real one, each of them on an
+// empty database.
+func hold(t *testing.T, rules []rule) {
+	t.Helper()
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		for _, r := range rules {
+			t.Run(r.name, func(t *testing.T) {
+				if err := b.Client().FlushAll(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+				r.test(&bench{T: t, Ledger: New(b.Client())})
+			})
+		}
+	})
+}
+
+// bench is a ledger under test.
+type bench struct {
+	*testing.T
+	*Ledger
+}
+
+// must ends the test if there is an error.
+func (l *bench) must(err error) {
+	l.Helper()
+	if err != nil {
+		l.Fatal(err)
+	}
+}
+
+// links are the ids of the links of a batch from one place to another.
+func links(from, to int) []string {
+	ids := make([]string, 0, to-from)
+	for i := from; i < to; i++ {
+		ids = append(ids, fmt.Sprintf("pl_%d", i))
+	}
+	return ids
+}
+
+func (l *bench) create(cfg DraftConfig) *Draft {
+	l.Helper()
+	d, sealed, err := l.Create(l.Context(), cfg)
+	if err != nil || sealed {
+		l.Fatalf("create %s: sealed %v, %v", cfg.ID, sealed, err)
+	}
+	return d
+}
+
+// draft begins a batch "b" and writes all its chunks.
+func (l *bench) draft(total int) *Draft {
+	l.Helper()
+	d := l.create(DraftConfig{ID: "b", Source: "import", Name: "stale.csv"})
+	l.write(d, total)
+	return d
+}
+
+func (l *bench) write(d *Draft, total int) {
+	l.Helper()
+	l.must(d.Write(l.Context(), slices.Collect(slices.Chunk(links(0, total), ChunkLinks))...))
+}
+
+// batch makes a sealed batch.
+func (l *bench) batch(id string, total int, canary bool) Batch {
+	l.Helper()
+	d := l.create(DraftConfig{ID: id, Source: "import", Canary: canary})
+	l.write(d, total)
+	l.must(d.Seal(l.Context(), "digest", 0, 0))
+	return l.get(id)
+}
+
+// running makes a batch "b" that is fed.
+func (l *bench) running(total int) Batch {
+	l.Helper()
+	b := l.batch("b", total, false)
+	l.must(l.Start(l.Context(), &b, 1, 50))
+	return b
+}
+
+func (l *bench) get(id string) Batch {
+	l.Helper()
+	b, err := l.Get(l.Context(), id)
+	l.must(err)
+	return b
+}
+
+func (l *bench) hash(key string) map[string]string {
+	l.Helper()
+	h, err := l.rdb.HGetAll(l.Context(), key).Result()
+	l.must(err)
+	return h
+}
+
+func (l *bench) set(key string, values ...any) {
+	l.Helper()
+	l.must(l.rdb.HSet(l.Context(), key, values...).Err())
+}
+
+// ago is a time before now as the ledger keeps it.
+func (l *bench) ago(d time.Duration) int64 {
+	l.Helper()
+	now, err := l.Now(l.Context())
+	l.must(err)
+	return now.Add(-d).UnixMilli()
+}
+
+// keys are all keys of the database, sorted.
+func (l *bench) keys() []string {
+	l.Helper()
+	var keys []string
+	for it := l.rdb.Scan(l.Context(), 0, "*", 100).Iterator(); it.Next(l.Context()); {
+		keys = append(keys, it.Val())
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// commit writes entries of chunk 0 of batch "b".
+func (l *bench) commit(entries ...Entry) Committed {
+	l.Helper()
+	c := l.Commit(l.Context(), []Group{{Batch: "b", Entries: entries}})[0]
+	l.must(c.Err)
+	return c
+}
+
+// record reads a record of chunk 0 of batch "b", without its time.
+func (l *bench) record(position int) Record {
+	l.Helper()
+	records, err := l.Records(l.Context(), "b", 0, position, 1)
+	l.must(err)
+	records[0].After = 0
+	return records[0]
+}
+
+func (l *bench) text(position int) string {
+	l.Helper()
+	text, err := l.ErrorText(l.Context(), "b", 0, position)
+	l.must(err)
+	return text
+}
+
+func (l *bench) equal(what string, want, got any, opts ...cmp.Option) {
+	l.Helper()
+	if diff := cmp.Diff(want, got, opts...); diff != "" {
+		l.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func (l *bench) fails(what string, err, want error) {
+	l.Helper()
+	if !errors.Is(err, want) {
+		l.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// outcomes are entries with one outcome for the links from one place to another.
+func outcomes(o Outcome, from, to int) []Entry {
+	var entries []Entry
+	for pos := from; pos < to; pos++ {
+		entries = append(entries, Entry{Position: pos, Record: Record{Outcome: o, Attempts: 1}})
+	}
+	return entries
+}
+
+func TestBatchIDs(t *testing.T) {
+	for id, good := range map[string]bool{
+		"a": true, "A-Z_a.z-09": true, strings.Repeat("x", 64): true, "..": true, "Latest": true,
+		"": false, "latest": false, strings.Repeat("x", 65): false, "a b": false, "a:b": false, "{a}": false,
+		"a~1": false, "a/b": false, "é": false, "a\n": false, "*": false,
+	} {
+		if err := CheckBatchID(id); (err == nil) != good {
+			t.Errorf("CheckBatchID(%q) = %v", id, err)
+		}
+	}
+}
+
+func TestMadeUpIDsSortByTimeAndDiffer(t *testing.T) {
+	at := time.Date(2026, 2, 3, 23, 59, 59, 0, time.FixedZone("", 3600))
+	last := ""
+	for i := range 100 {
+		id := NewBatchID(at.Add(time.Duration(i) * time.Second))
+		if err := CheckBatchID(id); err != nil {
+			t.Error(err)
+		}
+		if id <= last {
+			t.Errorf("%s after %s", id, last)
+		}
+		last = id
+	}
+	if id := NewBatchID(at); !strings.HasPrefix(id, "20260203-225959-") {
+		t.Errorf("%s does not begin with the time in UTC", id)
+	}
+	if a, b := NewBatchID(at), NewBatchID(at); a == b {
+		t.Errorf("%s twice", a)
+	}
+}
+
+func TestEveryKeyOfABatchHasItsHashTag(t *testing.T) {
+	hold(t, []rule{{"hash tag", func(l *bench) {
+		b := l.running(1001)
+		_, err := l.LinkStatus(l.Context(), "b", "paid")
+		l.must(err)
+		l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
+		for chunk := range 2 {
+			c := l.Commit(l.Context(), []Group{{Batch: "b", Chunk: chunk, Entries: []Entry{{Record: Record{Outcome: Rejected}, Error: "no"}}}})
+			l.must(c[0].Err)
+		}
+		keys := l.keys()
+		l.equal("the keys", []string{
+			"lc:batches", "lc:open", "lc:{b}", "lc:{b}:a", "lc:{b}:e", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0", "lc:{b}:r:1", "lc:{b}:s",
+		}, keys)
+		listed := append(batchKeys(b), keyBatches, keyOpen)
+		slices.Sort(listed)
+		l.equal("the keys that are listed for the end of the batch", listed, keys)
+	}}})
+}
+
+// down is a ledger whose Redis cannot be reached.
+func down(t *testing.T) *Ledger {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{})
+	if err := rdb.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return New(rdb)
+}
+
+func TestAwayRedisIsNoMissingBatch(t *testing.T) {
+	l, ctx := down(t), t.Context()
+	b := Batch{ID: "b", Chunks: 1, Total: 1}
+	calls := map[string]error{}
+	_, calls["Get"] = l.Get(ctx, "b")
+	_, calls["List"] = l.List(ctx)
+	_, calls["Unfinished"] = l.Unfinished(ctx)
+	_, calls["Resolve"] = l.Resolve(ctx, "b")
+	_, calls["Resolve latest"] = l.Resolve(ctx, "latest")
+	_, _, calls["Pause"] = l.Pause(ctx, "b", "")
+	calls["Prune"] = l.Prune(ctx)
+	calls["Retire"] = l.Retire(ctx, b, time.Hour)
+	calls["Commit"] = l.Commit(ctx, []Group{{Batch: "b", Entries: outcomes(Failed, 0, 1)}})[0].Err
+	calls["FillAborted"] = l.FillAborted(ctx, b)
+	_, calls["LinkStatus"] = l.LinkStatus(ctx, "b", "paid")
+	_, calls["LinkStatuses"] = l.LinkStatuses(ctx, "b")
+	_, calls["Records"] = l.Records(ctx, "b", 0, 0, 1)
+	_, calls["Slice"] = l.Slice(ctx, "b", 0, 0, 1)
+	_, calls["State"] = l.State(ctx, "b")
+	_, calls["ErrorText"] = l.ErrorText(ctx, "b", 0, 0)
+	_, calls["Links"] = l.Links(ctx, "b", 0)
+	_, calls["Snapshot"] = l.Snapshot(ctx, b)
+	_, _, calls["Create"] = l.Create(ctx, DraftConfig{ID: "b"})
+	d := &Draft{l: l, id: "b"}
+	calls["Write"] = d.Write(ctx, []string{"a"})
+	calls["Restore"] = d.Restore(ctx, 0, []Record{{}}, nil)
+	calls["Seal"] = d.Seal(ctx, "", 0, 0)
+	calls["Discard"] = d.Discard(ctx)
+	calls["DiscardUnsealed"] = l.DiscardUnsealed(ctx, "b", 1)
+	_, calls["Lease"] = l.Lease(ctx, "a", time.Second)
+	calls["Unlease"] = l.Unlease(ctx, "a")
+	calls["Start"] = l.Start(ctx, &b, 1, 1)
+	calls["Advance"] = l.Advance(ctx, "b", 1, 1, 1)
+	_, calls["Again"] = l.Again(ctx, "b")
+	calls["SetAgain"] = l.SetAgain(ctx, "b", "0:0", 1)
+	calls["Beat"] = l.Beat(ctx, WorkerBeat{ID: "w"})
+	calls["Gone"] = l.Gone(ctx, "w")
+	_, _, calls["Workers"] = l.Workers(ctx)
+	for _, err := range l.Walk(ctx, b) {
+		calls["Walk"] = err
+	}
+	for _, err := range l.AllLinks(ctx, b) {
+		calls["AllLinks"] = err
+	}
+	for call, err := range calls {
+		if err == nil || errors.Is(err, ErrNoBatch) || errors.Is(err, ErrTaken) || errors.Is(err, ErrNotLeader) {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+}

@@ -1,0 +1,551 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/redistest"
+	"linkcancel/internal/task"
+)
+
+// yard is a ledger and a queue, in which the test plays the workers.
+type yard struct {
+	t   *testing.T
+	b   *broker.Broker
+	rdb redis.UniversalClient
+	l   *ledger.Ledger
+	i   *asynq.Inspector
+}
+
+func newYard(t *testing.T, b *broker.Broker) *yard {
+	return &yard{t: t, b: b, rdb: b.Client(), l: ledger.New(b.Client()), i: asynq.NewInspectorFromRedisClient(b.Client())}
+}
+
+// bubble runs a test on the embedded Redis with a clock of its own.
+func bubble(t *testing.T, test func(t *testing.T, y *yard)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := broker.Embedded()
+		t.Cleanup(func() { _ = b.Close() })
+		test(t, newYard(t, b))
+	})
+}
+
+// pass lets time go by in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
+
+func (y *yard) feeder(rate float64) *Feeder {
+	return NewFeeder(FeederConfig{Rate: rate, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}, y.rdb, y.l)
+}
+
+// tick lets a feeder do one round.
+func (y *yard) tick(f *Feeder) (busy bool) {
+	y.t.Helper()
+	busy, err := f.tick(y.t.Context())
+	must(y.t, err)
+	return busy
+}
+
+func (y *yard) batch(id, source string, n int) ledger.Batch {
+	y.t.Helper()
+	b, err := MakeBatch(y.t.Context(), y.l, &links{ids: some(n)}, BatchConfig{ID: id, Source: source})
+	must(y.t, err)
+	return b
+}
+
+func (y *yard) get(id string) ledger.Batch {
+	y.t.Helper()
+	b, err := y.l.Get(y.t.Context(), id)
+	must(y.t, err)
+	return b
+}
+
+const (
+	keyPending = "asynq:{cancel}:pending"
+	keyActive  = "asynq:{cancel}:active"
+	keyLease   = "asynq:{cancel}:lease"
+	keyRetry   = "asynq:{cancel}:retry"
+	keyTask    = "asynq:{cancel}:t:"
+)
+
+// take takes the next slice from the queue, as asynq's server does, with a
+// lease that ends at the given time.
+func (y *yard) take(lease time.Time) (s task.Slice, ok bool) {
+	y.t.Helper()
+	id, err := y.rdb.RPopLPush(y.t.Context(), keyPending, keyActive).Result()
+	if errors.Is(err, redis.Nil) {
+		return s, false
+	}
+	must(y.t, err)
+	must(y.t, y.rdb.HSet(y.t.Context(), keyTask+id, "state", "active").Err())
+	must(y.t, y.rdb.HDel(y.t.Context(), keyTask+id, "pending_since").Err())
+	must(y.t, y.rdb.ZAdd(y.t.Context(), keyLease, redis.Z{Score: float64(lease.Unix()), Member: id}).Err())
+	info, err := y.i.GetTaskInfo(task.QueueCancel, id)
+	must(y.t, err)
+	s, err = task.Parse(info.Payload)
+	must(y.t, err)
+	if s.ID() != id {
+		y.t.Fatalf("task %s carries slice %s", id, s.ID())
+	}
+	return s, true
+}
+
+// drop takes a slice out of the queue, whatever became of it.
+func (y *yard) drop(s task.Slice) {
+	y.t.Helper()
+	p := y.rdb.TxPipeline()
+	p.LRem(y.t.Context(), keyActive, 0, s.ID())
+	p.LRem(y.t.Context(), keyPending, 0, s.ID())
+	p.ZRem(y.t.Context(), keyLease, s.ID())
+	p.Del(y.t.Context(), keyTask+s.ID())
+	_, err := p.Exec(y.t.Context())
+	must(y.t, err)
+}
+
+// all takes and drops all slices that wait.
+func (y *yard) all() (slices []task.Slice) {
+	y.t.Helper()
+	for {
+		s, ok := y.take(time.Now().Add(time.Minute))
+		if !ok {
+			return slices
+		}
+		y.drop(s)
+		slices = append(slices, s)
+	}
+}
+
+// settle gives links of a slice their outcome.
+func (y *yard) settle(s task.Slice, positions ...int) {
+	y.t.Helper()
+	g := ledger.Group{Batch: s.Batch, Chunk: s.Chunk}
+	if len(positions) == 0 {
+		for i := range s.Links {
+			positions = append(positions, i)
+		}
+	}
+	for _, i := range positions {
+		g.Entries = append(g.Entries, ledger.Entry{Position: s.Index + i, Record: ledger.Record{Outcome: ledger.Cancelled}})
+	}
+	must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+}
+
+func (y *yard) beat(id string, rate float64, unsent int) {
+	y.t.Helper()
+	must(y.t, y.l.Beat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
+}
+
+func ids(all []task.Slice) (names []string) {
+	for _, s := range all {
+		names = append(names, s.ID())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Slices lie on a grid: none reaches over the end of a chunk, and all links are
+// fed once.
+func TestSliceGrid(t *testing.T) {
+	for _, tt := range []struct {
+		rate  float64
+		slice int
+	}{{0.1, 1}, {2, 1}, {14, 7}, {15, 7}, {100, 50}, {5000, 50}} {
+		t.Run(fmt.Sprint(tt.rate), func(t *testing.T) {
+			bubble(t, func(t *testing.T, y *yard) {
+				const total = 2013
+				y.batch("b1", SourceImport, total)
+				f := y.feeder(tt.rate)
+				at := 0
+				for y.get("b1").Cursor < total {
+					y.tick(f)
+					all := y.all()
+					slices.SortFunc(all, func(a, b task.Slice) int {
+						return (a.Chunk-b.Chunk)*ledger.ChunkLinks + a.Index - b.Index
+					})
+					for _, s := range all {
+						want := min(tt.slice, ledger.ChunkLinks-at%ledger.ChunkLinks, total-at)
+						if s.Batch != "b1" || s.Again != 0 || s.Chunk*ledger.ChunkLinks+s.Index != at || len(s.Links) != want {
+							t.Fatalf("slice %s with %d links at link %d, want %d links", s.ID(), len(s.Links), at, want)
+						}
+						if !slices.Equal(s.Links, some(total)[at:at+want]) {
+							t.Fatalf("slice %s has other links", s.ID())
+						}
+						at += want
+					}
+					if got := y.get("b1"); got.Cursor != int64(at) || got.Slice != tt.slice || got.State != ledger.Running || got.Started.IsZero() {
+						t.Fatalf("at link %d: %+v", at, got)
+					}
+					pass(time.Second)
+				}
+				if at != total {
+					t.Errorf("%d links fed", at)
+				}
+			})
+		})
+	}
+}
+
+// The slice size of a batch is fixed when it is first fed, also for later leaders.
+func TestSliceSizeStays(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", SourceImport, 1500)
+		f := y.feeder(14)
+		y.tick(f)
+		first := y.all()
+		f.resign()
+		y.beat("w", 1000, 0)
+		f = y.feeder(1000)
+		y.tick(f)
+		for _, s := range append(first, y.all()...) {
+			if s.Index%7 != 0 || len(s.Links) > 7 {
+				t.Errorf("slice %s has %d links", s.ID(), len(s.Links))
+			}
+		}
+	})
+}
+
+// What waits in the queue and unsent with the workers stays within the
+// look-ahead, however late these tell.
+func TestLookAhead(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			bubble(t, func(t *testing.T, y *yard) {
+				rnd := rand.New(rand.NewPCG(seed, 1))
+				const total = 6000
+				const workers, rate = 3, 60.0
+				y.batch("b1", SourceImport, total)
+				f := y.feeder(10)
+				most := fleet{rate: workers * rate, ceiling: rate, workers: workers}
+				size := most.sliceSize()
+				bound := most.lookAhead(size) + size - 1 // the last slice may reach over
+				var unsent, told [workers]int
+				var next [workers]time.Time
+				for w := range workers {
+					y.beat(fmt.Sprint("w", w), rate, 0)
+				}
+				fullest, sent := 0, 0
+				for range 400 {
+					pass(100 * time.Millisecond)
+					for w := range workers {
+						// Links are sent, …
+						n := min(unsent[w], rnd.IntN(13))
+						unsent[w] -= n
+						sent += n
+						// … slices taken, sometimes many at once, …
+						for range rnd.IntN(4) * rnd.IntN(4) {
+							if s, ok := y.take(time.Now().Add(time.Hour)); ok {
+								unsent[w] += len(s.Links)
+							}
+						}
+						// … and told late.
+						if !time.Now().Before(next[w]) {
+							y.beat(fmt.Sprint("w", w), rate, unsent[w])
+							told[w] = unsent[w]
+							next[w] = time.Now().Add(time.Duration(rnd.IntN(1800)) * time.Millisecond)
+						}
+					}
+					y.tick(f)
+					now := int(y.rdb.LLen(t.Context(), keyPending).Val()) * size
+					for w := range workers {
+						now += unsent[w]
+					}
+					fullest = max(fullest, now)
+					if now > bound {
+						t.Fatalf("%d links wait, look-ahead %d", now, bound)
+					}
+				}
+				if fullest < bound/2 || sent < 1000 {
+					t.Errorf("at most %d links waited of %d, %d were sent: the workers starve", fullest, bound, sent)
+				}
+			})
+		})
+	}
+}
+
+func TestFleet(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		f := y.feeder(30)
+		check := func(what string, rate, ceiling float64, workers, unsent, slice, ahead int) {
+			t.Helper()
+			fl, err := f.fleet(t.Context())
+			must(t, err)
+			if fl.rate != rate || fl.ceiling != ceiling || fl.workers != workers || fl.unsent != unsent {
+				t.Errorf("%s: %+v", what, fl)
+			}
+			if s := fl.sliceSize(); s != slice || fl.lookAhead(s) != ahead {
+				t.Errorf("%s: slices of %d, look-ahead %d; want %d, %d", what, s, fl.lookAhead(s), slice, ahead)
+			}
+		}
+		check("none alive", 30, 30, 0, 0, 15, 60)
+		y.beat("a", 10, 7)
+		check("one", 10, 10, 1, 7, 5, 20)
+		y.beat("b", 100, 50)
+		check("two", 110, 10, 2, 57, 5, 220)
+		pass(silentWorker)
+		y.beat("b", 100, 40)
+		check("one of them silent", 110, 10, 2, 40, 5, 220)
+		must(t, y.l.Beat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
+		check("the other in its own hold", 110, 10, 2, 0, 5, 220)
+		pass(time.Minute)
+		y.beat("c", 0.01, 1)
+		check("a slow one", 0.01, 0.01, 1, 1, 1, 1)
+		must(t, y.l.Gone(t.Context(), "c"))
+		y.beat("d", 1e6, 0)
+		check("a fast one", 1e6, 1e6, 1, 0, task.MaxSlice, lookAheadMost)
+	})
+}
+
+// Batches take turns, imports before sweeps 4:1.
+func TestTurns(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		for _, b := range []struct {
+			id, source string
+			n          int
+		}{{"a", SourceImport, 200}, {"b", SourceRun, 1000}, {"c", SourceImport, 400}, {"s1", SourceSweep, 300}, {"s2", SourceSweep, 1000}} {
+			y.batch(b.id, b.source, b.n)
+		}
+		f := y.feeder(100)
+		must(t, f.lead(t.Context()))
+		open, err := y.l.Unfinished(t.Context())
+		must(t, err)
+		var got []string
+		turn := func(links int) {
+			next, n, err := f.gather(t.Context(), open, links, 50)
+			must(t, err)
+			if n < links && n != 200+1000+400+300+1000 && links < 1000 {
+				t.Fatalf("%d links, want %d", n, links)
+			}
+			for _, s := range next {
+				got = append(got, s.Batch)
+			}
+		}
+		turn(50) // the turns go on over rounds
+		turn(50)
+		turn(2000)
+		turn(10_000)
+		want := strings.Fields("a b c a s1  b c a b s2  c a b c s1  b c b c s2  b c b b s1  b b b b s2  b b b b s1  b b s2 s1 s2 s1 s2")
+		if diff := cmp.Diff(want, got[:min(len(got), len(want))]); diff != "" {
+			t.Errorf("turns: %s", diff)
+		}
+		if len(got) != (200+1000+400+300+1000)/50 {
+			t.Errorf("%d slices", len(got))
+		}
+		if next, _, err := f.gather(t.Context(), open, 100, 50); err != nil || len(next) > 0 {
+			t.Errorf("more: %v, %v", next, err)
+		}
+	})
+}
+
+// A batch that is deleted in the middle does not stop the others.
+func TestFeedWithoutDeletedBatch(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		y := newYard(t, b)
+		y.batch("a", SourceImport, 500)
+		y.batch("b", SourceImport, 500)
+		f := y.feeder(100)
+		must(t, f.lead(t.Context()))
+		open, err := y.l.Unfinished(t.Context())
+		must(t, err)
+		must(t, y.rdb.Del(t.Context(), "lc:{a}", "lc:{a}:m:0").Err())
+		must(t, f.feed(t.Context(), open))
+		for _, s := range y.all() {
+			if s.Batch != "b" {
+				t.Errorf("slice %s", s.ID())
+			}
+		}
+		y.tick(f)
+		if got := y.get("b"); got.Cursor == 0 {
+			t.Errorf("not fed: %+v", got)
+		}
+	})
+}
+
+func TestPausedBatchesAreNotFed(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", SourceImport, 500)
+		_, _, err := y.l.Pause(t.Context(), "b1", "")
+		must(t, err)
+		f := y.feeder(100)
+		if y.tick(f) || len(y.all()) > 0 {
+			t.Error("fed while paused")
+		}
+		_, _, err = y.l.Resume(t.Context(), "b1")
+		must(t, err)
+		if !y.tick(f) || len(y.all()) == 0 {
+			t.Error("not fed after the resume")
+		}
+	})
+}
+
+// Slices without a pending link are passed over; what is in the queue already
+// is left alone.
+func TestFeedSkips(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		y := newYard(t, b)
+		first := y.batch("b1", SourceImport, 2000)
+		must(t, y.l.Start(t.Context(), &first, 0, 50))
+		for at := 0; at < 1000; at += 50 { // all of the first chunk but three links
+			s := task.Slice{Batch: "b1", Index: at, Links: some(1000)[at : at+50]}
+			if at == 150 {
+				y.settle(s, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+			} else {
+				y.settle(s)
+			}
+		}
+		known := task.Slice{Batch: "b1", Chunk: 1, Links: some(1050)[1000:]}
+		tk, err := known.Task()
+		must(t, err)
+		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
+		must(t, err)
+		f := y.feeder(100)
+		y.tick(f)
+		// One slice of 50 waits; there is room for 150 more: 40 pending links of
+		// the first chunk, and 3 slices of the second, one of them known.
+		want := []string{"b1:0:150", "b1:1:0", "b1:1:100", "b1:1:50"}
+		if diff := cmp.Diff(want, ids(y.all())); diff != "" {
+			t.Error(diff)
+		}
+		if got := y.get("b1"); got.Cursor != 1150 {
+			t.Errorf("cursor %d", got.Cursor)
+		}
+	})
+}
+
+func TestBackoffStopsFeeding(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		y := newYard(t, b)
+		y.batch("b1", SourceImport, 2000)
+		f := y.feeder(100)
+		y.tick(f)
+		if len(y.all()) == 0 {
+			t.Fatal("not fed")
+		}
+		p := y.rdb.Pipeline()
+		for n := range backoffMost + 1 {
+			member := fmt.Sprintf("other:%d", n)
+			p.ZAdd(t.Context(), keyRetry, redis.Z{Score: 4e9 + float64(n), Member: member})
+			if n < 100 { // asynq looks at some of them
+				p.HSet(t.Context(), keyTask+member, "state", "retry")
+			}
+		}
+		_, err := p.Exec(t.Context())
+		must(t, err)
+		f.fed = nil // as if long ago
+		y.tick(f)
+		if all := y.all(); len(all) > 0 {
+			t.Errorf("fed %v", ids(all))
+		}
+		must(t, y.rdb.ZRem(t.Context(), keyRetry, fmt.Sprintf("other:%d", backoffMost)).Err())
+		y.tick(f)
+		if len(y.all()) == 0 {
+			t.Error("not fed when it is room again")
+		}
+	})
+}
+
+func TestLeaders(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", SourceImport, 5000)
+		one, two := y.feeder(10), y.feeder(10)
+		y.tick(one)
+		if _, err := two.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) || two.epoch != 0 {
+			t.Fatalf("two leaders: %v", err)
+		}
+		// The first renews its lease.
+		for range 10 {
+			pass(leaseTTL / 2)
+			y.tick(one)
+		}
+		if one.epoch != 1 {
+			t.Errorf("epoch %d after renewals", one.epoch)
+		}
+		// It stalls, and the other takes over.
+		y.all()
+		pass(leaseTTL + time.Millisecond)
+		y.tick(two)
+		if two.epoch != 2 {
+			t.Errorf("epoch %d of the second leader", two.epoch)
+		}
+		cursor := y.get("b1").Cursor
+		// The first goes on where it was, not knowing.
+		one.renewed = time.Now()
+		one.fed = nil
+		y.all()
+		if _, err := one.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) {
+			t.Errorf("the first leader: %v", err)
+		}
+		if got := y.get("b1").Cursor; got != cursor {
+			t.Errorf("it moved the cursor from %d to %d", cursor, got)
+		}
+		one.follow()
+		if _, err := one.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) {
+			t.Errorf("the first leader, asking: %v", err)
+		}
+		two.resign()
+		y.tick(one)
+		if one.epoch != 3 {
+			t.Errorf("epoch %d after the resignation", one.epoch)
+		}
+	})
+}
+
+// Feeders that run: one at a time leads, and the next goes on at once when it ends.
+func TestRun(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		const total = 1000
+		y.batch("b1", SourceImport, total)
+		y.beat("w", 20, 0)
+		run := func() (stop func()) {
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan struct{})
+			f := y.feeder(20)
+			go func() {
+				defer close(ended)
+				f.Run(ctx)
+			}()
+			return func() { cancel(); <-ended }
+		}
+		stop := run()
+		pass(time.Millisecond)
+		defer run()() // follows
+		seen := map[string]bool{}
+		for n := 0; len(seen) < total/10; n++ {
+			pass(500 * time.Millisecond)
+			y.beat("w", 20, 0)
+			for _, s := range y.all() {
+				if seen[s.ID()] {
+					t.Errorf("%s twice", s.ID())
+				}
+				seen[s.ID()] = true
+				y.settle(s)
+			}
+			if n == 10 {
+				stop()
+			}
+			if n > 200 {
+				t.Fatalf("%d slices after %d rounds", len(seen), n)
+			}
+		}
+		pass(5 * time.Second)
+		if got := y.get("b1"); got.State != ledger.Done {
+			t.Errorf("%+v", got)
+		}
+		if ttl := y.rdb.TTL(t.Context(), "lc:{b1}").Val(); ttl <= 0 || ttl > time.Hour {
+			t.Errorf("a finished batch is kept for %v", ttl)
+		}
+	})
+}

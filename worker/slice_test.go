@@ -1,0 +1,588 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/redistest"
+	"linkcancel/internal/sandbox"
+	"linkcancel/internal/task"
+)
+
+// nothing is an API that must not be called.
+type nothing struct{ t *testing.T }
+
+func (n nothing) Cancel(_ context.Context, id string) (int, error) {
+	n.t.Errorf("DELETE of %s", id)
+	return 204, nil
+}
+
+func (n nothing) Get(_ context.Context, id string) (plexy.Link, error) {
+	n.t.Errorf("GET of %s", id)
+	return plexy.Link{Status: "cancelled"}, nil
+}
+
+// queueGone waits until no slice is in the queue.
+func (f *fleet) queueGone() {
+	f.t.Helper()
+	f.until("an empty queue", func() bool { return f.queued() == 0 })
+}
+
+// Tasks of which nothing is left to do leave the queue, and nothing is sent.
+func TestNothingLeftToDo(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		f := newFleet(t, b)
+		links := names(3)
+
+		finished := f.batch("finished", links...)
+		f.start(&finished, 3)
+		var entries []ledger.Entry
+		for i := range links {
+			entries = append(entries, ledger.Entry{Position: i, Record: ledger.Record{Outcome: ledger.Cancelled}})
+		}
+		must(t, f.l.Commit(t.Context(), []ledger.Group{{Batch: finished.ID, Entries: entries}})[0].Err)
+
+		half := f.batch("half", names(6)...) // of two slices, the first has its outcomes
+		f.start(&half, 3)
+		must(t, f.l.Commit(t.Context(), []ledger.Group{{Batch: half.ID, Entries: entries}})[0].Err)
+
+		paused := f.batch("paused", links...)
+		f.start(&paused, 3)
+		_, _, err := f.l.Pause(t.Context(), paused.ID, "")
+		must(t, err)
+
+		aborted := f.batch("aborted", links...)
+		f.start(&aborted, 3)
+		_, _, err = f.l.Abort(t.Context(), aborted.ID)
+		must(t, err)
+
+		_, _, err = f.l.Create(t.Context(), ledger.DraftConfig{ID: "unsealed"})
+		must(t, err)
+
+		for _, id := range []string{finished.ID, half.ID, paused.ID, aborted.ID, "unsealed", "deleted"} {
+			f.enqueue(task.Slice{Batch: id, Links: links})
+			f.enqueue(task.Slice{Batch: id, Links: links, Again: 1})
+		}
+		_, err = asynq.NewClientFromRedisClient(b.Client()).Enqueue(
+			asynq.NewTask(task.TypeCancel, []byte("{}"), asynq.Queue(task.QueueCancel)))
+		must(t, err)
+		f.work(Config{}, nothing{t}, nil)
+		f.queueGone()
+		for id, want := range map[string]int64{"finished": 3, "half": 3, "paused": 0, "aborted": 0} {
+			if n := f.get(id).Counts.Sum(); n != want {
+				t.Errorf("batch %s has %d outcomes, want %d", id, n, want)
+			}
+		}
+	})
+}
+
+// A batch that is deleted while its links are in flight.
+func TestBatchDeletedInFlight(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		f := newFleet(t, b)
+		api := sandbox.New(sandbox.Config{IDs: names(5)})
+		gone := f.batch("gone", names(5)...)
+		f.start(&gone, 5)
+		f.enqueue(task.Slice{Batch: gone.ID, Links: names(5)})
+		other := f.batch("other", "pl_other")
+		f.start(&other, 5)
+		f.enqueue(task.Slice{Batch: other.ID, Links: []string{"pl_other"}})
+		called := make(chan struct{}, 10)
+		deleted := make(chan struct{})
+		f.work(Config{}, through{memory{api}, func(context.Context, string, string) error {
+			called <- struct{}{}
+			<-deleted
+			return nil
+		}}, nil)
+		for range 6 {
+			<-called
+		}
+		must(t, b.Client().Del(t.Context(), "lc:{gone}").Err())
+		close(deleted)
+		f.done("other")
+		f.queueGone()
+		if keys := b.Client().Keys(t.Context(), "lc:{gone}*").Val(); len(keys) != 1 { // its manifest
+			t.Errorf("keys of the deleted batch: %v", keys)
+		}
+	})
+}
+
+// A task of a newer release is left for that release.
+func TestNewerPayload(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		const payload = `{"v":2,"links":7}`
+		_, err := asynq.NewClientFromRedisClient(f.b.Client()).Enqueue(asynq.NewTask(task.TypeCancel, []byte(payload)),
+			asynq.Queue(task.QueueCancel), asynq.TaskID("newer"))
+		must(t, err)
+		p := f.work(Config{}, nothing{t}, nil)
+		pass(10 * time.Minute)
+		must(t, p.stop())
+		info, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetTaskInfo(task.QueueCancel, "newer")
+		must(t, err)
+		if string(info.Payload) != payload || info.Retried != 0 || info.LastErr == "" {
+			t.Errorf("the task is %+v", info)
+		}
+	})
+}
+
+// Whoever had a slice when a process crashed may have cancelled its links.
+func TestAfterACrash(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		f := newFleet(t, b)
+		api := sandbox.New(sandbox.Config{})
+		for _, id := range names(2) {
+			api.SetStatus(id, "cancelled")
+		}
+		batch := f.batch("b1", names(2)...)
+		f.start(&batch, 1)
+		f.enqueue(task.Slice{Batch: "b1", Links: names(2)[:1]})
+		f.enqueue(task.Slice{Batch: "b1", Index: 1, Links: names(2)[1:], Again: 1})
+		f.work(Config{}, memory{api}, nil)
+		f.done("b1")
+		records := f.records("b1")
+		if r := records["pl_000000"].Record; r.Outcome != ledger.AlreadyCancelled || r.Ambiguous {
+			t.Errorf("no crash: %+v", r)
+		}
+		if r := records["pl_000001"].Record; r.Outcome != ledger.Cancelled || !r.Ambiguous {
+			t.Errorf("after a crash: %+v", r)
+		}
+	})
+}
+
+func TestSliceThatCrashesWorkers(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		batch := f.batch("b1", names(3)...)
+		f.start(&batch, 3)
+		f.enqueue(task.Slice{Batch: "b1", Links: names(3), Again: crashesMost + 1})
+		f.work(Config{}, nothing{t}, nil)
+		f.done("b1")
+		for link, r := range f.records("b1") {
+			if r.Record.Outcome != ledger.Failed || r.Error != "crashes its worker (51 times)" {
+				t.Errorf("%s: %+v", link, r)
+			}
+		}
+		f.queueGone()
+	})
+}
+
+// A panic in the middle of a slice takes neither the process nor the slice's
+// other links down, and is remembered.
+func TestPanic(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(5)})
+		batch := f.batch("b1", names(5)...)
+		f.start(&batch, 5)
+		s := task.Slice{Batch: "b1", Links: names(5)}
+		f.enqueue(s)
+		var panicked atomic.Bool
+		f.work(Config{}, through{memory{api}, func(ctx context.Context, method, id string) error {
+			if id != "pl_000002" || panicked.Swap(true) {
+				return nil
+			}
+			_, _ = memory{api}.Cancel(ctx, id) // it was applied, and nobody heard of it
+			panic("a test's panic")
+		}}, nil)
+		f.until("the panic", panicked.Load)
+		i := asynq.NewInspectorFromRedisClient(f.b.Client())
+		f.until("the retry", func() bool {
+			info, err := i.GetTaskInfo(task.QueueCancel, s.ID())
+			return err != nil || info.State == asynq.TaskStateRetry && info.Retried == 1
+		})
+		f.done("b1")
+		for link, r := range f.records("b1") {
+			want := ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}
+			if link == "pl_000002" { // ours, though the second DELETE was refused
+				want.Ambiguous, want.HTTPStatus = true, 422
+			}
+			r.Record.After, r.Record.LinkStatus = 0, 0
+			if r.Record != want {
+				t.Errorf("%s: %+v", link, r.Record)
+			}
+			if api.Applied(link) != 1 {
+				t.Errorf("%s was applied %d times", link, api.Applied(link))
+			}
+		}
+	})
+}
+
+// The end of a worker with calls in flight.
+func TestStop(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		links := names(20)
+		api := sandbox.New(sandbox.Config{IDs: links})
+		t.Cleanup(api.Close)
+		before := truth(api)
+		api.Script(links[0], sandbox.Answer{Hang: true, Apply: true})
+		api.Script(links[1], sandbox.Answer{Hang: true})
+		batch := f.batch("b1", links...)
+		f.start(&batch, 20)
+		s := task.Slice{Batch: "b1", Links: links}
+		f.enqueue(s)
+		var slow atomic.Int64
+		p := f.work(Config{Concurrency: 4, DrainTimeout: 3 * time.Second}, through{memory{api}, func(ctx context.Context, _, id string) error {
+			if id == links[2] || id == links[3] {
+				slow.Add(1)
+				pass(2 * time.Second) // within the drain time-out
+			}
+			return nil
+		}}, nil)
+		f.until("calls in flight", func() bool { return slow.Load() == 2 && api.Counts().Total == 2 })
+		began := time.Now()
+		if err := p.stop(); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if n := api.Counts().Total; n != 4 {
+			t.Errorf("%d requests", n)
+		}
+		records := f.records("b1")
+		for i, link := range links {
+			r := records[link].Record
+			want := ledger.Record{}
+			switch i {
+			case 0, 1: // cut
+				want = ledger.Record{Attempts: 1, Ambiguous: true}
+			case 2, 3: // finished in the drain
+				want = ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: r.After}
+			}
+			if diff := cmp.Diff(want, r); diff != "" {
+				t.Errorf("%s: %s", link, diff)
+			}
+		}
+		info, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetTaskInfo(task.QueueCancel, s.ID())
+		must(t, err)
+		if info.State != asynq.TaskStateRetry || info.Retried != 0 {
+			t.Errorf("the slice is in state %v, counted %d times", info.State, info.Retried)
+		}
+		if p.w.Unsent() != 0 {
+			t.Errorf("%d links unsent in a worker that has ended", p.w.Unsent())
+		}
+
+		f.work(Config{ID: "w2"}, memory{api}, nil)
+		f.done("b1")
+		f.check("b1", api, before)
+		// The one whose answer was cut after it was applied is ours.
+		if r := f.records("b1")[links[0]].Record; r.Outcome != ledger.Cancelled || r.HTTPStatus != 422 {
+			t.Errorf("%s: %+v", links[0], r)
+		}
+	})
+}
+
+// A slice that has no outcome left to be written in time is one that crashed.
+func TestStopInAHold(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(3)})
+		batch := f.batch("b1", names(3)...)
+		f.start(&batch, 3)
+		s := task.Slice{Batch: "b1", Links: names(3)}
+		f.enqueue(s)
+		limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 100})
+		limiter.HoldManual(time.Time{})
+		p := f.work(Config{}, memory{api}, limiter)
+		f.until("work in hand", func() bool { return p.w.Unsent() == 3 })
+		began := time.Now()
+		if err := p.stop(); err != nil || time.Since(began) > time.Second {
+			t.Errorf("Run = %v after %v", err, time.Since(began))
+		}
+		for link, r := range f.records("b1") {
+			if r.Record != (ledger.Record{}) {
+				t.Errorf("%s: %+v", link, r.Record)
+			}
+		}
+		f.work(Config{ID: "w2"}, memory{api}, nil)
+		f.done("b1")
+	})
+}
+
+// held is a limiter in a hold that lasts.
+type held struct{ asked atomic.Int64 }
+
+func (h *held) Acquire(context.Context) (ratelimit.Slot, error) {
+	h.asked.Add(1)
+	return ratelimit.Slot{}, ratelimit.ErrHeld
+}
+func (*held) Report(ratelimit.Slot, ratelimit.Answer) {}
+func (*held) Status() ratelimit.Status                { return ratelimit.Status{} }
+
+func TestHeldSlicesGoBackUncounted(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		batch := f.batch("b1", names(3)...)
+		f.start(&batch, 3)
+		s := task.Slice{Batch: "b1", Links: names(3)}
+		f.enqueue(s)
+		limiter := &held{}
+		p := f.work(Config{}, nothing{t}, limiter)
+		f.until("several tries", func() bool { return limiter.asked.Load() >= 3 })
+		p.stop()
+		info, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetTaskInfo(task.QueueCancel, s.ID())
+		must(t, err)
+		if info.Retried != 0 || !strings.Contains(info.LastErr, "3 links given back") {
+			t.Errorf("the slice was counted %d times: %s", info.Retried, info.LastErr)
+		}
+	})
+}
+
+// stale is a limiter whose first slots are too old.
+type stale struct {
+	*ratelimit.Local
+	left   atomic.Int64
+	unused atomic.Int64
+}
+
+func (s *stale) Acquire(ctx context.Context) (ratelimit.Slot, error) {
+	if s.left.Add(-1) >= 0 {
+		return ratelimit.Slot{}, nil
+	}
+	return s.Local.Acquire(ctx)
+}
+
+func (s *stale) Report(slot ratelimit.Slot, a ratelimit.Answer) {
+	if slot.Stale() && a.Kind == ratelimit.Unused {
+		s.unused.Add(1)
+		return
+	}
+	s.Local.Report(slot, a)
+}
+
+func TestStaleSlotsAreNotUsed(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(3)})
+		batch := f.batch("b1", names(3)...)
+		f.start(&batch, 3)
+		f.enqueue(task.Slice{Batch: "b1", Links: names(3)})
+		limiter := &stale{Local: ratelimit.NewLocal(ratelimit.Config{Rate: 100})}
+		limiter.left.Store(5)
+		f.work(Config{}, memory{api}, limiter)
+		f.done("b1")
+		if limiter.unused.Load() != 5 || api.Counts().Total != 3 {
+			t.Errorf("%d slots given up, %d requests", limiter.unused.Load(), api.Counts().Total)
+		}
+	})
+}
+
+// Near the end of its lease another process may have the slice too.
+func TestLease(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		batch := f.batch("b1", names(1)...)
+		f.start(&batch, 1)
+		limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 100})
+		w, err := New(Config{ID: "w", Log: f.log}, f.b, f.l, through{nil, func(context.Context, string, string) error { return errCut }}, limiter)
+		must(t, err)
+		go w.recorder.run(t.Context())
+		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, make([]ledger.Record, 1), false)
+		l := r.links[0]
+
+		one := func() {
+			w.tokens <- struct{}{}
+			slot, err := limiter.Acquire(t.Context())
+			must(t, err)
+			r.calls.Add(1)
+			r.one(l, slot)
+			r.writes.Wait()
+		}
+		w.api = through{nil, func(context.Context, string, string) error { return errUnsent }}
+		one()
+		if l.record.Ambiguous {
+			t.Error("ambiguous within the lease")
+		}
+		pass(leaseDoubt + time.Second)
+		one()
+		if !l.record.Ambiguous {
+			t.Error("not ambiguous near the end of the lease")
+		}
+		if _, err := r.gate(); err != nil {
+			t.Errorf("near the end of the lease: %v", err)
+		}
+		pass(leaseEnd - leaseDoubt)
+		if _, err := r.gate(); !errors.Is(err, errLease) {
+			t.Errorf("after the end of the lease: %v", err)
+		}
+	})
+}
+
+// journal writes down what it is told.
+type journal struct {
+	mu               sync.Mutex
+	started          map[int]bool // positions, of chunk 0
+	commits          map[int][]Written
+	onStart, onWrite error
+}
+
+func (j *journal) Started(_, first, n int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.started == nil {
+		j.started, j.commits = map[int]bool{}, map[int][]Written{}
+	}
+	for i := range n {
+		j.started[first+i] = true
+	}
+	return j.onStart
+}
+
+func (j *journal) Commit(all []Written) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, w := range all {
+		j.commits[w.Position] = append(j.commits[w.Position], w)
+	}
+	return j.onWrite
+}
+
+func TestJournal(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		links := names(60)
+		api := sandbox.New(sandbox.Config{IDs: links})
+		t.Cleanup(api.Close)
+		for _, link := range links[:10] {
+			api.SetStatus(link, "paid")
+		}
+		api.Script(links[20], sandbox.Answer{Status: 500})
+		f.batch("b1", links...)
+		position := map[string]int{}
+		for i, link := range links {
+			position[link] = i
+		}
+		j := &journal{}
+		f.work(Config{Journal: j, Concurrency: 8}, through{memory{api}, func(_ context.Context, method, id string) error {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			if !j.started[position[id]] {
+				t.Errorf("%s of %s before the journal knows of it", method, id)
+			}
+			if r := f.records("b1")[id].Record; method == "DELETE" && r.Outcome != ledger.None {
+				t.Errorf("%s of %s, which has its outcome", method, id)
+			}
+			return nil
+		}}, nil)
+		f.feed(100)
+		f.done("b1")
+		records := f.records("b1")
+		for i, link := range links {
+			all := j.commits[i]
+			if len(all) == 0 {
+				t.Errorf("%s is not in the journal", link)
+				continue
+			}
+			got, want := all[len(all)-1], records[link]
+			want.Record.After, want.Record.LinkStatus = 0, 0
+			if got.Record != want.Record || got.LinkStatus != want.LinkStatus || got.Error != want.Error || got.Batch != "b1" {
+				t.Errorf("%s: the journal ends with %+v, the ledger has %+v", link, got, want)
+			}
+		}
+		if n := len(j.commits[20]); n != 2 || !j.commits[20][0].Record.Ambiguous {
+			t.Errorf("a retried link: %+v", j.commits[20])
+		}
+	})
+}
+
+// What is not in the journal must not happen.
+func TestJournalThatFails(t *testing.T) {
+	t.Run("at the start of a slice", func(t *testing.T) {
+		bubble(t, func(t *testing.T, f *fleet) {
+			batch := f.batch("b1", names(3)...)
+			f.start(&batch, 3)
+			f.enqueue(task.Slice{Batch: "b1", Links: names(3)})
+			full := errors.New("disk full")
+			p := f.work(Config{Journal: &journal{onStart: full}}, nothing{t}, nil)
+			if err := p.wait(); !errors.Is(err, full) {
+				t.Errorf("Run = %v", err)
+			}
+		})
+	})
+	t.Run("at an outcome", func(t *testing.T) {
+		bubble(t, func(t *testing.T, f *fleet) {
+			api := sandbox.New(sandbox.Config{IDs: names(3)})
+			batch := f.batch("b1", names(3)...)
+			f.start(&batch, 3)
+			f.enqueue(task.Slice{Batch: "b1", Links: names(3)})
+			full := errors.New("disk full")
+			p := f.work(Config{Journal: &journal{onWrite: full}}, memory{api}, nil)
+			if err := p.wait(); !errors.Is(err, full) {
+				t.Errorf("Run = %v", err)
+			}
+			if n := f.get("b1").Counts.Sum(); n > 0 {
+				t.Errorf("%d outcomes that the journal does not have", n)
+			}
+		})
+	})
+	t.Run("a panic is no proof that nothing was sent", func(t *testing.T) {
+		bubble(t, func(t *testing.T, f *fleet) {
+			api := sandbox.New(sandbox.Config{IDs: names(3)})
+			batch := f.batch("b1", names(3)...)
+			f.start(&batch, 3)
+			f.enqueue(task.Slice{Batch: "b1", Links: names(3)})
+			j := &journal{}
+			var panicked atomic.Bool
+			f.work(Config{Journal: j}, through{memory{api}, func(_ context.Context, _, id string) error {
+				if id == "pl_000001" && !panicked.Swap(true) {
+					panic("a test's panic")
+				}
+				return nil
+			}}, nil)
+			f.done("b1")
+			if first := j.commits[1][0].Record; !first.Ambiguous {
+				t.Errorf("the journal has first %+v", first)
+			}
+		})
+	})
+}
+
+func TestRetryDelay(t *testing.T) {
+	for _, tt := range []struct {
+		crashes int
+		err     error
+		want    time.Duration
+		failure bool
+	}{
+		{0, &laterError{delay: 7 * time.Second}, 7 * time.Second, false},
+		{3, &laterError{}, 0, false},
+		{0, asynq.ErrLeaseExpired, 0, true},
+		{0, context.Canceled, 0, true},
+		{0, errors.New("panic"), time.Second, true},
+		{3, errors.New("panic"), 8 * time.Second, true},
+		{49, errors.New("panic"), time.Minute, true},
+	} {
+		if got := retryDelay(tt.crashes, tt.err, nil); got != tt.want {
+			t.Errorf("retryDelay(%d, %v) = %v, want %v", tt.crashes, tt.err, got, tt.want)
+		}
+		if got := isFailure(tt.err); got != tt.failure {
+			t.Errorf("isFailure(%v) = %v", tt.err, got)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	f := newFleet(t, broker.Embedded())
+	t.Cleanup(func() { _ = f.b.Close() })
+	for want, cfg := range map[string]Config{
+		"an id":         {Log: f.log},
+		"a logger":      {ID: "w"},
+		"concurrency":   {ID: "w", Log: f.log, Concurrency: -1},
+		"attempts":      {ID: "w", Log: f.log, Attempts: 201},
+		"drain timeout": {ID: "w", Log: f.log, DrainTimeout: -1},
+	} {
+		if _, err := New(cfg, f.b, f.l, nothing{t}, &held{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want an error about %s", err, want)
+		}
+	}
+	w, err := New(Config{ID: "w", Log: f.log}, f.b, f.l, nothing{t}, &held{})
+	must(t, err)
+	if w.cfg.Concurrency != 50 || w.cfg.Attempts != 12 || w.cfg.DrainTimeout != 6*time.Second || w.cfg.Observer == nil {
+		t.Errorf("defaults: %+v", w.cfg)
+	}
+}
