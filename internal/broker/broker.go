@@ -83,6 +83,7 @@ func newBroker(opt *redis.Options, name string) *Broker {
 	opt.DisableIdentity = true
 	opt.Protocol = 2
 	opt.ContextTimeoutEnabled = true
+	opt.DialerRetries = 1 // commands are tried again as a whole
 	return &Broker{opt: opt, name: name, client: redis.NewClient(opt)}
 }
 

@@ -24,6 +24,8 @@ const (
 	Paused       State = "paused"
 	Done         State = "done"
 	AbortedState State = "aborted"
+	// Newer is shown for a batch in a format of a newer release, which is left alone.
+	Newer State = "newer"
 )
 
 // Batch is what the ledger knows of a batch as a whole.
@@ -66,7 +68,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		return Batch{}, ErrNoBatch
 	}
 	if v := number(h["v"]); v != formatVersion {
-		return Batch{}, fmt.Errorf("batch %s has format %d, this linkcancel knows %d: use the newer release", id, v, formatVersion)
+		return Batch{ID: id, State: Newer}, fmt.Errorf("batch %s has format %d, this linkcancel knows %d: use the newer release", id, v, formatVersion)
 	}
 	b := Batch{
 		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"],
@@ -158,9 +160,7 @@ func (l *Ledger) read(ctx context.Context, ids []string) ([]Batch, error) {
 			if errors.Is(err, ErrNoBatch) {
 				continue // expired since
 			}
-			if err != nil {
-				return nil, err
-			}
+			// One of a newer release, for which there is an error too, is listed as such.
 			batches = append(batches, b)
 		}
 	}
