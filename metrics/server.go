@@ -40,7 +40,13 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 		EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { answer(w, cfg.Ready(r.Context())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		if cfg.Ready != nil {
+			err = cfg.Ready(r.Context())
+		}
+		answer(w, err)
+	})
 	if cfg.Pprof {
 		// Not the index of net/http/pprof, which would serve the command line too.
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

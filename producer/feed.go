@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 )
 
@@ -45,9 +46,11 @@ const (
 
 // FeederConfig says how a Feeder works.
 type FeederConfig struct {
-	Rate float64       // requests a second, if no worker is alive to tell its own
-	Keep time.Duration // how long finished batches are kept
-	Log  *slog.Logger
+	Rate float64 // requests a second, if no worker is alive to tell its own
+	// Limit is what the fleet's limiter does; nil: each worker keeps to a limit of its own.
+	Limit func() ratelimit.Status
+	Keep  time.Duration // how long finished batches are kept
+	Log   *slog.Logger
 	// Observer may be nil.
 	Observer FeedObserver
 }
@@ -233,6 +236,10 @@ func (f *Feeder) fleet(ctx context.Context) (fleet, error) {
 	}
 	if fl.workers == 0 {
 		fl.rate, fl.ceiling = f.cfg.Rate, f.cfg.Rate
+	}
+	if f.cfg.Limit != nil {
+		limit := f.cfg.Limit()
+		fl.rate, fl.ceiling = float64(limit.Rate), float64(limit.Ceiling)
 	}
 	return fl, nil
 }

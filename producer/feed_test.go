@@ -163,14 +163,22 @@ func TestSliceGrid(t *testing.T) {
 	for _, tt := range []struct {
 		rate  float64
 		slice int
-	}{{0.1, 1}, {2, 1}, {14, 7}, {15, 7}, {100, 50}, {5000, 50}} {
+		known int // links that have their outcomes already
+	}{{0.1, 1, 980}, {2, 1, 980}, {14, 7, 980}, {15, 7, 490}, {100, 50, 0}, {5000, 50, 150}} {
 		t.Run(fmt.Sprint(tt.rate), func(t *testing.T) {
 			bubble(t, func(t *testing.T, y *yard) {
-				const total = 2013
-				y.batch("b1", SourceImport, total)
+				total := tt.known + 1033
+				if tt.slice == 1 {
+					total = 1013
+				}
+				b := y.batch("b1", SourceImport, total)
 				f := y.feeder(tt.rate)
-				at := 0
-				for y.get("b1").Cursor < total {
+				at := tt.known
+				if at > 0 {
+					must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
+					y.settle(task.Slice{Batch: "b1", Links: some(at)})
+				}
+				for y.get("b1").Cursor < int64(total) {
 					y.tick(f)
 					all := y.all()
 					slices.SortFunc(all, func(a, b task.Slice) int {
@@ -185,8 +193,9 @@ func TestSliceGrid(t *testing.T) {
 							t.Fatalf("slice %s has other links", s.ID())
 						}
 						at += want
+						y.settle(s)
 					}
-					if got := y.get("b1"); got.Cursor != int64(at) || got.Slice != tt.slice || got.State != ledger.Running || got.Started.IsZero() {
+					if got := y.get("b1"); got.Cursor != int64(at) || got.Slice != tt.slice || got.State == ledger.Ready || got.Started.IsZero() {
 						t.Fatalf("at link %d: %+v", at, got)
 					}
 					pass(time.Second)
@@ -207,6 +216,7 @@ func TestSliceSizeStays(t *testing.T) {
 		y.tick(f)
 		first := y.all()
 		f.resign()
+		pass(10 * time.Millisecond)
 		y.beat("w", 1000, 0)
 		f = y.feeder(1000)
 		y.tick(f)
@@ -221,7 +231,7 @@ func TestSliceSizeStays(t *testing.T) {
 // What waits in the queue and unsent with the workers stays within the
 // look-ahead, however late these tell.
 func TestLookAhead(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			bubble(t, func(t *testing.T, y *yard) {
 				rnd := rand.New(rand.NewPCG(seed, 1))
@@ -232,13 +242,13 @@ func TestLookAhead(t *testing.T) {
 				most := fleet{rate: workers * rate, ceiling: rate, workers: workers}
 				size := most.sliceSize()
 				bound := most.lookAhead(size) + size - 1 // the last slice may reach over
-				var unsent, told [workers]int
+				var unsent [workers]int
 				var next [workers]time.Time
 				for w := range workers {
 					y.beat(fmt.Sprint("w", w), rate, 0)
 				}
-				fullest, sent := 0, 0
-				for range 400 {
+				fullest, sent, taken := 0, 0, 0
+				for range 250 {
 					pass(100 * time.Millisecond)
 					for w := range workers {
 						// Links are sent, …
@@ -249,17 +259,17 @@ func TestLookAhead(t *testing.T) {
 						for range rnd.IntN(4) * rnd.IntN(4) {
 							if s, ok := y.take(time.Now().Add(time.Hour)); ok {
 								unsent[w] += len(s.Links)
+								taken += len(s.Links)
 							}
 						}
 						// … and told late.
 						if !time.Now().Before(next[w]) {
 							y.beat(fmt.Sprint("w", w), rate, unsent[w])
-							told[w] = unsent[w]
 							next[w] = time.Now().Add(time.Duration(rnd.IntN(1800)) * time.Millisecond)
 						}
 					}
 					y.tick(f)
-					now := int(y.rdb.LLen(t.Context(), keyPending).Val()) * size
+					now := int(y.get("b1").Cursor) - taken
 					for w := range workers {
 						now += unsent[w]
 					}
@@ -268,7 +278,7 @@ func TestLookAhead(t *testing.T) {
 						t.Fatalf("%d links wait, look-ahead %d", now, bound)
 					}
 				}
-				if fullest < bound/2 || sent < 1000 {
+				if fullest < bound/2 || sent < 600 {
 					t.Errorf("at most %d links waited of %d, %d were sent: the workers starve", fullest, bound, sent)
 				}
 			})
@@ -326,8 +336,8 @@ func TestTurns(t *testing.T) {
 		turn := func(links int) {
 			next, n, err := f.gather(t.Context(), open, links, 50)
 			must(t, err)
-			if n < links && n != 200+1000+400+300+1000 && links < 1000 {
-				t.Fatalf("%d links, want %d", n, links)
+			if left := 2900 - 50*len(got); n != min(links, left) {
+				t.Fatalf("%d links, want %d of %d", n, links, left)
 			}
 			for _, s := range next {
 				got = append(got, s.Batch)
@@ -337,11 +347,11 @@ func TestTurns(t *testing.T) {
 		turn(50)
 		turn(2000)
 		turn(10_000)
-		want := strings.Fields("a b c a s1  b c a b s2  c a b c s1  b c b c s2  b c b b s1  b b b b s2  b b b b s1  b b s2 s1 s2 s1 s2")
+		want := strings.Fields("a b c a s1  b c a b s2  c a b c s1  b c b c s2  b c b c s1  b b b b s2  b b b b s1  b b b b s2  s1 s2 s1 s2 s2")
 		if diff := cmp.Diff(want, got[:min(len(got), len(want))]); diff != "" {
 			t.Errorf("turns: %s", diff)
 		}
-		if len(got) != (200+1000+400+300+1000)/50 {
+		if len(got) != 2900/50 {
 			t.Errorf("%d slices", len(got))
 		}
 		if next, _, err := f.gather(t.Context(), open, 100, 50); err != nil || len(next) > 0 {
@@ -496,6 +506,7 @@ func TestLeaders(t *testing.T) {
 			t.Errorf("the first leader, asking: %v", err)
 		}
 		two.resign()
+		pass(10 * time.Millisecond)
 		y.tick(one)
 		if one.epoch != 3 {
 			t.Errorf("epoch %d after the resignation", one.epoch)

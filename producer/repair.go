@@ -49,7 +49,10 @@ func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 		b := &batches[i]
 		switch b.State {
 		case ledger.Running:
-			due, quiet := f.afterResume(*b, now)
+			due, quiet, err := f.afterResume(ctx, *b, now)
+			if err != nil {
+				return err
+			}
 			if all || due {
 				if err := f.findMissing(ctx, b, quiet); err != nil {
 					return err
@@ -71,26 +74,31 @@ func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 // resume is a resume that the leader looks after.
 type resume struct {
 	stamp time.Time // as the batch has it
-	seen  time.Time
-	looks int // of resumeLooks, done
+	at    time.Time // by our clock
+	looks int       // of resumeLooks, done
 }
 
 // afterResume says whether a look after a resume is due, and whether one was so
 // short a time ago that missing slices were dropped by the pause.
-func (f *Feeder) afterResume(b ledger.Batch, now time.Time) (due, quiet bool) {
+func (f *Feeder) afterResume(ctx context.Context, b ledger.Batch, now time.Time) (due, quiet bool, err error) {
 	if b.Resumed.IsZero() {
-		return false, false
+		return false, false, nil
 	}
 	r := f.resumed[b.ID]
 	if r == nil || !r.stamp.Equal(b.Resumed) {
-		r = &resume{stamp: b.Resumed, seen: now}
+		// It may have been long ago, under another leader.
+		redisNow, err := f.ledger.Now(ctx)
+		if err != nil {
+			return false, false, fmt.Errorf("ask Redis for the time: %w", err)
+		}
+		r = &resume{stamp: b.Resumed, at: now.Add(-max(0, redisNow.Sub(b.Resumed)))}
 		f.resumed[b.ID] = r
 	}
-	for r.looks < len(resumeLooks) && now.Sub(r.seen) >= resumeLooks[r.looks] {
+	for r.looks < len(resumeLooks) && now.Sub(r.at) >= resumeLooks[r.looks] {
 		r.looks++
 		due = true
 	}
-	return due, now.Sub(r.seen) < resumeQuiet
+	return due, now.Sub(r.at) < resumeQuiet, nil
 }
 
 // adoptOrphans enqueues again every task whose worker lost its lease, as a copy

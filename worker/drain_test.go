@@ -318,7 +318,10 @@ func TestRedisDies(t *testing.T) {
 		t.Errorf("%d requests while Redis was away", more)
 	}
 	server.Start(t)
-	f.done(b.ID)
+	f.until("the end of the batch", func() bool {
+		state, err := f.l.State(t.Context(), b.ID) // go-redis finds the server again only after a while
+		return err == nil && state == ledger.Done
+	})
 	f.check(b.ID, api, before)
 	for link, r := range f.records(b.ID) {
 		if r.Record.Outcome != ledger.Cancelled {

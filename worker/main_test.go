@@ -154,7 +154,10 @@ func (f *fleet) records(id string) map[string]ledger.LinkRecord {
 
 func (f *fleet) done(id string) {
 	f.t.Helper()
-	f.until("the end of batch "+id, func() bool { return f.get(id).State == ledger.Done })
+	f.until("the end of batch "+id, func() bool {
+		b, err := f.l.Get(f.t.Context(), id)
+		return err == nil && b.State == ledger.Done // Redis may be away for a while
+	})
 }
 
 // enqueue puts a slice into the queue, as a feeder does.

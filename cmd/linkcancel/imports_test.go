@@ -1,0 +1,59 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestImports holds the import graph: cmd → producer, worker, metrics →
+// internal/*. Tests may import what they like.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "linkcancel/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	const ours = "linkcancel/"
+	graph := map[string][]string{} // of our packages
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		name := strings.TrimPrefix(fields[0], ours)
+		graph[name] = nil
+		for _, imported := range fields[1:] {
+			if rest, ok := strings.CutPrefix(imported, ours); ok {
+				graph[name] = append(graph[name], rest)
+			}
+		}
+	}
+	for _, name := range []string{"cmd/linkcancel", "producer", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker"} {
+		if _, ok := graph[name]; !ok {
+			t.Errorf("go list shows no package %s: it lists %d", name, len(graph))
+		}
+	}
+
+	sides := []string{"producer", "worker", "metrics"}
+	alone := []string{"internal/plexy", "internal/task", "internal/ratelimit"}
+	for name, imports := range graph {
+		for _, imported := range imports {
+			bad := ""
+			switch {
+			case strings.HasPrefix(imported, "cmd/"):
+				bad = "nothing imports a command"
+			case slices.Contains(alone, name):
+				bad = "it stands alone"
+			case slices.Contains(sides, name) && !strings.HasPrefix(imported, "internal/"):
+				bad = "producer, worker and metrics do not know each other"
+			case strings.HasPrefix(name, "internal/") && !strings.HasPrefix(imported, "internal/"):
+				bad = "internal packages know nothing of what uses them"
+			case imported == "internal/sandbox" && !strings.HasPrefix(name, "cmd/"):
+				bad = "the sandbox is for commands and tests"
+			case imported == "internal/redistest":
+				bad = "it is for tests"
+			}
+			if bad != "" {
+				t.Errorf("%s imports %s: %s", name, imported, bad)
+			}
+		}
+	}
+}
