@@ -66,6 +66,7 @@ type FeedObserver interface {
 type Feeder struct {
 	cfg       FeederConfig
 	ledger    *ledger.Ledger
+	rdb       redis.UniversalClient
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	token     string
@@ -102,7 +103,7 @@ func NewFeeder(cfg FeederConfig, rdb redis.UniversalClient, l *ledger.Ledger) *F
 	var token [8]byte
 	rand.Read(token[:])
 	return &Feeder{
-		cfg: cfg, ledger: l, token: hex.EncodeToString(token[:]),
+		cfg: cfg, ledger: l, rdb: rdb, token: hex.EncodeToString(token[:]),
 		client:    asynq.NewClientFromRedisClient(rdb),
 		inspector: asynq.NewInspectorFromRedisClient(rdb),
 	}
@@ -261,21 +262,19 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 	if err != nil {
 		return err
 	}
-	queue, err := f.inspector.GetQueueInfo(task.QueueCancel)
-	switch {
-	case errors.Is(err, asynq.ErrQueueNotFound) || isQueueNotFound(err):
-		queue = &asynq.QueueInfo{}
-	case err != nil:
+	pipe := f.rdb.Pipeline()
+	queued, retried := pipe.LLen(ctx, task.PendingKey), pipe.ZCard(ctx, task.RetryKey)
+	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("read the queue: %w", err)
 	}
-	if queue.Retry > backoffMost {
+	if retried.Val() > backoffMost {
 		return nil
 	}
 	largest := fl.sliceSize()
 	for _, b := range open {
 		largest = max(largest, b.Slice)
 	}
-	waiting := queue.Pending * largest
+	waiting := int(queued.Val()) * largest
 	room := fl.lookAhead(largest) - f.waiting(fl, waiting)
 	next, links, err := f.gather(ctx, open, room, fl.sliceSize())
 	if err != nil {
@@ -312,11 +311,6 @@ func (f *Feeder) waiting(fl fleet, queued int) int {
 		taken += round.fed
 	}
 	return fl.unsent + max(queued, taken)
-}
-
-// isQueueNotFound: GetQueueInfo does not wrap the public error.
-func isQueueNotFound(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "NOT_FOUND")
 }
 
 func (f *Feeder) advance(ctx context.Context, b *ledger.Batch, low int64) error {

@@ -39,6 +39,8 @@ type canceler struct {
 	// the end of the drain only.
 	calls context.Context
 	first func() bool // true for the first answer of the process
+
+	answered bool // the link's DELETE got a proper answer in this run
 }
 
 // run sends what has to be sent for l, beginning with slot, until the link has
@@ -61,16 +63,21 @@ func (c *canceler) run(l *link, slot ratelimit.Slot) {
 					return
 				}
 			case stepForbidden:
-				if c.forbidden.again(l.id) { // the key may cancel, but not read
+				// The key may cancel, but not read: known at once if the DELETE was
+				// answered a moment ago, else by another link's answer.
+				if c.answered || c.forbidden.again(l.id) {
 					c.finishUnknown(l)
 					return
+				}
+				if c.forbidden.often(l.id) && c.giveUp(l, v) {
+					return // with no other link left to tell
 				}
 			}
 		case int(r.Attempts) >= c.attempts:
 			// Before it is called failed, one look: perhaps an unanswered attempt
 			// was applied.
 			v := c.get(l, slot)
-			if v.step == stepWait || v.step == stepForbidden && !c.forbidden.again(l.id) {
+			if v.step == stepWait || v.step == stepForbidden && !c.forbidden.again(l.id) && !c.forbidden.often(l.id) {
 				break
 			}
 			if v.step == stepDone && plexy.Cancelled(v.linkStatus) {
@@ -214,6 +221,10 @@ func (c *canceler) report(l *link, slot ratelimit.Slot, method string, v verdict
 	if c.calls.Err() != nil {
 		answer.Kind = ratelimit.Unused // cut by ourselves: it tells nothing of the API
 	}
+	if method == "GET" && v.step == stepForbidden && c.answered {
+		answer.Kind = ratelimit.Unused // the key is good for cancelling
+	}
+	c.answered = c.answered || answer.Kind == ratelimit.Proper
 	c.limiter.Report(slot, answer)
 	if c.first() && v.kind == ratelimit.Unauthorized && c.badKey != nil {
 		c.badKey(err)

@@ -357,21 +357,37 @@ func TestForbidden(t *testing.T) {
 		t.Error("a link's own answer counted as another's")
 	}
 
-	// After a proper answer, a link that is settling and may not be read.
+	// The key may cancel, but not read: known at once where the DELETE was answered.
+	unknown := ledger.Record{Outcome: ledger.NotCancellable, Attempts: 1, HTTPStatus: 422}
 	f = newForbidden()
-	settling := script{attempts: 3, forbidden: f, gates: 2, calls: []call{
+	refused := script{attempts: 3, forbidden: f, gates: 2, calls: []call{
 		{method: "DELETE", err: answered(422)}, {method: "GET", err: answered(403)},
 	}}
-	l := settling.run(t, &link{id: "l1"})
+	l := refused.run(t, &link{id: "l1"})
+	if l.record != unknown || l.status != unknownStatus {
+		t.Errorf("after a 422 and a 403 to the GET: %+v", l)
+	}
+	if last := refused.reports[len(refused.reports)-1]; last.Kind != ratelimit.Unused {
+		t.Errorf("a key that may cancel is reported as %v", last.Kind)
+	}
+
+	// A link that is settling since an earlier run may not be read.
+	settling := &link{id: "l1", record: ledger.Record{Settling: true, HTTPStatus: 422}, text: textNo}
+	first := script{attempts: 3, forbidden: f, gates: 1, calls: []call{{method: "GET", err: answered(403)}}}
+	l = first.run(t, settling)
 	if !l.back || !l.record.Settling || l.record.Attempts != 0 {
 		t.Fatalf("after one 403 to the GET: %+v", l)
 	}
+	alone := script{attempts: 3, forbidden: f, calls: []call{{method: "GET", err: answered(403)}}}
+	l = alone.run(t, &link{id: "l1", record: l.record, text: l.text})
+	if l.finished || !l.record.Settling || l.record.Attempts != 1 {
+		t.Errorf("after a second 403 with no other link left: %+v", l)
+	}
 	f.proper("l2")
-	settling = script{attempts: 3, forbidden: f, calls: []call{{method: "GET", err: answered(403)}}}
-	l = settling.run(t, &link{id: "l1", record: l.record, text: l.text})
-	want := ledger.Record{Outcome: ledger.NotCancellable, Attempts: 1, HTTPStatus: 422}
-	if l.record != want || l.status != unknownStatus {
-		t.Errorf("after a second 403 to the GET: %+v", l)
+	told := script{attempts: 3, forbidden: f, calls: []call{{method: "GET", err: answered(403)}}}
+	l = told.run(t, &link{id: "l1", record: ledger.Record{Settling: true, HTTPStatus: 422}, text: textNo})
+	if l.record != unknown || l.status != unknownStatus {
+		t.Errorf("after a 403 to the GET and another link's answer: %+v", l)
 	}
 
 	// It does not grow for ever.

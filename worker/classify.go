@@ -68,7 +68,7 @@ func classifyCancel(status int, err error, ambiguous bool) verdict {
 		v.step, v.outcome, v.text = stepDone, ledger.NotFound, ""
 	case api.Status == 404, api.Status == 422, api.Status == 409, api.Status == 410:
 		v.step = stepSettle
-	case api.Status >= 400 && ambiguous:
+	case ambiguous:
 		v.step = stepSettle
 	default: // 400, 405 and other 4xx; 3xx, which is never followed
 		v.step, v.outcome = stepDone, ledger.Rejected

@@ -53,7 +53,7 @@ func TestClassifyCancel(t *testing.T) {
 		{statuses: []int{404}, want: verdict{step: stepDone, outcome: ledger.NotFound, kind: ratelimit.Proper}, after: &settle},
 		{statuses: []int{422, 409, 410}, want: settle},
 		{statuses: []int{400, 405, 402, 406, 411, 413, 418, 451, 499}, want: rejected, after: &settle},
-		{statuses: []int{300, 301, 302, 303, 304, 307, 308}, want: rejected},
+		{statuses: []int{300, 301, 302, 303, 304, 307, 308}, want: rejected, after: &settle},
 		{statuses: []int{401}, want: verdict{step: stepWait, text: textNo, kind: ratelimit.Unauthorized}},
 		{statuses: []int{403}, want: verdict{step: stepForbidden, text: textNo, kind: ratelimit.Unauthorized}},
 		{statuses: []int{429}, want: verdict{step: stepWait, text: textNo, kind: ratelimit.Throttled}},

@@ -24,7 +24,7 @@ func TestDrainWithAllFaults(t *testing.T) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
 				api := sandbox.New(sandbox.Config{
-					Seed: seed, Links: 250, Paid: .1, Expired: .05, Cancelled: .1, Missing: .1,
+					Seed: seed, Links: 150, Paid: .1, Expired: .05, Cancelled: .1, Missing: .1,
 					Faults: sandbox.Faults{
 						Error500: .06, HTML502: .06, Cut: .06, CutBefore: .06, Hang: .03, HangApplied: seed == 0,
 						BadRequest: .02, Forbidden: .01, Friendly: .05, Gets: true,

@@ -44,6 +44,7 @@ type Worker struct {
 
 	tokens   chan struct{} // places for calls in flight
 	slow     chan struct{} // places for calls that hang
+	slices   atomic.Int64  // in hand
 	unsent   atomic.Int64  // links in hand that are not sent yet
 	answered atomic.Bool
 	silent   bool // the last sign of life could not be written

@@ -44,6 +44,9 @@ const (
 	// place among the calls in flight to another.
 	slowCall = 5 * time.Second
 
+	// keyPatience is how long a worker keeps its slices while its key is refused.
+	keyPatience = 30 * time.Second
+
 	// crashesMost is how often a slice may take its worker down.
 	crashesMost = 50
 )
@@ -95,6 +98,13 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		w.log.Error("unreadable task dropped", "error", err)
 		return nil
 	}
+	// A process whose key is refused keeps one slice to probe with, and leaves
+	// the others to those whose key is good.
+	if open := w.slices.Add(1); open > 1 && w.keyRefused() {
+		w.slices.Add(-1)
+		return &laterError{delay: time.Second + rand.N(time.Second), why: "the key of this worker is refused"}
+	}
+	defer w.slices.Add(-1)
 	crashes, _ := asynq.GetRetryCount(ctx)
 	if crashes > 0 && w.hasHigherCopy(s) {
 		return nil
@@ -118,6 +128,13 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return run.end(nil)
 	}
 	return run.end(run.send())
+}
+
+// keyRefused says whether the process has been held for its key for so long
+// that its work was given back.
+func (w *Worker) keyRefused() bool {
+	hold := w.limiter.Status().Hold
+	return hold.Reason == ratelimit.ReasonUnauthorized && time.Since(hold.Since) > keyPatience
 }
 
 // hasHigherCopy says whether repair has enqueued a later copy of the task.

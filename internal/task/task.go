@@ -19,6 +19,12 @@ const (
 	TypeCancel = "links:cancel"
 	// QueueCancel is the queue of all cancel tasks.
 	QueueCancel = "cancel"
+	// PendingKey and RetryKey are where asynq keeps the ids of the waiting tasks
+	// of QueueCancel, and of those to be tried again: a list and a sorted set.
+	// asynq's own Inspector reads them together with the memory of a sample of
+	// tasks, which is slower and not allowed everywhere.
+	PendingKey = "asynq:{" + QueueCancel + "}:pending"
+	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
 	// MaxSlice is the largest number of links in a slice.
 	MaxSlice = 50
 	// Version is the payload format that this release writes.
