@@ -36,6 +36,7 @@ type cli struct {
 	Worker      workerCmd      `cmd:"" help:"Cancel the links of all batches in Redis, until stopped."`
 	Import      importCmd      `cmd:"" help:"Bring the links of CSV files into Redis as a batch, for the workers. Needs no API key."`
 	Batch       batchCmd       `cmd:"" help:"Look at batches and command them."`
+	Rate        rateCmd        `cmd:"" help:"Look at the fleet's rate limit, and command it."`
 	Sandbox     sandboxCmd     `cmd:"" help:"Serve a pretend Plexy API."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the worker on this machine is ready."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`

@@ -23,11 +23,18 @@ const keyCheck = time.Second
 // engine is a worker and a feeder side by side: what the commands worker, run
 // and demo have in common.
 type engine struct {
-	limiter *ratelimit.Local
+	limiter limiter
+	pump    func(context.Context) // keeps the limiter going; may be nil
 	worker  *worker.Worker
 	feeder  *producer.Feeder
 	metrics *metrics.Metrics
 	key     *plexy.Key
+}
+
+// limiter is the local one or that of the fleet.
+type limiter interface {
+	worker.Limiter
+	ProbeNow() // the API key changed
 }
 
 type engineConfig struct {
@@ -36,6 +43,8 @@ type engineConfig struct {
 	key     *plexy.Key
 	journal worker.Journal
 	badKey  func(error)
+	// fleet: the limit is one for all workers on this Redis.
+	fleet bool
 	// progress: the user sees holds there, and needs no warning beside it.
 	progress bool
 }
@@ -64,7 +73,27 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 		return nil, err
 	}
 	e := &engine{key: cfg.key, metrics: metrics.New(version)}
-	e.limiter = ratelimit.NewLocal(ratelimit.Config{
+	if err := e.makeLimiter(a, b, cfg); err != nil {
+		return nil, err
+	}
+	e.worker, err = worker.New(worker.Config{
+		ID: workerID(), Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
+		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
+	}, b, l, api, e.limiter)
+	if err != nil {
+		return nil, err
+	}
+	feeding := producer.FeederConfig{Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics}
+	if cfg.fleet {
+		feeding.Limit = e.limiter.Status
+	}
+	e.feeder = producer.NewFeeder(feeding, b.Client(), l)
+	e.metrics.WatchLimit(e.limiter.Status)
+	return e, nil
+}
+
+func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
+	limits := ratelimit.Config{
 		Rate: cfg.send.Rate, Burst: cfg.send.Burst,
 		OnHold: func(h ratelimit.Hold) {
 			if h.Reason == ratelimit.ReasonNone {
@@ -77,19 +106,17 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 			}
 			a.log.Log(a.ctx, level, "nothing is sent", "hold", string(h.Reason), "until", h.Until)
 		},
-	})
-	e.worker, err = worker.New(worker.Config{
-		ID: workerID(), Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
-		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
-	}, b, l, api, e.limiter)
-	if err != nil {
-		return nil, err
 	}
-	e.feeder = producer.NewFeeder(producer.FeederConfig{
-		Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics,
-	}, b.Client(), l)
-	e.metrics.WatchLimit(e.limiter.Status)
-	return e, nil
+	if !cfg.fleet {
+		e.limiter = ratelimit.NewLocal(limits)
+		return nil
+	}
+	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{Config: limits, Redis: b.Client(), Process: workerID(), Log: a.log})
+	if err != nil {
+		return err
+	}
+	e.limiter, e.pump = fleet, fleet.Run
+	return nil
 }
 
 // serve shows the metrics, if they are wanted.
@@ -106,8 +133,14 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	sideCtx, stop := context.WithCancel(ctx)
 	side.Go(func() { e.feeder.Run(sideCtx) })
 	side.Go(func() { watchKey(sideCtx, a, e.key, e.limiter.ProbeNow) })
+	// The limiter learns from answers to the last.
+	pumping, stopPump := context.WithCancel(context.WithoutCancel(ctx))
+	if e.pump != nil {
+		side.Go(func() { e.pump(pumping) })
+	}
 	err := e.worker.Run(ctx)
 	stop()
+	stopPump()
 	side.Wait()
 	return err
 }

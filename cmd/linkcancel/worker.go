@@ -38,7 +38,7 @@ func (c workerCmd) Run(a *app) error {
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key})
+	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, fleet: true})
 	if err != nil {
 		return err
 	}

@@ -26,14 +26,15 @@ type limiter interface {
 }
 
 func TestLocal(t *testing.T) {
-	testLimiter(t, func(_ *testing.T, cfg Config) limiter { return NewLocal(cfg) })
+	testLimiter(t, []int{3, 20, 100}, func(_ *testing.T, cfg Config) limiter { return NewLocal(cfg) })
 }
 
 // testLimiter is the conformance suite of all limiters. Each of its tests runs
 // in a synctest bubble of its own and calls make inside it; what the limiter
 // needs (a Redis, say) has to live in that bubble too, by its clock, and to be
-// ended with t.Cleanup. The limiter is used by one process.
-func testLimiter(t *testing.T, make func(*testing.T, Config) limiter) {
+// ended with t.Cleanup. The limiter is used by one process. throttled are the
+// rates a second of the APIs in the simulation of 429s.
+func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) limiter) {
 	// What happens at once may take so long: the slot has to come due, and a
 	// fleet needs a moment to agree.
 	const eps = 50 * time.Millisecond
@@ -284,8 +285,8 @@ func testLimiter(t *testing.T, make func(*testing.T, Config) limiter) {
 			d.outage()
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
 			d.wantHold(ReasonUnauthorized, time.Second)
-			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
 			d.wantRate(10, 10)
+			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
 		}},
 
 		{"probe: one at a time, for 20 s", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -465,7 +466,7 @@ func testLimiter(t *testing.T, make func(*testing.T, Config) limiter) {
 	t.Run("outage simulation", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { testOutageSimulation(t, make(t, Config{Rate: 200})) })
 	})
-	for _, rate := range []int{3, 20, 100} {
+	for _, rate := range throttled {
 		for _, api := range []quota{
 			&bucketQuota{rate: float64(rate), depth: float64(rate)},
 			&bucketQuota{rate: float64(rate), depth: max(2, float64(rate)/10)},

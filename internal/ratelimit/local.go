@@ -38,12 +38,9 @@ type Local struct {
 	wanted instant // when last someone waited for a slot to come due
 	queue  queue
 
-	timer   *time.Timer // nil before its first use
-	timerAt instant     // when it fires, or never
-
-	shown   held
-	news    []Hold // for OnHold, in order
-	telling bool   // a goroutine is calling OnHold
+	alarm
+	shown held
+	herald
 }
 
 // NewLocal returns a limiter that starts at the full rate. It panics on a
@@ -54,13 +51,13 @@ func NewLocal(cfg Config) *Local {
 		panic("ratelimit: new local limiter: " + err.Error())
 	}
 	l := &Local{
-		cfg:     cfg,
-		start:   time.Now(),
-		gov:     newGovernor(float64(cfg.Rate)),
-		bucket:  rate.NewLimiter(rate.Limit(float64(cfg.Rate)*margin), cfg.Burst),
-		limit:   float64(cfg.Rate),
-		timerAt: never,
-		wanted:  -1,
+		cfg:    cfg,
+		start:  time.Now(),
+		gov:    newGovernor(float64(cfg.Rate)),
+		bucket: rate.NewLimiter(rate.Limit(float64(cfg.Rate)*margin), cfg.Burst),
+		limit:  float64(cfg.Rate),
+		alarm:  alarm{timerAt: never},
+		wanted: -1,
 	}
 	// The bucket starts full; this fixes since when.
 	l.bucket.SetLimitAt(l.start, l.bucket.Limit())
@@ -200,11 +197,7 @@ func (l *Local) serve(now instant) {
 		w := l.queue.head
 		giveUp := never
 		if l.shown.reason != ReasonNone {
-			patience := l.cfg.GiveBack
-			if l.shown.reason == ReasonUnauthorized {
-				patience = l.cfg.GiveBackUnauthorized
-			}
-			giveUp = max(w.arrived, l.shown.since) + patience
+			giveUp = max(w.arrived, l.shown.since) + l.cfg.patience(l.shown.reason)
 		}
 		if giveUp <= now {
 			w.err = ErrHeld
@@ -225,7 +218,7 @@ func (l *Local) serve(now instant) {
 	if l.cfg.OnHold != nil {
 		wake = min(wake, l.gov.change(now))
 	}
-	l.wake(now, wake)
+	l.alarm.set(now, wake, l.fire)
 }
 
 // advance brings everything up to now.
@@ -301,21 +294,6 @@ func (l *Local) observe(now instant) {
 	}
 }
 
-// wake sets the timer to call serve at the given instant.
-func (l *Local) wake(now, at instant) {
-	switch {
-	case at == l.timerAt:
-		return
-	case at == never:
-		l.timer.Stop()
-	case l.timer == nil:
-		l.timer = time.AfterFunc(at-now, l.fire)
-	default:
-		l.timer.Reset(at - now)
-	}
-	l.timerAt = at
-}
-
 func (l *Local) fire() {
 	l.mu.Lock()
 	now := l.now()
@@ -327,24 +305,7 @@ func (l *Local) fire() {
 }
 
 // unlock releases the lock and then tells OnHold what there is to tell.
-func (l *Local) unlock() {
-	if len(l.news) == 0 || l.telling {
-		l.mu.Unlock()
-		return
-	}
-	l.telling = true
-	for len(l.news) > 0 {
-		news := l.news
-		l.news = nil
-		l.mu.Unlock()
-		for _, hold := range news {
-			l.cfg.OnHold(hold)
-		}
-		l.mu.Lock()
-	}
-	l.telling = false
-	l.mu.Unlock()
-}
+func (l *Local) unlock() { l.herald.unlock(&l.mu, l.cfg.OnHold) }
 
 // waiter is an Acquire that waits. done is closed when slot or err is set.
 type waiter struct {
@@ -388,4 +349,51 @@ func (q *queue) remove(w *waiter) {
 		q.tail = w.prev
 	}
 	w.queued, w.prev, w.next = false, nil, nil
+}
+
+// alarm is a timer that is set for an instant.
+type alarm struct {
+	timer   *time.Timer // nil before its first use
+	timerAt instant     // when it fires, or never
+}
+
+// set lets fire be called at the given instant, and not before.
+func (a *alarm) set(now, at instant, fire func()) {
+	switch {
+	case at == a.timerAt:
+		return
+	case at == never:
+		a.timer.Stop()
+	case a.timer == nil:
+		a.timer = time.AfterFunc(at-now, fire)
+	default:
+		a.timer.Reset(at - now)
+	}
+	a.timerAt = at
+}
+
+// herald passes news of holds on to OnHold, one at a time and in order.
+type herald struct {
+	news    []Hold
+	telling bool // a goroutine is calling OnHold
+}
+
+// unlock releases mu, which guards the herald, and then tells the news.
+func (h *herald) unlock(mu *sync.Mutex, onHold func(Hold)) {
+	if len(h.news) == 0 || h.telling {
+		mu.Unlock()
+		return
+	}
+	h.telling = true
+	for len(h.news) > 0 {
+		news := h.news
+		h.news = nil
+		mu.Unlock()
+		for _, hold := range news {
+			onHold(hold)
+		}
+		mu.Lock()
+	}
+	h.telling = false
+	mu.Unlock()
 }

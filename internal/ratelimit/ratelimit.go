@@ -2,8 +2,9 @@
 // keeps the requests within a rate, adapts that rate to the API's answers, and
 // stops sending (a hold) where an answer asks for it or an operator does.
 //
-// [Local] does so for one process. governor.go has the rules, free of clock
-// and locks, so that a limiter for a whole fleet can follow the same.
+// [Local] does so for one process, [Fleet] for all that share a Redis database.
+// governor.go has the rules, free of clock and locks; the fleet's script
+// follows the same.
 package ratelimit
 
 import (
@@ -154,4 +155,12 @@ func (c Config) validate() error {
 		return fmt.Errorf("a give-back time is negative (%v, %v): use 0 for the default", c.GiveBack, c.GiveBackUnauthorized)
 	}
 	return nil
+}
+
+// patience is how long one Acquire waits in a hold for the given reason.
+func (c Config) patience(r Reason) time.Duration {
+	if r == ReasonUnauthorized {
+		return c.GiveBackUnauthorized
+	}
+	return c.GiveBack
 }

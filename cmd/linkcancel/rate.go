@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/ratelimit"
+)
+
+type rateCmd struct {
+	Show    rateShowCmd    `cmd:"" default:"withargs" help:"Show the fleet's limit, its holds and its workers."`
+	Set     rateSetCmd     `cmd:"" help:"Set the fleet's limit: N/s, N/m or N/h; auto: the lowest --rate of the workers alive."`
+	Hold    rateHoldCmd    `cmd:"" help:"Stop sending in the whole fleet, until released."`
+	Release rateReleaseCmd `cmd:"" help:"End any hold."`
+}
+
+// rateJSON is how the limit is printed with --json.
+type rateJSON struct {
+	Ceiling  float64          `json:"ceiling"` // requests a second; 0: no worker has been alive yet
+	Rate     float64          `json:"rate"`
+	Burst    int              `json:"burst"`
+	Override bool             `json:"override"`
+	Hold     *holdJSON        `json:"hold"` // null: none
+	Workers  []rateWorkerJSON `json:"workers"`
+}
+
+type holdJSON struct {
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until"` // null: not known
+}
+
+type rateWorkerJSON struct {
+	ID   string    `json:"id"`
+	Rate float64   `json:"rate"`
+	Hold *holdJSON `json:"hold"`
+}
+
+func toHoldJSON(h ratelimit.Hold) *holdJSON {
+	if h.Reason == ratelimit.ReasonNone {
+		return nil
+	}
+	j := &holdJSON{Reason: string(h.Reason)}
+	if !h.Until.IsZero() {
+		until := h.Until.UTC()
+		j.Until = &until
+	}
+	return j
+}
+
+// rateDo runs one command on the fleet's limit and shows what stands then.
+func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.UniversalClient) error) error {
+	b, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if do != nil && !a.DryRun {
+		if err := do(a.ctx, b.Client()); err != nil {
+			return err
+		}
+	}
+	s, err := ratelimit.ShowFleet(a.ctx, b.Client())
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		j := rateJSON{
+			Ceiling: float64(s.Ceiling), Rate: float64(s.Rate), Burst: s.Burst, Override: s.Override,
+			Hold: toHoldJSON(s.Hold), Workers: []rateWorkerJSON{},
+		}
+		for _, w := range s.Workers {
+			j.Workers = append(j.Workers, rateWorkerJSON{ID: w.ID, Rate: float64(w.Rate), Hold: toHoldJSON(w.Hold)})
+		}
+		return printJSON(a.stdout, j)
+	}
+	if do != nil && a.DryRun {
+		fmt.Fprintln(a.stdout, "Nothing was written (--dry-run).")
+	} else if told != "" {
+		fmt.Fprintln(a.stdout, told)
+	}
+	printRate(a, s)
+	return nil
+}
+
+func printRate(a *app, s ratelimit.FleetStatus) {
+	row := func(name, text string) { fmt.Fprintf(a.stdout, "  %-8s %s\n", name, text) }
+	switch {
+	case len(s.Workers) == 0 && !s.Override:
+		row("ceiling", "none: no worker is alive")
+	case s.Override:
+		row("ceiling", s.Ceiling.String()+"  set by command; rate set auto leaves it to the workers")
+	default:
+		row("ceiling", s.Ceiling.String()+"  the lowest --rate of the workers alive")
+	}
+	if len(s.Workers) > 0 {
+		row("rate", fmt.Sprintf("%.*f/s", decimals(float64(s.Rate)), float64(s.Rate)))
+	}
+	hold := "none"
+	if s.Hold.Reason != ratelimit.ReasonNone {
+		hold = holdSince(s.Hold)
+	}
+	row("hold", hold)
+	row("workers", fmt.Sprint(len(s.Workers)))
+	flags := map[string]bool{}
+	for _, w := range s.Workers {
+		text := w.Rate.String()
+		if w.Hold.Reason != ratelimit.ReasonNone {
+			text += "  " + holdText(w.Hold)
+		}
+		fmt.Fprintf(a.stdout, "    %-20s %s\n", w.ID, text)
+		flags[w.Rate.String()] = true
+	}
+	if len(flags) > 1 {
+		fmt.Fprintln(a.stderr, "The workers have different --rate flags: the lowest holds.")
+	}
+}
+
+// holdSince says why nothing is sent, since when and until when.
+func holdSince(h ratelimit.Hold) string {
+	text := string(h.Reason)
+	if !h.Since.IsZero() {
+		text += " for " + spoken(time.Since(h.Since))
+	}
+	switch left := time.Until(h.Until); {
+	case h.Until.IsZero() && h.Reason == ratelimit.ReasonManual:
+		text += ", until linkcancel rate release"
+	case !h.Until.IsZero() && left > 0:
+		text += ", " + spoken(left) + " more"
+	}
+	return text
+}
+
+type rateShowCmd struct{ redisFlags }
+
+func (c rateShowCmd) Run(a *app) error { return rateDo(a, c.redisFlags, "", nil) }
+
+type rateSetCmd struct {
+	Limit string `arg:"" help:"N/s, N/m, N/h, or auto."`
+	redisFlags
+}
+
+func (c rateSetCmd) Run(a *app) error {
+	var limit ratelimit.Rate
+	told := "The limit is left to the workers."
+	if strings.ToLower(c.Limit) != "auto" {
+		var err error
+		if limit, err = ratelimit.ParseRate(c.Limit); err != nil {
+			return usagef("%w", err)
+		}
+		told = "The limit is set. No worker exceeds its own --rate."
+	}
+	return rateDo(a, c.redisFlags, told, func(ctx context.Context, rdb redis.UniversalClient) error {
+		return ratelimit.SetFleetRate(ctx, rdb, limit)
+	})
+}
+
+type rateHoldCmd struct {
+	For time.Duration `help:"Only for so long; until released by default."`
+	redisFlags
+}
+
+func (c rateHoldCmd) Run(a *app) error {
+	if c.For < 0 {
+		return &exitError{code: exitUsage, err: errors.New("--for is negative: use a time such as 10m")}
+	}
+	return rateDo(a, c.redisFlags, "Sending stops.", func(ctx context.Context, rdb redis.UniversalClient) error {
+		var until time.Time
+		if c.For > 0 {
+			until = time.Now().Add(c.For)
+		}
+		return ratelimit.HoldFleet(ctx, rdb, until)
+	})
+}
+
+type rateReleaseCmd struct{ redisFlags }
+
+func (c rateReleaseCmd) Run(a *app) error {
+	return rateDo(a, c.redisFlags, "Sending goes on.", ratelimit.ReleaseFleet)
+}

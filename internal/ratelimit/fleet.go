@@ -1,0 +1,433 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
+)
+
+// FleetConfig configures the limiter of one process of a fleet. Rate is this
+// process's own flag: the fleet's ceiling is the lowest of the processes
+// alive, or what [SetFleetRate] set, and no process exceeds its own. So it is
+// with Burst.
+type FleetConfig struct {
+	Config
+	// Redis is the database that the fleet shares.
+	Redis redis.UniversalClient
+	// Process is this process's id, as no other's.
+	Process string
+	// Log gets warnings; default none.
+	Log *slog.Logger
+
+	heartbeat time.Duration // 0: the default
+}
+
+// reportWait bounds how long a Report of an answer that matters waits for
+// Redis to know of it.
+const reportWait = 250 * time.Millisecond
+
+// Fleet is a limiter for the requests of all processes that share a Redis
+// database. Its methods may be called from many goroutines. It works while
+// [Fleet.Run] runs: without, or without Redis, nothing is granted.
+//
+// All processes reserve slots of one schedule, which a script keeps in Redis
+// together with the fleet's holds and its rate (fleet_rules.lua,
+// fleet_reserve.lua). A slot has a time of its own, at most some 100 ms ahead.
+// Here it waits for its time and a caller. It is given up if none has come
+// 5 ms later, so that a process that was stopped sends no bunch.
+type Fleet struct {
+	cfg   FleetConfig
+	run   string        // names this run of the process
+	start time.Time     // the origin of all instants
+	kick  chan struct{} // lets Run look again
+
+	mu     sync.Mutex
+	shared governor // the fleet's state at the last reply; takes no answers
+	own    governor // this process's own hold: only unauthorized
+	slots  []slot   // by time
+	queue  queue
+	guard  *rate.Limiter // the second guard; also keeps the process's own flag
+	alarm
+	shown held
+	herald
+	pump
+}
+
+// slot is a reserved slot. due and seq both ascend in a list of them.
+type slot struct {
+	due   instant
+	seq   uint64
+	probe bool
+}
+
+// NewFleet returns a limiter that takes part in the fleet once [Fleet.Run]
+// runs.
+func NewFleet(cfg FleetConfig) (*Fleet, error) {
+	cfg.Config = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("new fleet limiter: %w", err)
+	}
+	if cfg.Redis == nil || cfg.Process == "" {
+		return nil, errors.New("new fleet limiter: it needs a Redis and the id of the process")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.heartbeat == 0 {
+		cfg.heartbeat = heartbeat
+	}
+	f := &Fleet{
+		cfg:    cfg,
+		run:    rand.Text(),
+		start:  time.Now(),
+		kick:   make(chan struct{}, 1),
+		shared: newGovernor(float64(cfg.Rate)),
+		own:    newGovernor(float64(cfg.Rate)),
+		guard:  rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
+		alarm:  alarm{timerAt: never},
+	}
+	f.pump.init()
+	f.setGuard(0)
+	return f, nil
+}
+
+// Acquire waits for a slot; those who wait are served in the order of their
+// arrival. It returns ctx.Err() as soon as ctx ends, and [ErrHeld] when it
+// waited in one hold for longer than the Config allows.
+func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
+	if err := ctx.Err(); err != nil {
+		return Slot{}, err
+	}
+	f.mu.Lock()
+	now := f.now()
+	w := &waiter{arrived: now, done: make(chan struct{})}
+	f.queue.push(w)
+	f.waiting++
+	f.serve(now)
+	f.unlock()
+
+	select {
+	case <-w.done:
+		return w.slot, w.err
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	now = f.now()
+	if w.queued {
+		f.queue.remove(w)
+		f.waiting--
+	} else if w.err == nil {
+		// The slot came at the same moment. If it is a probe, the next in the
+		// queue gets another.
+		f.unused(now, w.slot.seq, w.slot.probe)
+	}
+	f.serve(now)
+	f.unlock()
+	return Slot{}, ctx.Err()
+}
+
+// Report tells what came of a slot. Every slot has to be reported once: a
+// probe that is not keeps the next one back for 20 s. An answer that changes
+// what the fleet may do goes to Redis at once, and Report waits for it, at
+// most 250 ms.
+func (f *Fleet) Report(s Slot, a Answer) {
+	f.mu.Lock()
+	now := f.now()
+	urgent := f.answer(now, s, a)
+	done := f.flush(urgent)
+	f.serve(now)
+	f.unlock()
+	f.await(done)
+}
+
+// answer takes in an answer. It is urgent if it may change the fleet's state.
+func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
+	if a.Kind == Unused {
+		f.unused(now, s.seq, s.probe)
+		return s.probe
+	}
+	inHold := f.shared.hold(now).reason != ReasonNone
+	switch a.Kind {
+	case Proper:
+		f.own.answer(now, s.seq, a)
+		f.proper(now, s)
+		return s.probe || inHold
+	case Throttled:
+		f.ownTrouble(now, s.seq)
+		f.events = append(f.events, event{kind: "throttled", seq: s.seq, wait: retryAfterMicros(a)})
+		f.stopping = true
+		f.drop(now, false)
+		return true
+	case Unauthorized:
+		f.own.answer(now, s.seq, a)
+		f.events = append(f.events, event{kind: "unauthorized", seq: s.seq})
+		return true
+	case Transient:
+		f.ownTrouble(now, s.seq)
+		f.events = append(f.events, event{kind: "transient", seq: s.seq, link: linkHash(a.Link)})
+		f.failures++
+		f.sendBy = min(f.sendBy, now+transientDelay)
+		return s.probe || f.shared.failures+f.failures >= outageAnswers
+	}
+	return false
+}
+
+// ownTrouble takes in an answer that says nothing about the key.
+func (f *Fleet) ownTrouble(now instant, seq uint64) {
+	if f.own.trouble != ReasonNone {
+		f.own.answer(now, seq, Answer{Kind: Transient})
+	}
+}
+
+// proper counts a good answer. Those of one time are one event.
+func (f *Fleet) proper(now instant, s Slot) {
+	if n := len(f.events); n > 0 && !s.probe {
+		last := &f.events[n-1]
+		if last.kind == "proper" && !last.probe && now-last.at < properTime {
+			last.count++
+			last.seq = max(last.seq, s.seq)
+			return
+		}
+	}
+	f.events = append(f.events, event{kind: "proper", seq: s.seq, count: 1, at: now, probe: s.probe})
+}
+
+// unused takes in that nothing was sent with a slot.
+func (f *Fleet) unused(now instant, seq uint64, probe bool) {
+	if !probe {
+		return
+	}
+	f.own.answer(now, seq, Answer{Kind: Unused})
+	f.events = append(f.events, event{kind: "unused", seq: seq})
+	f.flush(true)
+}
+
+func retryAfterMicros(a Answer) micros {
+	if !a.HasRetryAfter || a.RetryAfter <= 0 {
+		return 0
+	}
+	return microsOf(a.RetryAfter)
+}
+
+// Status returns the fleet's present rate, and the hold that this process is
+// under: the fleet's or its own.
+func (f *Fleet) Status() Status {
+	f.mu.Lock()
+	wall, now := f.clock()
+	f.shared.tick(now)
+	s := Status{
+		Ceiling: Rate(f.shared.ceiling),
+		Rate:    Rate(f.shared.rate),
+		Burst:   f.cfg.Burst,
+		Hold:    f.hold(now).at(wall, now),
+	}
+	f.mu.Unlock()
+	return s
+}
+
+// HoldManual stops sending in the whole fleet until the given time, or, if it
+// is zero, until a release. It replaces the end of a manual hold that stands.
+func (f *Fleet) HoldManual(until time.Time) {
+	f.mu.Lock()
+	wall, now := f.clock()
+	f.events = append(f.events, event{kind: "hold", at: untilInstant(until, wall, now)})
+	done := f.flush(true)
+	f.unlock()
+	f.await(done)
+}
+
+// Release ends every hold in the whole fleet. After an outage the rate climbs
+// from low as ever.
+func (f *Fleet) Release() {
+	f.mu.Lock()
+	now := f.now()
+	f.own.release(now)
+	f.events = append(f.events, event{kind: "release"})
+	done := f.flush(true)
+	f.serve(now)
+	f.unlock()
+	f.await(done)
+}
+
+// ProbeNow lets an unauthorized hold of this process probe at once: the key
+// has changed. Without such a hold it does nothing.
+func (f *Fleet) ProbeNow() {
+	f.mu.Lock()
+	now := f.now()
+	f.own.probeNow(now)
+	f.serve(now)
+	f.unlock()
+}
+
+// untilInstant returns the instant of a time given by the wall clock, never
+// for the zero time.
+func untilInstant(until, wall time.Time, now instant) instant {
+	if until.IsZero() {
+		return never
+	}
+	// The bound keeps the sum from overflowing.
+	return now + min(until.Sub(wall), 100*366*24*time.Hour)
+}
+
+func (f *Fleet) now() instant { return time.Since(f.start) }
+
+func (f *Fleet) clock() (time.Time, instant) {
+	wall := time.Now()
+	return wall, wall.Sub(f.start)
+}
+
+// hold returns the hold that stands in this process's way: the fleet's or its
+// own, whichever lasts longer, but a manual one first.
+func (f *Fleet) hold(now instant) held {
+	shared, own := f.shared.hold(now), f.own.hold(now)
+	if own.reason == ReasonNone || shared.reason == ReasonManual || shared.reason != ReasonNone && shared.until > own.until {
+		return shared
+	}
+	return own
+}
+
+// serve gives out what has come due, sends home who has waited too long, and
+// sets the timer for the rest and Run to work if more is needed. The caller
+// holds the lock.
+func (f *Fleet) serve(now instant) {
+	f.observe(now)
+	f.expire(now)
+	wake := never
+	for f.queue.head != nil {
+		w := f.queue.head
+		giveUp := never
+		if f.shown.reason != ReasonNone {
+			giveUp = max(w.arrived, f.shown.since) + f.cfg.patience(f.shown.reason)
+		}
+		if giveUp <= now {
+			w.err = ErrHeld
+			f.pop()
+			continue
+		}
+		if len(f.slots) == 0 || f.slots[0].due > now {
+			wake = giveUp
+			break
+		}
+		s := f.slots[0]
+		f.slots = f.slots[1:]
+		if w.slot = f.grant(now, s); w.slot != (Slot{}) {
+			f.pop()
+		}
+	}
+	switch {
+	case len(f.slots) == 0:
+	case f.queue.head != nil:
+		wake = min(wake, f.slots[0].due)
+	case f.slots[0].probe:
+		wake = min(wake, f.slots[0].due+catchUp+1) // to give it back
+	}
+	if f.cfg.OnHold != nil {
+		wake = min(wake, f.shared.change(now))
+	}
+	f.alarm.set(now, wake, f.fire)
+	f.wakeRun(now)
+}
+
+func (f *Fleet) pop() {
+	f.queue.pop()
+	f.waiting--
+}
+
+func (f *Fleet) fire() {
+	f.mu.Lock()
+	now := f.now()
+	if now >= f.timerAt {
+		f.timerAt = never // an earlier setting's late call leaves it alone
+	}
+	f.serve(now)
+	f.unlock()
+}
+
+// grant hands a slot out, or returns the zero Slot if one of the guards does
+// not let it.
+func (f *Fleet) grant(now instant, s slot) Slot {
+	at, ownProbe := f.own.open(now)
+	if at > now || !f.guard.AllowN(f.start.Add(now), 1) {
+		f.unused(now, s.seq, s.probe)
+		return Slot{}
+	}
+	// The number is the fleet's, in the process's own hold too.
+	f.own.seq = max(f.own.seq, s.seq) - 1
+	f.own.grant(now, ownProbe)
+	f.spent++
+	return Slot{granted: f.start.Add(now), seq: s.seq, probe: s.probe || ownProbe}
+}
+
+// expire gives up the slots that are too late.
+func (f *Fleet) expire(now instant) {
+	for len(f.slots) > 0 && now-f.slots[0].due > catchUp {
+		f.unused(now, f.slots[0].seq, f.slots[0].probe)
+		f.slots = f.slots[1:]
+		if f.queue.head == nil {
+			f.wasted++
+		}
+	}
+}
+
+// drop gives up the reserved slots, as a hold has begun: all, or all but the
+// fleet's probe.
+func (f *Fleet) drop(now instant, probes bool) {
+	f.slots = slices.DeleteFunc(f.slots, func(s slot) bool {
+		if s.probe && !probes {
+			return false
+		}
+		f.unused(now, s.seq, s.probe)
+		return true
+	})
+}
+
+// observe notes the begin, change and end of holds.
+func (f *Fleet) observe(now instant) {
+	f.shared.tick(now)
+	f.own.tick(now)
+	was := f.shown.reason
+	f.shown = f.hold(now)
+	if f.shown.reason == was {
+		return
+	}
+	if f.shown.reason != ReasonNone {
+		f.drop(now, f.own.trouble != ReasonNone)
+	}
+	if f.cfg.OnHold != nil {
+		wall := time.Now()
+		f.news = append(f.news, f.shown.at(wall, wall.Sub(f.start)))
+	}
+}
+
+// unlock releases the lock and has OnHold told what there is to tell, by a
+// goroutine of its own: Run must not wait for it.
+func (f *Fleet) unlock() {
+	if len(f.news) > 0 && !f.telling {
+		go func() {
+			f.mu.Lock()
+			f.herald.unlock(&f.mu, f.cfg.OnHold)
+		}()
+	}
+	f.mu.Unlock()
+}
+
+// setGuard sets the second guard to the fleet's rate or the own flag, whichever
+// is lower. Its burst allows for what may have come due in the 5 ms that a slot
+// may be late.
+func (f *Fleet) setGuard(now instant) {
+	limit := f.shared.rate
+	if f.paced() {
+		limit = f.flag()
+	}
+	at := f.start.Add(now)
+	f.guard.SetLimitAt(at, rate.Limit(limit))
+	f.guard.SetBurstAt(at, f.cfg.Burst+1+int(limit*catchUp.Seconds()))
+}

@@ -1,0 +1,379 @@
+package ratelimit
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	// heartbeat is how often a process calls at least. What another process or
+	// a command changed acts here so much later at most.
+	heartbeat = 500 * time.Millisecond
+	// transientDelay is how long failures that cannot yet be an outage wait
+	// for a call to ride along with.
+	transientDelay = 10 * time.Millisecond
+	// properTime is how much time good answers of one event may span.
+	properTime = 20 * time.Millisecond
+
+	callTimeout = time.Second // of one call to Redis
+	awayFirst   = 250 * time.Millisecond
+	awayMost    = time.Second // between calls while Redis is away
+
+	// The mean over which the process's own speed is taken.
+	speedOver = 100 * time.Millisecond
+	// Of what it will likely use, so much is reserved before anybody waits:
+	// less if such slots were wasted.
+	trustMost, trustStep = 0.9, 0.02
+
+	leadMost = 500 * time.Millisecond
+	// Redis' clock and ours drift apart by at most so much.
+	drift = 200e-6
+	// The first calls only compare the clocks: the very first is slow.
+	firstCalls = 5
+	// So much of a better knowledge of Redis' clock is taken on in a time.
+	slew = 0.004
+)
+
+// pump is the state of the calls to Redis.
+type pump struct {
+	number uint64 // of the latest call
+	called instant
+	sleeps instant       // until when Run sleeps; -1 while it works
+	ended  bool          // Run has
+	pause  time.Duration // after a failed call; 0 while Redis answers
+	resume instant       // no call before
+
+	waiting int // in the queue
+	spent   int // slots handed out since the last call
+	speed   float64
+	wasted  int // slots for which nobody came since the last call
+	trust   float64
+	asked   int     // slots wanted by the last call
+	askAt   instant // no slots before
+	paceAt  instant // nor before, if paced
+	horizon time.Duration
+	active  int
+
+	events   []event // that no call has carried yet
+	failures int     // transient ones among them
+	urgent   bool
+	stopping bool          // one of them begins a hold
+	sendBy   instant       // when events have to go
+	carried  chan struct{} // closed when a call has carried events
+
+	unsure []event       // that a failed call may have carried: it is repeated
+	doubt  chan struct{} // closed when they are known to be carried
+
+	epoch    micros // of the last reply
+	seen     micros
+	known    int // replies of this epoch
+	seq      uint64
+	releases uint64
+	here     instant       // the fleet's instant 0, at the earliest, in instants of ours
+	lag      time.Duration // of calls; slots that come earlier would be late
+	ceiling  float64       // that was warned of
+}
+
+func (p *pump) init() {
+	p.called, p.sleeps = -heartbeat, -1
+	p.trust = trustMost
+	p.sendBy = never
+	p.horizon, p.active = 100*time.Millisecond, 1
+	p.carried = make(chan struct{})
+}
+
+// Run talks to Redis until ctx ends, and then takes the process out of the
+// fleet. It has to run for anything to be granted, once.
+func (f *Fleet) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		now := f.now()
+		f.expire(now)
+		at := f.callDue(now)
+		if at > now {
+			f.sleeps = at
+			f.mu.Unlock()
+			timer.Reset(at - now)
+			select {
+			case <-ctx.Done():
+			case <-f.kick:
+			case <-timer.C:
+			}
+			continue
+		}
+		f.sleeps = -1
+		req := f.request(now)
+		f.unlock()
+		f.call(ctx, req, now)
+	}
+	f.leave(ctx)
+}
+
+// leave tells Redis what it does not know yet, and that this process is gone.
+func (f *Fleet) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	for more := true; more && ctx.Err() == nil; {
+		f.mu.Lock()
+		now := f.now()
+		f.drop(now, true)
+		req := f.request(now)
+		more = len(f.events) > 0 // the call repeats one that failed
+		f.unlock()
+		req.leave, req.want, req.usable = true, 0, 0
+		f.call(ctx, req, now)
+	}
+	f.mu.Lock()
+	f.ended = true
+	f.unlock()
+}
+
+// flush lets the events go with a call at once, if that is urgent, and returns
+// a channel that is closed when it is done, or nil.
+func (f *Fleet) flush(urgent bool) <-chan struct{} {
+	if !urgent {
+		return nil
+	}
+	f.urgent = true
+	f.wakeRun(f.now())
+	if f.pause > 0 || f.ended {
+		return nil // no answer to wait for
+	}
+	return f.carried
+}
+
+// await waits for a flush.
+func (f *Fleet) await(done <-chan struct{}) {
+	if done == nil {
+		return
+	}
+	timer := time.NewTimer(reportWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// wakeRun lets Run look again if a call is due before it would.
+func (f *Fleet) wakeRun(now instant) {
+	if f.sleeps >= 0 && f.callDue(now) < f.sleeps {
+		f.sleeps = -1
+		select {
+		case f.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// callDue returns when Redis has to be called next.
+func (f *Fleet) callDue(now instant) instant {
+	at := min(f.called+f.cfg.heartbeat, f.sendBy)
+	if f.urgent || f.known < firstCalls {
+		at = now
+	}
+	if usable, want := f.demand(now); want > 0 && (f.paced() || len(f.slots) <= usable/2) {
+		open, _ := f.shared.open(now)
+		ownOpen, _ := f.own.open(now)
+		at = min(at, max(now, f.askAt, open, ownOpen))
+	}
+	return max(at, f.resume)
+}
+
+// demand returns how many slots the process could use in the next 100 ms or
+// so, in its fair share, and how many of them it has not reserved yet.
+func (f *Fleet) demand(now instant) (usable, want int) {
+	usable = max(f.waiting, int(f.trust*f.speed*f.horizon.Seconds()))
+	share := int(f.shared.rate * margin * f.horizon.Seconds() / float64(f.active))
+	switch {
+	case f.shown.reason != ReasonNone:
+		share = 1 // a probe
+	case f.paced():
+		share = len(f.slots) + max(1, int(f.flag()*catchUp.Seconds()))
+	}
+	usable = min(usable, max(1, share))
+	return usable, usable - len(f.slots)
+}
+
+// paced reports whether this process's own flag is lower than the fleet's
+// rate. It then asks for few slots at a time, at its own rate.
+func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
+
+// flag returns the process's own highest rate.
+func (f *Fleet) flag() float64 { return float64(f.cfg.Rate) * margin }
+
+// request makes the next call. The events that a failed call may have carried
+// go again under that call's number, and alone.
+func (f *Fleet) request(now instant) *request {
+	d := now - f.called
+	part := -math.Expm1(-d.Seconds() / speedOver.Seconds())
+	if d > 0 {
+		f.speed += part * (float64(f.spent)/d.Seconds() - f.speed)
+	}
+	if f.wasted > 0 {
+		f.trust /= 2
+	} else {
+		f.trust = min(f.trust+trustStep, trustMost)
+	}
+	f.called, f.spent, f.wasted = now, 0, 0
+
+	usable, want := f.demand(now)
+	if open, _ := f.own.open(now); open > now || f.paced() && now < f.paceAt || f.known < firstCalls {
+		want = 0
+	}
+	if f.paced() && want > 0 {
+		f.paceAt = now + time.Duration(float64(want)/f.flag()*float64(time.Second))
+	}
+	if f.doubt == nil {
+		f.number++
+		f.unsure, f.doubt = f.events, f.carried
+		f.events, f.carried = nil, make(chan struct{})
+		f.failures, f.urgent, f.stopping, f.sendBy = 0, false, false, never
+	}
+	f.asked = max(0, want)
+	return &request{
+		process: f.cfg.Process, run: f.run, number: f.number,
+		flag: f.cfg.Rate, burst: f.cfg.Burst,
+		usable: usable, want: f.asked, lead: min(f.lag, leadMost),
+		epoch: f.epoch, seen: f.seen, seq: f.seq,
+		own: f.own.hold(now), events: f.unsure,
+	}
+}
+
+// call makes the call and takes in the reply.
+func (f *Fleet) call(ctx context.Context, req *request, sent instant) {
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	r, err := req.do(callCtx, f.cfg.Redis, sent)
+	cancel()
+	f.mu.Lock()
+	now := f.now()
+	if err == nil {
+		f.take(now, sent, r)
+	} else if ctx.Err() == nil {
+		f.away(now, err)
+	}
+	f.serve(now)
+	f.unlock()
+}
+
+// away puts off the next call.
+func (f *Fleet) away(now instant, err error) {
+	if f.pause == 0 {
+		f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
+		f.pause = awayFirst
+	} else {
+		f.pause = min(2*f.pause, awayMost)
+	}
+	f.resume = now + f.pause
+}
+
+// take takes in the reply to a call that was sent at the given instant.
+func (f *Fleet) take(now, sent instant, r *reply) {
+	if f.pause > 0 {
+		f.cfg.Log.Info("Redis is back")
+	}
+	f.pause, f.resume = 0, 0
+	close(f.doubt)
+	f.unsure, f.doubt = nil, nil
+
+	isFirst := f.epoch == 0
+	f.synchronise(now, sent, r)
+	f.seq = max(f.seq, r.seq)
+	f.horizon, f.active = r.horizon.duration(), r.active
+	if !isFirst && f.releases != r.releases {
+		f.own.release(now)
+	}
+	f.releases = r.releases
+	f.shared = r.governor(f.here)
+	f.setGuard(now)
+	f.warn(r)
+	f.observe(now)
+	f.reserve(now, r)
+
+	f.askAt = f.paceAt
+	if r.n < f.asked {
+		f.askAt = max(f.askAt, now+time.Millisecond)
+		if open, _ := f.shared.open(now); open <= now {
+			// Others have the slots. Ask again when there are a few, and not
+			// all at the same moment.
+			spread := f.horizon / 8
+			if r.n == 0 && r.rate*f.horizon.Seconds() < float64(r.active) {
+				spread *= time.Duration(r.active) // not all can have one: one of them is soon enough
+			}
+			f.askAt = max(f.askAt, now+max(r.retry.duration(), f.horizon/4)+rand.N(spread+1))
+		}
+	}
+}
+
+// synchronise finds out when the fleet's clock began in our instants. The
+// reply was made between sent and now, which bounds it on both sides; from the
+// upper bound no slot is early. The least of many upper bounds is nearest the
+// truth. It is taken on slowly, as it brings slots closer together, and kept
+// until the clocks may have drifted from it or one of them has been set.
+func (f *Fleet) synchronise(now, sent instant, r *reply) {
+	f.lag = max(now-sent, f.lag*9/10)
+	low, high := sent-r.now.duration(), now-r.now.duration()
+	if f.epoch != r.epoch {
+		f.known = 0
+	}
+	passed := float64((r.now - f.seen).duration())
+	here := f.here + time.Duration(drift*passed)
+	switch {
+	case f.known == 0 || here < low || here > high+f.lag+10*time.Millisecond:
+		here = high // a clock has been set
+	case here > high && f.known < firstCalls:
+		here = high
+	case here > high:
+		here = max(high, here-time.Duration(slew*passed))
+	}
+	f.here, f.epoch, f.seen = here, r.epoch, r.now
+	f.known++
+}
+
+// reserve adds the reply's slots, unless a hold begins that the script does
+// not know of yet.
+func (f *Fleet) reserve(now instant, r *reply) {
+	if f.stopping || f.own.trouble != ReasonNone && r.n > 1 {
+		if r.probe {
+			f.unused(now, r.first, true)
+		}
+		return
+	}
+	ordered := true
+	for j := range r.n {
+		due := f.here + max(r.from, r.base+micros(j)*r.spacing).duration()
+		if n := len(f.slots); n > 0 && due < f.slots[n-1].due {
+			ordered = false
+		}
+		f.slots = append(f.slots, slot{due: due, seq: r.first + uint64(j), probe: r.probe})
+	}
+	if ordered {
+		return
+	}
+	// The rate has risen, so that the new ones come before the last. Which of
+	// them has which number does not matter.
+	due := make([]instant, len(f.slots))
+	for i, s := range f.slots {
+		due[i] = s.due
+	}
+	slices.Sort(due)
+	for i := range f.slots {
+		f.slots[i].due = due[i]
+	}
+}
+
+// warn tells once when the fleet's rate is lower than this process's flag.
+func (f *Fleet) warn(r *reply) {
+	if r.ceiling == f.ceiling {
+		return
+	}
+	f.ceiling = r.ceiling
+	if r.override == 0 && r.ceiling < float64(f.cfg.Rate) {
+		f.cfg.Log.Warn("another worker has a lower --rate: it holds for all", "rate", f.cfg.Rate.String(), "fleet", Rate(r.ceiling).String())
+	}
+}

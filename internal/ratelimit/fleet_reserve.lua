@@ -1,0 +1,136 @@
+-- The one call of all processes and commands: takes in what happened since the
+-- last call, and reserves slots.
+--
+-- ARGV[1] process id; '' for a command  [2] its present run  [3] number of the call
+-- [4] own --rate [5] --burst            [6] slots that could be used at once
+-- [7] slots wanted                      [8] lead: µs from now before which a slot is of no use
+-- [9] epoch and [10] instant of the last reply, 0 at first   [11] latest grant known
+-- [12] own hold's reason, [13] how long it lasts yet, µs     [14] 1: the process leaves
+-- ARGV[15…] what happened, four a piece: kind, seq, a, b
+--
+-- Returns the numbers that Go's parseReply reads, and the processes alive for
+-- a command. The same call again (go-redis repeats what got no answer) changes
+-- nothing and returns the same slots.
+local format = string.format
+local id, run, call = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local flag, usable, want, lead = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local epoch, seen = tonumber(ARGV[9]), tonumber(ARGV[10])
+g.seq = math.max(g.seq, tonumber(ARGV[11]))
+tick()
+
+-- Slots for this call: n of them, number j (from 0) at max(from, base + j * spacing).
+local n, from, base, spacing, first, probe, retry = 0, 0, 0, 0, 0, 0, 0
+local before = {}
+for word in string.gmatch(workers[id] or '', '%S+') do before[#before + 1] = word end
+local again = id ~= '' and before[1] == run and tonumber(before[2]) >= call
+if again then
+  if tonumber(before[2]) == call then
+    n, from, base = tonumber(before[9]), tonumber(before[10]), tonumber(before[11])
+    first, probe, spacing = tonumber(before[12]), tonumber(before[13]), tonumber(before[14])
+  end
+else
+  for i = 15, #ARGV, 4 do happened[ARGV[i]](tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]) end
+end
+
+-- The ceiling: the lowest flag of those alive, unless an operator set one.
+local ceiling, burst, active = math.huge, math.huge, 0
+local alive, gone = {}, {}
+if id ~= '' and not again then
+  workers[id] = format('%s %.0f %s %s %.0f %d', run, call, ARGV[4], ARGV[5], now, usable)
+end
+for name, text in pairs(workers) do
+  local w = {}
+  for word in string.gmatch(text, '%S+') do w[#w + 1] = word end
+  local silent = now - tonumber(w[5])
+  if silent > 15 * second or (name == id and ARGV[14] == '1') then
+    gone[#gone + 1] = 'w:' .. name
+  else
+    ceiling, burst = math.min(ceiling, tonumber(w[3])), math.min(burst, tonumber(w[4]))
+    if tonumber(w[6]) > 0 and silent < second then active = active + 1 end
+    for _, word in ipairs({name, w[3], w[7] or '-', w[8] or '0'}) do alive[#alive + 1] = word end
+  end
+end
+if ceiling < math.huge then g.burst = burst else ceiling = g.ceiling end
+if g.override > 0 then ceiling = g.override end
+setCeiling(ceiling)
+
+-- Slots are given so far ahead: time enough for every process to have one, and
+-- for two calls.
+local interval = g.rate > 0 and second / (g.rate * 0.995) or 0
+local horizon = math.min(math.max(100000, active * interval), 250000) + 2 * lead
+if g.rate > 0 then
+  -- What is reserved ahead counts as slots, not as time, when the rate rises.
+  -- When it falls, the next slot comes one new interval after the last.
+  if g.interval > 0 and g.tat > now and interval ~= g.interval then
+    g.tat = now + math.min((g.tat - now) * interval / g.interval, g.tat - now + g.burst * interval)
+  end
+  -- The state is lost or older than the fleet knows: what others have reserved
+  -- runs out first.
+  if epoch ~= 0 and (epoch ~= g.epoch or (stored.now and tonumber(stored.now) < seen)) then
+    g.tat = math.max(g.tat, now + horizon + 50000 + (g.burst - 1) * interval)
+  end
+  if g.tat > now + 3 * second + (g.burst + 1) * interval then g.tat = now end -- cannot be
+  g.interval = interval
+end
+
+if want > 0 and not again and g.rate > 0 then
+  local at, isProbe = open()
+  if at > now then
+    retry = at - now
+  else
+    if isProbe then want = 1 end
+    from = now + lead
+    base = math.max(g.tat, from) - (g.burst - 1) * interval
+    n = math.max(0, math.min(want, math.floor((now + horizon - base) / interval) + 1))
+    if n == 0 then
+      retry = base - now - horizon
+    else
+      g.tat = math.max(g.tat, from) + n * interval
+      first, spacing = g.seq + 1, interval
+      g.seq = g.seq + n
+      if isProbe then
+        g.probe, g.probeAt, g.probeDue, probe = g.seq, now, now + 900 * second, 1
+      end
+    end
+  end
+end
+
+local write = {}
+local function put(field, value)
+  if stored[field] ~= value then
+    stored[field] = value
+    write[#write + 1] = field
+    write[#write + 1] = value
+  end
+end
+-- Most have not changed, and to write a number takes its time.
+for name, value in pairs(g) do
+  if was[name] ~= value then put(name, format('%.17g', value)) end
+end
+if id ~= '' or #ARGV > 14 then
+  put('good', table.concat(good, ' '))
+  local names = {}
+  for link in pairs(links) do names[#names + 1] = link end
+  table.sort(names)
+  put('links', table.concat(names, ' '))
+  if id ~= '' and ARGV[14] ~= '1' and not again then
+    put('w:' .. id, format('%s %s %s %d %.17g %.17g %.0f %d %.17g', workers[id],
+      ARGV[12] == '' and '-' or ARGV[12], ARGV[13], n, from, base, first, probe, spacing))
+  end
+  if #write > 0 then redis.call('HSET', key, unpack(write)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+end
+
+local reply = {}
+for i, value in ipairs({n, from, base, spacing, first, probe, retry, horizon, math.max(active, 1)}) do
+  reply[i] = format('%.17g', value)
+end
+for _, name in ipairs({
+  'epoch', 'now', 'rate', 'ceiling', 'override', 'burst', 'clear', 'slope',
+  'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil', 'probeDue',
+  'outage', 'since', 'nextProbe', 'probe', 'probeAt', 'failures', 'releases', 'seq',
+}) do reply[#reply + 1] = stored[name] end
+if id == '' then
+  for _, word in ipairs(alive) do reply[#reply + 1] = word end
+end
+return reply
