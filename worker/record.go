@@ -23,7 +23,7 @@ type Written struct {
 // Journal is told of everything before it is written to the ledger. An error
 // of its methods stops the worker: what is not in the journal must not happen.
 type Journal interface {
-	// Started tells that requests for links of a slice are about to leave.
+	// Started tells that requests for links of a chunk are about to leave.
 	Started(chunk, first, n int) error
 	// Commit tells what became of links.
 	Commit([]Written) error
@@ -51,9 +51,9 @@ type recorder struct {
 	observe Observer
 	log     *slog.Logger
 
-	in       chan recordCall
-	done     chan struct{} // closed when run has returned
-	statuses map[[2]string]int
+	in   chan recordCall
+	done chan struct{} // closed when run has returned
+	gone string        // the batch last found deleted
 }
 
 type recordCall struct {
@@ -64,7 +64,7 @@ type recordCall struct {
 func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger) *recorder {
 	return &recorder{
 		ledger: l, journal: j, states: s, observe: o, log: log,
-		in: make(chan recordCall, groupMost), done: make(chan struct{}), statuses: map[[2]string]int{},
+		in: make(chan recordCall, groupMost), done: make(chan struct{}),
 	}
 }
 
@@ -158,11 +158,6 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 	var groups []ledger.Group
 	var members [][]recordCall
 	for _, c := range calls {
-		record := c.Record
-		record.LinkStatus, why = r.statusIndex(ctx, c.Batch, c.LinkStatus)
-		if why != nil {
-			return calls, why
-		}
 		at := place{c.Batch, c.Chunk}
 		i, ok := index[at]
 		if !ok {
@@ -171,7 +166,9 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk})
 			members = append(members, nil)
 		}
-		groups[i].Entries = append(groups[i].Entries, ledger.Entry{Position: c.Position, Record: record, Error: c.Error})
+		groups[i].Entries = append(groups[i].Entries, ledger.Entry{
+			Position: c.Position, Record: c.Record, LinkStatus: c.LinkStatus, Error: c.Error,
+		})
 		members[i] = append(members[i], c)
 	}
 	began := time.Now()
@@ -180,7 +177,10 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 		slices.SortStableFunc(members[i], func(a, b recordCall) int { return a.Position - b.Position })
 		switch {
 		case errors.Is(result.Err, ledger.ErrNoBatch):
-			r.log.Warn("outcomes of a deleted batch dropped", "batch", groups[i].Batch, "links", len(members[i]))
+			if r.gone != groups[i].Batch {
+				r.gone = groups[i].Batch
+				r.log.Warn("outcomes of a deleted batch are dropped", "batch", r.gone)
+			}
 			for _, c := range members[i] {
 				c.finish(ledger.ErrNoBatch)
 			}
@@ -198,24 +198,4 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 		}
 	}
 	return left, why
-}
-
-// statusIndex is the number of a link status in a batch's table, remembered.
-func (r *recorder) statusIndex(ctx context.Context, batch, status string) (int, error) {
-	if status == "" {
-		return 0, nil
-	}
-	key := [2]string{batch, status}
-	if i, ok := r.statuses[key]; ok {
-		return i, nil
-	}
-	i, err := r.ledger.LinkStatus(ctx, batch, status)
-	if err != nil {
-		return 0, err
-	}
-	if len(r.statuses) > 10_000 { // an API that answers nonsense
-		clear(r.statuses)
-	}
-	r.statuses[key] = i
-	return i, nil
 }

@@ -177,12 +177,6 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, records []ledger.
 // why it stopped, nil if every link had its turn.
 func (r *sliceRun) send() (stop error) {
 	w := r.w
-	if w.cfg.Journal != nil {
-		if err := w.cfg.Journal.Started(r.slice.Chunk, r.slice.Index, len(r.slice.Links)); err != nil {
-			r.fail(err)
-			return err
-		}
-	}
 	w.unsent.Add(int64(len(r.links)))
 	next := 0
 	for ; next < len(r.links); next++ {
@@ -191,6 +185,11 @@ func (r *sliceRun) send() (stop error) {
 			break
 		}
 		if slot, stop = r.gate(); stop != nil {
+			<-w.tokens
+			break
+		}
+		if stop = r.journalStart(r.links[next]); stop != nil {
+			w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 			<-w.tokens
 			break
 		}
@@ -204,6 +203,19 @@ func (r *sliceRun) send() (stop error) {
 	}
 	r.calls.Wait()
 	return stop
+}
+
+// journalStart tells the journal that a DELETE of l is about to leave. A link
+// that settles is only asked for, which changes nothing.
+func (r *sliceRun) journalStart(l *link) error {
+	if r.w.cfg.Journal == nil || l.record.Settling {
+		return nil
+	}
+	err := r.w.cfg.Journal.Started(r.slice.Chunk, l.position, 1)
+	if err != nil {
+		r.fail(err)
+	}
+	return err
 }
 
 // one takes one link as far as this run can, and hands it to the recorder.
@@ -281,14 +293,6 @@ func (r *sliceRun) failAll(why string) {
 
 // end waits until everything is written and says what becomes of the task.
 func (r *sliceRun) end(stop error) error {
-	if r.w.cfg.Journal != nil {
-		// The journal has the slice as started: say which links were not sent.
-		for _, l := range r.links {
-			if !l.touched {
-				r.write(l)
-			}
-		}
-	}
 	r.writes.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()

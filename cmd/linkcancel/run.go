@@ -58,6 +58,11 @@ func (c runCmd) check(a *app) error {
 	case fromStdin(c.Files):
 		return usagef("run reads its files again for the report, so it cannot read standard input\nhint: save it to a file, or use linkcancel import -")
 	}
+	if c.ID != "" {
+		if err := ledger.CheckBatchID(c.ID); err != nil {
+			return usagef("%w", err)
+		}
+	}
 	return c.sendFlags.check()
 }
 
@@ -204,6 +209,9 @@ func (s *session) close() {
 
 // free makes sure that nothing is overwritten.
 func (s *session) free() error {
+	if info, err := os.Stat(filepath.Dir(s.report)); err != nil || !info.IsDir() {
+		return usagef("the report %s cannot be written: there is no folder %s\nhint: choose another place with --report", s.report, filepath.Dir(s.report))
+	}
 	for _, path := range []string{s.report, s.report + partialSuffix} {
 		if _, err := os.Lstat(path); err == nil {
 			hint := "choose another with --report"
@@ -277,7 +285,7 @@ func (s *session) drain(a *app) error {
 		return s.refused(b, badKey)
 	}
 	if err != nil && !errors.Is(err, errInterrupted) {
-		return err
+		return fmt.Errorf("%w\nhint: what was done is in %s: mend the cause, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
 	}
 	return s.finish(a, b, errors.Is(err, errInterrupted))
 }
@@ -341,6 +349,11 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 
 // sameColumns makes sure that one report can hold all files.
 func sameColumns(files []string, column string) error {
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			return usagef("%s can be read only once, and run reads its files again for the report\nhint: save it to a file, or use linkcancel import", file)
+		}
+	}
 	var first []string
 	for i, file := range files {
 		rows, err := linkcsv.OpenRows(file, nil, column)

@@ -23,6 +23,9 @@ const DefaultURL = "redis://127.0.0.1:6379/0"
 // ErrURL: the URL of the Redis database is of no use.
 var ErrURL = errors.New("unusable Redis URL")
 
+// serverReadTimeout is how long a command of an asynq server waits for its reply.
+const serverReadTimeout = 2 * time.Second
+
 // Broker is the way to one Redis database.
 type Broker struct {
 	opt      *redis.Options
@@ -94,6 +97,10 @@ func (b *Broker) Client() redis.UniversalClient { return b.client }
 // caller closes it.
 func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
 	opt := *b.opt
+	// The hook repeats what has to be repeated; a command on a Redis that hangs
+	// must not keep the process from ending.
+	opt.MaxRetries = -1
+	opt.ReadTimeout = serverReadTimeout
 	client := redis.NewClient(&opt)
 	client.AddHook(hook)
 	return client

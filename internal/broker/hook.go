@@ -40,7 +40,11 @@ func (h *ServerHook) LastRenewal() time.Time {
 	return time.Time{}
 }
 
-// GiveUp ends the repetitions: the process has to end, Redis or not.
+// errGivenUp: see GiveUp.
+var errGivenUp = errors.New("the process is ending")
+
+// GiveUp ends the repetitions, and lets every further command fail at once: the
+// process has to end, whether Redis answers or not.
 func (h *ServerHook) GiveUp() { h.givenUp.Store(true) }
 
 // DialHook is part of redis.Hook.
@@ -49,6 +53,10 @@ func (h *ServerHook) DialHook(next redis.DialHook) redis.DialHook { return next 
 // ProcessHook is part of redis.Hook.
 func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
+		if h.givenUp.Load() {
+			cmd.SetErr(errGivenUp)
+			return errGivenUp
+		}
 		sent := time.Now()
 		err := next(ctx, cmd)
 		if err == nil && isRenewal(cmd) {

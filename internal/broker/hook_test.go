@@ -198,7 +198,7 @@ func TestRepetitionEndsWhenTheProcessGivesUp(t *testing.T) {
 			t.Errorf("%v after %v and %d calls", err, took, len(f.called))
 		}
 		sent := len(f.called)
-		if err := process(ctx, redis.NewCmd(ctx, "evalsha", "sha", 0)); !errors.Is(err, io.EOF) || len(f.called) != sent+1 {
+		if err := process(ctx, redis.NewCmd(ctx, "evalsha", "sha", 0)); !errors.Is(err, errGivenUp) || len(f.called) != sent {
 			t.Errorf("%v after %d calls", err, len(f.called)-sent)
 		}
 	})

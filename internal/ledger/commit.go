@@ -15,9 +15,10 @@ import (
 // Entry is what became of one link: its outcome, or, with the outcome None, a
 // note about a link that has none yet.
 type Entry struct {
-	Position int // in its chunk
-	Record   Record
-	Error    string
+	Position   int // in its chunk
+	Record     Record
+	LinkStatus string // Record.LinkStatus is made of it
+	Error      string
 }
 
 // Group is what is to be written of one chunk.
@@ -65,16 +66,16 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 func recordCall(g Group) (keys []string, args []any) {
 	slices.SortStableFunc(g.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
 	packed := make([]byte, 0, 6*len(g.Entries))
-	var texts []any
+	var words []any
 	for i, e := range g.Entries {
 		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
 		packed = append(packed, e.Record.head()...)
-		if e.Error != "" {
-			texts = append(texts, i+1, cutError(e.Error))
+		if e.Error != "" || e.LinkStatus != "" {
+			words = append(words, i+1, cutError(e.Error), cutStatus(e.LinkStatus))
 		}
 	}
-	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch)}
-	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, packed}, texts...)
+	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch)}
+	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed}, words...)
 	return keys, args
 }
 

@@ -1,21 +1,36 @@
 -- Writes what became of links of one chunk: outcomes, and notes about links
 -- that have none yet. Every link gets one outcome, whoever repeats the call.
--- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts
+-- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts  KEYS[4] link statuses
 -- ARGV[1] first link of the chunk  ARGV[2] links a full chunk  ARGV[3] texts kept at most
--- ARGV[4] entries of 6 bytes: position in the chunk (2), head of a record (4);
---         outcome 0 is a note. ARGV[5…] entry (from 1), text, entry, text, …
+-- ARGV[4] index of a link status that finds no place in the table: "other"
+-- ARGV[5] entries of 6 bytes: position in the chunk (2), head of a record (4);
+--         outcome 0 is a note. ARGV[6…] entry (from 1), error text, link status, …
 -- Returns the state, the links still pending, and a byte an entry: the outcome
 -- that stands, plus 16 if this call wrote it.
 local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted'}
 local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', unpack(names))
 local state = h[1]
 if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
-local first, entries = tonumber(ARGV[1]), ARGV[4]
+local first, entries = tonumber(ARGV[1]), ARGV[5]
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
 for i = 1, 7 do counts[i] = tonumber(h[4 + i]); change[i] = 0 end
-local texts = {}
-for i = 5, #ARGV, 2 do texts[tonumber(ARGV[i])] = ARGV[i + 1] end
+local texts, statuses = {}, {}
+for i = 6, #ARGV, 3 do
+  local entry = tonumber(ARGV[i])
+  if ARGV[i + 1] ~= '' then texts[entry] = ARGV[i + 1] end
+  if ARGV[i + 2] ~= '' then statuses[entry] = ARGV[i + 2] end
+end
+
+-- The index of a link status in the batch's small table.
+local function index(status)
+  local i = redis.call('HGET', KEYS[4], status)
+  if i then return tonumber(i) end
+  local n = redis.call('HLEN', KEYS[4]) + 1
+  if n >= tonumber(ARGV[4]) then return tonumber(ARGV[4]) end
+  redis.call('HSET', KEYS[4], status, n)
+  return n
+end
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -55,6 +70,10 @@ for i = 1, count do
       if was == 7 then change[7] = change[7] - 1 end
       change[outcome] = change[outcome] + 1
       if outcome == 7 then status = string.sub(rec, 3, 4) end
+      if statuses[i] then
+        local high, low = string.byte(status, 1, 2)
+        status = string.char(high % 4 + 4 * index(statuses[i]), low)
+      end
       new[pos] = string.char(outcome + 16 * ambiguous, attempts) .. status .. stamp
       wrote = 16
       was = outcome
