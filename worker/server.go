@@ -124,13 +124,15 @@ func (w *Worker) Run(ctx context.Context) error {
 	timer := time.AfterFunc(w.cfg.DrainTimeout, w.cut)
 	// What the recorder cannot write by then is lost to memory, not to the
 	// ledger: such a slice is known to have crashed.
-	last := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, stopRecording)
-	// A Redis that is away would be waited for until the leases end.
-	giveUp := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore, w.hook.GiveUp)
+	// And a Redis that is away would be waited for until the leases end.
+	last := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, func() {
+		stopRecording()
+		stopBeating()
+		w.hook.GiveUp()
+	})
 	server.Shutdown()
 	timer.Stop()
 	last.Stop()
-	giveUp.Stop()
 	w.cut()
 	stopRecording()
 	stopBeating()

@@ -490,6 +490,26 @@ func TestJournal(t *testing.T) {
 	})
 }
 
+// A run that is killed has to ask again for each link that the journal has as
+// started: those that only waited must not be among them.
+func TestJournalHasOnlyWhatIsSent(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(50)})
+		t.Cleanup(api.Close)
+		batch := f.batch("b1", names(50)...)
+		f.start(&batch, 50)
+		f.enqueue(task.Slice{Batch: "b1", Links: names(50)})
+		j := &journal{}
+		f.work(Config{Journal: j}, memory{api}, ratelimit.NewLocal(ratelimit.Config{Rate: 1}))
+		f.until("three requests", func() bool { return api.Counts().Total == 3 })
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if len(j.started) != 3 {
+			t.Errorf("%d links in the journal, 3 were sent", len(j.started))
+		}
+	})
+}
+
 // What is not in the journal must not happen.
 func TestJournalThatFails(t *testing.T) {
 	t.Run("at the start of a slice", func(t *testing.T) {

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/redistest"
 )
 
 func stand(o Outcome, wrote bool) Standing { return Standing{Outcome: o, Wrote: wrote} }
@@ -501,4 +504,50 @@ func TestCanary(t *testing.T) {
 			l.equal("state", AbortedState, l.commit(outcomes(NotFound, 0, 50)...).State)
 		}},
 	}...))
+}
+
+// A batch of an id that was used before has a table of its own: nobody may
+// remember the indexes of the old one.
+func TestLinkStatusesOfAnIDUsedAgain(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		l, ctx := New(b.Client()), t.Context()
+		for _, statuses := range [][]string{{"active", "EXPIRED", "Paid"}, {"CANCELED", "Paid", "active"}} {
+			if err := b.Client().FlushDB(ctx).Err(); err != nil {
+				t.Fatal(err)
+			}
+			d, _, err := l.Create(ctx, DraftConfig{ID: "x"})
+			if err == nil {
+				err = d.Write(ctx, []string{"l1", "l2", "l3"})
+			}
+			if err == nil {
+				err = d.Seal(ctx, "digest", 0, 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := Group{Batch: "x"}
+			for i, status := range statuses {
+				g.Entries = append(g.Entries, Entry{
+					Position: i, Record: Record{Outcome: NotCancellable, Attempts: 1, HTTPStatus: 422}, LinkStatus: status,
+				})
+			}
+			if c := l.Commit(ctx, []Group{g}); c[0].Err != nil {
+				t.Fatal(c[0].Err)
+			}
+			batch, err := l.Get(ctx, "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := 0
+			for lr, err := range l.Walk(ctx, batch) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if lr.LinkStatus != statuses[i] || lr.Record.HTTPStatus != 422 {
+					t.Errorf("%s has the status %q, HTTP %d; want %q, 422", lr.Link, lr.LinkStatus, lr.Record.HTTPStatus, statuses[i])
+				}
+				i++
+			}
+		}
+	})
 }
