@@ -111,7 +111,10 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 		e.limiter = ratelimit.NewLocal(limits)
 		return nil
 	}
-	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{Config: limits, Redis: b.Client(), Process: workerID(), Log: a.log})
+	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{
+		Config: limits, Redis: b.Client(), Process: workerID(), Log: a.log,
+		Demand: func() int { return e.worker.Unsent() }, // asked while the engine runs
+	})
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,9 @@ type FleetConfig struct {
 	Process string
 	// Log gets warnings; default none.
 	Log *slog.Logger
+	// Demand, if not nil, tells how many requests the process has still to send
+	// at present: no slots are reserved for more. It must be quick.
+	Demand func() int
 
 	heartbeat time.Duration // 0: the default
 }

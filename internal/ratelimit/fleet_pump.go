@@ -188,7 +188,11 @@ func (f *Fleet) callDue(now instant) instant {
 // demand returns how many slots the process could use in the next 100 ms or
 // so, in its fair share, and how many of them it has not reserved yet.
 func (f *Fleet) demand(now instant) (usable, want int) {
-	usable = max(f.waiting, int(f.trust*f.speed*f.horizon.Seconds()))
+	usable = int(f.trust * f.speed * f.horizon.Seconds())
+	if f.cfg.Demand != nil {
+		usable = min(usable, f.cfg.Demand())
+	}
+	usable = max(f.waiting, usable)
 	share := int(f.shared.rate * margin * f.horizon.Seconds() / float64(f.active))
 	switch {
 	case f.shown.reason != ReasonNone:
