@@ -59,9 +59,6 @@ func TestCSVAllocatesLittle(t *testing.T) {
 
 // The memory of a long file is that of the duplicate check.
 func TestCSVMemoryIsConstant(t *testing.T) {
-	if testing.Short() {
-		t.Skip("reads 300 000 rows")
-	}
 	const rows = 300_000
 	live := func() int64 {
 		runtime.GC()

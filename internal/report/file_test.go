@@ -84,7 +84,7 @@ func TestWriteFileKeepsModeAndLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("report.csv", link); err != nil {
-		t.Skip("no symbolic links here:", err)
+		t.Fatal(err)
 	}
 	if err := WriteFile(link, true, writeText("new")); err != nil {
 		t.Fatal(err)
