@@ -48,8 +48,11 @@ func parseRate(s string) (Rate, error) {
 	if strings.Trim(number, "0123456789.") != "" || err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, fmt.Errorf(`%q is not a plain decimal number; write the rate like "10/s"`, number)
 	}
-	if !found {
+	if !found && value != 0 {
 		return 0, fmt.Errorf(`the unit is missing; write "%s/s" for requests a second, or use /m or /h`, number)
+	}
+	if value == 0 {
+		return 0, errors.New("a rate of 0 would never end; to stop sending use `linkcancel rate hold`")
 	}
 	seconds := 0.0
 	for _, u := range units {
@@ -62,8 +65,6 @@ func parseRate(s string) (Rate, error) {
 	}
 	r := Rate(value / seconds)
 	switch {
-	case value == 0:
-		return 0, errors.New("a rate of 0 would never end; to stop sending use `linkcancel rate hold`")
 	case r < minRate:
 		return 0, errors.New("it is below one request a day; write a higher rate, or stop sending with `linkcancel rate hold`")
 	case r > MaxRate:
