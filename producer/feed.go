@@ -230,7 +230,8 @@ func (f *Feeder) fleet(ctx context.Context) (fleet, error) {
 		// are taken up by others: nobody must wait for them.
 		if !b.Own && now.Sub(b.At) < silentWorker {
 			fl.unsent += b.Unsent
-			if b.At.Before(fl.told) {
+			// One with nothing in hand tells at once when that changes.
+			if b.Unsent > 0 && b.At.Before(fl.told) {
 				fl.told = b.At
 			}
 		}

@@ -46,6 +46,7 @@ type Worker struct {
 	slow     chan struct{} // places for calls that hang
 	slices   atomic.Int64  // in hand
 	unsent   atomic.Int64  // links in hand that are not sent yet
+	busy     chan struct{} // the first links after idleness are in hand
 	answered atomic.Bool
 	silent   bool // the last sign of life could not be written
 
@@ -68,6 +69,7 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 		log:       cfg.Log, observe: cfg.Observer, states: newStates(l), forbidden: newForbidden(),
 		tokens: make(chan struct{}, cfg.Concurrency),
 		slow:   make(chan struct{}, cfg.Concurrency),
+		busy:   make(chan struct{}, 1),
 	}
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
 	w.stopping, w.stop = context.WithCancelCause(context.Background())
@@ -154,6 +156,9 @@ func (w *Worker) beats(ctx context.Context) {
 	last, told := time.Now(), true // when, and whether with something in hand
 	for {
 		select {
+		case <-w.busy: // the feeder takes an idle worker at its word
+			last, told = time.Now(), true
+			w.beat(ctx)
 		case <-ticker.C:
 			if busy := w.Unsent() > 0; busy || told || time.Since(last) >= beatIdle {
 				last, told = time.Now(), busy

@@ -177,7 +177,12 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, records []ledger.
 // why it stopped, nil if every link had its turn.
 func (r *sliceRun) send() (stop error) {
 	w := r.w
-	w.unsent.Add(int64(len(r.links)))
+	if n := int64(len(r.links)); w.unsent.Add(n) == n {
+		select {
+		case w.busy <- struct{}{}:
+		default:
+		}
+	}
 	next := 0
 	for ; next < len(r.links); next++ {
 		var slot ratelimit.Slot
