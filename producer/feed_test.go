@@ -229,7 +229,8 @@ func TestSliceSizeStays(t *testing.T) {
 }
 
 // What waits in the queue and unsent with the workers stays within the
-// look-ahead, however late these tell.
+// look-ahead, however late these tell, if one with nothing in hand tells at once
+// when that changes.
 func TestLookAhead(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
@@ -242,7 +243,7 @@ func TestLookAhead(t *testing.T) {
 				most := fleet{rate: workers * rate, ceiling: rate, workers: workers}
 				size := most.sliceSize()
 				bound := most.lookAhead(size) + size - 1 // the last slice may reach over
-				var unsent [workers]int
+				var unsent, told [workers]int
 				var next [workers]time.Time
 				for w := range workers {
 					y.beat(fmt.Sprint("w", w), rate, 0)
@@ -262,9 +263,10 @@ func TestLookAhead(t *testing.T) {
 								taken += len(s.Links)
 							}
 						}
-						// … and told late.
-						if !time.Now().Before(next[w]) {
+						// … and told late, but for the first after idleness.
+						if !time.Now().Before(next[w]) || told[w] == 0 && unsent[w] > 0 {
 							y.beat(fmt.Sprint("w", w), rate, unsent[w])
+							told[w] = unsent[w]
 							next[w] = time.Now().Add(time.Duration(rnd.IntN(1800)) * time.Millisecond)
 						}
 					}
