@@ -46,6 +46,7 @@ type Worker struct {
 	slow     chan struct{} // places for calls that hang
 	slices   atomic.Int64  // in hand
 	unsent   atomic.Int64  // links in hand that are not sent yet
+	asking   atomic.Int64  // those of them that ask for a slot at present
 	busy     chan struct{} // the first links after idleness are in hand
 	answered atomic.Bool
 	silent   bool // the last sign of life could not be written
@@ -79,6 +80,9 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 
 // Unsent is the number of links in hand that are not sent yet.
 func (w *Worker) Unsent() int { return int(w.unsent.Load()) }
+
+// Demand is the number of links in hand that have yet to ask for a slot.
+func (w *Worker) Demand() int { return int(w.unsent.Load() - w.asking.Load()) }
 
 // Run works until ctx ends, then drains: it takes no more tasks, ends every
 // wait, lets calls in flight finish within the drain timeout, and gives back

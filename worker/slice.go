@@ -185,20 +185,15 @@ func (r *sliceRun) send() (stop error) {
 	}
 	next := 0
 	for ; next < len(r.links); next++ {
-		var slot ratelimit.Slot
 		if stop = r.token(); stop != nil {
 			break
 		}
-		if slot, stop = r.gate(); stop != nil {
+		slot, err := r.ask(r.links[next])
+		if err != nil {
+			stop = err
 			<-w.tokens
 			break
 		}
-		if stop = r.journalStart(r.links[next]); stop != nil {
-			w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
-			<-w.tokens
-			break
-		}
-		w.unsent.Add(-1)
 		r.calls.Add(1)
 		go r.one(r.links[next], slot)
 	}
@@ -208,6 +203,24 @@ func (r *sliceRun) send() (stop error) {
 	}
 	r.calls.Wait()
 	return stop
+}
+
+// ask waits for a slot to send l with.
+func (r *sliceRun) ask(l *link) (ratelimit.Slot, error) {
+	// The limiter must not take a link that has its slot already for one that
+	// still wants one: so it leaves unsent before it ends asking.
+	r.w.asking.Add(1)
+	defer r.w.asking.Add(-1)
+	slot, err := r.gate()
+	if err != nil {
+		return slot, err
+	}
+	if err := r.journalStart(l); err != nil {
+		r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+		return slot, err
+	}
+	r.w.unsent.Add(-1)
+	return slot, nil
 }
 
 // journalStart tells the journal that a DELETE of l is about to leave. A link

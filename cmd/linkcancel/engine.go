@@ -113,7 +113,7 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 	}
 	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: limits, Redis: b.Client(), Process: workerID(), Log: a.log,
-		Demand: func() int { return e.worker.Unsent() }, // asked while the engine runs
+		Demand: func() int { return e.worker.Demand() }, // asked while the engine runs
 	})
 	if err != nil {
 		return err

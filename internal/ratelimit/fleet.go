@@ -24,10 +24,14 @@ type FleetConfig struct {
 	Redis redis.UniversalClient
 	// Process is this process's id, as no other's.
 	Process string
+	// Guest: the process is no worker. It keeps to the fleet's limit and to its
+	// own flag, which lowers the fleet's ceiling only while no worker is alive.
+	Guest bool
 	// Log gets warnings; default none.
 	Log *slog.Logger
-	// Demand, if not nil, tells how many requests the process has still to send
-	// at present: no slots are reserved for more. It must be quick.
+	// Demand, if not nil, tells how many requests the process has in hand for
+	// which it will call Acquire soon: beside those that wait in Acquire, slots
+	// are reserved for no more. It must be quick.
 	Demand func() int
 
 	heartbeat time.Duration // 0: the default

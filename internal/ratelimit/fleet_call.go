@@ -85,7 +85,7 @@ type request struct {
 	run     string // of the process; a new one counts its calls anew
 	number  uint64
 	flag    Rate
-	burst   int
+	burst   int // 0: a guest
 	usable  int // slots that could be used at once
 	want    int
 	lead    time.Duration

@@ -99,11 +99,14 @@ func newModel(t *testing.T) *model {
 }
 
 // add starts a process of the fleet.
-func (m *model) add(cfg Config) *process {
+func (m *model) add(cfg Config) *process { return m.join(FleetConfig{Config: cfg}) }
+
+func (m *model) join(cfg FleetConfig) *process {
 	p := &process{lines: &m.lines}
 	client := dial(m.t, m.server, p.line)
 	client.AddHook(countCalls{p})
-	p.Fleet = runFleet(m.t, FleetConfig{Config: cfg, Redis: client, Process: fmt.Sprintf("process %d", len(m.processes))})
+	cfg.Redis, cfg.Process = client, fmt.Sprintf("process %d", len(m.processes))
+	p.Fleet = runFleet(m.t, cfg)
 	m.processes = append(m.processes, p)
 	return p
 }

@@ -190,10 +190,10 @@ func (f *Fleet) callDue(now instant) instant {
 func (f *Fleet) demand(now instant) (usable, want int) {
 	usable = int(f.trust * f.speed * f.horizon.Seconds())
 	if f.cfg.Demand != nil {
-		usable = min(usable, f.cfg.Demand())
+		usable = min(usable, f.waiting+f.cfg.Demand())
 	}
 	usable = max(f.waiting, usable)
-	share := int(f.shared.rate * margin * f.horizon.Seconds() / float64(f.active))
+	share := int(within(f.shared.rate) * f.horizon.Seconds() / float64(f.active))
 	switch {
 	case f.shown.reason != ReasonNone:
 		share = 1 // a probe
@@ -209,7 +209,7 @@ func (f *Fleet) demand(now instant) (usable, want int) {
 func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
 
 // flag returns the process's own highest rate.
-func (f *Fleet) flag() float64 { return float64(f.cfg.Rate) * margin }
+func (f *Fleet) flag() float64 { return within(float64(f.cfg.Rate)) }
 
 // request makes the next call. The events that a failed call may have carried
 // go again under that call's number, and alone.
@@ -240,9 +240,13 @@ func (f *Fleet) request(now instant) *request {
 		f.failures, f.urgent, f.stopping, f.sendBy = 0, false, false, never
 	}
 	f.asked = max(0, want)
+	burst := f.cfg.Burst
+	if f.cfg.Guest {
+		burst = 0
+	}
 	return &request{
 		process: f.cfg.Process, run: f.run, number: f.number,
-		flag: f.cfg.Rate, burst: f.cfg.Burst,
+		flag: f.cfg.Rate, burst: burst,
 		usable: usable, want: f.asked, lead: min(f.lag, leadMost),
 		epoch: f.epoch, seen: f.seen, seq: f.seq,
 		own: f.own.hold(now), events: f.unsure,
@@ -377,7 +381,7 @@ func (f *Fleet) warn(r *reply) {
 		return
 	}
 	f.ceiling = r.ceiling
-	if r.override == 0 && r.ceiling < float64(f.cfg.Rate) {
+	if !f.cfg.Guest && r.override == 0 && r.ceiling < float64(f.cfg.Rate) {
 		f.cfg.Log.Warn("another worker has a lower --rate: it holds for all", "rate", f.cfg.Rate.String(), "fleet", Rate(r.ceiling).String())
 	}
 }

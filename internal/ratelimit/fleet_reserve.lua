@@ -2,7 +2,7 @@
 -- last call, and reserves slots.
 --
 -- ARGV[1] process id; '' for a command  [2] its present run  [3] number of the call
--- [4] own --rate [5] --burst            [6] slots that could be used at once
+-- [4] own --rate [5] --burst; 0: a guest [6] slots that could be used at once
 -- [7] slots wanted                      [8] lead: µs from now before which a slot is of no use
 -- [9] epoch and [10] instant of the last reply, 0 at first   [11] latest grant known
 -- [12] own hold's reason, [13] how long it lasts yet, µs     [14] 1: the process leaves
@@ -32,8 +32,9 @@ else
   for i = 15, #ARGV, 4 do happened[ARGV[i]](tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]) end
 end
 
--- The ceiling: the lowest flag of those alive, unless an operator set one.
-local ceiling, burst, active = math.huge, math.huge, 0
+-- The ceiling: the lowest flag of the workers alive, unless an operator set
+-- one. The flags of guests count while there are no workers.
+local ceiling, burst, guests, active = math.huge, math.huge, math.huge, 0
 local alive, gone = {}, {}
 if id ~= '' and not again then
   workers[id] = format('%s %.0f %s %s %.0f %d', run, call, ARGV[4], ARGV[5], now, usable)
@@ -45,18 +46,24 @@ for name, text in pairs(workers) do
   if silent > 15 * second or (name == id and ARGV[14] == '1') then
     gone[#gone + 1] = 'w:' .. name
   else
-    ceiling, burst = math.min(ceiling, tonumber(w[3])), math.min(burst, tonumber(w[4]))
+    if tonumber(w[4]) > 0 then
+      ceiling, burst = math.min(ceiling, tonumber(w[3])), math.min(burst, tonumber(w[4]))
+      for _, word in ipairs({name, w[3], w[7] or '-', w[8] or '0'}) do alive[#alive + 1] = word end
+    else
+      guests = math.min(guests, tonumber(w[3]))
+    end
     if tonumber(w[6]) > 0 and silent < second then active = active + 1 end
-    for _, word in ipairs({name, w[3], w[7] or '-', w[8] or '0'}) do alive[#alive + 1] = word end
   end
 end
+if ceiling == math.huge and guests < math.huge then ceiling, burst = guests, 1 end
 if ceiling < math.huge then g.burst = burst else ceiling = g.ceiling end
 if g.override > 0 then ceiling = g.override end
 setCeiling(ceiling)
 
 -- Slots are given so far ahead: time enough for every process to have one, and
 -- for two calls.
-local interval = g.rate > 0 and second / (g.rate * 0.995) or 0
+-- The margin is that of within in local.go.
+local interval = g.rate > 0 and second / (g.rate * (g.rate > 1000 and 0.9925 or 0.995)) or 0
 local horizon = math.min(math.max(100000, active * interval), 250000) + 2 * lead
 if g.rate > 0 then
   -- What is reserved ahead counts as slots, not as time, when the rate rises.

@@ -174,6 +174,31 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantRate(50, 50)
 		}},
+		{"a guest keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
+			guest := m.join(FleetConfig{Config: Config{Rate: 20}, Guest: true})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var wg sync.WaitGroup
+			for _, p := range m.processes {
+				wg.Go(func() { m.drive(ctx, p, 20, 10*time.Millisecond, nil) })
+			}
+			wg.Wait()
+			m.windows(100, 1, 0)
+			if n := m.processes[0].sent.Load() + guest.sent.Load(); n < 980 {
+				t.Errorf("%d requests in 10 s at 100/s", n)
+			}
+			if n := guest.sent.Load(); n > 201 || n < 150 {
+				t.Errorf("%d requests in 10 s of the guest with 20/s", n)
+			}
+			if s := show(t, m); s.Ceiling != 100 || len(s.Workers) != 1 {
+				t.Errorf("shown: %+v", s)
+			}
+			m.processes[0].cut.Store(true)
+			time.Sleep(16 * time.Second)
+			if s := show(t, m); s.Ceiling != 20 || len(s.Workers) != 0 {
+				t.Errorf("shown without workers: %+v", s)
+			}
+		}},
 		{"idle processes call seldom", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
 			time.Sleep(time.Minute)
 			if n := m.processes[0].calls.Load(); n > 130 { // two a second, and those that begin

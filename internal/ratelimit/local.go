@@ -16,12 +16,21 @@ const (
 	// of W ≥ 1 s come due, and so may be granted, at most
 	// 0.995 · rate · (W + 5 ms) + burst − 1 ≤ rate · W + burst − 1 slots.
 	catchUp = 5 * time.Millisecond
-	margin  = 0.995
 
 	// refresh is how often the time of the next slot is computed anew while
 	// the rate climbs: at a low rate it lies far ahead.
 	refresh = 250 * time.Millisecond
 )
+
+// within returns the rate at which slots are given, a margin under the limit.
+// Above 1 000/s it is wider: there a millisecond of jitter on the way holds
+// more requests than 1 % of jitter allows. fleet_reserve.lua has the same.
+func within(limit float64) float64 {
+	if limit > 1000 {
+		return 0.9925 * limit
+	}
+	return 0.995 * limit
+}
 
 // Local is a limiter for the requests of one process. Its methods may be
 // called from many goroutines. It needs no closing: it has no goroutine of its
@@ -54,7 +63,7 @@ func NewLocal(cfg Config) *Local {
 		cfg:    cfg,
 		start:  time.Now(),
 		gov:    newGovernor(float64(cfg.Rate)),
-		bucket: rate.NewLimiter(rate.Limit(float64(cfg.Rate)*margin), cfg.Burst),
+		bucket: rate.NewLimiter(rate.Limit(within(float64(cfg.Rate))), cfg.Burst),
 		limit:  float64(cfg.Rate),
 		alarm:  alarm{timerAt: never},
 		wanted: -1,
@@ -277,7 +286,7 @@ func (l *Local) adjust(now instant) {
 			now = l.usable(now, due)
 		}
 		l.last = max(l.last, now)
-		l.bucket.SetLimitAt(l.start.Add(l.last), rate.Limit(l.limit*margin))
+		l.bucket.SetLimitAt(l.start.Add(l.last), rate.Limit(within(l.limit)))
 	}
 }
 
