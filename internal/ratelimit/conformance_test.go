@@ -87,8 +87,19 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 		{"throttled: Retry-After", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), retryAfter(5*time.Second))
 			d.wantHold(ReasonThrottled, 5*time.Second)
-			d.wantNext(5*time.Second, false)
+			first := d.wantNext(5*time.Second, true)
 			d.wantHold(ReasonNone, 0)
+			d.Report(first, Answer{Kind: Proper})
+			d.wantNext(0, false)
+		}},
+		{"throttled: after it one request a second until one is answered otherwise", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.Report(d.acquire(), retryAfter(5*time.Second))
+			d.wantNext(5*time.Second, true) // hangs
+			d.wantNext(time.Second, true)   // hangs too
+			d.Report(d.wantNext(time.Second, true), retryAfter(2*time.Second))
+			d.Report(d.wantNext(2*time.Second, true), Answer{Kind: Unused})
+			d.Report(d.wantNext(0, true), transient(1)) // no good answer, but no 429
+			d.wantNext(0, false)
 		}},
 		{"throttled: the longer end stands", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			a, b, c := d.acquire(), d.acquire(), d.acquire()
@@ -103,7 +114,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			for _, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.Report(d.acquire(), Answer{Kind: Throttled})
 				d.wantHold(ReasonThrottled, time.Duration(s)*time.Second)
-				d.wantNext(time.Duration(s)*time.Second, false)
+				d.wantNext(time.Duration(s)*time.Second, true)
 			}
 			d.times(1, Proper) // starts the doubling afresh
 			d.Report(d.acquire(), Answer{Kind: Throttled})
@@ -155,6 +166,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			rate := d.wantRate(80, 87) // 0.85 × 99.5
 			time.Sleep(time.Second)
 			d.wantRate(rate, rate+0.01) // not in the hold
+			d.times(1, Proper)
 			time.Sleep(20 * time.Second)
 			d.wantRate(rate+4.9, rate+5.1) // 0.25 a second
 			time.Sleep(10 * time.Second)
@@ -278,7 +290,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			d.outage()
 			d.Report(d.wantNext(time.Second, true), retryAfter(3*time.Second))
 			d.wantHold(ReasonThrottled, 3*time.Second)
-			d.wantNext(3*time.Second, false)
+			d.wantNext(3*time.Second, true)
 			d.wantRate(10, 11)
 		}},
 		{"outage: a 401 ends it", Config{Rate: 100}, func(t *testing.T, d *driver) {

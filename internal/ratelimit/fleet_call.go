@@ -146,6 +146,7 @@ type reply struct {
 	manualSince, manualUntil     micros
 	throttleSince, throttleUntil micros
 	probeDue                     micros
+	proving                      bool
 	outage                       bool
 	since, nextProbe             micros
 	probeSeq                     uint64
@@ -160,7 +161,7 @@ type reply struct {
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
 func parseReply(words []string) (*reply, error) {
-	const fields = 30
+	const fields = 31
 	if len(words) < fields || (len(words)-fields)%4 != 0 {
 		return nil, errReply
 	}
@@ -180,7 +181,7 @@ func parseReply(words []string) (*reply, error) {
 		retry: us(), horizon: us(), active: int(next()),
 		epoch: us(), now: us(),
 		rate: next(), ceiling: next(), override: next(), burst: int(next()), clear: us(), slope: next(),
-		manualSince: us(), manualUntil: us(), throttleSince: us(), throttleUntil: us(), probeDue: us(),
+		manualSince: us(), manualUntil: us(), throttleSince: us(), throttleUntil: us(), probeDue: us(), proving: next() == 1,
 		outage: next() == 1, since: us(), nextProbe: us(), probeSeq: uint64(next()), probeAt: us(),
 		failures: int(next()), releases: uint64(next()), seq: uint64(next()),
 	}
@@ -203,8 +204,8 @@ func (r *reply) governor(here instant) governor {
 		clear: r.clear.duration(), slope: r.slope,
 		manual:   span{at(r.manualSince), at(r.manualUntil)},
 		throttle: span{at(r.throttleSince), at(r.throttleUntil)},
-		probeDue: at(r.probeDue),
-		probe:    r.probeSeq, probeAt: at(r.probeAt),
+		probeDue: at(r.probeDue), proving: r.proving,
+		probe: r.probeSeq, probeAt: at(r.probeAt),
 		failures: r.failures, seq: r.seq,
 	}
 	if r.outage {

@@ -145,7 +145,7 @@ func TestFleetCommands(t *testing.T) {
 }
 
 func TestParseReply(t *testing.T) {
-	for _, words := range [][]string{nil, {"1"}, strings.Fields(strings.Repeat("1 ", 31)), strings.Fields("x" + strings.Repeat(" 1", 29))} {
+	for _, words := range [][]string{nil, {"1"}, strings.Fields(strings.Repeat("1 ", 32)), strings.Fields("x" + strings.Repeat(" 1", 30))} {
 		if _, err := parseReply(words); err == nil {
 			t.Errorf("parseReply(%q) has no error", words)
 		}

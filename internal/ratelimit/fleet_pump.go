@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -60,6 +61,7 @@ type pump struct {
 	events   []event // that no call has carried yet
 	failures int     // transient ones among them
 	urgent   bool
+	told     bool          // another process changed the holds
 	stopping bool          // one of them begins a hold
 	sendBy   instant       // when events have to go
 	carried  chan struct{} // closed when a call has carried events
@@ -88,6 +90,11 @@ func (p *pump) init() {
 // Run talks to Redis until ctx ends, and then takes the process out of the
 // fleet. It has to run for anything to be granted, once.
 func (f *Fleet) Run(ctx context.Context) {
+	listening, stop := context.WithCancel(ctx)
+	var listener sync.WaitGroup
+	listener.Go(func() { f.listen(listening) })
+	defer listener.Wait()
+	defer stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -112,6 +119,30 @@ func (f *Fleet) Run(ctx context.Context) {
 		f.call(ctx, req, now)
 	}
 	f.leave(ctx)
+}
+
+// listen makes a call whenever another process has changed the holds. What it
+// misses is learnt by the next call.
+func (f *Fleet) listen(ctx context.Context) {
+	changes := f.cfg.Redis.Subscribe(ctx, fleetKey)
+	defer context.AfterFunc(ctx, func() { _ = changes.Close() })()
+	for ctx.Err() == nil {
+		change, err := changes.ReceiveMessage(ctx)
+		if err != nil {
+			select {
+			case <-time.After(awayMost):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if change.Payload == f.cfg.Process {
+			continue
+		}
+		f.mu.Lock()
+		f.told = true
+		f.wakeRun(f.now())
+		f.unlock()
+	}
 }
 
 // leave tells Redis what it does not know yet, and that this process is gone.
@@ -174,7 +205,7 @@ func (f *Fleet) wakeRun(now instant) {
 // callDue returns when Redis has to be called next.
 func (f *Fleet) callDue(now instant) instant {
 	at := min(f.called+f.cfg.heartbeat, f.sendBy)
-	if f.urgent || f.known < firstCalls {
+	if f.urgent || f.told || f.known < firstCalls {
 		at = now
 	}
 	if usable, want := f.demand(now); want > 0 && (f.paced() || len(f.slots) <= usable/2) {
@@ -224,7 +255,7 @@ func (f *Fleet) request(now instant) *request {
 	} else {
 		f.trust = min(f.trust+trustStep, trustMost)
 	}
-	f.called, f.spent, f.wasted = now, 0, 0
+	f.called, f.spent, f.wasted, f.told = now, 0, 0, false
 
 	usable, want := f.demand(now)
 	if open, _ := f.own.open(now); open > now || f.paced() && now < f.paceAt || f.known < firstCalls {

@@ -15,7 +15,7 @@ local g = {
   tat = 0, interval = 0, burst = 1, ceiling = 0, rate = 0, override = 0,
   sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -second, cutSeq = 0,
   manualSince = 0, manualUntil = 0,
-  throttleSince = 0, throttleUntil = 0, probeDue = 0, step = 0, stepSeq = 0, heldSeq = 0,
+  throttleSince = 0, throttleUntil = 0, probeDue = 0, step = 0, stepSeq = 0, heldSeq = 0, proving = 0,
   outage = 0, since = 0, nextProbe = 0, pause = 0, outageSeq = 0,
   probe = 0, probeAt = 0, failures = 0, releases = 0,
 }
@@ -63,7 +63,7 @@ end
 local function tick()
   local from = math.max(g.now, g.manualUntil, g.throttleUntil)
   g.now = now
-  if g.outage == 1 or from >= now then return end
+  if g.outage == 1 or g.proving == 1 or from >= now then return end
   local d, before = now - from, g.clear
   g.sending = g.sending + d
   g.clear = g.clear + d
@@ -124,7 +124,7 @@ local function throttled(seq, wait)
   if g.throttleUntil <= now then g.throttleSince, g.throttleUntil = now, now end
   g.throttleUntil = math.max(g.throttleUntil, now + wait)
   g.probeDue = math.min(g.throttleUntil, now + 900 * second)
-  g.heldSeq = g.seq
+  g.heldSeq, g.proving = g.seq, 1
   g.clear = 0
   if seq <= g.cutSeq or now - g.cutAt < second then return end
   local cut = math.min(math.max(0.85 * goodRate(), 0.5 * g.rate), 0.95 * g.rate)
@@ -157,6 +157,7 @@ end
 local happened = {}
 
 local function answered(seq, transientToo)
+  if seq > g.heldSeq then g.proving = 0 end
   local probe = seq ~= 0 and seq == g.probe
   if probe then g.probe = 0 end
   if not transientToo then
@@ -194,7 +195,7 @@ end
 function happened.release()
   g.manualUntil = math.min(g.manualUntil, now)
   g.throttleUntil = math.min(g.throttleUntil, now)
-  g.step, g.probe = 0, 0
+  g.step, g.probe, g.proving = 0, 0, 0
   if g.outage == 1 then endOutage() end
   g.releases = g.releases + 1
 end
@@ -203,9 +204,17 @@ function happened.set(_, rate) g.override = tonumber(rate) end
 -- From when on a slot may be granted, as far as holds go; and if it is a probe.
 local function open()
   if g.manualUntil > now then return g.manualUntil, false end
-  local at, probe = now, false
-  if g.throttleUntil > now then at, probe = math.max(at, g.probeDue), true end
-  if g.outage == 1 then at, probe = math.max(at, g.nextProbe), true end
-  if probe and g.probe ~= 0 then at = math.max(at, g.probeAt + 20 * second) end
+  local at, probe, expires = now, false, second
+  if g.throttleUntil > now then at, probe, expires = math.max(at, g.probeDue), true, 20 * second end
+  if g.outage == 1 then at, probe, expires = math.max(at, g.nextProbe), true, 20 * second end
+  probe = probe or g.proving == 1
+  if probe and g.probe ~= 0 then at = math.max(at, g.probeAt + expires) end
   return at, probe
+end
+
+-- What the holds are, for comparison.
+local function holds()
+  return table.concat({
+    g.manualUntil, g.throttleUntil > now and 1 or 0, g.proving, g.outage, g.releases, g.override,
+  }, ' ')
 end

@@ -37,6 +37,7 @@ const (
 	unauthorizedMost  = 30 * time.Second
 
 	probeExpires = 20 * time.Second
+	proofExpires = time.Second // of a probe after the end of a throttled hold
 )
 
 // instant is a time since an origin of the caller's choice.
@@ -78,6 +79,9 @@ type governor struct {
 	step     time.Duration
 	stepSeq  uint64 // 429s of grants up to this one do not double step
 	heldSeq  uint64 // the latest grant at the last 429
+	// proving: the hold is over, but no answer has shown yet that the API takes
+	// requests again. They go one at a time until then.
+	proving bool
 
 	trouble    Reason // none, outage or unauthorized
 	since      instant
@@ -123,7 +127,7 @@ func newGovernor(ceiling float64) governor {
 func (g *governor) tick(now instant) {
 	from := max(g.now, g.manual.until, g.throttle.until)
 	g.now = max(g.now, now)
-	if g.trouble != ReasonNone || from >= now {
+	if g.trouble != ReasonNone || g.proving || from >= now {
 		return
 	}
 	d := now - from
@@ -160,14 +164,16 @@ func (g *governor) open(now instant) (at instant, probe bool) {
 		return g.manual.until, false
 	}
 	at = now
+	expires := proofExpires
 	if g.throttle.covers(now) {
-		at, probe = max(at, g.probeDue), true
+		at, probe, expires = max(at, g.probeDue), true, probeExpires
 	}
 	if g.trouble != ReasonNone {
-		at, probe = max(at, g.nextProbe), true
+		at, probe, expires = max(at, g.nextProbe), true, probeExpires
 	}
+	probe = probe || g.proving
 	if probe && g.probe != 0 {
-		at = max(at, g.probeAt+probeExpires)
+		at = max(at, g.probeAt+expires)
 	}
 	return at, probe
 }
@@ -199,6 +205,9 @@ func (g *governor) answer(now instant, seq uint64, a Answer) {
 	}
 	if a.Kind != Throttled {
 		g.good.add(g.sending)
+		if seq > g.heldSeq {
+			g.proving = false
+		}
 	}
 	if a.Kind == Transient {
 		g.transient(now, seq, probe, a.Link)
@@ -242,7 +251,7 @@ func (g *governor) throttled(now instant, seq uint64, a Answer) {
 	}
 	g.throttle.extend(now, now+wait)
 	g.probeDue = min(g.throttle.until, now+throttleProbe)
-	g.heldSeq = g.seq
+	g.heldSeq, g.proving = g.seq, true
 	g.clear = 0
 
 	if seq <= g.cutSeq || now-g.cutAt < cutEvery {
@@ -335,7 +344,7 @@ func (g *governor) release(now instant) {
 	g.tick(now)
 	g.manual.until = min(g.manual.until, now)
 	g.throttle.until = min(g.throttle.until, now)
-	g.step = 0
+	g.step, g.proving = 0, false
 	g.probe = 0
 	if g.trouble == ReasonOutage {
 		g.endOutage(now)

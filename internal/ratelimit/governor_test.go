@@ -155,16 +155,16 @@ func TestGovernorRandom(t *testing.T) {
 					t.Fatalf("seed %d: open at %v, before now, %v", seed, at, now)
 				}
 				if at > now {
-					if h.reason == ReasonNone {
+					if h.reason == ReasonNone && !(g.proving && at <= now+proofExpires) {
 						t.Fatalf("seed %d: closed without a hold", seed)
 					}
 					break
 				}
-				if probe != (h.reason != ReasonNone) || h.reason == ReasonManual {
+				if probe != (h.reason != ReasonNone || g.proving) || h.reason == ReasonManual {
 					t.Fatalf("seed %d: in hold %q a grant with probe %v", seed, h.reason, probe)
 				}
 				for _, f := range out {
-					if probe && f.probe && f.seq == g.probe && now-f.at < probeExpires {
+					if probe && f.probe && f.seq == g.probe && now-f.at < proofExpires {
 						t.Fatalf("seed %d: a second probe %v after the first", seed, now-f.at)
 					}
 				}
