@@ -92,13 +92,14 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			d.Report(first, Answer{Kind: Proper})
 			d.wantNext(0, false)
 		}},
-		{"throttled: after it one request a second until one is answered otherwise", Config{Rate: 100}, func(t *testing.T, d *driver) {
+		{"throttled: after it one request at a time until one is answered well", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), retryAfter(5*time.Second))
 			d.wantNext(5*time.Second, true) // hangs
 			d.wantNext(time.Second, true)   // hangs too
 			d.Report(d.wantNext(time.Second, true), retryAfter(2*time.Second))
 			d.Report(d.wantNext(2*time.Second, true), Answer{Kind: Unused})
-			d.Report(d.wantNext(0, true), transient(1)) // no good answer, but no 429
+			d.Report(d.wantNext(0, true), transient(1)) // it may be overloaded still
+			d.Report(d.wantNext(0, true), Answer{Kind: Proper})
 			d.wantNext(0, false)
 		}},
 		{"throttled: the longer end stands", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -175,12 +176,6 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			d.wantRate(rate+14.9, 100)
 			time.Sleep(5 * time.Second)
 			d.wantRate(100, 100) // 1 a second
-		}},
-		{"throttled: the rate is never cut to nothing", Config{Rate: 20}, func(t *testing.T, d *driver) {
-			for range 40 {
-				d.Report(d.acquire(), retryAfter(time.Second))
-			}
-			d.wantRate(0.1, 0.2)
 		}},
 
 		{"unauthorized: probes", Config{Rate: 100, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {

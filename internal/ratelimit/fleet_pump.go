@@ -13,6 +13,8 @@ const (
 	// heartbeat is how often a process calls at least. What another process or
 	// a command changed acts here so much later at most.
 	heartbeat = 500 * time.Millisecond
+	// idleBeats of them pass between the calls of a process with nothing to send.
+	idleBeats = 4
 	// transientDelay is how long failures that cannot yet be an outage wait
 	// for a call to ride along with.
 	transientDelay = 10 * time.Millisecond
@@ -204,7 +206,11 @@ func (f *Fleet) wakeRun(now instant) {
 
 // callDue returns when Redis has to be called next.
 func (f *Fleet) callDue(now instant) instant {
-	at := min(f.called+f.cfg.heartbeat, f.sendBy)
+	beat := f.cfg.heartbeat
+	if f.waiting == 0 && len(f.slots) == 0 && f.cfg.Demand != nil && f.cfg.Demand() == 0 {
+		beat *= idleBeats
+	}
+	at := min(f.called+beat, f.sendBy)
 	if f.urgent || f.told || f.known < firstCalls {
 		at = now
 	}

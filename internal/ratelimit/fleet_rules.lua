@@ -111,7 +111,7 @@ local function endOutage()
   g.cutAt, g.cutSeq = now, g.seq
 end
 
-local function throttled(seq, wait)
+local function throttled(seq, wait, proof)
   wait = math.min(math.ceil(wait), 366 * 86400 * second)
   if wait <= 0 then
     if g.step == 0 then
@@ -126,7 +126,7 @@ local function throttled(seq, wait)
   g.probeDue = math.min(g.throttleUntil, now + 900 * second)
   g.heldSeq, g.proving = g.seq, 1
   g.clear = 0
-  if seq <= g.cutSeq or now - g.cutAt < second then return end
+  if proof or seq <= g.cutSeq or now - g.cutAt < second then return end
   local cut = math.min(math.max(0.85 * goodRate(), 0.5 * g.rate), 0.95 * g.rate)
   g.rate = math.min(g.rate, math.max(cut, 0.1, g.ceiling / 1000))
   g.cutAt, g.cutSeq, g.slope = now, g.seq, 0
@@ -157,7 +157,7 @@ end
 local happened = {}
 
 local function answered(seq, transientToo)
-  if seq > g.heldSeq then g.proving = 0 end
+  if seq > g.heldSeq and not transientToo then g.proving = 0 end
   local probe = seq ~= 0 and seq == g.probe
   if probe then g.probe = 0 end
   if not transientToo then
@@ -168,7 +168,10 @@ local function answered(seq, transientToo)
 end
 
 function happened.unused(seq)
-  if seq ~= 0 and seq == g.probe then g.probe, g.probeDue = 0, now end
+  if seq ~= 0 and seq == g.probe then
+    g.probe = 0
+    if seq > g.heldSeq then g.probeDue = now end
+  end
 end
 function happened.proper(seq, count, age) -- seq: of the latest
   addGood(tonumber(count), tonumber(age))
@@ -177,8 +180,9 @@ function happened.proper(seq, count, age) -- seq: of the latest
   if g.throttleUntil > now and seq > g.heldSeq then g.throttleUntil = now end
 end
 function happened.throttled(seq, wait)
+  local proof = g.proving == 1 and seq > g.heldSeq
   answered(seq)
-  throttled(seq, tonumber(wait))
+  throttled(seq, tonumber(wait), proof)
 end
 function happened.unauthorized(seq)
   addGood(1, 0)

@@ -80,7 +80,8 @@ type governor struct {
 	stepSeq  uint64 // 429s of grants up to this one do not double step
 	heldSeq  uint64 // the latest grant at the last 429
 	// proving: the hold is over, but no answer has shown yet that the API takes
-	// requests again. They go one at a time until then.
+	// requests again: a failure, too, may mean that it is overloaded. They go
+	// one at a time until then, and a 429 to them says nothing about the rate.
 	proving bool
 
 	trouble    Reason // none, outage or unauthorized
@@ -198,14 +199,14 @@ func (g *governor) answer(now instant, seq uint64, a Answer) {
 		g.probe = 0
 	}
 	if a.Kind == Unused {
-		if probe { // it stands open for the next
+		if probe && seq > g.heldSeq { // it stands open for the next
 			g.probeDue = now
 		}
 		return
 	}
 	if a.Kind != Throttled {
 		g.good.add(g.sending)
-		if seq > g.heldSeq {
+		if seq > g.heldSeq && a.Kind != Transient {
 			g.proving = false
 		}
 	}
@@ -251,10 +252,11 @@ func (g *governor) throttled(now instant, seq uint64, a Answer) {
 	}
 	g.throttle.extend(now, now+wait)
 	g.probeDue = min(g.throttle.until, now+throttleProbe)
+	proof := g.proving && seq > g.heldSeq
 	g.heldSeq, g.proving = g.seq, true
 	g.clear = 0
 
-	if seq <= g.cutSeq || now-g.cutAt < cutEvery {
+	if proof || seq <= g.cutSeq || now-g.cutAt < cutEvery {
 		return
 	}
 	cut := cutFactor * g.good.rate(g.sending)

@@ -110,6 +110,7 @@ func TestGovernorCutsOnceASecond(t *testing.T) {
 		{1500 * time.Millisecond, 25},
 		{2000 * time.Millisecond, 12.5},
 	} {
+		g.proving = false
 		// Each to a request of its own, after the last cut.
 		g.answer(tt.at, g.grant(tt.at, false), retryAfter(time.Millisecond))
 		if math.Abs(g.rate-tt.want) > 0.5 { // it climbs a little in between
@@ -122,6 +123,48 @@ func TestGovernorCutsOnceASecond(t *testing.T) {
 	rate := g.rate
 	if rate < 12 {
 		t.Errorf("rate %v: cut for a request from before the last cut", rate)
+	}
+}
+
+func TestGovernorNeverCutsToNothing(t *testing.T) {
+	g := newGovernor(20)
+	for i := range 40 {
+		now := instant(i) * 2 * time.Second
+		g.proving = false
+		g.answer(now, g.grant(now, false), retryAfter(2*time.Second-1))
+	}
+	if g.rate < floor || g.rate > 2*floor {
+		t.Errorf("rate %v after 40 cuts, want %v", g.rate, floor)
+	}
+}
+
+// What proves that a hold is over says nothing about the rate when it fails.
+func TestGovernorProofDoesNotCut(t *testing.T) {
+	g := newGovernor(100)
+	now := instant(0)
+	g.answer(now, g.grant(now, false), retryAfter(time.Second))
+	cut := g.rate
+	for range 40 {
+		now += time.Second
+		g.answer(now, g.grant(now, true), retryAfter(time.Second))
+	}
+	if g.rate != cut {
+		t.Errorf("rate %v after 40 failed proofs, was %v", g.rate, cut)
+	}
+}
+
+// A probe that is given back is not replaced by another in a hold that began
+// meanwhile.
+func TestGovernorUnusedProbe(t *testing.T) {
+	g := newGovernor(100)
+	first, late := g.grant(0, false), g.grant(0, false)
+	g.answer(0, first, retryAfter(time.Second))
+	probe := g.grant(time.Second, true)
+	now := time.Second + 100*time.Millisecond
+	g.answer(now, late, retryAfter(5*time.Second))
+	g.answer(now, probe, Answer{Kind: Unused})
+	if at, _ := g.open(now); at < now+5*time.Second {
+		t.Errorf("a request may go %v into a hold of 5 s", at-now)
 	}
 }
 
