@@ -12,7 +12,14 @@ import (
 
 // maxBody is how much of an answer is read, in bytes. A link or an error has
 // less than 2 KiB. The connection of a longer answer is closed.
-const maxBody = 64 << 10
+//
+// maxPage is the same for a page of the list. A server may ignore the size that
+// was asked for, and a link of the list has about 700 bytes: it is room for
+// some 20 000 of them.
+const (
+	maxBody = 64 << 10
+	maxPage = 16 << 20
+)
 
 // errLost is a connection that died under a request.
 var errLost = errors.New("the connection closed before an answer came")
@@ -22,10 +29,14 @@ type answer struct {
 	method  string
 	status  int
 	header  http.Header
-	body    []byte // at most maxBody+1 bytes
-	bodyErr error  // why the body could not be read to its end
+	body    []byte // at most limit+1 bytes
+	limit   int
+	bodyErr error // why the body could not be read to its end
 	scrub   scrubber
 }
+
+// whole tells whether the body was read to its end.
+func (a *answer) whole() bool { return a.bodyErr == nil && len(a.body) <= a.limit }
 
 // ok tells whether the status is a 2xx.
 func (a *answer) ok() bool { return a.status/100 == 2 }
@@ -37,6 +48,12 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 	if err := CheckID(id); err != nil {
 		return nil, fmt.Errorf("%s payment link, nothing was sent: %w", method, err)
 	}
+	return c.send(ctx, method, linkURL(c.base, id), maxBody)
+}
+
+// send sends one request and reads at most limit bytes of the answer, and one
+// more to know that it is longer. Its error is a *TransportError.
+func (c *Client) send(ctx context.Context, method, url string, limit int) (*answer, error) {
 	secret := c.key.secret()
 	ctx, stop := context.WithTimeoutCause(ctx, c.timeout,
 		fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded))
@@ -44,7 +61,7 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 	ctx, guard := guardOnce(ctx)
 	defer guard.cancel(nil)
 
-	req, err := http.NewRequestWithContext(ctx, method, linkURL(c.base, id), nil)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, &TransportError{Method: method, Err: secret.scrub.error(err)}
 	}
@@ -61,11 +78,11 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 	}
 	defer resp.Body.Close() // keeps the connection if the body was read to its end
 
-	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, scrub: secret.scrub}
+	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, limit: limit, scrub: secret.scrub}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return a, nil // what follows is no body and may never end
 	}
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err != nil {
 		a.bodyErr = fmt.Errorf("read the answer: %w", secret.scrub.error(err))
 	}

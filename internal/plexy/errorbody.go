@@ -16,8 +16,7 @@ const (
 // apiError turns an answer that is not what was asked for into an *Error.
 func (a *answer) apiError() *Error {
 	e := &Error{Method: a.method, Status: a.status}
-	whole := a.bodyErr == nil && len(a.body) <= maxBody
-	e.Code, e.Message, e.Type = decodeErrorBody(a.body, whole, a.scrub)
+	e.Code, e.Message, e.Type = decodeErrorBody(a.body[:min(len(a.body), maxBody)], a.whole() && len(a.body) <= maxBody, a.scrub)
 	e.RetryAfter, e.HasRetryAfter = retryAfter(a.header, time.Now())
 	return e
 }

@@ -149,8 +149,10 @@ func readKeyFile(path string) (value string, mode fs.FileMode, err error) {
 
 // openMode is the text of Warning for a file of that mode.
 func openMode(path string, mode fs.FileMode) string {
-	// Windows has no such modes; a pipe has no lasting content.
-	if runtime.GOOS == "windows" || !mode.IsRegular() || mode.Perm()&0o077 == 0 {
+	// Windows has no such modes; a pipe has no lasting content. Nobody makes a key
+	// file of mode 0440 by hand: it is how Kubernetes mounts a secret for a group,
+	// and systemd a credential for a user.
+	if runtime.GOOS == "windows" || !mode.IsRegular() || mode.Perm()&0o077 == 0 || mode.Perm() == 0o440 {
 		return ""
 	}
 	return fmt.Sprintf("the API key file %s can be used by others (mode %04o): chmod 600 it", path, mode.Perm())

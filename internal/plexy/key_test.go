@@ -108,6 +108,12 @@ func TestKeyFile(t *testing.T) {
 	if _, err := k.Reload(); err != nil || !strings.Contains(k.Warning(), "(mode 0640): chmod 600") {
 		t.Errorf("warning %q, %v", k.Warning(), err)
 	}
+	if err := os.Chmod(path, 0o440); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Reload(); err != nil || k.Warning() != "" {
+		t.Errorf("a mounted secret: warning %q, %v", k.Warning(), err)
+	}
 }
 
 // A new key counts from the next request on, under calls that run.

@@ -69,10 +69,10 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// Faults are shares (0 to 1) of the DELETE requests for known links, and of the
-// GET requests for them too with Gets; never of the list. Whether the n-th
-// request of a method for an id is hit is a pure function of seed, id, method
-// and n. Requests that are turned away earlier (401, 429, outage) do not count
+// Faults are shares (0 to 1) of the DELETE requests for known links, of the GET
+// requests for them too with Gets, and of those for the list with Lists.
+// Whether the n-th request of a method for an id, or for a page of the list, is
+// hit is a pure function of seed, id or page, method and n. Requests that are turned away earlier (401, 429, outage) do not count
 // as one of the n: who gets those depends on the order of arrival.
 type Faults struct {
 	// Error500 is answered 500 with the documented body, code 1.
@@ -91,6 +91,6 @@ type Faults struct {
 	BadRequest, Forbidden float64
 	// Friendly is answered 200 with a page of HTML, and the work is not done.
 	Friendly float64
-	// Gets lets GET requests fail too.
-	Gets bool
+	// Gets lets GET requests for links fail too, and Lists those for the list.
+	Gets, Lists bool
 }

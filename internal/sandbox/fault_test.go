@@ -52,6 +52,14 @@ func TestEachFault(t *testing.T) {
 		if got := link1(s, "GET", "a"); got != test.status {
 			t.Errorf("%s: GET = %d with Gets", name, got)
 		}
+		if got, _ := call(s, "GET", "/v1/payment-links"); got != 200 {
+			t.Errorf("%s: list = %d without Lists", name, got)
+		}
+		test.faults.Lists = true
+		s.SetFaults(test.faults)
+		if got, _ := call(s, "GET", "/v1/payment-links?page=2"); got != test.status {
+			t.Errorf("%s: list = %d with Lists", name, got)
+		}
 		s.SetFaults(Faults{})
 		if got := link1(s, "DELETE", "a"); got != 204 && test.applied == 0 {
 			t.Errorf("%s: %d when it is over", name, got)
@@ -197,6 +205,29 @@ func TestFaultShares(t *testing.T) {
 	for status, want := range map[int]float64{500: 0.1, 502: 0.1, 0: 0.2, 400: 0.1, 403: 0.1, 200: 0.1, 204: 0.3} {
 		if got := count[status] / n; got < want-0.015 || got > want+0.015 {
 			t.Errorf("share of %d: %.3f, want %.3f", status, got, want)
+		}
+	}
+}
+
+// Which requests for a page fail depends on the page and on how often it was
+// asked for, not on what was asked for in between.
+func TestListFaults(t *testing.T) {
+	draw := func(order ...int) map[int][]int {
+		s := New(Config{Seed: 5, Links: 500, Faults: Faults{Error500: 0.5, Lists: true}})
+		got := map[int][]int{}
+		for _, page := range order {
+			status, _ := call(s, "GET", fmt.Sprintf("/v1/payment-links?page=%d", page))
+			got[page] = append(got[page], status)
+		}
+		return got
+	}
+	one, other := draw(1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2), draw(2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1)
+	if diff := cmp.Diff(one, other); diff != "" {
+		t.Error(diff)
+	}
+	for page, statuses := range one {
+		if !slices.Contains(statuses, 200) || !slices.Contains(statuses, 500) {
+			t.Errorf("page %d: %v", page, statuses)
 		}
 	}
 }

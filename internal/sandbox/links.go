@@ -37,6 +37,7 @@ type links struct {
 	names  []string       // status → text
 	codes  map[string]status
 	start  time.Time
+	there  []uint32 // indices of the links that are not missing; nil: to be made
 }
 
 func newLinks(cfg Config, start time.Time) *links {
@@ -80,6 +81,7 @@ func (l *links) add(id string) int {
 	}
 	i := len(l.state)
 	l.state = append(l.state, link{status: active})
+	l.there = nil
 	l.added = append(l.added, id)
 	l.index[id] = i
 	return i
@@ -214,18 +216,33 @@ func (l *links) document(index int) document {
 
 func wireTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// setStatus changes a link's status; missing takes it away.
+func (l *links) setStatus(index int, s status) {
+	if (l.state[index].status == missing) != (s == missing) {
+		l.there = nil
+	}
+	l.state[index].status = s
+}
+
 // page returns a page of the links that are there, counted from 1, and how many
 // there are on all pages. filter is a status, or "" for all.
 func (l *links) page(number, size int, filter string) (data []document, total int) {
 	data = []document{}
+	first := (number - 1) * size
+	if filter == "" {
+		// At once, however many links there are: a whole list is thousands of pages.
+		there := l.list()
+		for i := first; i < min(first+size, len(there)); i++ {
+			data = append(data, l.document(int(there[i])))
+		}
+		return data, len(there)
+	}
 	want, known := l.codes[filter]
-	if filter != "" && !known {
+	if !known {
 		return data, 0
 	}
-	first := (number - 1) * size
 	for i := range l.state {
-		s := l.state[i].status
-		if s == missing || filter != "" && s != want {
+		if l.state[i].status != want {
 			continue
 		}
 		if total >= first && len(data) < size {
@@ -234,4 +251,17 @@ func (l *links) page(number, size int, filter string) (data []document, total in
 		total++
 	}
 	return data, total
+}
+
+// list returns the indices of the links that are there.
+func (l *links) list() []uint32 {
+	if l.there == nil {
+		l.there = make([]uint32, 0, len(l.state))
+		for i := range l.state {
+			if l.state[i].status != missing {
+				l.there = append(l.there, uint32(i))
+			}
+		}
+	}
+	return l.there
 }

@@ -234,6 +234,19 @@ func TestList(t *testing.T) {
 			t.Errorf("%q: %s", filter, diff)
 		}
 	}
+	// The list follows what happens to links.
+	head, there := get("").Data[0].ID, get("").Total
+	s.SetStatus(head, "")
+	s.SetStatus("new", "active")
+	s.SetStatus("newer", "")
+	if l := get("?page=5"); l.Total != there || l.Data[len(l.Data)-1].ID != "new" {
+		t.Errorf("after changes: total %d, not %d, at the end %s", l.Total, there, l.Data[len(l.Data)-1].ID)
+	}
+	s.SetStatus(head, "paid")
+	s.SetStatus("newer", "active")
+	if l := get(""); l.Total != there+2 || l.Data[0].ID != head || l.Data[0].Status != "paid" {
+		t.Errorf("after changes: total %d, not %d, at the head %s %s", l.Total, there+2, l.Data[0].ID, l.Data[0].Status)
+	}
 	if l := get(""); l.Page != 1 || l.Size != 50 || len(l.Data) != 50 {
 		t.Errorf("defaults: page %d, size %d, %d links", l.Page, l.Size, len(l.Data))
 	}

@@ -92,11 +92,11 @@ func (s *Server) decide(r *http.Request) decision {
 		case single:
 			d = s.single(r.Method, id, now)
 		case collection:
-			d.answer = s.list(r)
+			d = s.collection(r)
 		default:
 			d.answer = errorAnswer(http.StatusNotFound, codeNotFound, "no such resource")
 		}
-		if what != single {
+		if what == nowhere {
 			d.wait = s.cfg.Latency
 		}
 	}
@@ -223,6 +223,29 @@ type listing struct {
 	Page  int        `json:"page"`
 	Size  int        `json:"size"`
 	Total int        `json:"total"`
+}
+
+// collection decides about a request for a page of the list.
+func (s *Server) collection(r *http.Request) decision {
+	// The number is the client's word: a foolish one is not kept.
+	page := r.URL.Query().Get("page")
+	if _, ok := positive(page, 1); !ok {
+		page = ""
+	}
+	n := s.pages[page]
+	s.pages[page]++
+	seen := hashRequest(r.Method, "?page="+page)
+	d := decision{wait: s.latency(seen, n)}
+	var f fault
+	if s.faults.Lists {
+		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, uint64(n))))
+	}
+	if f.name != "" {
+		d.fault, d.answer = f.name, f.answer
+		return d
+	}
+	d.answer = s.list(r)
+	return d
 }
 
 // list answers GET /payment-links: page counts from 1, size is capped by

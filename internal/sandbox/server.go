@@ -24,6 +24,7 @@ type Server struct {
 	outage   int
 	limit    *rateLimit
 	scripts  map[script][]Answer
+	pages    map[string]uint16 // requests seen, by page of the list, for the draws
 	recorder *recorder
 	last     time.Time // of the latest request
 }
@@ -42,6 +43,7 @@ func New(cfg Config) *Server {
 		key:      cfg.Key,
 		limit:    newRateLimit(cfg.Rate),
 		scripts:  make(map[script][]Answer),
+		pages:    make(map[string]uint16),
 		recorder: newRecorder(cfg.KeepRequests, cfg.Log),
 	}
 }
@@ -90,7 +92,7 @@ func (s *Server) SetStatus(id, status string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.links.add(id)
-	s.links.state[i].status = s.links.code(status)
+	s.links.setStatus(i, s.links.code(status))
 	s.links.touch(i, s.cfg.Now())
 }
 

@@ -1,0 +1,167 @@
+package plexy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Page is one page of the list of payment links.
+type Page struct {
+	// Links are those with an id that CheckID passes, as they stand on the page.
+	// URL and OrderReference are left empty, and so may be every other field.
+	Links []Link
+	// Unusable is how many entries have no such id, or are no link at all.
+	Unusable int
+	// Total is how many links the list says it has on all pages. It counts only
+	// with HasTotal.
+	Total    int64
+	HasTotal bool
+	// Date is the answer's Date header, the API's clock; zero without one.
+	Date time.Time
+}
+
+// List asks for one page of all payment links.
+//
+// Nothing about the list is documented but its path. page and size are those of
+// its sibling GET /transactions; 0 leaves the parameter out. Whether pages
+// count from 0 or 1, and whether size is heeded, is the server's choice.
+//
+// Its errors are an *Error for an answer that is no list, a 2xx included, and a
+// *TransportError without an answer or when it is cut off.
+func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
+	a, err := c.send(ctx, http.MethodGet, listURL(c.base, page, size), maxPage)
+	if err != nil {
+		return Page{}, err
+	}
+	if !a.ok() {
+		return Page{}, a.apiError()
+	}
+	if a.bodyErr != nil {
+		return Page{}, &TransportError{Method: a.method, Sent: true, Err: a.bodyErr}
+	}
+	p, err := decodePage(a.body, a.limit, a.scrub)
+	if err != nil {
+		return Page{}, &Error{Method: a.method, Status: a.status, Message: err.Error()}
+	}
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		p.Date = date
+	}
+	return p, nil
+}
+
+func listURL(base string, page, size int) string {
+	query := url.Values{}
+	if page > 0 {
+		query.Set("page", strconv.Itoa(page))
+	}
+	if size > 0 {
+		query.Set("size", strconv.Itoa(size))
+	}
+	address := base + "/payment-links"
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	return address
+}
+
+// envelopes are the names under which an object may hold the links: that of
+// GET /transactions first, then likely ones.
+var envelopes = [...]string{"data", "items", "paymentLinks", "results"}
+
+// decodePage reads a page: an array of links, or an object with such an array
+// and perhaps a total. A null in the array's place is an empty array, as some
+// servers write it.
+func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
+	if len(body) > limit {
+		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
+	}
+	var p Page
+	list := json.RawMessage(body)
+	if fields := decodeObject(body); fields != nil {
+		list = envelope(fields)
+		if list == nil {
+			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s", strings.Join(envelopes[:], ", "))
+		}
+		if total, err := strconv.ParseInt(scalar(fields["total"]), 10, 64); err == nil && total >= 0 {
+			p.Total, p.HasTotal = total, true
+		}
+	} else if !isArray(body) {
+		return Page{}, notList(body, scrub)
+	}
+	// An entry that is no object is left nil, and reported as this error.
+	var entries []map[string]json.RawMessage
+	var odd *json.UnmarshalTypeError
+	if err := json.Unmarshal(list, &entries); err != nil && !errors.As(err, &odd) {
+		return Page{}, notList(body, scrub)
+	}
+	p.Links = make([]Link, 0, len(entries))
+	for _, fields := range entries {
+		link, ok := decodeEntry(fields, scrub)
+		if !ok {
+			p.Unusable++
+			continue
+		}
+		p.Links = append(p.Links, link)
+	}
+	return p, nil
+}
+
+// envelope returns the array of links, or the null in its place; nil if there
+// is neither.
+func envelope(fields map[string]json.RawMessage) (list json.RawMessage) {
+	for _, name := range envelopes {
+		switch raw := fields[name]; {
+		case isArray(raw):
+			return raw
+		case string(raw) == "null":
+			list = raw
+		}
+	}
+	return list
+}
+
+func isArray(body []byte) bool {
+	body = bytes.TrimLeft(body, " \t\r\n")
+	return len(body) > 0 && body[0] == '['
+}
+
+// decodeEntry reads one link of a page. Only its id must be there: what else is
+// missing or odd stays zero, and it is for the caller to leave such a link out.
+func decodeEntry(fields map[string]json.RawMessage, scrub scrubber) (link Link, ok bool) {
+	id := scalar(fields["id"])
+	// JSON's decoder puts U+FFFD in the place of bytes that are no UTF-8: such an
+	// id is not the link's.
+	if CheckID(id) != nil || strings.ContainsRune(id, utf8.RuneError) {
+		return Link{}, false
+	}
+	text := func(name string) string { return scrub.line(scalar(fields[name])) }
+	link = Link{
+		ID:        id,
+		Status:    cut(text("status"), maxWord),
+		CreatedAt: timestamp(text("createdAt")),
+		ExpiresAt: timestamp(text("expiresAt")),
+		Currency:  cut(text("currency"), maxWord),
+	}
+	if amount, err := strconv.ParseInt(text("amount"), 10, 64); err == nil {
+		link.Amount = amount
+	}
+	return link, true
+}
+
+// notList says what came instead of a list.
+func notList(body []byte, scrub scrubber) error {
+	body = body[:min(len(body), maxBody)]
+	if text := excerpt(body, len(body) < maxBody, scrub); text != "" {
+		return fmt.Errorf("the answer is not a page of payment links: %s", text)
+	}
+	return errors.New("the answer is not a page of payment links: it is empty")
+}
