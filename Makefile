@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fmt-check vet lint docs docs-check fuzz bench cover tools clean
+.PHONY: help build man demo test check fmt-check vet lint docs docs-check fuzz bench cover tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ help: ## List the targets
 build: ## Build bin/linkcancel
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/linkcancel ./cmd/linkcancel
+
+man: build ## Write the manual page, bin/linkcancel.1
+	@bin/linkcancel help --man > bin/linkcancel.1
 
 demo: build ## Cancel 1 000 pretended links: no key, no services
 	@bin/linkcancel demo
@@ -34,7 +37,7 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	set -x; $(GO) test $$race -count=1 -timeout 15m ./...
 
 check: fmt-check vet lint docs-check ## Check format, vet, lint, import graph and generated documents
-	$(GO) test -count=1 -run 'TestImports|TestREADME' ./...
+	$(GO) test -count=1 -run 'TestImports|TestREADME|TestDocs' ./...
 
 fmt-check:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
@@ -47,11 +50,11 @@ lint: ## Run the linters
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(ERRCHECK) -exclude .errcheck -ignoretests ./...
 
-docs: ## Write the generated parts of README.md
-	UPDATE=1 $(GO) test -count=1 -run TestREADME ./...
+docs: ## Write the generated parts of README.md and docs
+	UPDATE=1 $(GO) test -count=1 -run 'TestREADME|TestDocs' ./...
 
 docs-check:
-	$(GO) test -count=1 -run TestREADME ./...
+	$(GO) test -count=1 -run 'TestREADME|TestDocs' ./...
 
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \

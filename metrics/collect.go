@@ -2,107 +2,213 @@ package metrics
 
 import (
 	"context"
-	"errors"
-	"strings"
+	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/task"
+	"linkcancel/internal/ratelimit"
 )
 
-// collectAge is how long a reading of Redis serves further scrapes.
-const collectAge = 2 * time.Second
+const (
+	// collectAge is how long a reading of Redis serves further scrapes.
+	collectAge = 2 * time.Second
+	// collectTimeout is how long a reading may take. Prometheus waits 10 s for a
+	// scrape.
+	collectTimeout = time.Second
 
-// fleetCollector reads queue and ledger. With Redis away it says so, and never
-// yields an empty scrape.
-type fleetCollector struct {
-	ledger    *ledger.Ledger
-	inspector *asynq.Inspector
+	// newestBatches is how many unfinished batches have series of their own.
+	newestBatches = 20
+)
 
-	up, tasks, pending, batches, workers *prometheus.Desc
-
-	mu     sync.Mutex
-	read   time.Time
-	latest []prometheus.Metric
+// WatchLimit shows what the rate limiter does.
+func (m *Metrics) WatchLimit(status func() ratelimit.Status) {
+	m.registry.MustRegister(&limitCollector{
+		status: status,
+		ceiling: prometheus.NewDesc("linkcancel_limit_ceiling_requests_per_second",
+			"Rate limit as configured: of the whole fleet, or of a process that works alone.", nil, nil),
+		present: prometheus.NewDesc("linkcancel_limit_present_requests_per_second",
+			"Rate limit at present, adapted to the API's answers; in a hold, that before it.", nil, nil),
+		hold: prometheus.NewDesc("linkcancel_hold",
+			"1 while this process sends nothing for this reason: unauthorized is its own hold, the others are those of all who share the limit.", []string{"reason"}, nil),
+	})
 }
 
-// WatchFleet shows the queue and the ledger, which all processes share.
-func (m *Metrics) WatchFleet(l *ledger.Ledger, i *asynq.Inspector) {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(name, help, labels, nil)
+// limitCollector reads the limiter once a scrape, so that its series agree.
+type limitCollector struct {
+	status                 func() ratelimit.Status
+	ceiling, present, hold *prometheus.Desc
+}
+
+// Describe is part of prometheus.Collector.
+func (c *limitCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.ceiling
+	ch <- c.present
+	ch <- c.hold
+}
+
+// Collect is part of prometheus.Collector.
+func (c *limitCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.status()
+	ch <- gauge(c.ceiling, float64(s.Ceiling))
+	ch <- gauge(c.present, float64(s.Rate))
+	for _, reason := range holds {
+		ch <- gauge(c.hold, truth(s.Hold.Reason == reason), string(reason))
 	}
-	m.registry.MustRegister(&fleetCollector{
-		ledger: l, inspector: i,
-		up:      desc("linkcancel_redis_up", "1 if queue and ledger could be read for this scrape."),
-		tasks:   desc("linkcancel_queue_slices", "Slices in the queue, by state.", "state"),
-		pending: desc("linkcancel_pending_links", "Links without an outcome, by state of their batch.", "state"),
-		batches: desc("linkcancel_open_batches", "Unfinished batches, by state.", "state"),
-		workers: desc("linkcancel_workers", "Workers alive."),
-	})
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// truth is 1 for true.
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// WatchFleet shows the queue and the ledger in rdb, which all processes share.
+func (m *Metrics) WatchFleet(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) {
+	m.registry.MustRegister(newFleetCollector(l, rdb, log))
+}
+
+// fleetCollector reads queue and ledger. With Redis away it says so, and never
+// yields an empty scrape. Its series then end: nobody knows them.
+type fleetCollector struct {
+	ledger *ledger.Ledger
+	rdb    redis.UniversalClient
+	log    *slog.Logger
+	census *ledger.Census
+
+	age     time.Duration // of a reading that still serves
+	timeout time.Duration // of a reading
+	errors  prometheus.Counter
+	up      *prometheus.Desc
+	fleetDescs
+
+	flight singleflight.Group // one reading at a time, for all scrapes
+	mu     sync.Mutex
+	latest *fleet // nil: the last reading failed
+	at     time.Time
+}
+
+func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) *fleetCollector {
+	return &fleetCollector{
+		ledger: l, rdb: rdb, log: log, census: l.NewCensus(), age: collectAge, timeout: collectTimeout,
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "linkcancel_collect_errors_total", Help: "Readings of queue and ledger for these metrics that failed.",
+		}),
+		up: prometheus.NewDesc("linkcancel_redis_up",
+			"1 if queue and ledger could be read for this scrape. While it is 0 there are no series of the fleet.", nil, nil),
+		fleetDescs: newFleetDescs(),
+	}
 }
 
 // Describe is part of prometheus.Collector.
 func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.tasks, c.pending, c.batches, c.workers} {
-		ch <- d
-	}
+	ch <- c.up
+	c.errors.Describe(ch)
+	c.fleetDescs.describe(ch)
 }
 
 // Collect is part of prometheus.Collector.
 func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.read) > collectAge {
-		c.latest = c.collect()
-		c.read = time.Now()
-	}
-	for _, m := range c.latest {
-		ch <- m
+	f := c.get()
+	ch <- gauge(c.up, truth(f != nil))
+	ch <- c.errors
+	if f != nil {
+		c.fleetDescs.collect(ch, f)
 	}
 }
 
-func (c *fleetCollector) collect() []prometheus.Metric {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
-		return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+// get returns a reading that is not too old; nil if there is none in time.
+func (c *fleetCollector) get() *fleet {
+	if f, ok := c.fresh(); ok {
+		return f
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	done := c.flight.DoChan("", func() (any, error) {
+		f, ok := c.fresh()
+		if !ok {
+			f = c.refresh()
+		}
+		return f, nil
+	})
+	// A connection that is made may outlast the context.
+	over := time.NewTimer(2 * c.timeout)
+	defer over.Stop()
+	select {
+	case result := <-done:
+		f, _ := result.Val.(*fleet)
+		return f
+	case <-over.C:
+		return nil
+	}
+}
+
+func (c *fleetCollector) fresh() (f *fleet, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.latest, !c.at.IsZero() && time.Since(c.at) < c.age
+}
+
+func (c *fleetCollector) refresh() *fleet {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	batches, err := c.ledger.Unfinished(ctx)
-	if err != nil {
-		return []prometheus.Metric{gauge(c.up, 0)}
-	}
-	workers, _, err := c.ledger.Workers(ctx)
-	if err != nil {
-		return []prometheus.Metric{gauge(c.up, 0)}
-	}
-	queue, err := c.inspector.GetQueueInfo(task.QueueCancel)
-	if err != nil {
-		if !errors.Is(err, asynq.ErrQueueNotFound) && !strings.Contains(err.Error(), "NOT_FOUND") {
-			return []prometheus.Metric{gauge(c.up, 0)}
+	f, err := c.read(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, first := c.latest, c.at.IsZero()
+	c.latest, c.at = f, time.Now()
+	switch {
+	case err != nil:
+		c.errors.Inc()
+		if before != nil || first {
+			c.log.Warn("metrics of the fleet cannot be read", "error", err)
 		}
-		queue = &asynq.QueueInfo{}
+	case before == nil && !first:
+		c.log.Info("metrics of the fleet are read again")
 	}
-	found := []prometheus.Metric{
-		gauge(c.up, 1),
-		gauge(c.workers, float64(len(workers))),
-		gauge(c.tasks, float64(queue.Pending), "pending"),
-		gauge(c.tasks, float64(queue.Active), "active"),
-		gauge(c.tasks, float64(queue.Retry), "retry"),
-		gauge(c.tasks, float64(queue.Archived), "archived"),
+	return f
+}
+
+// fleet is what queue and ledger held at one time.
+type fleet struct {
+	now     time.Time // Redis' time
+	batches []ledger.Batch
+	workers int
+	sweeps  ledger.Sweeps
+	queues  [len(queues)]queue
+}
+
+func (c *fleetCollector) read(ctx context.Context) (*fleet, error) {
+	f := &fleet{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		f.batches, err = c.census.Batches(ctx)
+		return err
+	})
+	group.Go(func() error {
+		workers, now, err := c.ledger.Workers(ctx)
+		f.workers, f.now = len(workers), now
+		return err
+	})
+	group.Go(func() (err error) {
+		f.sweeps, err = c.ledger.Sweeps(ctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		f.queues, err = readQueues(ctx, c.rdb)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
-	for _, state := range []ledger.State{ledger.Importing, ledger.Ready, ledger.Running, ledger.Paused} {
-		var links, n int64
-		for _, b := range batches {
-			if b.State == state {
-				n++
-				links += b.Pending()
-			}
-		}
-		found = append(found, gauge(c.batches, float64(n), string(state)), gauge(c.pending, float64(links), string(state)))
-	}
-	return found
+	return f, nil
 }

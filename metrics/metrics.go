@@ -1,9 +1,11 @@
 // Package metrics has every instrument of linkcancel, the collector of queue
-// and ledger, and the server that shows them.
+// and ledger, and the server that shows them. docs/metrics.md lists them all.
 package metrics
 
 import (
-	"fmt"
+	"regexp"
+	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,56 +20,123 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	outcomes  *prometheus.CounterVec
+	latency   *prometheus.HistogramVec
+	attempts  prometheus.Histogram
+	ambiguous prometheus.Counter
+	settled   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
-	attempts  prometheus.Counter
-	ambiguous prometheus.Counter
+	waited    prometheus.Histogram
 	repairs   *prometheus.CounterVec
 }
 
+// The closed sets of label values. No series begins later than its process, so
+// that the first event of its kind is seen as a change.
 var (
+	sources = [...]string{"import", "run", "sweep"}
 	methods = [...]string{"DELETE", "GET"}
-	classes = [...]string{"2xx", "3xx", "4xx", "5xx", "none"}
+	classes = [...]string{"2xx", "3xx", "4xx", "429", "5xx", "none"}
 	repairs = [...]string{"orphaned", "missing"}
+	holds   = [...]ratelimit.Reason{
+		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
+	}
+	// bySettling are the outcomes that a GET can find.
+	bySettling = [...]ledger.Outcome{
+		ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound, ledger.NotCancellable, ledger.Rejected, ledger.Failed,
+	}
 )
+
+const (
+	minute, hour, day = 60., 3600., 86_400.
+
+	// What a histogram costs in its native form, which only some Prometheus
+	// servers ask for: buckets a tenth wide, and not too many of them.
+	nativeFactor  = 1.1
+	nativeBuckets = 100
+	nativeReset   = time.Hour
+)
+
+// goHeap is the one runtime metric that is shown beside those that every Go
+// program shows: the rest would be as many series as all of ours.
+var goHeap = regexp.MustCompile(`^/memory/classes/heap/objects:bytes$`)
 
 // New makes the instruments; every series stands at 0 from the beginning.
 func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "linkcancel_outcomes_total", Help: "Links that got their outcome from this process, by outcome.",
-		}, []string{"outcome"}),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "linkcancel_api_requests_total", Help: "Requests to the API, by method and class of the answer (none: no answer).",
-		}, []string{"method", "class"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "linkcancel_api_request_duration_seconds", Help: "Time from request to answer, by method.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15},
-		}, []string{"method"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "linkcancel_links_in_flight", Help: "Links that this process is cancelling now.",
-		}),
-		attempts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_attempts_total", Help: "Attempts used up, the final ones included.",
+			Name: "linkcancel_outcomes_total",
+			Help: "Links whose outcome this process wrote to the ledger. What an abort fills in is seen in linkcancel_fleet_links only.",
+		}, []string{"source", "outcome"}),
+		latency: prometheus.NewHistogramVec(histogram("linkcancel_link_latency_seconds",
+			"Time from a batch's creation to the outcome of its links.",
+			10, minute, 10*minute, hour, 6*hour, day, 7*day), []string{"source"}),
+		attempts: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "linkcancel_link_attempts", Help: "Attempts that links had used up when they got their outcome.",
+			Buckets: []float64{1, 2, 3, 5, 8, 12},
 		}),
 		ambiguous: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts used up by links of which an attempt may have been applied unseen.",
+			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts that may have been applied though no clear answer came.",
 		}),
+		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "linkcancel_settled_total",
+			Help: "Links of which only a GET could tell the outcome: after 422 and its like, after unclear answers, and before a link is called failed.",
+		}, []string{"outcome"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "linkcancel_api_requests_total",
+			Help: "Requests to the API that ended, by class of the answer: 4xx is without 429, none is no answer.",
+		}, []string{"method", "class"}),
+		duration: prometheus.NewHistogramVec(histogram("linkcancel_api_request_duration_seconds",
+			"Time from a request to its answer, or to the error in place of one.",
+			.01, .05, .1, .25, .5, 1, 2.5, 5, 15), []string{"method"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "linkcancel_api_requests_in_flight", Help: "Requests to the API that wait for their answer.",
+		}),
+		waited: prometheus.NewHistogram(histogram("linkcancel_limit_wait_seconds",
+			"Time that links waited for their slot within the rate limit, holds included.",
+			.01, .1, 1, 10, minute, 10*minute, hour)),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "linkcancel_ledger_repairs_total", Help: "Slices enqueued again after a crash, by reason.",
+			Name: "linkcancel_ledger_repairs_total",
+			Help: "Slices that this process enqueued again after a crash: orphaned ones had lost their worker, missing ones were not in the queue.",
 		}, []string{"reason"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "linkcancel_build_info", Help: "Always 1; the label names the release.",
-		ConstLabels: prometheus.Labels{"version": version},
+		Name: "linkcancel_build_info", Help: "Always 1; the labels name the release and the Go that built it.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.outcomes, m.requests, m.duration, m.inFlight, m.attempts, m.ambiguous, m.repairs, build,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, o := range ledger.Outcomes {
-		m.outcomes.WithLabelValues(o.String())
+	m.registry.MustRegister(m.outcomes, m.latency, m.attempts, m.ambiguous, m.settled, m.requests, m.duration, m.inFlight,
+		m.waited, m.repairs, build,
+		collectors.NewGoCollector(
+			collectors.WithGoCollectorMemStatsMetricsDisabled(),
+			collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: goHeap}),
+		),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.begin()
+	return m
+}
+
+// histogram is one that is shown in both forms, classic and native.
+func histogram(name, help string, buckets ...float64) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor:     nativeFactor,
+		NativeHistogramMaxBucketNumber:  nativeBuckets,
+		NativeHistogramMinResetDuration: nativeReset,
+	}
+}
+
+// begin makes every series.
+func (m *Metrics) begin() {
+	for _, source := range sources {
+		m.latency.WithLabelValues(source)
+		for _, o := range ledger.Outcomes {
+			m.outcomes.WithLabelValues(source, o.String())
+		}
+	}
+	for _, o := range bySettling {
+		m.settled.WithLabelValues(o.String())
 	}
 	for _, method := range methods {
 		m.duration.WithLabelValues(method)
@@ -78,59 +147,58 @@ func New(version string) *Metrics {
 	for _, reason := range repairs {
 		m.repairs.WithLabelValues(reason)
 	}
-	return m
 }
 
-// Request counts one request; status 0 means that no answer came.
+// Request tells of a request that ended; status 0: no answer.
 func (m *Metrics) Request(method string, status int, took time.Duration) {
-	class := "none"
-	if status >= 200 && status < 600 {
-		class = fmt.Sprintf("%dxx", status/100)
-	}
-	m.requests.WithLabelValues(method, class).Inc()
+	m.requests.WithLabelValues(method, class(status)).Inc()
 	m.duration.WithLabelValues(method).Observe(took.Seconds())
 }
 
-// Outcome counts one link that got its outcome.
-func (m *Metrics) Outcome(o ledger.Outcome) { m.outcomes.WithLabelValues(o.String()).Inc() }
-
-// Attempt counts an attempt that was used up.
-func (m *Metrics) Attempt(ambiguous bool) {
-	m.attempts.Inc()
-	if ambiguous {
-		m.ambiguous.Inc()
+func class(status int) string {
+	switch {
+	case status == 429:
+		return "429"
+	case status >= 200 && status < 600:
+		return strconv.Itoa(status/100) + "xx"
 	}
+	return "none"
 }
 
-// InFlight counts the links that are being cancelled.
+// InFlight tells that so many more requests are on their way.
 func (m *Metrics) InFlight(delta int) { m.inFlight.Add(float64(delta)) }
 
-// Repaired counts slices that were enqueued again.
-func (m *Metrics) Repaired(reason string, slices int) {
-	m.repairs.WithLabelValues(reason).Add(float64(slices))
+// Waited tells how long a link waited for its slot within the limit.
+func (m *Metrics) Waited(d time.Duration) { m.waited.Observe(d.Seconds()) }
+
+// Outcome tells that a link of a batch from source got its outcome, with so many
+// attempts, so long after the batch was made.
+func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after time.Duration) {
+	source = sources[sourceIndex(source)]
+	m.outcomes.WithLabelValues(source, o.String()).Inc()
+	m.latency.WithLabelValues(source).Observe(after.Seconds())
+	m.attempts.Observe(float64(attempts))
 }
 
-// WatchLimit shows what the rate limiter does.
-func (m *Metrics) WatchLimit(status func() ratelimit.Status) {
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "linkcancel_rate_limit_ceiling", Help: "Configured limit, requests a second.",
-		}, func() float64 { return float64(status().Ceiling) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "linkcancel_rate_limit_present", Help: "Present limit after adaptation, requests a second.",
-		}, func() float64 { return float64(status().Rate) }),
-	)
-	for _, reason := range []ratelimit.Reason{
-		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
-	} {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "linkcancel_hold", Help: "1 while nothing is sent for this reason.",
-			ConstLabels: prometheus.Labels{"reason": string(reason)},
-		}, func() float64 {
-			if status().Hold.Reason == reason {
-				return 1
-			}
-			return 0
-		}))
+// sourceIndex is the place of a batch's source in sources. As for the feeder,
+// what comes from elsewhere is an import.
+func sourceIndex(source string) int {
+	for i, s := range sources {
+		if s == source {
+			return i
+		}
 	}
+	return 0
+}
+
+// Settled tells that it took a GET to find out the outcome of a link.
+func (m *Metrics) Settled(o ledger.Outcome) { m.settled.WithLabelValues(o.String()).Inc() }
+
+// Ambiguous tells of attempts that may have been applied though no clear answer
+// came.
+func (m *Metrics) Ambiguous(attempts int) { m.ambiguous.Add(float64(attempts)) }
+
+// Repaired tells of slices that were enqueued again.
+func (m *Metrics) Repaired(reason string, slices int) {
+	m.repairs.WithLabelValues(reason).Add(float64(slices))
 }

@@ -1,20 +1,17 @@
 package metrics
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
@@ -23,7 +20,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
-	"linkcancel/internal/task"
+	"linkcancel/producer"
 )
 
 func TestMain(m *testing.M) {
@@ -32,25 +29,46 @@ func TestMain(m *testing.M) {
 		// go-redis looks every second whether a server is back, and so sees only
 		// then that its pool was closed.
 		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"),
+		// net/http lingers for half a second after it refused a request.
+		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
 	)
 }
 
-// series reads all values of linkcancel's own, by name and labels.
-func series(t *testing.T, m *Metrics) map[string]float64 {
+func must(t testing.TB, err error) {
 	t.Helper()
-	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// complete makes the metrics of a process that works on b.
+func complete(b *broker.Broker, status func() ratelimit.Status) *Metrics {
+	m := New("v1")
+	m.WatchLimit(status)
+	m.WatchFleet(ledger.New(b.Client()), b.Client(), slog.New(slog.DiscardHandler))
+	return m
+}
+
+func quiet() ratelimit.Status { return ratelimit.Status{} }
+
+// families are linkcancel's own.
+func families(t testing.TB, g prometheus.Gatherer) []*dto.MetricFamily {
+	t.Helper()
+	all, err := g.Gather()
+	must(t, err)
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "linkcancel_") })
+}
+
+// series reads all values of linkcancel's own, by name and labels; of a histogram
+// the number of observations.
+func series(t testing.TB, g prometheus.Gatherer) map[string]float64 {
+	t.Helper()
 	all := map[string]float64{}
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "linkcancel_") {
-			continue
-		}
+	for _, f := range families(t, g) {
 		for _, s := range f.GetMetric() {
-			name := f.GetName()
+			name := strings.TrimPrefix(f.GetName(), "linkcancel_")
 			for _, l := range s.GetLabel() {
-				name += " " + l.GetName() + "=" + l.GetValue()
+				name += " " + l.GetValue()
 			}
 			switch f.GetType() {
 			case dto.MetricType_COUNTER:
@@ -67,350 +85,166 @@ func series(t *testing.T, m *Metrics) map[string]float64 {
 	return all
 }
 
-// fresh is what stands from the beginning.
-func fresh() map[string]float64 {
-	all := map[string]float64{
-		"linkcancel_build_info version=v1":                      1,
-		"linkcancel_links_in_flight":                            0,
-		"linkcancel_attempts_total":                             0,
-		"linkcancel_ambiguous_attempts_total":                   0,
-		"linkcancel_ledger_repairs_total reason=orphaned":       0,
-		"linkcancel_ledger_repairs_total reason=missing":        0,
-		"linkcancel_api_request_duration_seconds method=DELETE": 0,
-		"linkcancel_api_request_duration_seconds method=GET":    0,
-		"linkcancel_outcomes_total outcome=cancelled":           0,
-		"linkcancel_outcomes_total outcome=already_cancelled":   0,
-		"linkcancel_outcomes_total outcome=not_found":           0,
-		"linkcancel_outcomes_total outcome=not_cancellable":     0,
-		"linkcancel_outcomes_total outcome=rejected":            0,
-		"linkcancel_outcomes_total outcome=failed":              0,
-		"linkcancel_outcomes_total outcome=aborted":             0,
-		"linkcancel_rate_limit_ceiling":                         0,
-		"linkcancel_rate_limit_present":                         0,
-		"linkcancel_hold reason=throttled":                      0,
-		"linkcancel_hold reason=unauthorized":                   0,
-		"linkcancel_hold reason=outage":                         0,
-		"linkcancel_hold reason=manual":                         0,
-		"linkcancel_redis_up":                                   1,
-		"linkcancel_workers":                                    0,
-		"linkcancel_queue_slices state=pending":                 0,
-		"linkcancel_queue_slices state=active":                  0,
-		"linkcancel_queue_slices state=retry":                   0,
-		"linkcancel_queue_slices state=archived":                0,
-		"linkcancel_open_batches state=importing":               0,
-		"linkcancel_open_batches state=ready":                   0,
-		"linkcancel_open_batches state=running":                 0,
-		"linkcancel_open_batches state=paused":                  0,
-		"linkcancel_pending_links state=importing":              0,
-		"linkcancel_pending_links state=ready":                  0,
-		"linkcancel_pending_links state=running":                0,
-		"linkcancel_pending_links state=paused":                 0,
-	}
-	for _, method := range []string{"DELETE", "GET"} {
-		for _, class := range []string{"2xx", "3xx", "4xx", "5xx", "none"} {
-			all["linkcancel_api_requests_total class="+class+" method="+method] = 0
+// changes are the values that differ.
+func changes(before, after map[string]float64) map[string]float64 {
+	changed := map[string]float64{}
+	for name, v := range after {
+		if was, ok := before[name]; !ok || was != v {
+			changed[name] = v
 		}
 	}
-	return all
+	for name := range before {
+		if _, ok := after[name]; !ok {
+			changed[name+" is gone"] = 1
+		}
+	}
+	return changed
 }
 
-func TestSeries(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
-		m := New("v1")
-		var status ratelimit.Status
-		m.WatchLimit(func() ratelimit.Status { return status })
-		l := ledger.New(b.Client())
-		m.WatchFleet(l, asynq.NewInspectorFromRedisClient(b.Client()))
-		want := fresh()
-		if diff := cmp.Diff(want, series(t, m)); diff != "" {
-			t.Errorf("from the beginning: %s", diff)
+// text is what /metrics shows of linkcancel's own.
+func text(t testing.TB, m *Metrics) string {
+	t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(scrape(t, m)) {
+		if strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), "linkcancel_") {
+			b.WriteString(line)
 		}
+	}
+	return b.String()
+}
+
+// golden holds text to a file; UPDATE=1 writes it.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if os.Getenv("UPDATE") != "" {
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	must(t, err)
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s is out of step (UPDATE=1 writes it): %s", path, diff)
+	}
+}
+
+var goVersion = regexp.MustCompile(`goversion="[^"]+"`)
+
+// Every series but those of single batches stands from the beginning: names,
+// labels and help.
+func TestFreshProcess(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		m := complete(b, quiet)
+		golden(t, "testdata/fresh.txt", goVersion.ReplaceAllString(text(t, m), `goversion="go0"`))
 		problems, err := testutil.GatherAndLint(m.registry)
 		if err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}
-
-		// What happens is counted, and no series is added by it.
-		for _, status := range []int{200, 204, 302, 404, 422, 500, 599, 0, 101, 999} {
-			m.Request("DELETE", status, 20*time.Millisecond)
-		}
-		m.Request("GET", 200, time.Second)
-		for _, o := range ledger.Outcomes {
-			m.Outcome(o)
-		}
-		m.Outcome(ledger.Failed)
-		m.Attempt(true)
-		m.Attempt(false)
-		m.InFlight(3)
-		m.InFlight(-1)
-		m.Repaired("missing", 2)
-		m.Repaired("orphaned", 1)
-		status = ratelimit.Status{Ceiling: 10, Rate: 8.5, Hold: ratelimit.Hold{Reason: ratelimit.ReasonOutage}}
-		for name, v := range map[string]float64{
-			"linkcancel_api_requests_total class=2xx method=DELETE": 2, "linkcancel_api_requests_total class=3xx method=DELETE": 1,
-			"linkcancel_api_requests_total class=4xx method=DELETE": 2, "linkcancel_api_requests_total class=5xx method=DELETE": 2,
-			"linkcancel_api_requests_total class=none method=DELETE": 3, "linkcancel_api_requests_total class=2xx method=GET": 1,
-			"linkcancel_api_request_duration_seconds method=DELETE": 10, "linkcancel_api_request_duration_seconds method=GET": 1,
-			"linkcancel_attempts_total": 2, "linkcancel_ambiguous_attempts_total": 1, "linkcancel_links_in_flight": 2,
-			"linkcancel_ledger_repairs_total reason=orphaned": 1, "linkcancel_ledger_repairs_total reason=missing": 2,
-			"linkcancel_rate_limit_ceiling": 10, "linkcancel_rate_limit_present": 8.5, "linkcancel_hold reason=outage": 1,
-		} {
-			want[name] = v
-		}
-		for _, o := range ledger.Outcomes {
-			want["linkcancel_outcomes_total outcome="+o.String()] = 1
-		}
-		want["linkcancel_outcomes_total outcome=failed"] = 2
-		if diff := cmp.Diff(want, series(t, m)); diff != "" {
-			t.Errorf("after some work: %s", diff)
-		}
 	})
 }
 
-// make3 makes a batch of three links.
-func make3(t *testing.T, l *ledger.Ledger, id string) *ledger.Batch {
-	t.Helper()
-	d, _, err := l.Create(t.Context(), ledger.DraftConfig{ID: id})
-	if err == nil {
-		err = d.Write(t.Context(), []string{"a", "b", "c"})
+// What happens is counted, and adds no series.
+func TestCounts(t *testing.T) {
+	b := broker.Embedded()
+	t.Cleanup(func() { _ = b.Close() })
+	var status ratelimit.Status
+	m := complete(b, func() ratelimit.Status { return status })
+	before := series(t, m.registry)
+
+	for _, status := range []int{200, 204, 302, 404, 422, 429, 500, 599, 0, 101, 999} {
+		m.Request("DELETE", status, 20*time.Millisecond)
 	}
-	if err == nil {
-		err = d.Seal(t.Context(), "digest", 0, 0)
+	m.Request("GET", 200, time.Second)
+	m.InFlight(1)
+	m.InFlight(1)
+	m.InFlight(-1)
+	m.Waited(time.Minute)
+	for i, source := range []string{"import", "run", "sweep", "from elsewhere"} {
+		for _, o := range ledger.Outcomes[:5+i%2] {
+			m.Outcome(source, o, 1+i, time.Hour)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
+	for _, o := range bySettling {
+		m.Settled(o)
 	}
-	return &ledger.Batch{ID: id}
+	m.Ambiguous(3)
+	m.Repaired("missing", 2)
+	m.Repaired("orphaned", 1)
+	status = ratelimit.Status{Ceiling: 10, Rate: 8.5, Hold: ratelimit.Hold{Reason: ratelimit.ReasonOutage}}
+
+	want := map[string]float64{
+		"api_requests_total 2xx DELETE": 2, "api_requests_total 3xx DELETE": 1, "api_requests_total 4xx DELETE": 2,
+		"api_requests_total 429 DELETE": 1, "api_requests_total 5xx DELETE": 2, "api_requests_total none DELETE": 3,
+		"api_requests_total 2xx GET": 1, "api_request_duration_seconds DELETE": 11, "api_request_duration_seconds GET": 1,
+		"api_requests_in_flight": 1, "limit_wait_seconds": 1,
+		"outcomes_total failed run": 1, "outcomes_total failed import": 1,
+		"link_latency_seconds import": 11, "link_latency_seconds run": 6, "link_latency_seconds sweep": 5, "link_attempts": 22,
+		"ambiguous_attempts_total":      3,
+		"ledger_repairs_total orphaned": 1, "ledger_repairs_total missing": 2,
+		"limit_ceiling_requests_per_second": 10, "limit_present_requests_per_second": 8.5, "hold outage": 1,
+	}
+	for _, o := range ledger.Outcomes[:5] {
+		want["outcomes_total "+o.String()+" import"] = 2
+		want["outcomes_total "+o.String()+" run"] = 1
+		want["outcomes_total "+o.String()+" sweep"] = 1
+	}
+	for _, o := range bySettling {
+		want["settled_total "+o.String()] = 1
+	}
+	if diff := cmp.Diff(want, changes(before, series(t, m.registry))); diff != "" {
+		t.Error(diff)
+	}
 }
 
-func TestFleetSeries(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
-		l := ledger.New(b.Client())
-		must := func(err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatal(err)
+// Times are histograms of both kinds, with as few classic buckets as tell apart
+// what has to be told apart.
+func TestHistograms(t *testing.T) {
+	m := New("v1")
+	m.Request("DELETE", 204, 40*time.Millisecond)
+	m.Waited(40 * time.Millisecond)
+	m.Outcome("sweep", ledger.Cancelled, 3, 40*time.Minute)
+	seen := 0
+	for _, f := range families(t, m.registry) {
+		if f.GetType() != dto.MetricType_HISTOGRAM {
+			continue
+		}
+		seen++
+		for _, s := range f.GetMetric() {
+			h := s.GetHistogram()
+			if len(h.GetBucket()) < 5 || len(h.GetBucket()) > 10 {
+				t.Errorf("%s has %d classic buckets", f.GetName(), len(h.GetBucket()))
+			}
+			if h.GetSampleCount() == 0 {
+				continue
+			}
+			if native := len(h.GetPositiveSpan()) > 0; native != (f.GetName() != "linkcancel_link_attempts") {
+				t.Errorf("%s: native %v", f.GetName(), native)
 			}
 		}
-		make3(t, l, "ready")
-		must(l.Start(t.Context(), make3(t, l, "running"), 1, 50))
-		must(l.Commit(t.Context(), []ledger.Group{{Batch: "running", Entries: []ledger.Entry{{Record: ledger.Record{Outcome: ledger.Cancelled}}}}})[0].Err)
-		make3(t, l, "paused")
-		_, _, err := l.Pause(t.Context(), "paused", "")
-		must(err)
-		make3(t, l, "paused2")
-		_, _, err = l.Pause(t.Context(), "paused2", "")
-		must(err)
-		_, _, err = l.Create(t.Context(), ledger.DraftConfig{ID: "importing"})
-		must(err)
-		must(l.Beat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
-		must(l.Beat(t.Context(), ledger.WorkerBeat{ID: "w2"}))
-		s := task.Slice{Batch: "running", Links: []string{"a", "b", "c"}}
-		tk, err := s.Task()
-		must(err)
-		_, err = asynq.NewClientFromRedisClient(b.Client()).Enqueue(tk)
-		must(err)
-
-		m := New("v1")
-		m.WatchFleet(l, asynq.NewInspectorFromRedisClient(b.Client()))
-		got := series(t, m)
-		for name, v := range map[string]float64{
-			"linkcancel_redis_up": 1, "linkcancel_workers": 2, "linkcancel_queue_slices state=pending": 1,
-			"linkcancel_open_batches state=importing": 1, "linkcancel_open_batches state=ready": 1,
-			"linkcancel_open_batches state=running": 1, "linkcancel_open_batches state=paused": 2,
-			"linkcancel_pending_links state=importing": 0, "linkcancel_pending_links state=ready": 3,
-			"linkcancel_pending_links state=running": 2, "linkcancel_pending_links state=paused": 6,
-		} {
-			if got[name] != v {
-				t.Errorf("%s = %v, want %v", name, got[name], v)
-			}
-		}
-	})
-}
-
-// Without Redis a scrape says so, and has all that is this process's own.
-func TestRedisAway(t *testing.T) {
-	b := broker.Embedded()
-	m := New("v1")
-	m.WatchFleet(ledger.New(b.Client()), asynq.NewInspectorFromRedisClient(b.Client()))
-	m.Outcome(ledger.Cancelled)
-	_ = b.Close()
-	got := series(t, m)
-	if up, ok := got["linkcancel_redis_up"]; up != 0 || !ok {
-		t.Errorf("linkcancel_redis_up = %v, %v", up, ok)
 	}
-	if got["linkcancel_outcomes_total outcome=cancelled"] != 1 {
-		t.Errorf("own series are missing: %v", got)
-	}
-	for _, name := range []string{"linkcancel_workers", "linkcancel_queue_slices state=pending", "linkcancel_pending_links state=ready"} {
-		if v, ok := got[name]; ok {
-			t.Errorf("%s = %v, though nobody knows", name, v)
-		}
+	if seen != 4 {
+		t.Errorf("%d histograms", seen)
 	}
 }
 
-// A scrape does not read Redis each time.
-func TestCollectorRemembers(t *testing.T) {
-	b := broker.Embedded()
-	m := New("v1")
-	m.WatchFleet(ledger.New(b.Client()), asynq.NewInspectorFromRedisClient(b.Client()))
-	before := series(t, m)
-	_ = b.Close()
-	if diff := cmp.Diff(before, series(t, m)); diff != "" {
-		t.Errorf("a second scrape at once: %s", diff)
-	}
-}
-
-// serve starts a server for the length of the test.
-func serve(t *testing.T, cfg ServerConfig) (url string) {
-	t.Helper()
-	var out strings.Builder
-	cfg.Addr, cfg.Log = "127.0.0.1:0", slog.New(slog.NewTextHandler(&out, nil))
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() {
-		cancel()
-		http.DefaultClient.CloseIdleConnections()
-	})
-	if err := New("v1").Serve(ctx, cfg); err != nil {
-		t.Fatal(err)
-	}
-	_, addr, ok := strings.Cut(out.String(), "addr=")
-	if !ok {
-		t.Fatalf("the log does not tell the address: %s", out.String())
-	}
-	return "http://" + strings.TrimSpace(addr)
-}
-
-func get(t *testing.T, url string) (status int, kind, body string) {
-	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, resp.Header.Get("Content-Type"), string(text)
-}
-
-func TestServer(t *testing.T) {
-	var why error
-	url := serve(t, ServerConfig{Ready: func(context.Context) error { return why }})
-	status, kind, body := get(t, url+"/metrics")
-	if status != 200 || !strings.HasPrefix(kind, "text/plain") {
-		t.Errorf("/metrics: %d %s", status, kind)
-	}
-	for _, line := range []string{`linkcancel_outcomes_total{outcome="cancelled"} 0`, `linkcancel_build_info{version="v1"} 1`, "go_goroutines ", "process_start_time_seconds "} {
-		if !strings.Contains(body, "\n"+line) {
-			t.Errorf("/metrics has no line %s", line)
-		}
-	}
-	answers := func(path string, status int, want map[string]string) {
-		t.Helper()
-		got, kind, body := get(t, url+path)
-		var reply map[string]string
-		if err := json.Unmarshal([]byte(body), &reply); err != nil || got != status || kind != "application/json" {
-			t.Errorf("%s: %d %s %s, want %d", path, got, kind, body, status)
-		}
-		if diff := cmp.Diff(want, reply); diff != "" {
-			t.Errorf("%s: %s", path, diff)
-		}
-	}
-	answers("/healthz", 200, map[string]string{"status": "ok"})
-	answers("/readyz", 200, map[string]string{"status": "ok"})
-	why = errors.New("no Redis")
-	answers("/healthz", 200, map[string]string{"status": "ok"})
-	answers("/readyz", 503, map[string]string{"status": "unavailable", "reason": "no Redis"})
-
-	for _, path := range []string{"/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/profile", "/debug/vars"} {
-		if status, _, _ := get(t, url+path); status != 404 {
-			t.Errorf("%s: %d", path, status)
-		}
-	}
-	resp, err := http.Post(url+"/metrics", "text/plain", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != 405 {
-		t.Errorf("POST /metrics: %d", resp.StatusCode)
-	}
-}
-
-// ServerConfig says that Ready may be nil.
-func TestAlwaysReady(t *testing.T) {
-	url := serve(t, ServerConfig{})
-	if status, _, body := get(t, url+"/readyz"); status != 200 {
-		t.Errorf("/readyz: %d %s", status, body)
-	}
-}
-
-func TestPprof(t *testing.T) {
-	url := serve(t, ServerConfig{Pprof: true})
-	for _, path := range []string{"heap", "goroutine", "allocs", "block", "mutex"} {
-		if status, _, _ := get(t, url+"/debug/pprof/"+path); status != 200 {
-			t.Errorf("%s: %d", path, status)
-		}
-	}
-	// The command line may name files that are nobody's business.
-	for _, path := range []string{"", "cmdline", "symbol", "trace"} {
-		if status, _, _ := get(t, url+"/debug/pprof/"+path); status != 404 {
-			t.Errorf("%s: %d", path, status)
-		}
-	}
-}
-
-func TestBusyAddress(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	log := slog.New(slog.DiscardHandler)
-	err = New("v1").Serve(t.Context(), ServerConfig{Addr: l.Addr().String(), Log: log})
-	if err == nil || !strings.Contains(err.Error(), l.Addr().String()+" is in use") || !strings.Contains(err.Error(), "hint: choose another with --metrics-addr") {
-		t.Errorf("a busy address: %v", err)
-	}
-	for _, addr := range []string{"nonsense", "127.0.0.1:99999", "192.0.2.1:80"} {
-		err := New("v1").Serve(t.Context(), ServerConfig{Addr: addr, Log: log})
-		if err == nil || !strings.Contains(err.Error(), "hint: ") {
-			t.Errorf("address %s: %v", addr, err)
-		}
-	}
-}
-
-// The server ends with its context, also under a client that keeps its connection.
-func TestServerEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var out strings.Builder
-	err := New("v1").Serve(ctx, ServerConfig{Addr: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(&out, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, addr, _ := strings.Cut(out.String(), "addr=")
-	conn, err := net.Dial("tcp", strings.TrimSpace(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	cancel()
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the connection is open after the end: %v", err)
-	}
-}
-
-// Whoever adds an outcome or reason has to add its series.
+// The closed sets are those of the packages whose words they are.
 func TestClosedSets(t *testing.T) {
-	names := fresh()
+	want := []string{producer.SourceImport, producer.SourceRun, producer.SourceSweep}
+	if diff := cmp.Diff(want, sources[:]); diff != "" {
+		t.Errorf("sources: %s", diff)
+	}
+	if got := sources[sourceIndex("")]; got != producer.SourceImport {
+		t.Errorf("a batch of no source counts as %s", got)
+	}
 	for _, o := range ledger.Outcomes {
-		if _, ok := names["linkcancel_outcomes_total outcome="+o.String()]; !ok {
-			t.Errorf("no series for outcome %v", o)
+		if (o != ledger.Aborted) != slices.Contains(bySettling[:], o) {
+			t.Errorf("outcome %v", o)
+		}
+		if !slices.Contains(standings, o) {
+			t.Errorf("a link can be %v", o)
 		}
 	}
-	if !slices.Contains(repairs[:], "orphaned") || !slices.Contains(repairs[:], "missing") {
-		t.Errorf("repairs %v", repairs)
+	if standings[0] != ledger.None || len(standings) != len(ledger.Outcomes)+1 {
+		t.Errorf("a link can be %v", standings)
 	}
 }

@@ -15,6 +15,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+const (
+	// Whoever asks has few words to say, and may not take long to say them, nor to
+	// take the answer. Prometheus waits 10 s for a scrape.
+	readTimeout  = 5 * time.Second
+	writeTimeout = 10 * time.Second // pprof adds the length of a profile
+	headerBytes  = 16 << 10
+	// idleTimeout is longer than the time between two scrapes.
+	idleTimeout = 5 * time.Minute
+	// scrapesMost is how many scrapes are answered at once; to more the answer is 503.
+	scrapesMost = 20
+)
+
 // ServerConfig says what the server shows.
 type ServerConfig struct {
 	Addr  string
@@ -35,9 +47,33 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 		}
 		return fmt.Errorf("listen for metrics: %w\nhint: %s", err, hint)
 	}
+	server := newServer(m.handler(cfg), cfg.Log)
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			cfg.Log.Error("metrics server ended", "error", err)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	cfg.Log.Info("metrics are served", "addr", listener.Addr().String())
+	return nil
+}
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:     h,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+		// What can be shown is shown.
+		ErrorHandling:       promhttp.ContinueOnError,
+		EnableOpenMetrics:   true,
+		MaxRequestsInFlight: scrapesMost,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -54,15 +90,7 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 			mux.Handle("GET /debug/pprof/"+name, pprof.Handler(name))
 		}
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			cfg.Log.Error("metrics server ended", "error", err)
-		}
-	}()
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	cfg.Log.Info("metrics are served", "addr", listener.Addr().String())
-	return nil
+	return mux
 }
 
 func answer(w http.ResponseWriter, err error) {

@@ -36,6 +36,7 @@ type BatchConfig struct {
 	ID      string // "": made up
 	Source  string
 	Name    string
+	Parent  string // the batch that is retried; "" if none is
 	Canary  bool
 	Created time.Time // zero: now
 	// Confirm, if not nil, is asked when everything is read and before the seal.
@@ -61,7 +62,7 @@ func MakeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 		cfg.ID = ledger.NewBatchID(now)
 	}
 	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
-		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, Canary: cfg.Canary, Created: cfg.Created,
+		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, Parent: cfg.Parent, Canary: cfg.Canary, Created: cfg.Created,
 	})
 	if err != nil {
 		return ledger.Batch{}, err

@@ -76,6 +76,7 @@ type Feeder struct {
 	epoch   int64 // of our leadership; 0: another leads
 	renewed time.Time
 	started map[string]bool   // batches begun in this epoch
+	made    map[string]int64  // when they were made
 	chunks  map[string]*chunk // the chunk that is being fed, by batch
 	turn    int
 	last    [2]string // the batch fed last, of imports and of sweeps
@@ -155,7 +156,7 @@ func (f *Feeder) resign() {
 // follow forgets all that only a leader knows.
 func (f *Feeder) follow() {
 	f.epoch = 0
-	f.started, f.chunks, f.resumed, f.fed = nil, nil, nil, nil
+	f.started, f.made, f.chunks, f.resumed, f.fed = nil, nil, nil, nil, nil
 }
 
 // lead takes or renews the lease. The ledger refuses moves of a leader that was
@@ -176,7 +177,8 @@ func (f *Feeder) lead(ctx context.Context) error {
 		}
 		f.follow()
 		f.epoch = epoch
-		f.started, f.chunks, f.resumed = map[string]bool{}, map[string]*chunk{}, map[string]*resume{}
+		f.started, f.made = map[string]bool{}, map[string]int64{}
+		f.chunks, f.resumed = map[string]*chunk{}, map[string]*resume{}
 		f.nextOrphans, f.nextMissing = now, now.Add(missingEvery)
 		f.cfg.Log.Debug("this process feeds", "epoch", epoch)
 	}
@@ -194,6 +196,10 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 	}
 	var open []ledger.Batch
 	for _, b := range batches {
+		if f.made[b.ID] != b.Made() { // new to us, or another of a deleted one's id
+			f.forget(b.ID)
+			f.made[b.ID] = b.Made()
+		}
 		if b.State == ledger.Ready || b.State == ledger.Running {
 			open = append(open, b)
 		}
@@ -204,6 +210,14 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 		}
 	}
 	return len(open) > 0, f.repair(ctx, batches)
+}
+
+// forget forgets what is known of a batch.
+func (f *Feeder) forget(id string) {
+	delete(f.started, id)
+	delete(f.made, id)
+	delete(f.chunks, id)
+	delete(f.resumed, id)
 }
 
 // fleet is what the workers told last.
@@ -380,7 +394,7 @@ func (f *Feeder) next(open []ledger.Batch) *ledger.Batch {
 // nextSlice takes the next slice with pending links, counts these, and moves
 // the cursor behind it; 0 if there is none in this chunk.
 func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (s task.Slice, links int, err error) {
-	if !f.started[b.ID] {
+	if !f.started[b.ID] || b.Slice == 0 {
 		if err := f.ledger.Start(ctx, b, f.epoch, size); err != nil {
 			return s, 0, err
 		}
@@ -398,7 +412,7 @@ func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (s ta
 		end := min(index+b.Slice, len(c.links))
 		b.Cursor = int64(n)*ledger.ChunkLinks + int64(end)
 		if links := pending(c.records[index:end]); links > 0 {
-			return task.Slice{Batch: b.ID, Chunk: n, Index: index, Links: c.links[index:end]}, links, nil
+			return task.Slice{Batch: b.ID, Made: b.Made(), Chunk: n, Index: index, Links: c.links[index:end]}, links, nil
 		}
 		index = end
 	}

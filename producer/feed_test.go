@@ -386,6 +386,34 @@ func TestFeedWithoutDeletedBatch(t *testing.T) {
 	})
 }
 
+// A batch with the id of a deleted one is a batch of its own: nothing that is
+// known of the other is used for it.
+func TestIDOfADeletedBatch(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		first := y.batch("b1", SourceImport, 30)
+		f := y.feeder(100)
+		y.tick(f)
+		for _, s := range y.all() {
+			y.settle(s)
+		}
+		must(t, y.l.Delete(t.Context(), y.get("b1")))
+		other := &links{ids: []string{"pl_other"}}
+		_, err := MakeBatch(t.Context(), y.l, other, BatchConfig{ID: "b1", Source: SourceImport})
+		if !errors.Is(err, ledger.ErrDeleted) {
+			t.Fatalf("the id of a batch that was deleted just now: %v", err)
+		}
+		must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
+		pass(2 * time.Minute)
+		second, err := MakeBatch(t.Context(), y.l, other, BatchConfig{ID: "b1", Source: SourceImport})
+		must(t, err)
+		y.tick(f)
+		fed := y.all()
+		if len(fed) != 1 || !slices.Equal(fed[0].Links, []string{"pl_other"}) || fed[0].Made != second.Made() || first.Made() == second.Made() {
+			t.Errorf("fed of the second batch: %+v", fed)
+		}
+	})
+}
+
 func TestPausedBatchesAreNotFed(t *testing.T) {
 	bubble(t, func(t *testing.T, y *yard) {
 		y.batch("b1", SourceImport, 500)

@@ -40,6 +40,9 @@ func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 		if err := f.adoptOrphans(ctx); err != nil {
 			return err
 		}
+		if err := f.adoptSweeps(ctx); err != nil {
+			return err
+		}
 	}
 	all := !now.Before(f.nextMissing)
 	if all {
@@ -101,11 +104,39 @@ func (f *Feeder) afterResume(ctx context.Context, b ledger.Batch, now time.Time)
 	return due, now.Sub(r.at) < resumeQuiet, nil
 }
 
-// adoptOrphans enqueues again every task whose worker lost its lease, as a copy
+// adoptOrphans enqueues again every slice whose worker lost its lease, as a copy
 // under an id of its own: asynq itself takes another minute or more.
 func (f *Feeder) adoptOrphans(ctx context.Context) error {
+	return f.orphans(task.QueueCancel, task.TypeCancel, func(payload []byte) error {
+		s, err := task.Parse(payload)
+		if err != nil {
+			return nil // of a newer release, which repairs it
+		}
+		return f.adopt(ctx, s)
+	})
+}
+
+// adoptSweeps does the same for sweeps. The ledger knows whether one has ended,
+// and lets one worker at a time run it.
+func (f *Feeder) adoptSweeps(ctx context.Context) error {
+	return f.orphans(task.QueueSweep, task.TypeSweep, func(payload []byte) error {
+		s, err := task.ParseSweep(payload)
+		if err != nil {
+			return nil // as above
+		}
+		s.Again++
+		enqueued, err := enqueueSweep(ctx, f.client, s)
+		if enqueued {
+			f.cfg.Log.Warn("sweep enqueued again", "sweep", s.Name, "again", s.Again)
+		}
+		return err
+	})
+}
+
+// orphans finds the tasks of a queue whose worker lost its lease.
+func (f *Feeder) orphans(queue, kind string, found func(payload []byte) error) error {
 	for page := 1; ; page++ {
-		active, err := f.inspector.ListActiveTasks(task.QueueCancel, asynq.PageSize(activePage), asynq.Page(page))
+		active, err := f.inspector.ListActiveTasks(queue, asynq.PageSize(activePage), asynq.Page(page))
 		if errors.Is(err, asynq.ErrQueueNotFound) {
 			return nil
 		}
@@ -113,14 +144,10 @@ func (f *Feeder) adoptOrphans(ctx context.Context) error {
 			return fmt.Errorf("list tasks at work: %w", err)
 		}
 		for _, t := range active {
-			if !t.IsOrphaned || t.Type != task.TypeCancel {
+			if !t.IsOrphaned || t.Type != kind {
 				continue
 			}
-			s, err := task.Parse(t.Payload)
-			if err != nil {
-				continue // of a newer release, which repairs it
-			}
-			if err := f.adopt(ctx, s); err != nil {
+			if err := found(t.Payload); err != nil {
 				return err
 			}
 		}
@@ -138,7 +165,7 @@ func (f *Feeder) adopt(ctx context.Context, s task.Slice) error {
 	if err != nil {
 		return err
 	}
-	if view.State != ledger.Running || pending(view.Records) == 0 {
+	if view.State != ledger.Running || pending(view.Records) == 0 || s.Made != 0 && s.Made != view.Made {
 		return nil // a paused batch is looked after when it is resumed
 	}
 	s.Again++
@@ -203,7 +230,7 @@ func (f *Feeder) findMissing(ctx context.Context, b *ledger.Batch, resumed bool)
 			}
 			if pending(c.records[index:end]) > 0 {
 				found = true
-				s := task.Slice{Batch: b.ID, Chunk: n, Index: index, Links: c.links[index:end]}
+				s := task.Slice{Batch: b.ID, Made: b.Made(), Chunk: n, Index: index, Links: c.links[index:end]}
 				s.Again = again[s.Key()]
 				open = append(open, s)
 			} else if !found {
@@ -287,9 +314,7 @@ func (f *Feeder) finish(ctx context.Context, b ledger.Batch) error {
 	case b.Pending() > 0: // aborted, and the command that did it is gone
 		return f.ledger.FillAborted(ctx, b)
 	}
-	delete(f.started, b.ID)
-	delete(f.chunks, b.ID)
-	delete(f.resumed, b.ID)
+	f.forget(b.ID)
 	if err := f.ledger.Retire(ctx, b, f.cfg.Keep); err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ type link struct {
 	touched  bool // what the ledger knows of it has changed in this run
 	finished bool // it has its outcome
 	back     bool // it goes back uncounted
+
+	ambiguous int  // attempts of this run that may have been applied
+	settled   bool // it took a GET to find out the outcome
 }
 
 // canceler takes one link as far as one run can.
@@ -53,6 +56,7 @@ func (c *canceler) run(l *link, slot ratelimit.Slot) {
 			v := c.get(l, slot)
 			switch v.step {
 			case stepDone:
+				l.settled = true
 				c.finish(l, v)
 				return
 			case stepRetry:
@@ -80,6 +84,7 @@ func (c *canceler) run(l *link, slot ratelimit.Slot) {
 			if v.step == stepWait || v.step == stepForbidden && !c.forbidden.again(l.id) && !c.forbidden.often(l.id) {
 				break
 			}
+			l.settled = true
 			if v.step == stepDone && plexy.Cancelled(v.linkStatus) {
 				v.status = r.HTTPStatus
 				r.Attempts-- // finish counts the last one
@@ -91,7 +96,10 @@ func (c *canceler) run(l *link, slot ratelimit.Slot) {
 			return
 		default:
 			v := c.cancel(l, slot)
-			r.Ambiguous = r.Ambiguous || v.ambiguous
+			if v.ambiguous {
+				r.Ambiguous = true
+				l.ambiguous++
+			}
 			l.touched = true
 			switch v.step {
 			case stepDone:
@@ -149,6 +157,7 @@ func (c *canceler) giveUp(l *link, v verdict) bool {
 // never be read.
 func (c *canceler) finishUnknown(l *link) {
 	status, text := l.record.HTTPStatus, l.text
+	l.settled = true
 	c.finish(l, verdict{outcome: ledger.NotCancellable, status: status, linkStatus: unknownStatus})
 	if l.text = text; text == "" {
 		l.text = noteUnknown

@@ -111,9 +111,10 @@ type scriptObserver struct{ s *script }
 func (o scriptObserver) Request(method string, status int, _ time.Duration) {
 	o.s.requests = append(o.s.requests, fmt.Sprintf("%s %d", method, status))
 }
-func (scriptObserver) Outcome(ledger.Outcome) {}
-func (scriptObserver) Attempt(bool)           {}
-func (scriptObserver) InFlight(int)           {}
+func (scriptObserver) Waited(time.Duration)                               {}
+func (scriptObserver) Outcome(string, ledger.Outcome, int, time.Duration) {}
+func (scriptObserver) Settled(ledger.Outcome)                             {}
+func (scriptObserver) Ambiguous(int)                                      {}
 
 func TestCanceler(t *testing.T) {
 	del := func(status int) call {
@@ -314,6 +315,7 @@ func TestCanceler(t *testing.T) {
 				s.forbidden = nil // as in another process
 				got := *s.run(t, &link{id: "l1", record: record})
 				run.want.id = "l1"
+				run.want.ambiguous, run.want.settled = forMetrics(run.calls, run.want)
 				if diff := cmp.Diff(run.want, got, cmp.AllowUnexported(link{})); diff != "" {
 					t.Fatalf("run %d: %s", i+1, diff)
 				}
@@ -324,6 +326,21 @@ func TestCanceler(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forMetrics is what metrics are told of the calls of one run with this end: how many
+// DELETEs may have been applied unseen, and whether a GET told the outcome.
+func forMetrics(calls []call, end link) (ambiguous int, settled bool) {
+	for _, c := range calls {
+		var api *plexy.Error
+		unclear := c.status == 200 || errors.Is(c.err, errCut) || errors.As(c.err, &api) && api.Status >= 500
+		if c.method == "DELETE" && unclear {
+			ambiguous++
+		}
+	}
+	// The GET behind a 403 tells of the key, not of the link.
+	ofKey := end.record.Outcome == ledger.Rejected && end.record.HTTPStatus == 403
+	return ambiguous, end.finished && calls[len(calls)-1].method == "GET" && !ofKey
 }
 
 // A link that is forbidden twice, with a proper answer of another one in

@@ -58,6 +58,10 @@ type recorder struct {
 
 type recordCall struct {
 	Written
+	ambiguous int  // attempts behind it that may have been applied
+	settled   bool // it took a GET to find out the outcome
+	// finish is called when it is in the ledger, or with the error that kept it
+	// out.
 	finish func(error)
 }
 
@@ -68,13 +72,12 @@ func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.L
 	}
 }
 
-// write hands a record over and returns at once; finish is called when it is
-// in the ledger, or with the error that kept it out.
-func (r *recorder) write(w Written, finish func(error)) {
+// write hands a record over and returns at once.
+func (r *recorder) write(c recordCall) {
 	select {
-	case r.in <- recordCall{w, finish}:
+	case r.in <- c:
 	case <-r.done:
-		finish(errNotWritten)
+		c.finish(errNotWritten)
 	}
 }
 
@@ -188,14 +191,33 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			left, why = append(left, members[i]...), result.Err
 		default:
 			r.states.set(groups[i].Batch, result.State, began)
+			origin := r.states.origin(ctx, groups[i].Batch)
 			for k, c := range members[i] {
-				if s := result.Standing[k]; s.Wrote && s.Outcome != ledger.None {
-					r.observe.Outcome(s.Outcome)
-					r.log.Debug("outcome", "batch", c.Batch, "position", c.Chunk*ledger.ChunkLinks+c.Position, "outcome", s.Outcome.String(), "status", c.Record.HTTPStatus)
+				if s := result.Standing[k]; s.Wrote {
+					r.tell(c, s.Outcome, origin)
 				}
 				c.finish(nil)
 			}
 		}
 	}
 	return left, why
+}
+
+// tell tells of a record that this process wrote.
+func (r *recorder) tell(c recordCall, o ledger.Outcome, origin ledger.Head) {
+	if c.ambiguous > 0 {
+		r.observe.Ambiguous(c.ambiguous)
+	}
+	if o == ledger.None {
+		return
+	}
+	var after time.Duration
+	if !origin.Created.IsZero() {
+		after = max(0, time.Since(origin.Created)) // Redis' clock may be ahead
+	}
+	r.observe.Outcome(origin.Source, o, int(c.Record.Attempts), after)
+	if c.settled {
+		r.observe.Settled(o)
+	}
+	r.log.Debug("outcome", "batch", c.Batch, "position", c.Chunk*ledger.ChunkLinks+c.Position, "outcome", o.String(), "status", c.Record.HTTPStatus)
 }

@@ -48,6 +48,7 @@ type Worker struct {
 	unsent   atomic.Int64  // links in hand that are not sent yet
 	asking   atomic.Int64  // those of them that ask for a slot at present
 	busy     chan struct{} // the first links after idleness are in hand
+	taking   atomic.Bool   // tasks are taken from the queue
 	answered atomic.Bool
 	silent   bool // the last sign of life could not be written
 
@@ -83,6 +84,10 @@ func (w *Worker) Unsent() int { return int(w.unsent.Load()) }
 
 // Demand is the number of links in hand that have yet to ask for a slot.
 func (w *Worker) Demand() int { return int(w.unsent.Load() - w.asking.Load()) }
+
+// Taking says whether the worker takes tasks: it does from the start of its queue
+// server until it has to end.
+func (w *Worker) Taking() bool { return w.taking.Load() }
 
 // Run works until ctx ends, then drains: it takes no more tasks, ends every
 // wait, lets calls in flight finish within the drain timeout, and gives back
@@ -120,11 +125,13 @@ func (w *Worker) Run(ctx context.Context) error {
 		background.Wait()
 		return fmt.Errorf("start the queue server: %w", err)
 	}
+	w.taking.Store(true)
 	select {
 	case <-ctx.Done():
 		w.stop(errStopping)
 	case <-w.stopping.Done(): // the journal cannot be written
 	}
+	w.taking.Store(false)
 
 	server.Stop()
 	timer := time.AfterFunc(w.cfg.DrainTimeout, w.cut)

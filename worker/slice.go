@@ -116,6 +116,9 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return nil
 	case err != nil:
 		return &laterError{delay: time.Second, why: err.Error()}
+	case s.Made != 0 && s.Made != view.Made:
+		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch) // another has its id
+		return nil
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the ledger has its links. done, aborted: nothing to do
 	}
@@ -249,12 +252,10 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 			// It may have been sent. The next run knows by asynq's count; a journal
 			// knows by this note alone.
 			l.record.Ambiguous, l.touched = true, true
+			l.ambiguous++
 			r.write(l)
 		}
 	}()
-	r.w.observe.InFlight(1)
-	defer r.w.observe.InFlight(-1)
-	before := l.record.Attempts
 	if r.leaseAge() > leaseDoubt {
 		l.record.Ambiguous = true
 	}
@@ -266,9 +267,6 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 		forbidden: r.w.forbidden, badKey: r.w.cfg.BadKey, gate: r.gate, calls: r.w.calls, first: r.w.firstAnswer,
 	}
 	c.run(l, slot)
-	if l.record.Attempts > before {
-		r.w.observe.Attempt(l.record.Ambiguous)
-	}
 	if l.touched {
 		r.write(l)
 	}
@@ -280,14 +278,18 @@ func (r *sliceRun) write(l *link) {
 		text = "" // of an attempt that is made again
 	}
 	r.writes.Add(1)
-	r.w.recorder.write(Written{
-		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
-		Record: l.record, LinkStatus: l.status, Error: text,
-	}, func(err error) {
-		if err != nil {
-			r.fail(err)
-		}
-		r.writes.Done()
+	r.w.recorder.write(recordCall{
+		Written: Written{
+			Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
+			Record: l.record, LinkStatus: l.status, Error: text,
+		},
+		ambiguous: l.ambiguous, settled: l.settled,
+		finish: func(err error) {
+			if err != nil {
+				r.fail(err)
+			}
+			r.writes.Done()
+		},
 	})
 }
 
@@ -407,10 +409,12 @@ func (r *sliceRun) gate() (ratelimit.Slot, error) {
 		if err := r.batchRuns(ctx, stateRefresh); err != nil {
 			return ratelimit.Slot{}, err
 		}
+		began := time.Now()
 		slot, err := r.w.limiter.Acquire(ctx)
 		if err != nil {
 			return ratelimit.Slot{}, r.why(err)
 		}
+		r.w.observe.Waited(time.Since(began))
 		if err := r.maySend(ctx); err != nil {
 			r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 			return ratelimit.Slot{}, err

@@ -119,6 +119,25 @@ func TestBatchDeletedInFlight(t *testing.T) {
 	})
 }
 
+// A task of a deleted batch is dropped, though another has its id by now: its
+// links were not asked to be cancelled.
+func TestTaskOfADeletedBatch(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		f := newFleet(t, b)
+		api := sandbox.New(sandbox.Config{IDs: names(2)})
+		second := f.batch("b1", names(2)[1])
+		f.start(&second, 1)
+		f.enqueue(task.Slice{Batch: "b1", Made: second.Made() - 1, Links: names(2)[:1]})
+		f.work(Config{}, memory{api}, nil)
+		f.queueGone()
+		if got := api.Counts().Total; got != 0 {
+			t.Errorf("%d requests for the links of the deleted batch", got)
+		}
+		f.enqueue(task.Slice{Batch: "b1", Made: second.Made(), Links: names(2)[1:]})
+		f.done("b1")
+	})
+}
+
 // A task of a newer release is left for that release.
 func TestNewerPayload(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {

@@ -8,7 +8,8 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// states remembers the state of the batches in hand for a moment.
+// states remembers the state of the batches in hand for a moment, and where they
+// come from.
 type states struct {
 	ledger *ledger.Ledger
 	mu     sync.Mutex
@@ -16,9 +17,9 @@ type states struct {
 }
 
 type stateEntry struct {
-	reading sync.Mutex // one reader at a time
-	state   ledger.State
-	at      time.Time
+	reading sync.Mutex  // one reader at a time
+	head    ledger.Head // only the state is known before it was read
+	at      time.Time   // of the state
 }
 
 func newStates(l *ledger.Ledger) *states {
@@ -45,7 +46,7 @@ func (s *states) set(batch string, state ledger.State, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at.After(e.at) {
-		e.state, e.at = state, at
+		e.head.State, e.at = state, at
 	}
 }
 
@@ -60,17 +61,38 @@ func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (l
 	if state, ok := s.fresh(e, maxAge); ok {
 		return state, nil
 	}
-	began := time.Now()
-	state, err := s.ledger.State(ctx, batch)
-	if err != nil {
-		return "", err
+	head, err := s.read(ctx, batch, e)
+	return head.State, err
+}
+
+// origin returns the head of a batch as it was some time ago: where it comes
+// from, and when. Both are zero if that cannot be read now.
+func (s *states) origin(ctx context.Context, batch string) ledger.Head {
+	e := s.entry(batch)
+	s.mu.Lock()
+	head := e.head
+	s.mu.Unlock()
+	if head.Created.IsZero() { // none of its links was sent
+		head, _ = s.read(ctx, batch, e)
 	}
-	s.set(batch, state, began)
-	return state, nil
+	return head
+}
+
+func (s *states) read(ctx context.Context, batch string, e *stateEntry) (ledger.Head, error) {
+	began := time.Now()
+	head, err := s.ledger.Head(ctx, batch)
+	if err != nil {
+		return ledger.Head{}, err
+	}
+	s.mu.Lock()
+	e.head.Source, e.head.Created = head.Source, head.Created
+	s.mu.Unlock()
+	s.set(batch, head.State, began)
+	return head, nil
 }
 
 func (s *states) fresh(e *stateEntry, maxAge time.Duration) (ledger.State, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return e.state, !e.at.IsZero() && time.Since(e.at) <= maxAge
+	return e.head.State, !e.at.IsZero() && time.Since(e.at) <= maxAge
 }

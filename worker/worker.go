@@ -30,20 +30,31 @@ type Limiter interface {
 	Status() ratelimit.Status
 }
 
-// Observer is told what happens, for metrics. Its methods must be quick.
+// Observer is told what happens, for metrics. Its methods must be quick. What is
+// told of links is told once the ledger has taken it, and only if no other
+// process was faster.
 type Observer interface {
-	Request(method string, status int, took time.Duration) // status 0: no answer
-	Outcome(ledger.Outcome)
-	Attempt(ambiguous bool) // an attempt was used up
-	InFlight(delta int)
+	// Request tells of a request that ended; status 0: no answer.
+	Request(method string, status int, took time.Duration)
+	// Waited tells how long a link waited for its slot within the limit.
+	Waited(time.Duration)
+	// Outcome tells that a link of a batch from source got its outcome, with so
+	// many attempts, so long after the batch was made.
+	Outcome(source string, o ledger.Outcome, attempts int, after time.Duration)
+	// Settled tells that it took a GET to find out that outcome.
+	Settled(ledger.Outcome)
+	// Ambiguous tells of attempts that may have been applied though no clear
+	// answer came.
+	Ambiguous(attempts int)
 }
 
 type noObserver struct{}
 
-func (noObserver) Request(string, int, time.Duration) {}
-func (noObserver) Outcome(ledger.Outcome)             {}
-func (noObserver) Attempt(bool)                       {}
-func (noObserver) InFlight(int)                       {}
+func (noObserver) Request(string, int, time.Duration)                 {}
+func (noObserver) Waited(time.Duration)                               {}
+func (noObserver) Outcome(string, ledger.Outcome, int, time.Duration) {}
+func (noObserver) Settled(ledger.Outcome)                             {}
+func (noObserver) Ambiguous(int)                                      {}
 
 // Config says how a worker works. Zero values are replaced by the defaults.
 type Config struct {

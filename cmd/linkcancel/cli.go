@@ -35,10 +35,14 @@ type cli struct {
 	Run         runCmd         `cmd:"" help:"Cancel the links of CSV files now, in this process, with an embedded Redis."`
 	Worker      workerCmd      `cmd:"" help:"Cancel the links of all batches in Redis, until stopped."`
 	Import      importCmd      `cmd:"" help:"Bring the links of CSV files into Redis as a batch, for the workers. Needs no API key."`
+	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and bring them into Redis as a batch, for the workers."`
 	Batch       batchCmd       `cmd:"" help:"Look at batches and command them."`
 	Rate        rateCmd        `cmd:"" help:"Look at the fleet's rate limit, and command it."`
 	Sandbox     sandboxCmd     `cmd:"" help:"Serve a pretend Plexy API."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the worker on this machine is ready."`
+	Completion  completionCmd  `cmd:"" help:"Print the completion script of a shell."`
+	Complete    completeCmd    `cmd:"" name:"__complete" hidden:"" help:"Complete a command line."`
+	Help        helpCmd        `cmd:"" help:"Show the help of a command."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 
 	globals

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 )
 
 const defaultBaseURL = plexy.DefaultBaseURL
+
+// openTimeout is how long a command waits for Redis before it says so.
+const openTimeout = 5 * time.Second
 
 // open connects to Redis.
 func (f redisFlags) open(a *app) (*broker.Broker, error) {
@@ -26,7 +30,9 @@ func (f redisFlags) open(a *app) (*broker.Broker, error) {
 		}
 		cfg.Password = strings.TrimSpace(string(b))
 	}
-	b, err := broker.Open(a.ctx, cfg)
+	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
+	defer cancel()
+	b, err := broker.Open(ctx, cfg)
 	if errors.Is(err, broker.ErrURL) {
 		return nil, usagef("%w", err)
 	}

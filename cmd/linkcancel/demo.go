@@ -70,7 +70,7 @@ func (c demoCmd) Run(a *app) error {
 }
 
 // serveLocal serves the pretend API and returns its base URL.
-func serveLocal(addr string, api *sandbox.Server) (url string, stop func(), err error) {
+func serveLocal(addr string, api http.Handler) (url string, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return "", nil, fmt.Errorf("serve the pretend API: %w\nhint: choose another address with --addr", err)

@@ -27,6 +27,7 @@ type engine struct {
 	pump    func(context.Context) // keeps the limiter going; may be nil
 	worker  *worker.Worker
 	feeder  *producer.Feeder
+	sweeper *producer.Sweeper // nil: none
 	metrics *metrics.Metrics
 	key     *plexy.Key
 }
@@ -47,6 +48,14 @@ type engineConfig struct {
 	fleet bool
 	// progress: the user sees holds there, and needs no warning beside it.
 	progress bool
+	// sweeps are to be run by schedule; nil: none.
+	sweeps *sweepPlan
+}
+
+// sweepPlan says when to sweep, and what.
+type sweepPlan struct {
+	schedule  *producer.Schedule
+	selection producer.Selection
 }
 
 // check refuses settings that no worker can work with.
@@ -68,11 +77,12 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if err := cfg.send.check(); err != nil {
 		return nil, err
 	}
-	api, err := cfg.api.client(cfg.key, cfg.send.Concurrency)
+	client, err := cfg.api.client(cfg.key, cfg.send.Concurrency)
 	if err != nil {
 		return nil, err
 	}
 	e := &engine{key: cfg.key, metrics: metrics.New(version)}
+	api := counted{client, e.metrics.InFlight}
 	if err := e.makeLimiter(a, b, cfg); err != nil {
 		return nil, err
 	}
@@ -88,7 +98,14 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 		feeding.Limit = e.limiter.Status
 	}
 	e.feeder = producer.NewFeeder(feeding, b.Client(), l)
+	if cfg.sweeps != nil {
+		e.sweeper = producer.NewSweeper(producer.SweeperConfig{
+			Schedule: cfg.sweeps.schedule, Selection: cfg.sweeps.selection,
+			API: api, Limiter: e.limiter, Log: a.log, Observe: e.metrics.Request,
+		}, b, l)
+	}
 	e.metrics.WatchLimit(e.limiter.Status)
+	e.metrics.WatchFleet(l, b.Client(), a.log)
 	return e, nil
 }
 
@@ -104,7 +121,11 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 			if cfg.progress {
 				level = slog.LevelInfo
 			}
-			a.log.Log(a.ctx, level, "nothing is sent", "hold", string(h.Reason), "until", h.Until)
+			attrs := []any{"hold", string(h.Reason)}
+			if !h.Until.IsZero() {
+				attrs = append(attrs, "until", h.Until)
+			}
+			a.log.Log(a.ctx, level, "nothing is sent", attrs...)
 		},
 	}
 	if !cfg.fleet {
@@ -122,12 +143,19 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 	return nil
 }
 
-// serve shows the metrics, if they are wanted.
-func (f metricsFlags) serve(a *app, e *engine, ready func(context.Context) error) error {
+// serve shows the metrics, if they are wanted, until stop is called: also while
+// the engine drains.
+func (f metricsFlags) serve(a *app, e *engine, ready func(context.Context) error) (stop func(), err error) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(a.ctx))
 	if f.MetricsAddr == "off" {
-		return nil
+		return stop, nil
 	}
-	return e.metrics.Serve(a.ctx, metrics.ServerConfig{Addr: f.MetricsAddr, Pprof: f.Pprof, Ready: ready, Log: a.log})
+	err = e.metrics.Serve(ctx, metrics.ServerConfig{Addr: f.MetricsAddr, Pprof: f.Pprof, Ready: ready, Log: a.log})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
 }
 
 // run works until ctx ends, then drains.
@@ -136,6 +164,13 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	sideCtx, stop := context.WithCancel(ctx)
 	side.Go(func() { e.feeder.Run(sideCtx) })
 	side.Go(func() { watchKey(sideCtx, a, e.key, e.limiter.ProbeNow) })
+	if e.sweeper != nil {
+		side.Go(func() {
+			if err := e.sweeper.Run(sideCtx); err != nil {
+				a.log.Error("no sweeps are run", "error", err)
+			}
+		})
+	}
 	// The limiter learns from answers to the last.
 	pumping, stopPump := context.WithCancel(context.WithoutCancel(ctx))
 	if e.pump != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,17 +20,17 @@ func (c healthcheckCmd) Run(a *app) error {
 	if c.MetricsAddr == "off" {
 		return usagef("the worker serves no health: its --metrics-addr is off")
 	}
-	addr := c.MetricsAddr
-	if strings.HasPrefix(addr, ":") {
-		addr = "127.0.0.1" + addr
-	}
+	addr := loopback(c.MetricsAddr)
 	ctx, cancel := context.WithTimeout(a.ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
 		return usagef("metrics address %q: %w", c.MetricsAddr, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// Not by the default transport: a proxy of the environment is for the API, and
+	// knows nothing of this machine's addresses.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		var detail *url.Error
 		if errors.As(err, &detail) {
@@ -47,4 +48,20 @@ func (c healthcheckCmd) Run(a *app) error {
 	}
 	fmt.Fprintln(a.stdout, "ready")
 	return nil
+}
+
+// loopback is where a server that listens on addr is reached from its own
+// machine.
+func loopback(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr // the request will say what is wrong with it
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "" || host == "0.0.0.0":
+		return net.JoinHostPort("127.0.0.1", port)
+	case ip != nil && ip.IsUnspecified():
+		return net.JoinHostPort("::1", port)
+	}
+	return addr
 }

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/redis/go-redis/v9"
+
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/producer"
 )
 
@@ -34,16 +38,9 @@ func (c importCmd) Run(a *app) error {
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	workers, _, err := l.Workers(a.ctx)
+	rate, alive, err := plannedRate(a.ctx, b.Client())
 	if err != nil {
 		return done(err)
-	}
-	rate := float64(defaultRate)
-	if len(workers) > 0 {
-		rate = workers[0].Rate
-		for _, w := range workers {
-			rate = min(rate, w.Rate)
-		}
 	}
 	batch, err := producer.MakeBatch(a.ctx, l, src, producer.BatchConfig{
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
@@ -55,15 +52,34 @@ func (c importCmd) Run(a *app) error {
 	if err := done(err); err != nil {
 		return err
 	}
-	if a.JSON {
-		return printJSON(a.stdout, toJSON(batch))
+	return a.made(batch, alive)
+}
+
+// plannedRate is the rate in requests a second that a plan reckons with, and
+// whether a worker is alive.
+func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, alive bool, err error) {
+	s, err := ratelimit.ShowFleet(ctx, rdb)
+	if err != nil {
+		return 0, false, err
 	}
-	fmt.Fprintln(a.stdout, batch.ID)
-	next := "linkcancel batch show " + batch.ID
-	if len(workers) == 0 {
+	alive = len(s.Workers) > 0
+	if !alive && !s.Override {
+		return defaultRate, false, nil
+	}
+	return float64(s.Ceiling), alive, nil
+}
+
+// made tells of a new batch.
+func (a *app) made(b ledger.Batch, alive bool) error {
+	if a.JSON {
+		return printJSON(a.stdout, toJSON(b))
+	}
+	fmt.Fprintln(a.stdout, b.ID)
+	next := "linkcancel batch watch " + b.ID
+	if !alive {
 		next = "no worker is running: start one with linkcancel worker"
 	}
-	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", plural(batch.Total, "link"), batch.ID, batch.State, next)
+	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", plural(b.Total, "link"), b.ID, b.State, next)
 	return nil
 }
 

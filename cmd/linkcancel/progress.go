@@ -20,34 +20,47 @@ import (
 const (
 	pollEvery  = 200 * time.Millisecond
 	plainEvery = 5 * time.Second
-	// rateWindow is the time over which the shown rate is measured.
-	rateWindow = 10 * time.Second
+	// The shown rate is measured over rateWindow, and, where that saw fewer than
+	// rateLinks links end, over a longer time, up to rateWindowMost.
+	rateWindow, rateWindowMost = 10 * time.Second, 10 * time.Minute
+	rateLinks                  = 10
 )
 
 // progress shows how far a batch is: a bar on a terminal, else a plain line
 // every few seconds.
 type progress struct {
-	out  io.Writer
-	hold func() ratelimit.Hold
+	out    io.Writer
+	status func(ledger.Batch) status
 
-	mu      sync.Mutex
-	batch   ledger.Batch
-	samples []sample
+	mu    sync.Mutex
+	batch ledger.Batch
+	pace  pace
 
 	bars *mpb.Progress
 	bar  *mpb.Bar
 	next time.Time // of the plain line
 }
 
-type sample struct {
-	at   time.Time
-	done int64
+// status is what a progress line says beside the counts.
+type status struct {
+	instead string // of the rate: why links do not move
+	beside  string // the rate
 }
 
-// newProgress begins to show b. hold tells of the limiter's hold; it may be nil.
+// newProgress begins to show b. hold tells of the limiter's hold.
 func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold) *progress {
-	p := &progress{out: out, batch: b, hold: hold, next: time.Now().Add(plainEvery)}
-	p.samples = []sample{{time.Now(), b.Counts.Sum()}}
+	return startProgress(out, b, plainEvery, func(ledger.Batch) status {
+		if h := hold(); h.Reason != ratelimit.ReasonNone {
+			return status{instead: holdText(h)}
+		}
+		return status{}
+	})
+}
+
+// startProgress begins to show b; the first plain line comes after a time.
+func startProgress(out io.Writer, b ledger.Batch, first time.Duration, status func(ledger.Batch) status) *progress {
+	p := &progress{out: out, batch: b, status: status, next: time.Now().Add(first)}
+	p.pace.add(time.Now(), b.Counts.Sum())
 	if isTerminal(out) && width(out) > 0 { // on a terminal of no width no bar is seen
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
 		p.bar = p.bars.New(b.Total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
@@ -80,11 +93,11 @@ func width(w io.Writer) int {
 func (p *progress) update(b ledger.Batch) {
 	now := time.Now()
 	p.mu.Lock()
-	p.batch = b
-	p.samples = append(p.samples, sample{now, b.Counts.Sum()})
-	for len(p.samples) > 2 && now.Sub(p.samples[0].at) > rateWindow {
-		p.samples = p.samples[1:]
+	if p.batch.State != b.State {
+		p.pace = pace{} // a pause is not slow
 	}
+	p.batch = b
+	p.pace.add(now, b.Counts.Sum())
 	p.mu.Unlock()
 	switch {
 	case p.bar != nil:
@@ -93,6 +106,15 @@ func (p *progress) update(b ledger.Batch) {
 		p.next = now.Add(plainEvery)
 		fmt.Fprintln(p.out, p.head()+"  "+p.tail())
 	}
+}
+
+// say writes a line of its own.
+func (p *progress) say(line string) {
+	if p.bar != nil {
+		_, _ = p.bars.Write([]byte(line + "\n")) // above the bar
+		return
+	}
+	fmt.Fprintln(p.out, line)
 }
 
 // end leaves the last line standing.
@@ -125,18 +147,22 @@ func (p *progress) head() string {
 
 func (p *progress) tail() string {
 	p.mu.Lock()
-	b, rate := p.batch, p.rate()
+	b := p.batch
+	rate, known := p.pace.rate()
 	p.mu.Unlock()
 	var parts []string
-	if p.hold != nil {
-		if hold := p.hold(); hold.Reason != ratelimit.ReasonNone {
-			parts = append(parts, holdText(hold))
+	if b.Pending() > 0 {
+		s := p.status(b)
+		if s.instead != "" {
+			parts = append(parts, s.instead)
+		} else if known {
+			parts = append(parts, rateText(rate))
+			if rate > 0 {
+				parts = append(parts, spoken(timeLeft(b, rate))+" left")
+			}
 		}
-	}
-	if len(parts) == 0 && b.Pending() > 0 {
-		parts = append(parts, fmt.Sprintf("%.*f/s", decimals(rate), rate))
-		if rate > 0 {
-			parts = append(parts, spoken(time.Duration(float64(b.Pending())/rate*float64(time.Second)))+" left")
+		if s.beside != "" {
+			parts = append(parts, s.beside)
 		}
 	}
 	for _, o := range ledger.Outcomes {
@@ -164,14 +190,54 @@ func decimals(rate float64) int {
 	return 0
 }
 
-// rate is the links finished a second of late.
-func (p *progress) rate() float64 {
-	first, last := p.samples[0], p.samples[len(p.samples)-1]
-	seconds := last.at.Sub(first.at).Seconds()
-	if seconds <= 0 {
-		return 0
+// rateText writes a rate, in links a second.
+func rateText(rate float64) string {
+	switch {
+	case rate > 0 && rate < 1.0/60:
+		return fmt.Sprintf("%.1f/h", rate*3600)
+	case rate > 0 && rate < 1:
+		return fmt.Sprintf("%.1f/min", rate*60)
 	}
-	return float64(last.done-first.done) / seconds
+	return fmt.Sprintf("%.*f/s", decimals(rate), rate)
+}
+
+// timeLeft is how long the pending links of b take at a rate above 0.
+func timeLeft(b ledger.Batch, rate float64) time.Duration {
+	return time.Duration(min(float64(b.Pending())/rate, maxLeft.Seconds()) * float64(time.Second))
+}
+
+// maxLeft is shown for any longer time, which a Duration could not hold.
+const maxLeft = 10 * 365 * 24 * time.Hour
+
+// pace measures how many links end a second, from the first add on.
+type pace struct{ samples []sample }
+
+type sample struct {
+	at   time.Time
+	done int64
+}
+
+// add tells that so many links have ended by now.
+func (p *pace) add(now time.Time, done int64) {
+	p.samples = append(p.samples, sample{now, done})
+	for len(p.samples) > 2 {
+		age := now.Sub(p.samples[0].at)
+		if age <= rateWindow || age <= rateWindowMost && done-p.samples[1].done < rateLinks {
+			return
+		}
+		p.samples = p.samples[1:]
+	}
+}
+
+// rate is the links that ended a second of late; known is false as long as there
+// is too little to tell.
+func (p *pace) rate() (rate float64, known bool) {
+	first, last := p.samples[0], p.samples[len(p.samples)-1]
+	took := last.at.Sub(first.at)
+	if took < 2*pollEvery {
+		return 0, false
+	}
+	return float64(last.done-first.done) / took.Seconds(), true
 }
 
 // watch follows a batch until it needs no more watching: it is done, aborted or

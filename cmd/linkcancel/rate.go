@@ -101,8 +101,13 @@ func printRate(a *app, s ratelimit.FleetStatus) {
 		row("rate", fmt.Sprintf("%.*f/s", decimals(float64(s.Rate)), float64(s.Rate)))
 	}
 	hold := "none"
-	if s.Hold.Reason != ratelimit.ReasonNone {
+	switch own := ownHolds(s.Workers); {
+	case s.Hold.Reason != ratelimit.ReasonNone:
 		hold = holdSince(s.Hold)
+	case own == len(s.Workers) && own > 0:
+		hold = string(s.Workers[0].Hold.Reason) + " in every worker: nothing is sent but a probe now and then"
+	case own > 0:
+		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(s.Workers))
 	}
 	row("hold", hold)
 	row("workers", fmt.Sprint(len(s.Workers)))
@@ -118,6 +123,16 @@ func printRate(a *app, s ratelimit.FleetStatus) {
 	if len(flags) > 1 {
 		fmt.Fprintln(a.stderr, "The workers have different --rate flags: the lowest holds.")
 	}
+}
+
+// ownHolds counts the workers that are under a hold of their own.
+func ownHolds(workers []ratelimit.FleetWorker) (n int) {
+	for _, w := range workers {
+		if w.Hold.Reason != ratelimit.ReasonNone {
+			n++
+		}
+	}
+	return n
 }
 
 // holdSince says why nothing is sent, since when and until when.

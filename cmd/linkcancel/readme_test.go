@@ -85,6 +85,9 @@ func flagsTable(t *testing.T) string {
 
 // escapeCell is the help of a flag without its default, which has its column.
 func escapeCell(f *kong.Flag) string {
-	help := strings.Replace(f.Help, "; by default "+f.Default, "", 1)
+	help := f.Help
+	if f.Default != "" {
+		help = strings.Replace(help, "; by default "+f.Default, "", 1)
+	}
 	return strings.ReplaceAll(help, "|", `\|`)
 }

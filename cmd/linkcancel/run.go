@@ -274,12 +274,14 @@ func (s *session) drain(a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.serve(a, e, func(context.Context) error { return nil }); err != nil {
+	stopServing, err := s.cmd.serve(a, e, nil)
+	if err != nil {
 		if !s.resumed {
 			_ = s.journal.Remove() // nothing was sent yet
 		}
 		return err
 	}
+	defer stopServing()
 	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)
 	if badKey != nil {
 		return s.refused(b, badKey)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"time"
 
@@ -35,6 +36,7 @@ type sandboxCmd struct {
 	Forbidden   float64 `help:"Share of answers that are 403."`
 	Friendly    float64 `help:"Share of answers that are 200 with HTML, and do nothing."`
 	FaultyGets  bool    `help:"Let GET requests fail too."`
+	FaultyLists bool    `help:"Let requests for the list fail too."`
 
 	Latency        time.Duration `help:"Time for each answer."`
 	Jitter         time.Duration `help:"Up to so much more."`
@@ -57,7 +59,7 @@ func (c sandboxCmd) Run(a *app) (err error) {
 		Paid: c.Paid, Expired: c.Expired, Cancelled: c.Cancelled, Missing: c.Missing,
 		Faults: sandbox.Faults{
 			Error500: c.Error500, HTML502: c.HTML502, Cut: c.Cut, CutBefore: c.CutBefore, Hang: c.Hang, HangApplied: c.HangApplied,
-			BadRequest: c.BadRequest, Forbidden: c.Forbidden, Friendly: c.Friendly, Gets: c.FaultyGets,
+			BadRequest: c.BadRequest, Forbidden: c.Forbidden, Friendly: c.Friendly, Gets: c.FaultyGets, Lists: c.FaultyLists,
 		},
 		Latency: c.Latency, Jitter: c.Jitter, Rate: c.Limit, RetryAfter: c.RetryAfter, RetryAfterDate: c.RetryAfterDate, PageSize: c.PageSize,
 	}
@@ -81,7 +83,7 @@ func (c sandboxCmd) Run(a *app) (err error) {
 			return err
 		}
 	}
-	url, stop, err := serveLocal(c.Addr, api)
+	url, stop, err := serveLocal(c.Addr, withReadiness(api))
 	if err != nil {
 		return err
 	}
@@ -95,6 +97,17 @@ func (c sandboxCmd) Run(a *app) (err error) {
 	n := api.Counts()
 	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", plural(int64(n.Total), "request"), n.PeakPerSecond)
 	return nil
+}
+
+// withReadiness lets linkcancel healthcheck ask whether the pretend API is up,
+// without a key and without a trace in its log. No http.ServeMux: it would clean
+// the paths, and odd paths are what a sandbox is for.
+func withReadiness(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			api.ServeHTTP(w, r)
+		}
+	})
 }
 
 func loadIDs(path string) ([]string, error) {

@@ -77,6 +77,8 @@ func runScripts(t *testing.T, dir string) {
 			"requests":   cmdRequests,
 			"redis":      cmdRedis,
 			"redis-keys": cmdRedisKeys,
+			"plan-sweep": cmdPlanSweep,
+			"wait-sweep": cmdWaitSweep,
 			"wait-batch": cmdWaitBatch,
 			"wait-http":  cmdWaitHTTP,
 			"wait-file":  cmdWaitFile,
@@ -229,6 +231,8 @@ func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {
 			cfg.Key = value
 		case name == "latency":
 			cfg.Latency, err = time.ParseDuration(value)
+		case name == "faulty-lists":
+			cfg.Faults.Lists, err = strconv.ParseBool(value)
 		default:
 			ts.Fatalf("sandbox has no setting %s", name)
 		}
@@ -381,13 +385,25 @@ func cmdWaitBatch(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// wait-http URL waits until the URL answers 200; its body becomes the output.
+// wait-http URL [STATUS [PATTERN]] waits until the URL answers 200, or that status,
+// with a body in which the pattern is found; it becomes the output.
 func cmdWaitHTTP(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 1, "wait-http URL")
+	usage(ts, neg, len(args) >= 1 && len(args) <= 3, "wait-http URL [STATUS [PATTERN]]")
+	url, status, pattern := args[0], http.StatusOK, regexp.MustCompile("")
+	if len(args) > 1 {
+		var err error
+		status, err = strconv.Atoi(args[1])
+		ts.Check(err)
+	}
+	if len(args) > 2 {
+		var err error
+		pattern, err = regexp.Compile("(?m)" + args[2])
+		ts.Check(err)
+	}
 	client := &http.Client{Timeout: 5 * time.Second}
 	var body []byte
-	until(ts, args[0], func() (bool, string) {
-		req, err := http.NewRequest(http.MethodGet, args[0], nil)
+	until(ts, url, func() (bool, string) {
+		req, err := http.NewRequest(http.MethodGet, url, nil)
 		ts.Check(err)
 		req.Header.Set("Authorization", apiKey) // for linkcancel sandbox
 		resp, err := client.Do(req)
@@ -396,7 +412,7 @@ func cmdWaitHTTP(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		defer resp.Body.Close()
 		body, err = io.ReadAll(resp.Body)
-		return err == nil && resp.StatusCode == http.StatusOK, resp.Status
+		return err == nil && resp.StatusCode == status && pattern.Match(body), resp.Status
 	})
 	_, _ = ts.Stdout().Write(body)
 }

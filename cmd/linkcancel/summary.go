@@ -56,19 +56,24 @@ func toJSON(b ledger.Batch) batchJSON {
 type tally map[string]int64
 
 func newTally(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (tally, error) {
-	t := tally{}
 	if b.Counts[ledger.NotCancellable] == 0 {
-		return t, nil
+		return tally{}, nil
 	}
-	for lr, err := range l.Walk(ctx, b) {
-		if err != nil {
-			return nil, err
-		}
-		if lr.Record.Outcome == ledger.NotCancellable {
-			t[lr.LinkStatus]++
+	found, err := l.Snapshot(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return tallyOf(found, b), nil
+}
+
+func tallyOf(found *ledger.Snapshot, b ledger.Batch) tally {
+	t := tally{}
+	for place := range int(b.Total) {
+		if r := found.Record(place); r.Outcome == ledger.NotCancellable {
+			t[found.LinkStatus(r)]++
 		}
 	}
-	return t, nil
+	return t
 }
 
 // payable is the number of links not cancellable that may still take payments.
@@ -111,6 +116,9 @@ func printSummary(w io.Writer, b ledger.Batch, t tally) {
 		head += " (" + spoken(b.Finished.Sub(b.Started)) + ")"
 	case b.Reason != "":
 		head += " (" + reasonText(b.Reason) + ")"
+	}
+	if b.Parent != "" {
+		head += ", a retry of " + b.Parent
 	}
 	fmt.Fprintf(w, "%s\n\n", head)
 	width := len(grouped(b.Total))

@@ -3,18 +3,41 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
-	"github.com/hibiken/asynq"
-
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/producer"
 )
 
 type workerCmd struct {
 	redisFlags
 	apiFlags
 	sendFlags
-	metricsFlags `set:"metrics_addr=127.0.0.1:9464"`
+	metricsFlags  `set:"metrics_addr=127.0.0.1:9464"`
+	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
+	SweepTimezone string         `default:"UTC" env:"LINKCANCEL_SWEEP_TIMEZONE" help:"Time zone of --sweep-cron; by default ${default}." placeholder:"ZONE"`
+	Sweep         selectionFlags `embed:"" prefix:"sweep-"`
+}
+
+// sweeps reads the flags of the sweeps; nil if there are to be none.
+func (c workerCmd) sweeps() (*sweepPlan, error) {
+	if c.SweepCron == "" {
+		if c.Sweep != (selectionFlags{Status: producer.DefaultSweepStatus, Max: producer.DefaultSweepMax}) {
+			return nil, usagef("there is no --sweep-cron: it says when to sweep\nhint: linkcancel sweep does it now")
+		}
+		return nil, nil
+	}
+	schedule, err := producer.ParseSchedule(c.SweepCron, c.SweepTimezone)
+	if err != nil {
+		return nil, usagef("--sweep-cron and --sweep-timezone: %w", err)
+	}
+	selection, err := c.Sweep.selection("sweep-")
+	if err != nil {
+		return nil, err
+	}
+	return &sweepPlan{schedule: schedule, selection: selection}, nil
 }
 
 func (c workerCmd) Run(a *app) error {
@@ -32,27 +55,25 @@ func (c workerCmd) Run(a *app) error {
 	if _, err := c.client(key, c.Concurrency); err != nil {
 		return err
 	}
+	sweeps, err := c.sweeps()
+	if err != nil {
+		return err
+	}
 	b, err := c.open(a)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, fleet: true})
+	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, fleet: true, sweeps: sweeps})
 	if err != nil {
 		return err
 	}
-	e.metrics.WatchFleet(l, asynq.NewInspectorFromRedisClient(b.Client()))
-	ready := func(ctx context.Context) error {
-		if a.ctx.Err() != nil {
-			return errors.New("stopping")
-		}
-		_, err := l.Now(ctx)
+	stop, err := c.serve(a, e, func(ctx context.Context) error { return ready(ctx, a, b, l, e) })
+	if err != nil {
 		return err
 	}
-	if err := c.serve(a, e, ready); err != nil {
-		return err
-	}
+	defer stop()
 	c.checkClock(a, l)
 	a.log.Info("worker started", "id", workerID(), "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
@@ -61,6 +82,26 @@ func (c workerCmd) Run(a *app) error {
 	}
 	a.log.Info("worker stopped")
 	return nil
+}
+
+// readyTimeout is how long Redis may take to show that it is there.
+const readyTimeout = time.Second
+
+// ready says why this worker does not work, nil if it does.
+func ready(ctx context.Context, a *app, b *broker.Broker, l *ledger.Ledger, e *engine) error {
+	switch {
+	case a.ctx.Err() != nil:
+		return errors.New("the worker is stopping")
+	case !e.worker.Taking():
+		return errors.New("the worker is starting")
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	_, err := l.Now(ctx)
+	if why, away := broker.Away(err); away {
+		return fmt.Errorf("Redis at %s is away: %s", b, why)
+	}
+	return err
 }
 
 // clockSkewMost is how far this machine's clock may be from Redis': the leases

@@ -146,7 +146,7 @@ func (b *Broker) check(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
-			b.name, plain(err), DefaultURL)
+			b.name, plain{err}, DefaultURL)
 	}
 	version := infoField(info, "redis_version")
 	major, minor := versionOf(version)
@@ -154,15 +154,6 @@ func (b *Broker) check(ctx context.Context) error {
 		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
 	}
 	return nil
-}
-
-// plain shortens what go-redis says of a refused connection.
-func plain(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op
-	}
-	return err
 }
 
 func infoField(info, name string) string {

@@ -52,6 +52,10 @@ type Batch struct {
 	Beat       time.Time // last sign of life of the importer, while importing
 }
 
+// Made is when the batch was made, in ms. With the id it tells a batch from one
+// that was deleted and had the same id.
+func (b Batch) Made() int64 { return b.Created.UnixMilli() }
+
 // Pending is the number of links without an outcome.
 func (b Batch) Pending() int64 { return b.Total - b.Counts.Sum() }
 
@@ -204,9 +208,11 @@ func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
 	case 0:
 		return Batch{}, fmt.Errorf("%w: %q", ErrNoBatch, name)
 	case 1:
-		return found[0], nil
+		return l.Get(ctx, found[0].ID) // with an error for one of a newer release
+	case 2:
+		return Batch{}, fmt.Errorf("%q could be %s or %s: give more of the id", name, found[0].ID, found[1].ID)
 	}
-	return Batch{}, fmt.Errorf("%q could be %s or %s: give more of the id", name, found[0].ID, found[1].ID)
+	return Batch{}, fmt.Errorf("%q could be %s, %s or %d more: give more of the id", name, found[0].ID, found[1].ID, len(found)-2)
 }
 
 // Pause stops a batch until Resume. Like Resume and Abort it returns the state
@@ -263,20 +269,72 @@ func (l *Ledger) Prune(ctx context.Context) error {
 // Retire takes a finished batch out of the unfinished ones and lets all its
 // keys expire after keep.
 func (l *Ledger) Retire(ctx context.Context, b Batch, keep time.Duration) error {
-	keys := batchKeys(b)
-	for part := range slices.Chunk(keys, 1000) {
-		pipe := l.rdb.Pipeline()
-		for _, key := range part {
-			pipe.Expire(ctx, key, keep)
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("retire batch %s: %w", b.ID, err)
-		}
+	if err := l.expire(ctx, b, keep); err != nil {
+		return fmt.Errorf("retire batch %s: %w", b.ID, err)
 	}
 	if err := l.rdb.SRem(ctx, keyOpen, b.ID).Err(); err != nil {
 		return fmt.Errorf("retire batch %s: %w", b.ID, err)
 	}
 	return nil
+}
+
+func (l *Ledger) expire(ctx context.Context, b Batch, keep time.Duration) error {
+	for part := range slices.Chunk(batchKeys(b), 1000) {
+		pipe := l.rdb.Pipeline()
+		for _, key := range part {
+			pipe.Expire(ctx, key, keep)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deletedLeft is how long what an interrupted deletion leaves behind stays.
+const deletedLeft = time.Hour
+
+// Delete deletes a finished batch: one that is done, or aborted and filled.
+// ErrUnfinished: it is neither. A deletion that was interrupted is finished by
+// another call, or by time.
+func (l *Ledger) Delete(ctx context.Context, b Batch) error {
+	if b.State != Done && b.State != AbortedState || b.Pending() > 0 {
+		return fmt.Errorf("delete batch %s: %w", b.ID, ErrUnfinished)
+	}
+	if err := l.rdb.Set(ctx, keyGone(b.ID), 1, deletedQuiet).Err(); err != nil {
+		return fmt.Errorf("delete batch %s: %w", b.ID, err)
+	}
+	// From here on all that a late answer writes expires too.
+	if err := l.expire(ctx, b, deletedLeft); err != nil {
+		return fmt.Errorf("delete batch %s: %w", b.ID, err)
+	}
+	for part := range slices.Chunk(batchKeys(b), 1000) {
+		pipe := l.rdb.Pipeline()
+		// In small commands: Redis frees strings at once, other clients waiting.
+		for some := range slices.Chunk(part, 20) {
+			pipe.Unlink(ctx, some...)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("delete batch %s: %w", b.ID, err)
+		}
+	}
+	pipe := l.rdb.Pipeline()
+	pipe.SRem(ctx, keyOpen, b.ID)
+	pipe.ZRem(ctx, keyBatches, b.ID)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("take batch %s off the list: %w", b.ID, err)
+	}
+	return nil
+}
+
+// Deleted says whether a batch of this id was deleted so lately that the id
+// cannot be used yet.
+func (l *Ledger) Deleted(ctx context.Context, id string) (bool, error) {
+	n, err := l.rdb.Exists(ctx, keyGone(id)).Result()
+	if err != nil {
+		return false, fmt.Errorf("look for the deletion of batch %s: %w", id, err)
+	}
+	return n > 0, nil
 }
 
 // batchKeys lists every key of a batch, children first, so that a batch whose

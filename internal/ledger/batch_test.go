@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -189,9 +191,31 @@ func TestFindBatches(t *testing.T) {
 		}},
 		{"an ambiguous prefix names two of them", func(l *bench) {
 			three(l)
+			l.batch("20250101-a", 1, false)
+			for name, want := range map[string]string{
+				"2025":     "",
+				"202601":   `"202601" could be 20260103-c, 20260101-a or 1 more: give more of the id`,
+				"20260101": "",
+				"20":       `"20" could be 20250101-a, 20260103-c or 2 more: give more of the id`,
+			} {
+				_, err := l.Resolve(l.Context(), name)
+				if got := fmt.Sprint(err); want != "" && got != want || want == "" && err != nil {
+					l.Errorf("%s: %s", name, got)
+				}
+			}
+			l.must(l.rdb.Del(l.Context(), "lc:{20260102-b}").Err())
 			_, err := l.Resolve(l.Context(), "2026")
-			if err == nil || !strings.Contains(err.Error(), "20260103-c") || !strings.Contains(err.Error(), "20260101-a") {
+			if want := `"2026" could be 20260103-c or 20260101-a: give more of the id`; err == nil || err.Error() != want || errors.Is(err, ErrNoBatch) {
 				l.Error(err)
+			}
+		}},
+		{"one of a newer release is refused, however it is named", func(l *bench) {
+			three(l)
+			l.set("lc:{20260103-c}", "v", 2)
+			for _, name := range []string{"20260103-c", "20260103", "latest"} {
+				if _, err := l.Resolve(l.Context(), name); err == nil || !strings.Contains(err.Error(), "use the newer release") {
+					l.Errorf("%s: %v", name, err)
+				}
 			}
 		}},
 		{"what is none", func(l *bench) {
@@ -250,6 +274,83 @@ func TestEndOfLife(t *testing.T) {
 					l.Errorf("%s does not expire", key)
 				}
 			}
+		}},
+		{"an answer that comes after an abort leaves nothing that outlives the batch", func(l *bench) {
+			l.running(3)
+			_, _, err := l.Abort(l.Context(), "b")
+			l.must(err)
+			l.must(l.FillAborted(l.Context(), l.get("b")))
+			l.must(l.Retire(l.Context(), l.get("b"), time.Hour))
+			l.commit(Entry{Record: Record{Outcome: NotCancellable, Attempts: 1, HTTPStatus: 422}, LinkStatus: "paid", Error: "late"})
+			l.equal("counts", Counts{NotCancellable: 1, Aborted: 2}, l.get("b").Counts)
+			l.expires("lc:{b}", "lc:{b}:m:0", "lc:{b}:r:0", "lc:{b}:e", "lc:{b}:s")
+		}},
+		{"deleting takes every key of the batch, and no other", func(l *bench) {
+			l.batch("other", 1, false)
+			want := l.keys()
+			want = slices.Insert(want, slices.Index(want, "lc:{other}"), "lc:{b}:gone")
+			l.batch("b", 2500, false)
+			_, _, err := l.Abort(l.Context(), "b")
+			l.must(err)
+			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "text"})
+			l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
+			l.must(l.FillAborted(l.Context(), l.get("b")))
+			b := l.get("b")
+			for range 2 { // what is gone may be deleted again
+				l.must(l.Delete(l.Context(), b))
+				l.equal("keys", want, l.keys())
+				l.equal("lc:open", []string{"other"}, l.rdb.SMembers(l.Context(), keyOpen).Val())
+				l.equal("lc:batches", []string{"other"}, l.rdb.ZRange(l.Context(), keyBatches, 0, -1).Val())
+			}
+			l.fails("a late answer", l.Commit(l.Context(), []Group{{Batch: "b", Entries: outcomes(Cancelled, 0, 1)}})[0].Err, ErrNoBatch)
+			l.equal("keys after a late answer", want, l.keys())
+		}},
+		{"the id of a deleted batch is not used again at once", func(l *bench) {
+			l.batch("b", 1, false)
+			_, _, err := l.Abort(l.Context(), "b")
+			l.must(err)
+			l.must(l.FillAborted(l.Context(), l.get("b")))
+			l.must(l.Delete(l.Context(), l.get("b")))
+			_, _, err = l.Create(l.Context(), DraftConfig{ID: "b"})
+			l.fails("at once", err, ErrDeleted)
+			deleted, err := l.Deleted(l.Context(), "b")
+			l.must(err)
+			l.equal("deleted", true, deleted)
+			l.expires("lc:{b}:gone")
+			l.must(l.rdb.Del(l.Context(), "lc:{b}:gone").Err())
+			l.batch("b", 1, false)
+		}},
+		{"what is not finished is not deleted", func(l *bench) {
+			l.draft(2)
+			l.fails("importing", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			l.must(l.DiscardUnsealed(l.Context(), "b", 1))
+			l.batch("b", 2, false)
+			l.fails("ready", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			b := l.get("b")
+			l.must(l.Start(l.Context(), &b, 1, 50))
+			l.fails("running", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			_, _, err := l.Pause(l.Context(), "b", "")
+			l.must(err)
+			l.fails("paused", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			_, _, err = l.Abort(l.Context(), "b")
+			l.must(err)
+			want := l.keys()
+			l.fails("aborted, and not filled", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			l.equal("keys", want, l.keys())
+		}},
+		{"a deletion that broke off ends by itself, or by another", func(l *bench) {
+			l.batch("b", 1500, false)
+			_, _, err := l.Abort(l.Context(), "b")
+			l.must(err)
+			l.must(l.FillAborted(l.Context(), l.get("b")))
+			b := l.get("b")
+			// As far as it came: all is to expire, and the first chunk is gone.
+			l.must(l.expire(l.Context(), b, deletedLeft))
+			l.must(l.rdb.Unlink(l.Context(), "lc:{b}:m:0", "lc:{b}:r:0").Err())
+			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "late"})
+			l.expires("lc:{b}", "lc:{b}:r:0", "lc:{b}:m:1", "lc:{b}:r:1", "lc:{b}:e", "lc:{b}:s")
+			l.must(l.Delete(l.Context(), l.get("b")))
+			l.equal("keys", []string{"lc:{b}:gone"}, l.keys())
 		}},
 		{"pruning forgets old batches that are gone, and no others", func(l *bench) {
 			for _, id := range []string{"old", "old-gone", "new", "new-gone"} {

@@ -97,6 +97,10 @@ func parseCommitted(g Group, call *redis.Cmd) Committed {
 	return c
 }
 
+// fillLinks is how many links one call marks as aborted: others who use Redis
+// wait for it.
+const fillLinks = 200
+
 // FillAborted gives every link of an aborted batch that has no outcome the
 // outcome "aborted", keeping what is known of it. It may be repeated, and goes
 // on where an earlier call was interrupted.
@@ -106,17 +110,20 @@ func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
 		if err != nil {
 			return err
 		}
-		g := Group{Batch: b.ID, Chunk: n}
+		var open []Entry
 		for pos, r := range records {
 			if r.Outcome == None {
-				g.Entries = append(g.Entries, Entry{Position: pos, Record: Record{Outcome: Aborted}})
+				open = append(open, Entry{Position: pos, Record: Record{Outcome: Aborted}})
 			}
 		}
-		if len(g.Entries) == 0 {
-			continue
+		var groups []Group
+		for part := range slices.Chunk(open, fillLinks) {
+			groups = append(groups, Group{Batch: b.ID, Chunk: n, Entries: part})
 		}
-		if c := l.Commit(ctx, []Group{g}); c[0].Err != nil {
-			return c[0].Err
+		for _, c := range l.Commit(ctx, groups) {
+			if c.Err != nil {
+				return c.Err
+			}
 		}
 	}
 	return nil

@@ -304,7 +304,7 @@ func TestCommit(t *testing.T) {
 			l.running(5)
 			view, err := l.Slice(l.Context(), "b", 0, 2, 3)
 			l.must(err)
-			l.equal("slice", SliceView{State: Running, Records: make([]Record, 3)}, view)
+			l.equal("slice", SliceView{State: Running, Made: l.get("b").Made(), Records: make([]Record, 3)}, view)
 			l.equal("record", Record{}, l.record(4))
 		}},
 		{"a text is cut to 256 bytes of valid UTF-8", func(l *bench) {

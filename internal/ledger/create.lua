@@ -1,6 +1,7 @@
 -- Begins an import, or takes over one whose importer is gone.
 -- KEYS[1] batch   ARGV token, busy ms, created ms (0: now), canary, field, value, …
--- Returns 'created', 'busy' (another importer is at work) or 'sealed'.
+-- Returns 'created', 'busy' (another importer is at work), 'sealed' or 'deleted'
+-- (so lately that what was under way may still be written).
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written')
@@ -12,6 +13,7 @@ if h[1] then
   end
   redis.call('DEL', KEYS[1], KEYS[1] .. ':e', KEYS[1] .. ':s')
 end
+if redis.call('EXISTS', KEYS[1] .. ':gone') == 1 then return 'deleted' end
 local created = tonumber(ARGV[3])
 if created == 0 then created = now end
 redis.call('HSET', KEYS[1], 'state', 'importing', 'token', ARGV[1], 'beat', now,

@@ -127,11 +127,15 @@ func TestImport(t *testing.T) {
 			d := l.create(DraftConfig{ID: "b", Source: "sweep"})
 			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
 			l.fails("the dead one's chunk", dead.Write(l.Context(), links(1500, 1600)), ErrTaken)
+			l.fails("what the dead one knows", dead.Restore(l.Context(), 0, []Record{{Ambiguous: true}}, map[int]string{0: "text"}), ErrTaken)
+			l.equal("keys after the dead one's calls", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
 			l.fails("the dead one's seal", dead.Seal(l.Context(), "digest", 0, 0), ErrTaken)
 			l.write(d, 3)
 			l.must(d.Seal(l.Context(), "other digest", 0, 0))
 			l.fails("the dead one's seal after the seal", dead.Seal(l.Context(), "digest", 0, 0), ErrTaken)
 			l.fails("the dead one's chunk after the seal", dead.Write(l.Context(), links(1500, 1600)), ErrTaken)
+			l.fails("what it knows after the seal", dead.Restore(l.Context(), 0, []Record{{Ambiguous: true}}, nil), ErrTaken)
+			l.equal("a record", Record{}, l.record(0))
 			b := l.get("b")
 			if b.Total != 3 || b.Chunks != 1 || b.Source != "sweep" {
 				l.Errorf("%+v", b)
@@ -240,6 +244,21 @@ func TestImport(t *testing.T) {
 				l.equal("records", want, got)
 			}
 			l.equal("texts", map[string]string{"0": "bad", "999": "text", "1001": "aborted"}, l.hash("lc:{b}:e"))
+		}},
+		{"a chunk of which nothing is known takes no room", func(l *bench) {
+			d := l.draft(1500)
+			want := l.keys()
+			l.must(d.Restore(l.Context(), 0, make([]Record, 1000), nil))
+			l.equal("keys", want, l.keys())
+		}},
+		{"what is restored is a sign of life", func(l *bench) {
+			d := l.draft(1)
+			l.set("lc:{b}", "beat", l.ago(20*time.Second))
+			before := l.ago(0)
+			l.must(d.Restore(l.Context(), 0, []Record{{Ambiguous: true}}, nil))
+			if got := l.get("b").Beat.UnixMilli(); got < before {
+				l.Errorf("the sign of life is %d ms old", before-got)
+			}
 		}},
 		{"a restore that failed may be repeated", func(l *bench) {
 			d := l.draft(1)

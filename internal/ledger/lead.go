@@ -77,9 +77,10 @@ func (l *Ledger) Again(ctx context.Context, id string) (map[string]int, error) {
 	return counts, nil
 }
 
-// SetAgain remembers that a slice was enqueued for the n-th time.
+// SetAgain remembers that a slice was enqueued for the n-th time. A batch that
+// is gone is left so.
 func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
-	if err := l.rdb.HSet(ctx, keyAgain(id), slice, n).Err(); err != nil {
+	if err := l.again.Run(ctx, l.rdb, []string{keyBatch(id), keyAgain(id)}, slice, n).Err(); err != nil {
 		return fmt.Errorf("note repair of batch %s: %w", id, err)
 	}
 	return nil

@@ -152,6 +152,8 @@ func TestFeeding(t *testing.T) {
 			l.equal("keys", []string(nil), l.keys())
 		}},
 		{"repairs are remembered by slice", func(l *bench) {
+			l.batch("b", 1, false)
+			l.batch("c", 1, false)
 			again, err := l.Again(l.Context(), "b")
 			l.must(err)
 			l.equal("none", map[string]int{}, again)
@@ -162,6 +164,14 @@ func TestFeeding(t *testing.T) {
 			again, err = l.Again(l.Context(), "b")
 			l.must(err)
 			l.equal("repairs", map[string]int{"0:50": 2, "12:950": 3}, again)
+		}},
+		{"a repair keeps nothing of a batch that ends", func(l *bench) {
+			l.must(l.SetAgain(l.Context(), "gone", "0:50", 1))
+			l.equal("keys", []string(nil), l.keys())
+			b := l.batch("b", 1, false)
+			l.must(l.Retire(l.Context(), b, time.Hour))
+			l.must(l.SetAgain(l.Context(), "b", "0:50", 1))
+			l.expires("lc:{b}:a")
 		}},
 	})
 }

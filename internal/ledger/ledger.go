@@ -41,14 +41,17 @@ func keyChunk(id string, n int) string   { return keyBatch(id) + ":m:" + strconv
 func keyRecords(id string, n int) string { return keyBatch(id) + ":r:" + strconv.Itoa(n) }
 func keyErrors(id string) string         { return keyBatch(id) + ":e" }
 func keyLinkStatus(id string) string     { return keyBatch(id) + ":s" }
+func keyGone(id string) string           { return keyBatch(id) + ":gone" }
 func keyAgain(id string) string          { return keyBatch(id) + ":a" }
 
 // Errors that callers branch on.
 var (
-	ErrNoBatch   = errors.New("no such batch")
-	ErrTaken     = errors.New("another import took this batch over")
-	ErrBusy      = errors.New("another import with this id is at work")
-	ErrNotLeader = errors.New("another feeder leads")
+	ErrNoBatch    = errors.New("no such batch")
+	ErrTaken      = errors.New("another import took this batch over")
+	ErrBusy       = errors.New("another import with this id is at work")
+	ErrDeleted    = errors.New("a batch with this id was deleted a moment ago, and requests of it may be under way")
+	ErrNotLeader  = errors.New("another feeder leads")
+	ErrUnfinished = errors.New("the batch is not finished")
 )
 
 var (
@@ -72,6 +75,10 @@ var (
 	linkStatusLua string
 	//go:embed beat.lua
 	beatLua string
+	//go:embed restore.lua
+	restoreLua string
+	//go:embed again.lua
+	againLua string
 )
 
 // Ledger reads and writes batches. Its methods may be called from many
@@ -79,7 +86,7 @@ var (
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	create, chunk, seal, record, start, advance, state, lease, linkStatus, beat *redis.Script
+	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat *redis.Script
 }
 
 // New returns the ledger kept in the given Redis database.
@@ -96,6 +103,8 @@ func New(rdb redis.UniversalClient) *Ledger {
 		lease:      redis.NewScript(leaseLua),
 		linkStatus: redis.NewScript(linkStatusLua),
 		beat:       redis.NewScript(beatLua),
+		restore:    redis.NewScript(restoreLua),
+		again:      redis.NewScript(againLua),
 	}
 }
 
@@ -117,6 +126,9 @@ func scriptError(err error) error {
 	}
 	return err
 }
+
+// MaxBatchID is the length of the longest batch id.
+const MaxBatchID = 64
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 

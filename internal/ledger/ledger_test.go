@@ -137,6 +137,16 @@ func (l *bench) keys() []string {
 	return slices.Compact(keys)
 }
 
+// expires checks that keys are there and end within an hour.
+func (l *bench) expires(keys ...string) {
+	l.Helper()
+	for _, key := range keys {
+		if ttl := l.rdb.TTL(l.Context(), key).Val(); ttl <= 0 || ttl > time.Hour {
+			l.Errorf("%s expires in %v", key, ttl)
+		}
+	}
+}
+
 // commit writes entries of chunk 0 of batch "b".
 func (l *bench) commit(entries ...Entry) Committed {
 	l.Helper()
@@ -259,6 +269,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, _, calls["Pause"] = l.Pause(ctx, "b", "")
 	calls["Prune"] = l.Prune(ctx)
 	calls["Retire"] = l.Retire(ctx, b, time.Hour)
+	calls["Delete"] = l.Delete(ctx, Batch{ID: "b", State: Done})
 	calls["Commit"] = l.Commit(ctx, []Group{{Batch: "b", Entries: outcomes(Failed, 0, 1)}})[0].Err
 	calls["FillAborted"] = l.FillAborted(ctx, b)
 	_, calls["LinkStatus"] = l.LinkStatus(ctx, "b", "paid")
@@ -272,7 +283,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, _, calls["Create"] = l.Create(ctx, DraftConfig{ID: "b"})
 	d := &Draft{l: l, id: "b"}
 	calls["Write"] = d.Write(ctx, []string{"a"})
-	calls["Restore"] = d.Restore(ctx, 0, []Record{{}}, nil)
+	calls["Restore"] = d.Restore(ctx, 0, []Record{{Ambiguous: true}}, nil)
 	calls["Seal"] = d.Seal(ctx, "", 0, 0)
 	calls["Discard"] = d.Discard(ctx)
 	calls["DiscardUnsealed"] = l.DiscardUnsealed(ctx, "b", 1)

@@ -14,6 +14,7 @@ import (
 // SliceView is a slice as a worker finds it before it begins.
 type SliceView struct {
 	State   State
+	Made    int64 // when the batch was made, ms
 	Records []Record
 }
 
@@ -21,15 +22,17 @@ type SliceView struct {
 // the first on, in one round trip. ErrNoBatch: deleted, expired or not sealed.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	pipe := l.rdb.Pipeline()
-	state := pipe.HGet(ctx, keyBatch(id), "state")
+	head := pipe.HMGet(ctx, keyBatch(id), "state", "created")
 	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
-	if errors.Is(state.Err(), redis.Nil) || State(state.Val()) == Importing {
+	state, _ := head.Val()[0].(string)
+	created, _ := head.Val()[1].(string)
+	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
-	return SliceView{State: State(state.Val()), Records: decodeRecords([]byte(records.Val()), n)}, nil
+	return SliceView{State: State(state), Made: number(created), Records: decodeRecords([]byte(records.Val()), n)}, nil
 }
 
 // State reads the state of a batch; ErrNoBatch if it is gone.
@@ -124,6 +127,9 @@ type Snapshot struct {
 	texts    map[string]string
 }
 
+// snapshotChunks is how many chunks' records are read in one round trip: 400 kB.
+const snapshotChunks = 50
+
 // Snapshot reads all records of a batch.
 func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 	s := &Snapshot{records: make([]byte, b.Total*RecordSize)}
@@ -134,21 +140,36 @@ func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 	if s.texts, err = l.rdb.HGetAll(ctx, keyErrors(b.ID)).Result(); err != nil {
 		return nil, fmt.Errorf("read error texts of batch %s: %w", b.ID, err)
 	}
-	for n := range b.Chunks {
-		chunk, err := l.rdb.Get(ctx, keyRecords(b.ID, n)).Bytes()
-		if err != nil && !errors.Is(err, redis.Nil) {
+	for first := 0; first < b.Chunks; first += snapshotChunks {
+		chunks := make([]*redis.StringCmd, min(snapshotChunks, b.Chunks-first))
+		pipe := l.rdb.Pipeline()
+		for i := range chunks {
+			chunks[i] = pipe.Get(ctx, keyRecords(b.ID, first+i))
+		}
+		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 			return nil, fmt.Errorf("read records of batch %s: %w", b.ID, err)
 		}
-		copy(s.records[n*ChunkLinks*RecordSize:], chunk)
+		for i, chunk := range chunks {
+			if err := chunk.Err(); err != nil && !errors.Is(err, redis.Nil) {
+				return nil, fmt.Errorf("read records of batch %s: %w", b.ID, err)
+			}
+			copy(s.records[(first+i)*ChunkLinks*RecordSize:], chunk.Val())
+		}
 	}
 	return s, nil
 }
 
+// Record is the record of the link at a place of the manifest, counted from 0.
+func (s *Snapshot) Record(place int) Record { return DecodeRecord(s.records[place*RecordSize:]) }
+
+// LinkStatus is the link status that a record of the batch names.
+func (s *Snapshot) LinkStatus(r Record) string { return s.statuses[r.LinkStatus] }
+
 // At is what is known of the link at a place of the manifest, counted from 0;
 // the Link itself is left out.
 func (s *Snapshot) At(place int) LinkRecord {
-	r := DecodeRecord(s.records[place*RecordSize:])
-	lr := LinkRecord{Record: r, LinkStatus: s.statuses[r.LinkStatus]}
+	r := s.Record(place)
+	lr := LinkRecord{Record: r, LinkStatus: s.LinkStatus(r)}
 	if len(s.texts) > 0 {
 		lr.Error = s.texts[strconv.Itoa(place)]
 	}

@@ -97,6 +97,22 @@ func TestReading(t *testing.T) {
 			}
 			l.equal("links", 2003, place)
 		}},
+		{"a snapshot takes many round trips for many chunks", func(l *bench) {
+			total := (snapshotChunks+1)*ChunkLinks + 7
+			b := l.batch("b", total, false)
+			want := map[int]Outcome{0: Cancelled, snapshotChunks*ChunkLinks - 1: Failed, snapshotChunks * ChunkLinks: NotFound, total - 1: Rejected}
+			for place, o := range want {
+				c := l.Commit(l.Context(), []Group{{Batch: "b", Chunk: place / ChunkLinks, Entries: outcomes(o, place%ChunkLinks, place%ChunkLinks+1)}})
+				l.must(c[0].Err)
+			}
+			s, err := l.Snapshot(l.Context(), b)
+			l.must(err)
+			for place := range total {
+				if got := s.Record(place).Outcome; got != want[place] {
+					l.Errorf("link %d is %v, want %v", place, got, want[place])
+				}
+			}
+		}},
 		{"a walk may be broken off", func(l *bench) {
 			b, _ := mixed(l)
 			place := 0
@@ -125,7 +141,7 @@ func TestReading(t *testing.T) {
 			_, known := mixed(l)
 			view, err := l.Slice(l.Context(), "b", 2, 0, 3)
 			l.must(err)
-			l.equal("slice", SliceView{State: Running, Records: []Record{known[2000].Record, {}, known[2002].Record}}, view, noTime)
+			l.equal("slice", SliceView{State: Running, Made: l.get("b").Made(), Records: []Record{known[2000].Record, {}, known[2002].Record}}, view, noTime)
 			view, err = l.Slice(l.Context(), "b", 0, 998, 2)
 			l.must(err)
 			l.equal("end of a chunk", []Record{{}, known[999].Record}, view.Records, noTime)
@@ -133,7 +149,7 @@ func TestReading(t *testing.T) {
 			l.must(err)
 			view, err = l.Slice(l.Context(), "b", 1, 0, 1)
 			l.must(err)
-			l.equal("paused", SliceView{State: Paused, Records: make([]Record, 1)}, view)
+			l.equal("paused", SliceView{State: Paused, Made: l.get("b").Made(), Records: make([]Record, 1)}, view)
 			l.must(l.rdb.Del(l.Context(), "lc:{b}").Err())
 			_, err = l.Slice(l.Context(), "b", 2, 0, 3)
 			l.fails("deleted", err, ErrNoBatch)

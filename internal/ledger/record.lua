@@ -125,4 +125,11 @@ if h[4] == 'on' and sum >= 50 then
     redis.call('HSET', KEYS[1], 'state', state, 'reason', 'canary:' .. tripped)
   end
 end
+if state == 'done' or state == 'aborted' then
+  -- A late answer must not leave a key behind that outlives a retired batch.
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then
+    for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], left) end
+  end
+end
 return {state, total - sum, table.concat(standing)}

@@ -15,6 +15,10 @@ import (
 // the same id takes its place.
 const importerGone = 30 * time.Second
 
+// deletedQuiet is how long the id of a deleted batch is not used again: a
+// request that was under way then would write its outcome to the new batch.
+const deletedQuiet = 2 * time.Minute
+
 // NewBatchID makes an id that sorts by time.
 func NewBatchID(now time.Time) string {
 	var b [3]byte
@@ -65,6 +69,8 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	switch reply {
 	case "sealed":
 		return nil, true, nil
+	case "deleted":
+		return nil, false, fmt.Errorf("create batch %s: %w: choose another id, or wait %v", cfg.ID, ErrDeleted, deletedQuiet)
 	case "busy":
 		return nil, false, fmt.Errorf("create batch %s: %w (one that crashed frees the id after %v)", cfg.ID, ErrBusy, importerGone)
 	}
@@ -124,24 +130,24 @@ func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 
 // Restore writes what is known of the links of one chunk from before, ahead of
 // the seal: outcomes of an interrupted run, or the ambiguous marks of a
-// parent. records holds one record a link of the chunk; texts and statuses are
-// by position in the chunk.
+// parent. records holds one record a link of the chunk; texts are by position
+// in the chunk. ErrTaken: another import has this id now.
 func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts map[int]string) error {
 	var b []byte
+	known := len(texts) > 0
 	for _, r := range records {
 		b = r.Append(b)
+		known = known || r != Record{}
 	}
-	pipe := d.l.rdb.Pipeline()
-	pipe.Set(ctx, keyRecords(d.id, chunk), b, 0)
-	if len(texts) > 0 {
-		var fields []any
+	if known { // what is missing reads as never touched
+		args := []any{d.token, b}
 		for pos, text := range texts {
-			fields = append(fields, chunk*ChunkLinks+pos, cutError(text))
+			args = append(args, chunk*ChunkLinks+pos, cutError(text))
 		}
-		pipe.HSet(ctx, keyErrors(d.id), fields...)
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("restore records of batch %s: %w", d.id, err)
+		keys := []string{keyBatch(d.id), keyRecords(d.id, chunk), keyErrors(d.id)}
+		if err := d.l.restore.Run(ctx, d.l.rdb, keys, args...).Err(); err != nil {
+			return fmt.Errorf("restore records of batch %s: %w", d.id, scriptError(err))
+		}
 	}
 	for _, r := range records { // only now: a call that failed may be repeated
 		d.counts[r.Outcome]++

@@ -45,7 +45,10 @@ var validBatch = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
-	Chunk int    `json:"chunk"`
+	// Made is when the batch was made, in ms: another may have its id by now.
+	// 0: of a release that did not tell.
+	Made  int64 `json:"made,omitempty"`
+	Chunk int   `json:"chunk"`
 	// Index is the place of the first link in its chunk.
 	Index int      `json:"index"`
 	Again int      `json:"again,omitempty"` // how often it was enqueued again after a crash

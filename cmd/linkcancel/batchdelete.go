@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"linkcancel/internal/ledger"
+)
+
+type batchDeleteCmd struct{ batchArg }
+
+// Help is shown by batch delete --help.
+func (batchDeleteCmd) Help() string {
+	return `The batch must be finished: done, or aborted. It asks first; --yes does not. What became of its links is forgotten, so write the report before. Finished batches go by themselves after --keep, 30 days by default.
+
+    linkcancel batch report march -o march.csv
+    linkcancel batch delete march`
+}
+
+func (c batchDeleteCmd) Run(a *app) error {
+	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+		if !finished(b) {
+			return unfinished(b)
+		}
+		if a.DryRun {
+			if a.JSON {
+				return printJSON(a.stdout, toJSON(b))
+			}
+			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nNothing was written (--dry-run).\n", b.ID, b.State, plural(b.Total, "link"))
+			return nil
+		}
+		if err := a.confirm(fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link")), false); err != nil {
+			return err
+		}
+		switch err := l.Delete(a.ctx, b); {
+		case errors.Is(err, ledger.ErrUnfinished):
+			return unfinished(b)
+		case err != nil && a.ctx.Err() != nil:
+			return &exitError{code: exitInterrupted, err: fmt.Errorf("interrupted: what is left of batch %s goes by itself within the hour\nhint: linkcancel batch delete %s deletes it now", b.ID, b.ID)}
+		case err != nil:
+			return err
+		}
+		if a.JSON {
+			b.State = "deleted"
+			return printJSON(a.stdout, toJSON(b))
+		}
+		fmt.Fprintf(a.stdout, "Batch %s is deleted\n", b.ID)
+		return nil
+	})
+}
+
+// unfinished says why a batch cannot be deleted, and what would help.
+func unfinished(b ledger.Batch) error {
+	switch b.State {
+	case ledger.Importing:
+		return fmt.Errorf("batch %s cannot be deleted: it is being imported\nhint: an import that broke off is deleted by the workers after a day", b.ID)
+	case ledger.AbortedState:
+		return fmt.Errorf("batch %s cannot be deleted yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it", b.ID, plural(b.Pending(), "link"), b.ID)
+	}
+	return fmt.Errorf("batch %s cannot be deleted: it is %s, %s pending\nhint: linkcancel batch abort %s ends it", b.ID, b.State, plural(b.Pending(), "link"), b.ID)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/report"
+)
+
+type batchReportCmd struct {
+	batchArg
+	Output         string   `short:"o" help:"Write to this file instead of standard output." placeholder:"FILE"`
+	Join           string   `help:"Put the columns of this CSV file first, in its order." placeholder:"FILE"`
+	Column         string   `help:"Column of the links in the joined file." placeholder:"NAME|N"`
+	Outcome        []string `list:"cancelled,already_cancelled,not_found,not_cancellable,rejected,failed,aborted,pending" help:"Only these outcomes." placeholder:"A,B"`
+	Format         string   `enum:"csv,jsonl" default:"csv" help:"Write ${enum}."`
+	NoFormulaGuard bool     `help:"Leave cells as they are that a spreadsheet would run as a formula."`
+}
+
+// Help is shown by batch report --help.
+func (batchReportCmd) Help() string {
+	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join the columns of your own file come first, its rows in its order, duplicates and skipped rows included; columns of ours that it has too are named lc_…. A batch that is not finished shows links as pending. With -o the file is written whole or not at all, and replaces one that is there.
+
+A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, tab or a carriage return, gets a ' before it, unless it is a plain number or telephone number; --no-formula-guard leaves it as it is. JSON needs no guard.
+
+    linkcancel batch report latest -o report.csv --join stale.csv
+    linkcancel batch report latest --outcome failed,rejected --format jsonl`
+}
+
+func (c batchReportCmd) Run(a *app) error {
+	options := report.Options{Format: c.Format, NoFormulaGuard: c.NoFormulaGuard}
+	for _, name := range c.Outcome {
+		o, err := ledger.ParseOutcome(strings.TrimSpace(name))
+		if err != nil {
+			return usagef("--outcome: %w (use %s or pending)", err, outcomeList())
+		}
+		options.Outcomes = append(options.Outcomes, o)
+	}
+	if sameFile(c.Output, c.Join) {
+		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
+	}
+	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+		if b.State == ledger.Importing {
+			return fmt.Errorf("batch %s is still being imported", b.ID)
+		}
+		write := func(w io.Writer) error { return writeReport(a.ctx, w, l, b, nil, "", options) }
+		if c.Join != "" {
+			write = func(w io.Writer) error { return writeReport(a.ctx, w, l, b, []string{c.Join}, c.Column, options) }
+		}
+		if c.Output == "" {
+			return write(a.stdout)
+		}
+		if a.DryRun {
+			if err := write(io.Discard); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "Report: %s\nNothing was written (--dry-run).\n", c.Output)
+			return nil
+		}
+		if err := report.WriteFile(c.Output, true, write); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stderr, "Report: %s\n", c.Output)
+		return nil
+	})
+}
+
+// sameFile tells whether two paths lead to one file.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
+}
+
+func outcomeList() string {
+	var names []string
+	for _, o := range ledger.Outcomes {
+		names = append(names, o.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// results are the links of a batch as a report shows them.
+func results(ctx context.Context, l *ledger.Ledger, b ledger.Batch) iter.Seq2[report.Result, error] {
+	return func(yield func(report.Result, error) bool) {
+		for lr, err := range l.Walk(ctx, b) {
+			if !yield(report.Result{
+				Link: lr.Link, Outcome: lr.Record.Outcome, HTTPStatus: lr.Record.HTTPStatus, LinkStatus: lr.LinkStatus,
+				Attempts: int(lr.Record.Attempts), FinishedAt: lr.Record.Time(b.Created), Error: lr.Error,
+			}, err) {
+				return
+			}
+		}
+	}
+}
+
+// writeReport writes what became of each link, joined to the user's files if
+// there are any.
+func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
+	if len(files) == 0 {
+		return report.Write(w, results(ctx, l, b), opt)
+	}
+	found, err := l.Snapshot(ctx, b)
+	if err != nil {
+		return err
+	}
+	index := report.NewIndex(int(b.Total))
+	for link, err := range l.AllLinks(ctx, b) {
+		if err != nil {
+			return err
+		}
+		index.Add(link)
+	}
+	return report.WriteJoined(w, files, column, func(link string) (report.Result, bool) {
+		at, ok := index.Find(link)
+		if !ok {
+			return report.Result{}, false
+		}
+		r := found.At(at)
+		return report.Result{
+			Link: link, Outcome: r.Record.Outcome, HTTPStatus: r.Record.HTTPStatus, LinkStatus: r.LinkStatus,
+			Attempts: int(r.Record.Attempts), FinishedAt: r.Record.Time(b.Created), Error: r.Error,
+		}, true
+	}, opt)
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/producer"
+)
+
+type batchRetryCmd struct {
+	batchArg
+	Outcome []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
+	ID      string   `name:"id" help:"An id for the new batch; BATCH-retry, or with a number behind it, by default."`
+	Name    string   `help:"A name for the new batch; that of the old one by default."`
+}
+
+// Help is shown by batch retry --help.
+func (batchRetryCmd) Help() string {
+	return `The new batch has the old one's source and canary off, each link gets all its attempts again, and what earlier attempts may have done is remembered. The old batch stays as it is; it may still run, since a link that failed is never tried again in it.
+
+Links that are in an earlier retry of the same batch are left out, so the same command twice makes no second batch: it prints the first. To retry those that failed again, retry the retry.
+
+Standard output has the id of the new batch. If there is nothing to retry it is empty, and that is no error.
+
+    linkcancel batch retry latest
+    linkcancel batch retry march --outcome aborted,failed --yes`
+}
+
+func (c batchRetryCmd) Run(a *app) error {
+	outcomes, err := c.outcomes()
+	if err != nil {
+		return err
+	}
+	if c.ID != "" {
+		if err := ledger.CheckBatchID(c.ID); err != nil {
+			return usagef("--id: %w", err)
+		}
+	}
+	return c.withRedis(a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+		return c.retry(a, rdb, l, b, outcomes)
+	})
+}
+
+// outcomes are those of the links to be retried.
+func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
+	var outcomes []ledger.Outcome
+	for _, name := range c.Outcome {
+		o, err := ledger.ParseOutcome(strings.TrimSpace(name))
+		switch {
+		case err != nil:
+			return nil, usagef("--outcome: %w (use failed, aborted, rejected, not_cancellable or not_found)", err)
+		case o == ledger.None:
+			return nil, usagef("--outcome pending: these links are still to be cancelled in their own batch\nhint: linkcancel batch show tells how far it is")
+		case o == ledger.Cancelled || o == ledger.AlreadyCancelled:
+			return nil, usagef("--outcome %s: these links are cancelled, there is nothing to retry", o)
+		}
+		outcomes = append(outcomes, o)
+	}
+	return outcomes, nil
+}
+
+func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
+	switch {
+	case parent.State == ledger.Importing:
+		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
+	case parent.State == ledger.AbortedState && parent.Pending() > 0 && slices.Contains(outcomes, ledger.Aborted):
+		return fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it",
+			parent.ID, plural(parent.Pending(), "link"), parent.ID)
+	}
+	batches, err := l.List(a.ctx)
+	if err != nil {
+		return err
+	}
+	id := c.ID
+	if id == "" {
+		if id, err = freeRetryID(a.ctx, l, parent.ID, batches); err != nil {
+			return err
+		}
+	}
+	var others []ledger.Batch // earlier retries, the newest first
+	for _, b := range batches {
+		switch {
+		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
+			return usagef("batch %s stands already, and is no retry of %s\nhint: choose another --id", b.ID, parent.ID)
+		case b.Parent == parent.ID && b.ID != id:
+			others = append(others, b)
+		}
+	}
+	src, err := producer.OpenRetry(a.ctx, l, parent, outcomes, others)
+	if err != nil {
+		return err
+	}
+	if src.Links() == 0 {
+		return c.nothing(a, parent, src, others)
+	}
+	rate, alive, err := plannedRate(a.ctx, rdb)
+	if err != nil {
+		return err
+	}
+	name := c.Name
+	if name == "" {
+		name = parent.Name
+	}
+	if a.DryRun {
+		return a.dryRun(producer.Stats{Links: src.Links()}, rate, name, parent.Source)
+	}
+	batch, err := producer.MakeBatch(a.ctx, l, src, producer.BatchConfig{
+		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
+		Confirm: func(stats producer.Stats) error {
+			fmt.Fprintln(a.stderr, plan(stats, rate))
+			return a.confirm("Cancel them?", false)
+		},
+	})
+	switch {
+	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
+		return fmt.Errorf("batch %s was made by another retry at the same time\nhint: run the command again", id)
+	case err != nil:
+		return err
+	}
+	return a.made(batch, alive)
+}
+
+// nothing says why there is nothing to retry.
+func (c batchRetryCmd) nothing(a *app, parent ledger.Batch, src *producer.Retry, retries []ledger.Batch) error {
+	what := strings.Join(c.Outcome, " or ")
+	if src.Found == 0 {
+		if a.JSON {
+			return printJSON(a.stdout, toJSON(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
+		}
+		fmt.Fprintf(a.stderr, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
+		return nil
+	}
+	var where []string
+	var newest ledger.Batch
+	for _, b := range retries {
+		if src.Elsewhere[b.ID] == 0 {
+			continue
+		}
+		if newest.ID == "" {
+			newest = b
+		}
+		where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
+	}
+	if a.JSON {
+		return printJSON(a.stdout, toJSON(newest))
+	}
+	fmt.Fprintln(a.stdout, newest.ID)
+	fmt.Fprintf(a.stderr, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
+		parent.ID, plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
+	return nil
+}
+
+var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)
+
+// freeRetryID makes an id for a retry: the first free one of march-retry,
+// march-retry-2 and so on, for march and for the retries of it. It is no random
+// one, so that two retries at the same time do not both get through.
+func freeRetryID(ctx context.Context, l *ledger.Ledger, parent string, batches []ledger.Batch) (string, error) {
+	taken := map[string]bool{}
+	for _, b := range batches {
+		taken[b.ID] = b.State != ledger.Importing // or it broke off, and its id is free
+	}
+	for {
+		id := retryID(parent, taken)
+		deleted, err := l.Deleted(ctx, id)
+		if err != nil || !deleted {
+			return id, err
+		}
+		taken[id] = true
+	}
+}
+
+func retryID(parent string, taken map[string]bool) string {
+	root := retryOf.ReplaceAllString(parent, "")
+	for n := 1; ; n++ {
+		suffix := "-retry"
+		if n > 1 {
+			suffix = fmt.Sprintf("-retry-%d", n)
+		}
+		id := root[:min(len(root), ledger.MaxBatchID-len(suffix))] + suffix
+		if !taken[id] {
+			return id
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"linkcancel/internal/ratelimit"
+	"linkcancel/producer"
+)
+
+// listEvery is the time between plain lines: a long list takes minutes, and who
+// reads them will often get them by mail.
+const listEvery = 30 * time.Second
+
+// listProgress shows how far the reading of the list is: one line that changes
+// on a terminal, else a plain line every half minute.
+type listProgress struct {
+	out      io.Writer
+	terminal bool
+	limit    func() ratelimit.Status
+	stop     func() // ends the ticker
+
+	mu      sync.Mutex
+	last    producer.ListProgress
+	retryAt time.Time
+	shown   bool // a line stands on the terminal
+}
+
+func newListProgress(out io.Writer) *listProgress {
+	return &listProgress{
+		out: out, terminal: isTerminal(out) && width(out) > 0, stop: func() {},
+		last: producer.ListProgress{Pass: 1},
+	}
+}
+
+// start begins to show it, and what the limiter does.
+func (p *listProgress) start(limit func() ratelimit.Status) {
+	p.limit = limit
+	interval := listEvery
+	if p.terminal {
+		interval = pollEvery
+	}
+	done := make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				p.show()
+			}
+		}
+	})
+	p.stop = sync.OnceFunc(func() {
+		close(done)
+		ticking.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.clear()
+	})
+}
+
+// Write lets a log write above the line.
+func (p *listProgress) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	return p.out.Write(b)
+}
+
+func (p *listProgress) clear() {
+	if p.shown {
+		fmt.Fprint(p.out, "\r\x1b[K")
+		p.shown = false
+	}
+}
+
+// update takes in how far it is. It is called by the reader of the list.
+func (p *listProgress) update(now producer.ListProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last, p.retryAt = now, time.Now().Add(now.Wait)
+}
+
+// end takes the line away. It may be called twice.
+func (p *listProgress) end() { p.stop() }
+
+func (p *listProgress) show() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line := p.line()
+	if !p.terminal {
+		fmt.Fprintln(p.out, line)
+		return
+	}
+	runes := []rune(line)
+	if most := width(p.out) - 1; len(runes) > most {
+		runes = runes[:max(0, most)]
+	}
+	fmt.Fprintf(p.out, "\r\x1b[K%s", string(runes))
+	p.shown = true
+}
+
+func (p *listProgress) line() string {
+	line, links := "Reading the list: ", p.last.Links
+	if p.last.Pass > 1 {
+		line, links = "Reading the list again, for links that moved: ", p.last.InPass
+	}
+	line += plural(links, "link")
+	if p.last.Total > links {
+		line += " of " + grouped(p.last.Total)
+	}
+	line += ", " + plural(int64(p.last.Requests), "page")
+	hold := p.limit().Hold
+	switch left := time.Until(p.retryAt); {
+	case hold.Reason != ratelimit.ReasonNone:
+		line += "  " + holdText(hold)
+	case p.last.Err != nil && left > 0:
+		line += fmt.Sprintf("  again in %s: %v", spoken(left), p.last.Err)
+	case p.last.Err != nil:
+		line += fmt.Sprintf("  again: %v", p.last.Err)
+	}
+	return line
+}

@@ -1,0 +1,376 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/producer"
+)
+
+type sweepCmd struct {
+	selectionFlags
+	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
+	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}. It caps this command alone, and the fleet's limit holds too." placeholder:"N/s"`
+	NoCanary bool           `help:"Go on even if the first 50 answers are all not_found or all rejected."`
+	redisFlags
+	apiFlags
+}
+
+// selectionFlags say which links a sweep takes.
+type selectionFlags struct {
+	Expired   bool   `help:"Take links that are past their expiry. It is the default, unless --older-than is given; with both, links must meet both."`
+	Grace     *span  `help:"Only if they are past it for longer than this; by default 24h." placeholder:"TIME"`
+	OlderThan *span  `help:"Take links that were created longer ago than this, such as 30d, expired or not." placeholder:"TIME"`
+	Status    string `default:"active" help:"Only links of this status, in whatever case; by default ${default}." placeholder:"STATUS"`
+	Max       int64  `default:"10000" help:"Refuse to take more links than this; by default ${default}." placeholder:"N"`
+}
+
+// selection reads the flags. They are named with a prefix in errors.
+func (f selectionFlags) selection(prefix string) (producer.Selection, error) {
+	s := producer.Selection{
+		Expired: f.Expired || f.OlderThan == nil, Grace: producer.DefaultGrace,
+		Status: strings.TrimSpace(f.Status), Max: f.Max,
+	}
+	if f.OlderThan != nil {
+		if s.OlderThan = time.Duration(*f.OlderThan); s.OlderThan == 0 {
+			return s, usagef("--%solder-than 0 would take every link: use a time such as 30d", prefix)
+		}
+	}
+	if f.Grace != nil {
+		if s.Grace = time.Duration(*f.Grace); !s.Expired {
+			return s, usagef("--%[1]sgrace is about the expiry, which --%[1]solder-than alone does not look at\nhint: add --%[1]sexpired to take links that are both old and expired", prefix)
+		}
+	}
+	switch {
+	case s.Status == "":
+		return s, usagef("--%sstatus is empty: active takes the links that can still be paid", prefix)
+	case s.Max < 1:
+		return s, usagef("--%smax %d: use 1 or more", prefix, s.Max)
+	}
+	return s, nil
+}
+
+// sweepShown is how many links a dry run shows as a table.
+const sweepShown = 20
+
+func (c sweepCmd) Run(a *app) error {
+	selection, err := c.selection("")
+	if err != nil {
+		return err
+	}
+	zone, err := time.LoadLocation(c.Timezone)
+	if err != nil || c.Timezone == "Local" {
+		return usagef("--timezone %q is not known: use UTC, or a name such as Asia/Almaty", c.Timezone)
+	}
+	key, err := c.key(a)
+	if err != nil {
+		return err
+	}
+	api, err := c.client(key, 1)
+	if err != nil {
+		return err
+	}
+	defer api.CloseIdle()
+	if !a.DryRun {
+		if err := a.canAsk(); err != nil { // the list may take minutes to read
+			return err
+		}
+	}
+	b, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	l := ledger.New(b.Client())
+	rate, alive, err := plannedRate(a.ctx, b.Client())
+	if err != nil {
+		return err
+	}
+	progress := newListProgress(a.stderr)
+	a.log = newLogger(progress, a.LogFormat, a.LogLevel)
+	limiter, stop, err := c.limiter(a, b)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	progress.start(limiter.Status)
+	defer progress.end()
+
+	keep := 0
+	switch {
+	case a.DryRun && a.JSON:
+		keep = -1
+	case a.DryRun:
+		keep = sweepShown
+	}
+	told := false
+	r, err := producer.Sweep(a.ctx, l, producer.SweepConfig{
+		Selection: selection, API: api, Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
+		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
+		Confirm: func(p producer.SweepPlan) error {
+			progress.end()
+			stop() // no more requests
+			told = true
+			printPlan(a.stderr, selection, p)
+			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
+			return a.confirm("Cancel them?", false)
+		},
+	})
+	progress.end()
+	if err = c.explain(a, err); err != nil && (r.Listed == 0 || told) {
+		return err
+	}
+	if !told {
+		out := a.stderr
+		if a.DryRun && !a.JSON {
+			out = a.stdout
+		}
+		printPlan(out, selection, r.SweepPlan)
+	}
+	if a.DryRun {
+		return errors.Join(a.sweepDryRun(r, selection, rate), err)
+	}
+	switch {
+	case err != nil:
+		return err
+	case a.JSON:
+		return printJSON(a.stdout, sweepToJSON(a, r, selection))
+	case r.Batch.ID == "":
+		fmt.Fprintln(a.stderr, "There is nothing to cancel: no batch was made.")
+		return nil
+	}
+	return a.made(r.Batch, alive)
+}
+
+// sweepDryRun shows the links that would be cancelled.
+func (a *app) sweepDryRun(r producer.SweepResult, s producer.Selection, rate float64) error {
+	if a.JSON {
+		return printJSON(a.stdout, sweepToJSON(a, r, s))
+	}
+	printLinks(a.stdout, r.SweepPlan)
+	if r.Selected > 0 && r.Selected <= s.Max {
+		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
+	}
+	fmt.Fprintln(a.stdout, "Nothing was written (--dry-run).")
+	return nil
+}
+
+// limiter takes part in the fleet's limit until stop, which may be called twice.
+func (c sweepCmd) limiter(a *app, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
+	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
+		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: workerID(), Guest: true, Log: a.log,
+		Demand: func() int { return 0 }, // one request at a time, and that one waits in Acquire
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx)) // it tells Redis what the last answer was
+	var pump sync.WaitGroup
+	pump.Go(func() { fleet.Run(ctx) })
+	return fleet, func() { cancel(); pump.Wait() }, nil
+}
+
+// explain adds what the user can do.
+func (c sweepCmd) explain(a *app, err error) error {
+	var many *producer.TooManyError
+	switch {
+	case errors.As(err, &many) && a.DryRun:
+		return usagef("%w\nhint: --max %d allows them", err, many.Found)
+	case errors.As(err, &many):
+		return usagef("%w\nhint: --max %d allows them; --dry-run shows some of them", err, many.Found)
+	case errors.Is(err, producer.ErrKeyRefused):
+		return fmt.Errorf("%w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", err, c.BaseURL)
+	case errors.Is(err, producer.ErrNoList):
+		return fmt.Errorf("%w\nhint: check --base-url (%s)", err, c.BaseURL)
+	case errors.Is(err, producer.ErrPageIgnored):
+		return fmt.Errorf("%w\nhint: nothing was done; links from a file or a database can be cancelled with linkcancel import", err)
+	case errors.Is(err, ratelimit.ErrHeld):
+		return fmt.Errorf("%w\nhint: linkcancel rate show says why nothing is sent", err)
+	}
+	return err
+}
+
+// canAsk says at once that confirm will have nobody to ask.
+func (a *app) canAsk() error {
+	if a.Yes || isTerminal(a.stdin) {
+		return nil
+	}
+	return usagef("nobody can be asked: standard input is no terminal\nhint: add --yes")
+}
+
+// printPlan shows what is in the list, and what of it was selected.
+func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
+	var rows [][2]string
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, grouped(n)}) }
+	const most = 20
+	for i, status := range p.ByStatus {
+		if i == most {
+			var rest int64
+			for _, more := range p.ByStatus[most:] {
+				rest += more.Links
+			}
+			row(fmt.Sprintf("  %d other statuses", len(p.ByStatus)-most), rest)
+			break
+		}
+		name := status.Status
+		if name == "" {
+			name = "(no status)"
+		}
+		row("  "+name, status.Links)
+	}
+	statuses := len(rows)
+	row("  not "+s.Status, p.Dropped.Status)
+	if s.Expired {
+		row("  without an expiry", p.Dropped.NoExpiry)
+		row("  not expired for "+spanText(s.Grace), p.Dropped.NotExpired)
+	}
+	if s.OlderThan > 0 {
+		row("  without a date of creation", p.Dropped.NoCreated)
+		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
+	}
+	row("  waiting in an unfinished batch", p.Waiting)
+	if p.Settled > 0 {
+		row("  settled by a batch meanwhile", p.Settled)
+	}
+	row("Selected", p.Selected)
+
+	names, numbers := 0, 0
+	for _, r := range rows {
+		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
+	}
+	head := fmt.Sprintf("Listed %s", plural(p.Listed, "link"))
+	if p.Unusable > 0 {
+		head += fmt.Sprintf(", and %s without a usable id", pluralOf(p.Unusable, "entry", "entries"))
+	}
+	pages := plural(int64(p.Requests), "page")
+	if p.Passes > 1 {
+		pages += fmt.Sprintf(" in %d readings", p.Passes)
+	}
+	fmt.Fprintf(w, "%s (%s)\n", head, pages)
+	for i, r := range rows {
+		if i == statuses {
+			fmt.Fprintln(w, "Left out")
+		}
+		fmt.Fprintf(w, "%-*s  %*s\n", names, r[0], numbers, r[1])
+	}
+}
+
+// spanText writes whole days from two on as 30d.
+func spanText(d time.Duration) string { return producer.ShortDuration(d) }
+
+// pluralOf writes a count with its noun, whose plural is not regular.
+func pluralOf(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return grouped(n) + " " + many
+}
+
+// printLinks shows the first links as a table.
+func printLinks(w io.Writer, p producer.SweepPlan) {
+	if len(p.Links) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "LINK\tSTATUS\tCREATED (UTC)\tEXPIRES (UTC)\tAMOUNT, MINOR UNITS")
+	for _, link := range p.Links {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", link.ID, link.Status, minute(link.CreatedAt), minute(link.ExpiresAt), money(link))
+	}
+	_ = table.Flush() // as with the other lines, nobody can be told
+	if more := p.Selected - int64(len(p.Links)); more > 0 {
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", grouped(more))
+	}
+}
+
+func minute(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04")
+}
+
+// money is an amount in minor units: the API does not say how many of them make
+// a major one.
+func money(link producer.SweepLink) string {
+	if link.Amount == 0 {
+		return "-"
+	}
+	return strings.TrimSpace(grouped(link.Amount) + " " + link.Currency)
+}
+
+// sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
+// batch its id is "", and its state dry-run or empty.
+type sweepJSON struct {
+	batchJSON
+	Sweep sweepCountsJSON  `json:"sweep"`
+	Links *[]sweepLinkJSON `json:"links,omitempty"` // of a dry run
+}
+
+type sweepCountsJSON struct {
+	Listed     int64                  `json:"listed"`
+	ByStatus   []producer.StatusCount `json:"by_status"`
+	Unusable   int64                  `json:"unusable"`
+	Dropped    producer.Dropped       `json:"dropped"`
+	Waiting    int64                  `json:"waiting"`
+	Settled    int64                  `json:"settled"`
+	Selected   int64                  `json:"selected"`
+	PastExpiry int64                  `json:"past_expiry"`
+	Suspicious bool                   `json:"suspicious"`
+	Pages      int                    `json:"pages"`
+}
+
+type sweepLinkJSON struct {
+	ID        string     `json:"id"`
+	Status    string     `json:"status"`
+	CreatedAt *time.Time `json:"created_at"` // null: unknown
+	ExpiresAt *time.Time `json:"expires_at"`
+	Amount    int64      `json:"amount"` // minor units; 0: unknown
+	Currency  string     `json:"currency"`
+}
+
+func sweepToJSON(a *app, r producer.SweepResult, s producer.Selection) sweepJSON {
+	b := r.Batch
+	if b.ID == "" {
+		b = ledger.Batch{State: "empty", Source: producer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}
+		if a.DryRun {
+			b.State = "dry-run"
+		}
+	}
+	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
+		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, Waiting: r.Waiting, Settled: r.Settled,
+		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
+	}}
+	if j.Sweep.ByStatus == nil {
+		j.Sweep.ByStatus = []producer.StatusCount{}
+	}
+	if !a.DryRun {
+		return j
+	}
+	links := make([]sweepLinkJSON, len(r.Links))
+	known := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		t = t.UTC()
+		return &t
+	}
+	for i, link := range r.Links {
+		links[i] = sweepLinkJSON{
+			ID: link.ID, Status: link.Status, CreatedAt: known(link.CreatedAt), ExpiresAt: known(link.ExpiresAt),
+			Amount: link.Amount, Currency: link.Currency,
+		}
+	}
+	j.Links = &links
+	return j
+}

@@ -1,0 +1,87 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// censusAgain is how many finished batches a census reads again each time.
+	censusAgain = 20
+	// lateAnswers is how long after its end an aborted batch may still change
+	// often: answers that come late replace "aborted".
+	lateAnswers = time.Hour
+)
+
+// Census reads all batches again and again at little cost: it remembers those
+// that are finished. It is not for use by several goroutines at once.
+type Census struct {
+	ledger   *Ledger
+	finished map[string]Batch
+	turn     int // place in the list from which finished ones are read again
+}
+
+// NewCensus begins a census of the ledger's batches.
+func (l *Ledger) NewCensus() *Census { return &Census{ledger: l} }
+
+// Batches returns every batch that the ledger holds, the newest first, as the
+// ledger has it now. A finished one may be as it was some readings ago: it
+// changes only when it is deleted, or by an answer that comes long after an abort.
+func (c *Census) Batches(ctx context.Context) ([]Batch, error) {
+	pipe := c.ledger.rdb.Pipeline()
+	listed, open := pipe.ZRevRange(ctx, keyBatches, 0, -1), pipe.SMembersMap(ctx, keyOpen)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	ids := listed.Val()
+	if c.turn >= len(ids) {
+		c.turn = 0
+	}
+	var wanted []string
+	for place, id := range ids {
+		_, unfinished := open.Val()[id]
+		_, known := c.finished[id]
+		again := place >= c.turn && place < c.turn+censusAgain
+		if unfinished || !known || again {
+			wanted = append(wanted, id)
+			delete(c.finished, id)
+		}
+	}
+	c.turn += censusAgain
+	read, err := c.ledger.read(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	fresh := make(map[string]Batch, len(read))
+	for _, b := range read {
+		fresh[b.ID] = b
+	}
+	finished := make(map[string]Batch, len(ids))
+	batches := make([]Batch, 0, len(ids))
+	for _, id := range ids {
+		b, known := c.finished[id]
+		if !known {
+			if b, known = fresh[id]; !known {
+				continue // expired since
+			}
+		}
+		if _, unfinished := open.Val()[id]; !unfinished && b.final() {
+			finished[id] = b
+		}
+		batches = append(batches, b)
+	}
+	c.finished = finished
+	return batches, nil
+}
+
+// final says whether a batch is not expected to change any more.
+func (b Batch) final() bool {
+	switch {
+	case b.Pending() > 0:
+		return false
+	case b.State == AbortedState:
+		return time.Since(b.Finished) > lateAnswers
+	}
+	return b.State == Done
+}

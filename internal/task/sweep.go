@@ -1,0 +1,91 @@
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+)
+
+const (
+	// TypeSweep is the type of a task that looks for stale links, and makes a
+	// batch of them.
+	TypeSweep = "sweep:run"
+	// QueueSweep is the queue of these tasks.
+	QueueSweep = "sweep"
+	// SweepVersion is the payload format of sweeps that this release writes.
+	SweepVersion = 1
+	// SweepRetention is how long a sweep that is done keeps its id taken, so that
+	// no worker enqueues it once more.
+	SweepRetention = 48 * time.Hour
+)
+
+// validSweep is what the name of a sweep looks like (producer.Schedule.Name).
+var validSweep = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{4}[+-][0-9]{4})?$`)
+
+// Sweep is the payload of a sweep task.
+type Sweep struct {
+	V int `json:"v"`
+	// Name tells the sweeps of a schedule apart.
+	Name string    `json:"name"`
+	Due  time.Time `json:"due"` // in the schedule's time zone
+	// Again is how often it was enqueued again after a crash.
+	Again int `json:"again,omitempty"`
+	// Selection says which links it takes.
+	Selection json.RawMessage `json:"selection"`
+}
+
+// ID is the id of the sweep's task, the same on every worker; each repetition
+// after a crash has its own.
+func (s Sweep) ID() string {
+	id := "sweep:" + s.Name
+	if s.Again > 0 {
+		id += "~" + strconv.Itoa(s.Again)
+	}
+	return id
+}
+
+// Task makes the asynq task of the sweep.
+func (s Sweep) Task() (*asynq.Task, error) {
+	s.V = SweepVersion
+	payload, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode task %s: %w", s.ID(), err)
+	}
+	return asynq.NewTask(TypeSweep, payload,
+		asynq.TaskID(s.ID()),
+		asynq.Queue(QueueSweep),
+		asynq.Timeout(timeout),
+		asynq.Retention(SweepRetention),
+		asynq.MaxRetry(math.MaxInt32), // as for slices: tries are counted in the ledger
+	), nil
+}
+
+// ParseSweep reads the payload of a sweep task. ErrNewer: leave it to a newer
+// release.
+func ParseSweep(payload []byte) (Sweep, error) {
+	var s Sweep
+	err := json.Unmarshal(payload, &s)
+	if s.V > SweepVersion { // first: a newer format may have other types, too
+		return Sweep{}, fmt.Errorf("decode sweep task: format %d: %w", s.V, ErrNewer)
+	}
+	if err != nil {
+		return Sweep{}, fmt.Errorf("decode sweep task: %w", err)
+	}
+	switch {
+	case s.V < 1:
+		return Sweep{}, errors.New("decode sweep task: no format version")
+	case !validSweep.MatchString(s.Name):
+		return Sweep{}, fmt.Errorf("decode sweep task: bad name %q", s.Name)
+	case s.Due.IsZero():
+		return Sweep{}, errors.New("decode sweep task: it has no time")
+	case s.Again < 0:
+		return Sweep{}, fmt.Errorf("decode sweep task: negative count %d", s.Again)
+	}
+	return s, nil
+}

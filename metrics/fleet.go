@@ -1,0 +1,159 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"linkcancel/internal/ledger"
+)
+
+// The closed sets of label values of batches and their links.
+var (
+	batchStates = [...]ledger.State{
+		ledger.Importing, ledger.Ready, ledger.Running, ledger.Paused, ledger.Done, ledger.AbortedState,
+	}
+	// pendingStates are those of batches that may have pending links; an aborted
+	// one has until it is filled.
+	pendingStates = [...]ledger.State{ledger.Ready, ledger.Running, ledger.Paused, ledger.AbortedState}
+	// standings are what a link can be: pending, or one of the outcomes.
+	standings = append([]ledger.Outcome{ledger.None}, ledger.Outcomes[:]...)
+)
+
+// fleetDescs describe what all processes share. Every process shows the same, so
+// these are to be queried with max.
+type fleetDescs struct {
+	links, batches, pending, batchLinks, workers, tasks, oldest, rows                *prometheus.Desc
+	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious *prometheus.Desc
+}
+
+func newFleetDescs() fleetDescs {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("linkcancel_fleet_"+name, help, labels, nil)
+	}
+	return fleetDescs{
+		links:   desc("links", "Links of all batches in the ledger, by what became of them.", "source", "outcome"),
+		batches: desc("batches", "Batches in the ledger, by state.", "source", "state"),
+		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to be filled in.", "source", "state"),
+		batchLinks: desc("batch_links", "Links of the 20 newest unfinished batches, by what became of them.",
+			"batch", "outcome"),
+		workers: desc("workers", "Workers alive."),
+		tasks:   desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
+		oldest:  desc("queue_oldest_seconds", "How long the oldest pending task has been waiting for a worker; 0 without one.", "queue"),
+		rows:    desc("import_rows", "Rows of the files of all batches in the ledger: links taken, duplicates of them, and invalid ones left out.", "result"),
+
+		sweepStart: desc("sweep_last_start_timestamp_seconds", "When the latest sweep by schedule began; 0: none did."),
+		sweepEnd:   desc("sweep_last_end_timestamp_seconds", "When the last sweep that has ended did so, well or not; 0: none has."),
+		sweepGood:  desc("sweep_last_success_timestamp_seconds", "When the last sweep that ended well did so; 0: none has."),
+		sweepNext:  desc("sweep_next_timestamp_seconds", "When the next sweep is due; 0: none is planned. In the past: it is overdue."),
+		sweepLinks: desc("sweep_last_links", "Links of the last sweep that has ended: listed by the API; selected; selected but waiting in an unfinished batch already; past their expiry; cancelled of its batch so far.", "result"),
+		sweepOK:    desc("sweep_last_success", "1 if the last sweep that has ended did so well; 0 also if none has."),
+		sweepSuspicious: desc("sweep_suspicious",
+			"1 if the last sweep that has ended selected nothing though many links are past their expiry."),
+	}
+}
+
+func (d *fleetDescs) describe(ch chan<- *prometheus.Desc) {
+	for _, one := range []*prometheus.Desc{
+		d.links, d.batches, d.pending, d.batchLinks, d.workers, d.tasks, d.oldest, d.rows,
+		d.sweepStart, d.sweepEnd, d.sweepGood, d.sweepNext, d.sweepLinks, d.sweepOK, d.sweepSuspicious,
+	} {
+		ch <- one
+	}
+}
+
+func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
+	d.collectBatches(ch, f.batches)
+	d.collectSweeps(ch, f)
+	ch <- gauge(d.workers, float64(f.workers))
+	for i, name := range queues {
+		for k, state := range taskStates {
+			ch <- gauge(d.tasks, float64(f.queues[i].tasks[k]), name, state)
+		}
+		var oldest time.Duration
+		if since := f.queues[i].since; !since.IsZero() {
+			oldest = max(0, f.now.Sub(since)) // by whoever enqueued it
+		}
+		ch <- gauge(d.oldest, oldest.Seconds(), name)
+	}
+}
+
+func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []ledger.Batch) {
+	var links [len(sources)]ledger.Counts // None: pending
+	var states, pending [len(sources)]map[ledger.State]int64
+	for i := range sources {
+		states[i], pending[i] = map[ledger.State]int64{}, map[ledger.State]int64{}
+	}
+	var rows, duplicates, invalid int64
+	shown := 0
+	for _, b := range batches { // the newest first
+		i := sourceIndex(b.Source)
+		states[i][b.State]++
+		counts := b.Counts
+		counts[ledger.None] = b.Pending()
+		for _, o := range standings {
+			links[i][o] += counts[o]
+		}
+		if counts[ledger.None] > 0 {
+			pending[i][b.State] += counts[ledger.None]
+			if shown++; shown <= newestBatches {
+				for _, o := range standings {
+					ch <- gauge(d.batchLinks, float64(counts[o]), b.ID, o.String())
+				}
+			}
+		}
+		if b.Parent == "" && b.Source != "sweep" { // made of rows
+			rows, duplicates, invalid = rows+b.Total, duplicates+b.Duplicates, invalid+b.Invalid
+		}
+	}
+	for i, source := range sources {
+		for _, o := range standings {
+			ch <- gauge(d.links, float64(links[i][o]), source, o.String())
+		}
+		for _, s := range batchStates {
+			ch <- gauge(d.batches, float64(states[i][s]), source, string(s))
+		}
+		for _, s := range pendingStates {
+			ch <- gauge(d.pending, float64(pending[i][s]), source, string(s))
+		}
+	}
+	ch <- gauge(d.rows, float64(rows), "links")
+	ch <- gauge(d.rows, float64(duplicates), "duplicates")
+	ch <- gauge(d.rows, float64(invalid), "invalid")
+}
+
+func (d *fleetDescs) collectSweeps(ch chan<- prometheus.Metric, f *fleet) {
+	var last ledger.SweepRun
+	if f.sweeps.Last != nil {
+		last = *f.sweeps.Last
+	}
+	started := last.Started
+	if f.sweeps.Running != nil {
+		started = f.sweeps.Running.Started
+	}
+	var cancelled int64
+	for _, b := range f.batches {
+		if last.Batch != "" && b.ID == last.Batch {
+			cancelled = b.Counts[ledger.Cancelled]
+		}
+	}
+	ch <- gauge(d.sweepStart, unix(started))
+	ch <- gauge(d.sweepEnd, unix(last.Ended))
+	ch <- gauge(d.sweepGood, unix(f.sweeps.Succeeded))
+	ch <- gauge(d.sweepNext, unix(f.sweeps.Next))
+	ch <- gauge(d.sweepOK, truth(last.OK))
+	ch <- gauge(d.sweepSuspicious, truth(last.Counts.Suspicious))
+	ch <- gauge(d.sweepLinks, float64(last.Counts.Listed), "listed")
+	ch <- gauge(d.sweepLinks, float64(last.Counts.Selected), "selected")
+	ch <- gauge(d.sweepLinks, float64(last.Counts.Waiting), "waiting")
+	ch <- gauge(d.sweepLinks, float64(last.Counts.PastExpiry), "past_expiry")
+	ch <- gauge(d.sweepLinks, float64(cancelled), "cancelled")
+}
+
+// unix is an instant in seconds; 0 for none.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

@@ -1,0 +1,383 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+)
+
+// Lister is the list of the API, a page a call.
+type Lister interface {
+	// List returns one page, or a *plexy.Error or *plexy.TransportError. 0 leaves
+	// a parameter out.
+	List(ctx context.Context, page, size int) (plexy.Page, error)
+}
+
+// Limiter says when a request may be sent, and learns from the answers.
+type Limiter interface {
+	Acquire(ctx context.Context) (ratelimit.Slot, error)
+	Report(ratelimit.Slot, ratelimit.Answer)
+}
+
+// ListProgress tells how far the reading of the list is.
+type ListProgress struct {
+	Pass     int   // from 1
+	Requests int   // answered with a page, in all passes
+	Links    int64 // distinct ones, in all passes
+	InPass   int64 // distinct ones of this pass
+	Total    int64 // as the API says; 0: unknown
+	// Err is why a page is asked for again, after Wait; nil after a good one.
+	Err  error
+	Wait time.Duration
+}
+
+// Errors of the list that trying again soon does not mend.
+var (
+	// ErrKeyRefused: the API answered 401 or 403 to the list.
+	ErrKeyRefused = errors.New("the API refused the key")
+	// ErrNoList: what the base URL leads to has no list of payment links.
+	ErrNoList = errors.New("no list is there")
+	// ErrPageIgnored: the list shows the same links again and again.
+	ErrPageIgnored = errors.New("the list ignores page")
+)
+
+const (
+	// DefaultListAttempts is how often a page is asked for, by default: about
+	// two minutes.
+	DefaultListAttempts = 8
+
+	// pageSize is what is asked for; the server may cap it.
+	pageSize = 100
+	// listPasses is how often the list is read at most.
+	listPasses = 3
+	// repeatsSlack is how many more links may be shown again in a pass than it
+	// has: those that others push from page to page while it is read.
+	repeatsSlack = 1000
+	// listMost bounds a list that never ends, in links.
+	listMost = 10_000_000
+
+	// throttledMost is how often one page may be answered 429, and refusedMost 401
+	// or 403 when the key was good before. Neither uses an attempt up.
+	throttledMost = 50
+	refusedMost   = 3
+
+	listBackoffUnit = 2 * time.Second
+	listBackoffMost = 15 * time.Minute
+)
+
+// listing reads the whole list of an API of which little is known: how many
+// links a page has, whether pages count from 0 or 1 and whether there is a
+// total. Links that appear and vanish meanwhile move others from page to page.
+//
+// A pass asks for every page, at first without the parameter page: that is page
+// 0 where pages count from 0, and page 1, which comes twice, where they count
+// from 1. The first pass goes forwards. It misses a link that moves to a page
+// already read, as links before it vanish. The second goes backwards: there it
+// is new links that may push one past it. Most lists only ever change in one of
+// these ways, and so the two see every link that was there throughout.
+type listing struct {
+	api      Lister
+	limiter  Limiter
+	log      *slog.Logger
+	attempts int
+	most     int64 // links of a list that has an end
+	observe  func(method string, status int, took time.Duration)
+	progress func(ListProgress)
+	// first is told of the first page, before its links.
+	first func(plexy.Page)
+	// see is told of every link shown, and says whether it is new at all, and
+	// new in this pass.
+	see func(link plexy.Link, pass int) (isNew, inPass bool)
+
+	pass     int
+	requests int
+	size     int
+	known    int64 // distinct links
+	last     int   // the highest page with links
+	total    int64 // as the latest answer says
+	hasTotal bool
+	single   bool  // the first page said that it has all links
+	unusable int64 // entries, of the pass that had the most
+
+	// Of the present pass:
+	shown, distinct, bad int64
+	fresh                int64 // links that no pass had before
+
+	answered bool // the API knows the key
+}
+
+// errPastEnd is why there is no page.
+var errPastEnd = errors.New("past the end of the list")
+
+// read reads the list: again and again until a pass brings no new link, three
+// times at most.
+func (w *listing) read(ctx context.Context) error {
+	w.size = pageSize
+	for w.pass < listPasses {
+		w.pass++
+		w.shown, w.distinct, w.bad, w.fresh = 0, 0, 0, 0
+		var err error
+		if w.pass%2 == 1 {
+			err = w.forwards(ctx, 0)
+		} else {
+			err = w.backwards(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("read the list of payment links: %w", err)
+		}
+		// One page is one moment, in which nothing moves.
+		if w.fresh == 0 || w.single && w.last <= 1 {
+			break
+		}
+	}
+	w.check()
+	return nil
+}
+
+// forwards reads from a page on to the end.
+func (w *listing) forwards(ctx context.Context, from int) error {
+	var previous plexy.Page
+	for n := from; ; n++ {
+		page, err := w.page(ctx, n)
+		if errors.Is(err, errPastEnd) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		known, last := w.known, w.last
+		if err := w.take(n, page); err != nil {
+			return err
+		}
+		switch {
+		case w.known > known, n <= 1:
+			// Page 1 may be the one that came without a number.
+		case n > last && w.reached():
+			return nil
+		case samePage(page, previous):
+			return w.ignored(n)
+		}
+		previous = page
+	}
+}
+
+// backwards reads what has come behind the last known page, and then from that
+// one to the first.
+func (w *listing) backwards(ctx context.Context) error {
+	last := w.last
+	if err := w.forwards(ctx, last+1); err != nil {
+		return err
+	}
+	for n := last; n >= 0; n-- {
+		page, err := w.page(ctx, n)
+		if errors.Is(err, errPastEnd) {
+			continue // the list has become shorter
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.take(n, page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes in the links of page n.
+func (w *listing) take(n int, page plexy.Page) error {
+	if w.pass == 1 && n == 0 {
+		w.first(page)
+		w.single = page.HasTotal && page.Total <= int64(len(page.Links)+page.Unusable)
+	}
+	w.last = max(w.last, n)
+	for _, link := range page.Links {
+		isNew, inPass := w.see(link, w.pass)
+		if isNew {
+			w.known++
+			w.fresh++
+		}
+		if inPass {
+			w.distinct++
+		}
+		w.shown++
+	}
+	w.bad += int64(page.Unusable)
+	w.unusable = max(w.unusable, w.bad)
+	w.tell(nil, 0)
+	switch {
+	case w.known > w.most:
+		return fmt.Errorf("it has no end: more than %d links", w.most)
+	case w.shown > 2*w.distinct+repeatsSlack:
+		return w.ignored(n)
+	}
+	return nil
+}
+
+// reached says whether as many links are known as there are, as the list says.
+func (w *listing) reached() bool { return w.hasTotal && w.known+w.bad >= w.total }
+
+func (w *listing) ignored(n int) error {
+	if w.known == 0 {
+		return fmt.Errorf("page %d: none of its entries has an id that can be used", n)
+	}
+	return fmt.Errorf("page %d brings nothing new: %w: %d links are known, and there is no telling whether they are all", n, ErrPageIgnored, w.known)
+}
+
+// samePage compares the ids of two pages.
+func samePage(a, b plexy.Page) bool {
+	return a.Unusable == b.Unusable && slices.EqualFunc(a.Links, b.Links, func(x, y plexy.Link) bool { return x.ID == y.ID })
+}
+
+// check tells of a list that is shorter than it says.
+func (w *listing) check() {
+	missing := w.total - w.known - w.unusable
+	if w.hasTotal && (missing > max(pageSize, w.total/100) || missing > 0 && w.known == 0) {
+		w.log.Warn("the list ended before its total: links may be missing", "links", w.known, "total", w.total)
+	}
+}
+
+func (w *listing) tell(err error, wait time.Duration) {
+	if w.progress != nil {
+		w.progress(ListProgress{Pass: w.pass, Requests: w.requests, Links: w.known, InPass: w.distinct, Total: w.total, Err: err, Wait: wait})
+	}
+}
+
+// page asks for one page until there is a usable answer. errPastEnd: there is
+// no such page.
+func (w *listing) page(ctx context.Context, n int) (plexy.Page, error) {
+	attempts, throttled, refused := 0, 0, 0
+	for {
+		page, kind, err := w.ask(ctx, n)
+		if err == nil {
+			w.answered = true
+			w.requests++
+			if w.hasTotal = page.HasTotal; page.HasTotal {
+				w.total = page.Total
+			}
+			if len(page.Links) == 0 && page.Unusable == 0 {
+				return page, errPastEnd
+			}
+			return page, nil
+		}
+		if ctx.Err() != nil {
+			return plexy.Page{}, ctx.Err()
+		}
+		if kind == ratelimit.Unused {
+			return plexy.Page{}, err // the limiter's
+		}
+		var api *plexy.Error
+		errors.As(err, &api)
+		// All links are known already: this page is only to see that there are no more.
+		beyond := w.reached() && n > w.last
+		switch {
+		case kind == ratelimit.Unauthorized && (!w.answered || refused == refusedMost):
+			return plexy.Page{}, fmt.Errorf("%w: %w", ErrKeyRefused, err)
+		case kind == ratelimit.Unauthorized:
+			refused++
+			w.tell(err, 0)
+			continue // the limiter holds
+		case kind == ratelimit.Throttled && throttled < throttledMost:
+			throttled++
+			w.tell(err, 0)
+			continue
+		case kind == ratelimit.Proper && api.Status/100 == 4 && (beyond || api.Status == 404 && n > 0):
+			return plexy.Page{}, errPastEnd
+		case kind == ratelimit.Proper && n == 0 && w.size > 0 && w.requests == 0 && (api.Status == 400 || api.Status == 422):
+			w.answered, w.size = true, 0 // perhaps that is what it does not like
+			continue
+		case kind == ratelimit.Proper && w.requests == 0:
+			return plexy.Page{}, fmt.Errorf("%w: %w", ErrNoList, err)
+		case kind == ratelimit.Proper && api.Status/100 != 2:
+			return plexy.Page{}, fmt.Errorf("%s: %w", pageName(n), err)
+		}
+		if attempts++; attempts >= w.attempts && beyond {
+			w.log.Warn("the page after the last one has no answer: it is taken as the end", "error", err)
+			return plexy.Page{}, errPastEnd
+		} else if attempts >= w.attempts {
+			return plexy.Page{}, fmt.Errorf("%s was asked for %d times: %w", pageName(n), attempts, err)
+		}
+		if err := w.wait(ctx, attempts, err); err != nil {
+			return plexy.Page{}, err
+		}
+	}
+}
+
+// wait waits before the next attempt: uniform between 0 and 2 s · 2ⁿ⁻¹, at most
+// 15 min.
+func (w *listing) wait(ctx context.Context, attempts int, why error) error {
+	wait := rand.N(min(listBackoffMost, listBackoffUnit<<min(attempts-1, 10)))
+	w.log.Debug("page of the list is asked for again", "attempt", attempts, "error", why)
+	w.tell(why, wait)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask sends one request, with a slot of the limiter, and tells it what the
+// answer means. Kind Unused: nothing was sent, or it was cut by ourselves.
+func (w *listing) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, error) {
+	slot, err := w.limiter.Acquire(ctx)
+	for err == nil && slot.Stale() {
+		w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+		slot, err = w.limiter.Acquire(ctx)
+	}
+	if err != nil {
+		return plexy.Page{}, ratelimit.Unused, err
+	}
+	began := time.Now()
+	page, err := w.api.List(ctx, n, w.size)
+	status, answer := classifyPage(err)
+	if w.observe != nil {
+		w.observe("GET", status, time.Since(began))
+	}
+	if ctx.Err() != nil {
+		answer.Kind = ratelimit.Unused
+	}
+	// For the limiter, a page is what elsewhere is a link.
+	answer.Link = pageName(n)
+	w.limiter.Report(slot, answer)
+	return page, answer.Kind, err
+}
+
+func pageName(n int) string {
+	if n == 0 {
+		return "the first page"
+	}
+	return fmt.Sprintf("page %d", n)
+}
+
+// classifyPage says what an answer to the list means for the limiter. Without
+// an answer the status is 0.
+func classifyPage(err error) (status int, answer ratelimit.Answer) {
+	if err == nil {
+		return 200, ratelimit.Answer{Kind: ratelimit.Proper}
+	}
+	var api *plexy.Error
+	if !errors.As(err, &api) {
+		return 0, ratelimit.Answer{Kind: ratelimit.Transient}
+	}
+	answer = ratelimit.Answer{RetryAfter: api.RetryAfter, HasRetryAfter: api.HasRetryAfter}
+	switch status = api.Status; {
+	case status == 401, status == 403:
+		answer.Kind = ratelimit.Unauthorized
+	case status == 429, status == 503 && api.HasRetryAfter:
+		answer.Kind = ratelimit.Throttled
+	case status == 408, status == 425, status >= 500:
+		answer.Kind = ratelimit.Transient
+	default:
+		answer.Kind = ratelimit.Proper
+	}
+	return status, answer
+}

@@ -1,0 +1,148 @@
+package producer
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+	_ "time/tzdata" // so that an image without time zones knows them, too
+
+	"github.com/robfig/cron/v3"
+)
+
+// Schedule is when sweeps are due: the instants that a cron expression names on
+// the clocks of a time zone.
+//
+// Where clocks are set forward, what falls into the hour that is left out is due
+// at its end, once. Where they are set back, an expression with fixed hours is
+// due in the first of the two hours only; one for every hour follows real time.
+type Schedule struct {
+	cron *cron.SpecSchedule
+	loc  *time.Location
+	text string
+}
+
+// everyValue is the bit that the parser sets in a field written as *.
+const everyValue = 1 << 63
+
+// ParseSchedule reads a cron expression of five fields (minute, hour, day of the
+// month, month, day of the week) or one of @hourly, @daily, @weekly, @monthly
+// and @yearly, and the IANA name of a time zone, "" for UTC.
+func ParseSchedule(expression, zone string) (*Schedule, error) {
+	expression = strings.Join(strings.Fields(expression), " ")
+	switch {
+	case strings.Contains(expression, "TZ="): // which the parser would take, or panic at
+		return nil, fmt.Errorf("cron expression %q: give the time zone apart from it", expression)
+	case strings.HasPrefix(expression, "@every"):
+		return nil, fmt.Errorf("cron expression %q: @every tells no time of day: use five fields, such as \"0 2 * * *\", or @daily", expression)
+	}
+	// Local is another zone on each machine.
+	if strings.EqualFold(zone, "local") {
+		return nil, fmt.Errorf("time zone %q: use an IANA name such as Asia/Almaty, or UTC", zone)
+	}
+	loc, err := time.LoadLocation(zone)
+	if err != nil {
+		return nil, fmt.Errorf("time zone %q: %w: use an IANA name such as Asia/Almaty, or UTC", zone, err)
+	}
+	parsed, err := cron.ParseStandard(expression)
+	if err != nil {
+		return nil, fmt.Errorf("cron expression %q: %w: use five fields (minute, hour, day, month, weekday), such as \"0 2 * * *\", or @daily", expression, err)
+	}
+	spec, ok := parsed.(*cron.SpecSchedule)
+	if !ok {
+		return nil, fmt.Errorf("cron expression %q: use five fields, such as \"0 2 * * *\", or @daily", expression)
+	}
+	spec.Location = time.UTC
+	s := &Schedule{cron: spec, loc: loc, text: expression + " " + loc.String()}
+	if s.Next(time.Now()).IsZero() {
+		return nil, fmt.Errorf("cron expression %q: %w", expression, errNever)
+	}
+	return s, nil
+}
+
+var errNever = errors.New("there is no such day within five years")
+
+// String is the expression and the time zone.
+func (s *Schedule) String() string { return s.text }
+
+// Next is the first instant after t at which a sweep is due, in the schedule's
+// time zone; zero if there is none within five years.
+func (s *Schedule) Next(t time.Time) time.Time {
+	t = t.In(s.loc)
+	if s.cron.Hour&everyValue != 0 {
+		return s.nextShown(t)
+	}
+	// The expression is followed on a clock that is never set, and what it names
+	// is looked up on the real one.
+	for wall := onUTC(t); ; {
+		wall = s.cron.Next(wall)
+		if wall.IsZero() {
+			return wall
+		}
+		// A time in the second of two equal hours, or in one left out, is past.
+		if next := s.firstAt(wall); next.After(t) {
+			return next
+		}
+	}
+}
+
+// nextShown is the first instant after t at which the real clock shows what the
+// expression names. The parser's own search would go round for ever in some days
+// without a midnight.
+func (s *Schedule) nextShown(t time.Time) time.Time {
+	for period := t; ; { // of one offset from UTC
+		_, offset := period.Zone()
+		_, end := period.ZoneBounds()
+		ahead := time.Duration(offset) * time.Second
+		wall := s.cron.Next(t.UTC().Add(ahead))
+		if wall.IsZero() {
+			return wall
+		}
+		if next := wall.Add(-ahead); end.IsZero() || next.Before(end) {
+			return next.In(s.loc)
+		}
+		t, period = end.Add(-1), end
+	}
+}
+
+// Name tells the sweeps of a schedule apart: by the date if there is one a day
+// at most, else by date and time.
+func (s *Schedule) Name(due time.Time) string {
+	due = due.In(s.loc)
+	if !one(s.cron.Hour) || !one(s.cron.Minute) {
+		return due.Format("2006-01-02T1504-0700")
+	}
+	wall := onUTC(due)
+	if gap, _ := due.ZoneBounds(); gap.Equal(due) && !s.cron.Next(wall.Add(-1)).Equal(wall) {
+		// Its time was left out, perhaps on the day before.
+		wall = s.cron.Next(onUTC(due.Add(-1)))
+	}
+	return wall.Format(time.DateOnly)
+}
+
+func one(field uint64) bool { return bits.OnesCount64(field&^everyValue) == 1 }
+
+// onUTC is the time that the clock of t shows, as if it were UTC.
+func onUTC(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+}
+
+// firstAt is the first instant at which the schedule's clock shows a time, or
+// the end of the gap if it never shows it.
+func (s *Schedule) firstAt(wall time.Time) time.Time {
+	// No zone is further than 14 h from UTC, and none leaves out more than a day.
+	// time.Date does not say which of two instants it takes.
+	for t := wall.Add(-48 * time.Hour).In(s.loc); ; {
+		_, offset := t.Zone()
+		begin, end := t.ZoneBounds()
+		at := wall.Add(-time.Duration(offset) * time.Second).In(s.loc)
+		switch {
+		case at.Before(begin):
+			return begin
+		case end.IsZero() || at.Before(end):
+			return at
+		}
+		t = end
+	}
+}
