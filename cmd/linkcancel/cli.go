@@ -101,6 +101,7 @@ type app struct {
 	stderr io.Writer
 	log    *slog.Logger
 	args   []string
+	id     string          // of this process in a fleet
 	ctx    context.Context // ends at the first signal
 }
 
@@ -147,7 +148,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signals()
 	defer stop()
-	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, ctx: ctx}
+	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), ctx: ctx}
 	a.log = newLogger(stderr, c.LogFormat, c.LogLevel)
 	broker.LogTo(a.log)
 	err = k.Run(a)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -83,13 +84,14 @@ func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error)
 	return client, nil
 }
 
-// workerID names this process in the fleet.
-func workerID() string {
+// processID names this process in the fleet, as no other: two containers may
+// have the same host name and process id.
+func processID() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown-host"
 	}
-	return fmt.Sprintf("%s-%d", host, os.Getpid())
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:4]))
 }
 
 // watchKey reads the key file again when it changes, and lets the limiter probe

@@ -87,7 +87,7 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 		return nil, err
 	}
 	e.worker, err = worker.New(worker.Config{
-		ID: workerID(), Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
+		ID: a.id, Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
 		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
 	}, b, l, api, e.limiter)
 	if err != nil {
@@ -133,7 +133,7 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 		return nil
 	}
 	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{
-		Config: limits, Redis: b.Client(), Process: workerID(), Log: a.log,
+		Config: limits, Redis: b.Client(), Process: a.id, Log: a.log,
 		Demand: func() int { return e.worker.Demand() }, // asked while the engine runs
 	})
 	if err != nil {

@@ -75,7 +75,7 @@ func (c workerCmd) Run(a *app) error {
 	}
 	defer stop()
 	c.checkClock(a, l)
-	a.log.Info("worker started", "id", workerID(), "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
+	a.log.Info("worker started", "id", a.id, "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
 	if err := e.run(a.ctx, a); err != nil {
 		return err
