@@ -108,7 +108,8 @@ type listing struct {
 
 	// Of the present pass:
 	shown, distinct, bad int64
-	fresh                int64 // links that no pass had before
+	head                 plexy.Page // the first page or page 1, which may be the same
+	fresh                int64      // links that no pass had before
 
 	answered bool // the API knows the key
 }
@@ -122,7 +123,7 @@ func (w *listing) read(ctx context.Context) error {
 	w.size = pageSize
 	for w.pass < listPasses {
 		w.pass++
-		w.shown, w.distinct, w.bad, w.fresh = 0, 0, 0, 0
+		w.shown, w.distinct, w.bad, w.fresh, w.head = 0, 0, 0, 0, plexy.Page{}
 		var err error
 		if w.pass%2 == 1 {
 			err = w.forwards(ctx, 0)
@@ -208,7 +209,12 @@ func (w *listing) take(n int, page plexy.Page) error {
 		}
 		w.shown++
 	}
-	w.bad += int64(page.Unusable)
+	if n > 1 || !samePage(page, w.head) {
+		w.bad += int64(page.Unusable)
+	}
+	if n <= 1 {
+		w.head = page
+	}
 	w.unusable = max(w.unusable, w.bad)
 	w.tell(nil, 0)
 	switch {

@@ -286,13 +286,19 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 		if err := cfg.Confirm(r.SweepPlan); err != nil {
 			return r, err
 		}
-		// The answer may have taken its time.
-		if err := c.leaveOut(ctx, l, cfg.Log); err != nil {
-			return r, err
-		}
-		if r.SweepPlan = c.plan(w); r.Selected == 0 {
-			return r, nil
-		}
+	}
+	// The answer may have taken its time, and another sweep may have made its
+	// batch meanwhile: from here on no other can.
+	release, err := l.SealSweep(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer release()
+	if err := c.leaveOut(ctx, l, cfg.Log); err != nil {
+		return r, err
+	}
+	if r.SweepPlan = c.plan(w); r.Selected == 0 {
+		return r, nil
 	}
 	r.Batch, err = seal(ctx, l, c, cfg, r.Unusable)
 	return r, err

@@ -285,6 +285,37 @@ func TestNothingButExpired(t *testing.T) {
 	}
 }
 
+// What another sweep batches between a sweep's listing and its own seal is left
+// out.
+func TestSweepsAtOneTime(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		release, err := y.l.SealSweep(t.Context())
+		must(t, err)
+		api := &shop{size: 50, links: expired(30)}
+		type end struct {
+			r   SweepResult
+			err error
+		}
+		ended := make(chan end)
+		go func() {
+			r, err := Sweep(t.Context(), y.l, sweeping(api, stale()))
+			ended <- end{r, err}
+		}()
+		pass(30 * time.Second)
+		var taken []string
+		for _, link := range api.links[:20] {
+			taken = append(taken, link.ID)
+		}
+		_, err = MakeBatch(t.Context(), y.l, &links{ids: taken}, BatchConfig{ID: "other", Source: SourceSweep})
+		must(t, err)
+		release()
+		got := <-ended
+		if got.err != nil || got.r.Selected != 10 || got.r.Waiting != 20 || got.r.Batch.Total != 10 {
+			t.Errorf("selected %d, waiting %d, batch of %d, %v", got.r.Selected, got.r.Waiting, got.r.Batch.Total, got.err)
+		}
+	})
+}
+
 // With clocks that differ, a link is expired when both say so.
 func TestSweepClocks(t *testing.T) {
 	for _, test := range []struct {

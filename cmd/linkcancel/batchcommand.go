@@ -57,6 +57,9 @@ func (c batchAbortCmd) Run(a *app) error {
 		if a.DryRun {
 			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
 		}
+		if b.State == ledger.Importing { // it may be sealed in this moment, and nobody was asked
+			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
+		}
 		if b.Open() && b.Pending() > 0 {
 			question := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
 			if err := a.confirm(question, false); err != nil {

@@ -34,6 +34,9 @@ A cell that a spreadsheet would run as a formula, because it begins with =, +, -
 
 func (c batchReportCmd) Run(a *app) error {
 	options := report.Options{Format: c.Format, NoFormulaGuard: c.NoFormulaGuard}
+	if a.JSON {
+		options.Format = "jsonl"
+	}
 	for _, name := range c.Outcome {
 		o, err := ledger.ParseOutcome(strings.TrimSpace(name))
 		if err != nil {

@@ -31,6 +31,42 @@ const (
 	sweepPatience = 3 * time.Minute
 )
 
+const (
+	// keySeal is the right to make the batch of a sweep, by schedule or by hand.
+	keySeal = "lc:sweep:seal"
+	// sealLease is how long it lasts if whoever has it dies; a batch of a million
+	// links is made in a few seconds.
+	sealLease = time.Minute
+	sealAgain = 100 * time.Millisecond
+)
+
+// SealSweep waits until no other sweep makes its batch: two that look at the
+// same time for the links that wait already would both take them. release ends
+// the right.
+func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
+	var token [8]byte
+	rand.Read(token[:])
+	owner := hex.EncodeToString(token[:])
+	for {
+		got, err := l.lease.Run(ctx, l.rdb, []string{keySeal}, owner, sealLease.Milliseconds()).Int()
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("wait for the batches of other sweeps: %w", err)
+		case got != 0:
+			return func() {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+				defer cancel()
+				_ = l.lease.Run(ctx, l.rdb, []string{keySeal}, owner, 1).Err() // it ends by itself otherwise
+			}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(sealAgain):
+		}
+	}
+}
+
 // Errors of scheduled sweeps that callers branch on.
 var (
 	ErrSweepBusy     = errors.New("another worker runs a sweep")

@@ -59,8 +59,14 @@ type Slice struct {
 func (s Slice) Key() string { return strconv.Itoa(s.Chunk) + ":" + strconv.Itoa(s.Index) }
 
 // ID is the id of the slice's task; each repetition after a crash has its own.
+// When the batch was made is part of it: a task of a deleted batch may wait in
+// backoff for 15 minutes, and must not stand in the way of one with the same id.
 func (s Slice) ID() string {
-	id := s.Batch + ":" + s.Key()
+	id := s.Batch + ":"
+	if s.Made != 0 {
+		id += strconv.FormatInt(s.Made, 36) + ":"
+	}
+	id += s.Key()
 	if s.Again > 0 {
 		id += "~" + strconv.Itoa(s.Again)
 	}
