@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man demo test check fmt-check vet lint docs docs-check fuzz bench cover tools clean
+.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench cover tools proof compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ build: ## Build bin/linkcancel
 
 man: build ## Write the manual page, bin/linkcancel.1
 	@bin/linkcancel help --man > bin/linkcancel.1
+
+image: ## Build the container image linkcancel:local
+	docker build -f deploy/Dockerfile -t linkcancel:local \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 demo: build ## Cancel 1 000 pretended links: no key, no services
 	@bin/linkcancel demo
@@ -50,11 +54,11 @@ lint: ## Run the linters
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(ERRCHECK) -exclude .errcheck -ignoretests ./...
 
-docs: ## Write the generated parts of README.md and docs
-	UPDATE=1 $(GO) test -count=1 -run 'TestREADME|TestDocs' ./...
+docs: ## Write what is generated: parts of README.md and docs, the rules for Kubernetes
+	UPDATE=1 $(GO) test -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
 
 docs-check:
-	$(GO) test -count=1 -run 'TestREADME|TestDocs' ./...
+	$(GO) test -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
 
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \
@@ -70,6 +74,14 @@ bench: ## Run the benchmarks
 cover: ## Show the test coverage by function
 	$(GO) test -count=1 -coverprofile=coverage.out -coverpkg=./... ./...
 	$(GO) tool cover -func=coverage.out | tail -n 40
+
+# A module of its own: what it needs is none of the product's.
+proof: ## Prove dashboard, rules and deployment files, on a real Prometheus where there is one
+	@sh .ci/tools prometheus
+	cd deploy/proof && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
+
+compose-test: ## Prove docker-compose.yml on a Docker engine, without any registry
+	deploy/compose-test.sh
 
 clean: ## Delete what was built
 	rm -rf bin coverage.out
