@@ -78,6 +78,8 @@ cover: ## Show the test coverage by function
 # A module of its own: what it needs is none of the product's.
 proof: ## Prove dashboard, rules and deployment files, on a real Prometheus where there is one
 	@sh .ci/tools prometheus
+	@for tool in prometheus redis-server; do command -v $$tool >/dev/null 2>&1 || \
+	  echo "left out: the proof on a real Prometheus (apt-get install $$tool to have it)"; done
 	cd deploy/proof && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
 
 compose-test: ## Prove docker-compose.yml on a Docker engine, without any registry

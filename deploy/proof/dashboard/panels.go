@@ -172,7 +172,7 @@ func outcomes() []Panel {
 			"Attempts that links had used up when they got their outcome: the mean, and 99 % of them. Near 1 all is well; near the limit of 12 links are about to fail.",
 			"none", "No link got an outcome",
 			query("mean", `sum(rate(linkcancel_link_attempts_sum{job="$job"}[$__rate_interval])) / sum(rate(linkcancel_link_attempts_count{job="$job"}[$__rate_interval]))`),
-			query("99 %", `histogram_quantile(0.99, sum by (le) (rate(linkcancel_link_attempts_bucket{job="$job"}[$__rate_interval])))`)),
+			query("99 %", `ceil(histogram_quantile(0.99, sum by (le) (rate(linkcancel_link_attempts_bucket{job="$job"}[$__rate_interval]))))`)),
 		graph(8, "Unclear answers, and how they were settled",
 			"Attempts that may have been applied though no clear answer came, and links whose outcome took a GET to find out, by that outcome.",
 			"suffix: /s", "No worker is scraped",

@@ -52,10 +52,15 @@ func start(t, life *testing.T, dir, name string, env []string, path string, args
 	return p
 }
 
+// endAtMost is how long a program may take to end before it is killed.
+const endAtMost = 20 * time.Second
+
 // end sends a signal, and waits for the program's end.
 func (p *program) end(s os.Signal) {
 	p.once.Do(func() {
 		_ = p.cmd.Process.Signal(s)
+		kill := time.AfterFunc(endAtMost, func() { _ = p.cmd.Process.Kill() })
+		defer kill.Stop()
 		_ = p.cmd.Wait()
 	})
 }
