@@ -398,6 +398,9 @@ func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (s ta
 		if err := f.ledger.Start(ctx, b, f.epoch, size); err != nil {
 			return s, 0, err
 		}
+		if b.Cursor == 0 && !f.started[b.ID] {
+			f.cfg.Log.Info("batch started", "batch", b.ID, "source", b.Source, "links", b.Total)
+		}
 		f.started[b.ID] = true
 	}
 	n := int(b.Cursor / ledger.ChunkLinks)

@@ -13,6 +13,7 @@ import (
 // Written is what the recorder writes of one link.
 type Written struct {
 	Batch      string
+	Link       string
 	Chunk      int
 	Position   int // in the chunk
 	Record     ledger.Record
@@ -219,5 +220,5 @@ func (r *recorder) tell(c recordCall, o ledger.Outcome, origin ledger.Head) {
 	if c.settled {
 		r.observe.Settled(o)
 	}
-	r.log.Debug("outcome", "batch", c.Batch, "position", c.Chunk*ledger.ChunkLinks+c.Position, "outcome", o.String(), "status", c.Record.HTTPStatus)
+	r.log.Debug("outcome", "batch", c.Batch, "link", c.Link, "outcome", o.String(), "status", c.Record.HTTPStatus)
 }

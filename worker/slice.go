@@ -280,6 +280,7 @@ func (r *sliceRun) write(l *link) {
 	r.writes.Add(1)
 	r.w.recorder.write(recordCall{
 		Written: Written{
+			Link:  l.id,
 			Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
 			Record: l.record, LinkStatus: l.status, Error: text,
 		},
