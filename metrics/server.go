@@ -59,11 +59,13 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 }
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
+	s := &http.Server{
 		Handler:     h,
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+	(&crowd{most: connsMost}).guard(s)
+	return s
 }
 
 func (m *Metrics) handler(cfg ServerConfig) http.Handler {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -214,5 +215,78 @@ func TestSlowClientsAreCut(t *testing.T) {
 	must(t, err)
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Errorf("the server does not end the connection: %v", err)
+	}
+}
+
+// However many clients hold connections, with half a request, with none, or
+// with one that they keep: who has a request is answered at once.
+func TestSlowClientsHoldNothing(t *testing.T) {
+	addr := serve(t, ServerConfig{})
+	for _, said := range []string{"", "G", "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		conns := make([]net.Conn, 3*connsMost)
+		for i := range conns {
+			conn, err := net.Dial("tcp", addr)
+			must(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprint(conn, said)
+			must(t, err)
+			conns[i] = conn
+		}
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
+		resp, err := client.Get("http://" + addr + "/metrics")
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		_ = resp.Body.Close()
+		if resp.StatusCode != 200 || !strings.Contains(string(body), "linkcancel_build_info") {
+			t.Errorf("%q: %s", said, resp.Status)
+		}
+		// The first ones had to go.
+		for _, conn := range conns[:connsMost] {
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("%q: a connection is held open", said)
+			}
+		}
+	}
+}
+
+// One that is being answered does not have to make room.
+func TestAnsweredConnectionsStay(t *testing.T) {
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		begun <- struct{}{}
+		<-goOn
+		_, _ = io.WriteString(w, "done")
+	})}
+	(&crowd{most: 2}).guard(s)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var served sync.WaitGroup
+	served.Go(func() { _ = s.Serve(l) })
+	defer served.Wait()
+	defer s.Close()
+	dial := func(said string) net.Conn {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		_, err = fmt.Fprint(conn, said)
+		must(t, err)
+		return conn
+	}
+	const request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	first, second := dial(request), dial(request)
+	<-begun
+	<-begun
+	third := dial(request)
+	if n, err := third.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a third connection: %d bytes, %v", n, err)
+	}
+	close(goOn)
+	for _, conn := range []net.Conn{first, second} {
+		if answer, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(answer), "done") {
+			t.Errorf("%q, %v", answer, err)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/tracing"
 )
 
 // Where batches come from.
@@ -53,7 +54,16 @@ const pipelined = 8
 // MakeBatch reads the whole source, writes its links as a batch and seals it:
 // either all of them are to be cancelled, or none. The same id with the same
 // links returns the batch that stands.
+//
+// With a span in ctx the batch gets one of its own, and its place in the trace.
 func MakeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfig) (ledger.Batch, error) {
+	ctx, span := tracing.Start(ctx, "make batch")
+	b, err := makeBatch(ctx, l, src, cfg)
+	endBatch(span, b, err)
+	return b, err
+}
+
+func makeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfig) (ledger.Batch, error) {
 	if cfg.ID == "" {
 		now, err := l.Now(ctx)
 		if err != nil {
@@ -63,6 +73,7 @@ func MakeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 	}
 	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
 		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, Parent: cfg.Parent, Canary: cfg.Canary, Created: cfg.Created,
+		Trace: tracing.Traceparent(ctx),
 	})
 	if err != nil {
 		return ledger.Batch{}, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -67,10 +66,7 @@ func must(t testing.TB, err error) {
 // keys are the names of all that Redis holds.
 func keys(t *testing.T, b *broker.Broker) []string {
 	t.Helper()
-	all, err := b.Client().Keys(context.Background(), "*").Result()
-	must(t, err)
-	slices.Sort(all)
-	return all
+	return redistest.Keys(t, b.Client(), "*")
 }
 
 func manifest(t *testing.T, l *ledger.Ledger, b ledger.Batch) (all []string) {

@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,17 @@ type CSVConfig struct {
 	// Max refuses more distinct links than this; 0 is no limit. It never
 	// truncates.
 	Max int64
+	// Stop ends the reading with context.Canceled once it is closed: a file may
+	// have millions of rows between two links. Nil: nothing does.
+	Stop <-chan struct{}
 }
+
+// badMost is how many bad rows are counted: after so many nobody wants to know,
+// and 10 MB of gzip may hold some billions.
+const badMost = 1_000_000
+
+// stopEvery is after how many rows Stop is looked at.
+const stopEvery = 1000
 
 // Stats counts what a source has read: Rows = Links + Duplicates + Invalid.
 type Stats struct {
@@ -116,6 +127,10 @@ func (c *CSV) Next() (string, error) {
 			return "", c.err
 		}
 		c.stats.Rows++
+		if c.stats.Rows%stopEvery == 0 && c.stopped() {
+			c.err = context.Canceled
+			return "", c.err
+		}
 		if row.Err != nil {
 			c.stats.Invalid++
 			if err := c.invalid(row); err != nil {
@@ -148,6 +163,15 @@ func (c *CSV) Next() (string, error) {
 	}
 }
 
+func (c *CSV) stopped() bool {
+	select {
+	case <-c.cfg.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
 // next returns the next row of all files.
 func (c *CSV) next() (linkcsv.Row, error) {
 	for {
@@ -173,6 +197,10 @@ func (c *CSV) next() (linkcsv.Row, error) {
 func (c *CSV) invalid(row linkcsv.Row) error {
 	if !c.cfg.SkipInvalid {
 		c.bad.Add(linkcsv.Bad{File: row.File, Line: row.Line, Column: row.Column, Why: row.Err.Error()})
+		if c.stats.Invalid >= badMost {
+			c.bad.Hint = "Nothing was done, and the rest was not read. Is it the right file, and the right column?"
+			return &c.bad
+		}
 		return nil
 	}
 	if c.rejects == nil {

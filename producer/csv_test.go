@@ -3,6 +3,7 @@ package producer
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 )
 
@@ -376,6 +378,49 @@ func TestCSVPassesOnErrorsOfTheSystem(t *testing.T) {
 	if !errors.Is(err, broken) || errors.As(err, &refused) {
 		t.Errorf("writing rejects: error %v", err)
 	}
+}
+
+// Nobody reads on through rows of which none can be used, and the reading can be
+// stopped between two links.
+func TestRowsWithoutAnEnd(t *testing.T) {
+	header := "id\n@1\n"
+	endless := func(row string) io.Reader {
+		return io.MultiReader(strings.NewReader(expand(header)), &repeated{text: expand(row)})
+	}
+	_, stats, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: endless("..\n")})
+	var refused *InputError
+	if !errors.As(err, &refused) || len(refused.Bad) != linkcsv.MaxShown || refused.More != badMost-linkcsv.MaxShown || stats.Invalid != badMost ||
+		!strings.HasPrefix(refused.Hint, "Nothing was done, and the rest was not read.") {
+		t.Errorf("%v, %+v", err, stats)
+	}
+	for _, row := range []string{"..\n", "@1\n"} {
+		stop := make(chan struct{})
+		c, err := OpenCSV(CSVConfig{Paths: []string{"-"}, Stdin: endless(row), SkipInvalid: true, Stop: stop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Next(); err != nil {
+			t.Fatal(err)
+		}
+		close(stop)
+		for range 2 {
+			if _, err := c.Next(); !errors.Is(err, context.Canceled) || c.Stats().Rows > 2*stopEvery {
+				t.Errorf("%q: %v after %d rows", row, err, c.Stats().Rows)
+			}
+		}
+	}
+}
+
+// repeated is a text again and again.
+type repeated struct {
+	text string
+	at   int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	n := copy(p, r.text[r.at:])
+	r.at = (r.at + n) % len(r.text)
+	return n, nil
 }
 
 func FuzzCSV(f *testing.F) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"linkcancel/internal/ledger"
@@ -53,6 +54,7 @@ type FeederConfig struct {
 	Log   *slog.Logger
 	// Observer may be nil.
 	Observer FeedObserver
+	Tracer   trace.Tracer // nil: no traces
 }
 
 // FeedObserver is told what the leader does, for metrics.
@@ -77,13 +79,14 @@ type Feeder struct {
 	renewed time.Time
 	started map[string]bool   // batches begun in this epoch
 	made    map[string]int64  // when they were made
+	traces  map[string]string // their places in a trace, of those that have one
 	chunks  map[string]*chunk // the chunk that is being fed, by batch
 	turn    int
 	last    [2]string // the batch fed last, of imports and of sweeps
 	fed     []feeding // of late, oldest first
 
-	nextOrphans, nextMissing, nextPrune time.Time
-	resumed                             map[string]*resume // by batch
+	nextOrphans, nextMissing, nextRelist, nextPrune time.Time
+	resumed                                         map[string]*resume // by batch
 }
 
 // feeding is one round of feeding, also one that had nothing to feed.
@@ -156,7 +159,7 @@ func (f *Feeder) resign() {
 // follow forgets all that only a leader knows.
 func (f *Feeder) follow() {
 	f.epoch = 0
-	f.started, f.made, f.chunks, f.resumed, f.fed = nil, nil, nil, nil, nil
+	f.started, f.made, f.traces, f.chunks, f.resumed, f.fed = nil, nil, nil, nil, nil, nil
 }
 
 // lead takes or renews the lease. The ledger refuses moves of a leader that was
@@ -177,9 +180,9 @@ func (f *Feeder) lead(ctx context.Context) error {
 		}
 		f.follow()
 		f.epoch = epoch
-		f.started, f.made = map[string]bool{}, map[string]int64{}
+		f.started, f.made, f.traces = map[string]bool{}, map[string]int64{}, map[string]string{}
 		f.chunks, f.resumed = map[string]*chunk{}, map[string]*resume{}
-		f.nextOrphans, f.nextMissing = now, now.Add(missingEvery)
+		f.nextOrphans, f.nextMissing, f.nextRelist = now, now.Add(missingEvery), now
 		f.cfg.Log.Debug("this process feeds", "epoch", epoch)
 	}
 	return nil
@@ -199,6 +202,12 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 		if f.made[b.ID] != b.Made() { // new to us, or another of a deleted one's id
 			f.forget(b.ID)
 			f.made[b.ID] = b.Made()
+			if b.State == ledger.Newer {
+				f.cfg.Log.Warn("batch of a newer release left alone: its workers feed it", "batch", b.ID)
+			}
+			if b.Trace != "" {
+				f.traces[b.ID] = b.Trace
+			}
 		}
 		if b.State == ledger.Ready || b.State == ledger.Running {
 			open = append(open, b)
@@ -216,6 +225,7 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 func (f *Feeder) forget(id string) {
 	delete(f.started, id)
 	delete(f.made, id)
+	delete(f.traces, id)
 	delete(f.chunks, id)
 	delete(f.resumed, id)
 }
@@ -445,19 +455,34 @@ func pending(records []ledger.Record) (links int) {
 
 // enqueue puts slices into the queue; one that is there already is left alone.
 func (f *Feeder) enqueue(ctx context.Context, fed []task.Slice) error {
+	if len(fed) == 0 {
+		return nil
+	}
+	line, err := f.ledger.QueueLine(ctx, task.PendingKey)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(enqueueParallel)
 	for _, s := range fed {
+		s.Line = line
 		group.Go(func() error {
-			t, err := s.Task()
-			if err != nil {
-				return err
+			if f.cfg.Tracer != nil {
+				return f.putTraced(ctx, s)
 			}
-			if _, err := f.client.EnqueueContext(ctx, t); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-				return fmt.Errorf("enqueue slice %s: %w", s.ID(), err)
-			}
-			return nil
+			return f.put(ctx, s)
 		})
 	}
 	return group.Wait()
+}
+
+func (f *Feeder) put(ctx context.Context, s task.Slice) error {
+	t, err := s.Task()
+	if err != nil {
+		return err
+	}
+	if _, err := f.client.EnqueueContext(ctx, t); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+		return fmt.Errorf("enqueue slice %s: %w", s.ID(), err)
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/tracing"
 )
 
 // Lister is the list of the API, a page a call.
@@ -62,11 +63,17 @@ const (
 	repeatsSlack = 1000
 	// listMost bounds a list that never ends, in links.
 	listMost = 10_000_000
+	// barrenMost bounds one that goes on and on without a link that can be used:
+	// so many pages in a row behind all those that had a new one.
+	barrenMost = 1000
 
 	// throttledMost is how often one page may be answered 429, and refusedMost 401
 	// or 403 when the key was good before. Neither uses an attempt up.
 	throttledMost = 50
 	refusedMost   = 3
+
+	// tracedPages is how many pages of a list are in the trace of its sweep.
+	tracedPages = 1000
 
 	listBackoffUnit = 2 * time.Second
 	listBackoffMost = 15 * time.Minute
@@ -145,6 +152,7 @@ func (w *listing) read(ctx context.Context) error {
 // forwards reads from a page on to the end.
 func (w *listing) forwards(ctx context.Context, from int) error {
 	var previous plexy.Page
+	barren := 0
 	for n := from; ; n++ {
 		page, err := w.page(ctx, n)
 		if errors.Is(err, errPastEnd) {
@@ -157,7 +165,15 @@ func (w *listing) forwards(ctx context.Context, from int) error {
 		if err := w.take(n, page); err != nil {
 			return err
 		}
+		if n > last {
+			barren++
+		}
+		if w.known > known {
+			barren = 0
+		}
 		switch {
+		case barren > barrenMost:
+			return w.ignored(n)
 		case w.known > known, n <= 1:
 			// Page 1 may be the one that came without a number.
 		case n > last && w.reached():
@@ -342,8 +358,12 @@ func (w *listing) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, e
 	if err != nil {
 		return plexy.Page{}, ratelimit.Unused, err
 	}
+	sending := ctx
+	if w.requests >= tracedPages {
+		sending = tracing.Without(ctx)
+	}
 	began := time.Now()
-	page, err := w.api.List(ctx, n, w.size)
+	page, err := w.api.List(sending, n, w.size)
 	status, answer := classifyPage(err)
 	if w.observe != nil {
 		w.observe("GET", status, time.Since(began))

@@ -296,6 +296,28 @@ func TestListThatIgnoresPage(t *testing.T) {
 	}
 }
 
+// Nor does a list end the other way: with pages that differ, but bring nothing.
+func TestListThatBringsNothing(t *testing.T) {
+	for _, known := range []int{0, 120} {
+		s := &shop{size: 50, links: linksOf(some(known))}
+		pages := 0
+		odd := listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
+			if pages++; pages <= known/50+1 && known > 0 {
+				return s.List(ctx, page, size)
+			}
+			p := plexy.Page{Unusable: 1 + pages%2}
+			if known > 0 {
+				p.Links = linksOf(some(pages % 2))
+			}
+			return p, nil
+		})
+		err := newReading(odd).read(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "page ") || pages > 2*barrenMost {
+			t.Errorf("%d links: %v after %d pages", known, err, pages)
+		}
+	}
+}
+
 // Links appear and vanish between pages: every one that was there throughout is
 // found, and none twice.
 func TestListThatMoves(t *testing.T) {

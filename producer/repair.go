@@ -18,6 +18,7 @@ const (
 	orphansEvery = 5 * time.Second
 	missingEvery = 30 * time.Second
 	pruneEvery   = time.Hour
+	relistEvery  = 5 * time.Minute
 
 	// deadImport is how long an import may be silent before it is deleted.
 	deadImport = 24 * time.Hour
@@ -65,6 +66,16 @@ func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 			if err := f.finish(ctx, *b); err != nil {
 				return err
 			}
+		}
+	}
+	if !now.Before(f.nextRelist) {
+		f.nextRelist = now.Add(relistEvery)
+		found, err := f.ledger.Relist(ctx)
+		for _, id := range found {
+			f.cfg.Log.Warn("batch put back into the lists of batches", "batch", id)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if !now.Before(f.nextPrune) {
@@ -159,7 +170,7 @@ func (f *Feeder) orphans(queue, kind string, found func(payload []byte) error) e
 
 func (f *Feeder) adopt(ctx context.Context, s task.Slice) error {
 	view, err := f.ledger.Slice(ctx, s.Batch, s.Chunk, s.Index, len(s.Links))
-	if errors.Is(err, ledger.ErrNoBatch) {
+	if errors.Is(err, ledger.ErrNoBatch) || errors.Is(err, ledger.ErrNewer) {
 		return nil
 	}
 	if err != nil {
@@ -265,7 +276,7 @@ func (f *Feeder) enqueueMissing(ctx context.Context, open []task.Slice, resumed 
 			}
 			// It may have been finished since its records were read.
 			view, err := f.ledger.Slice(groupCtx, s.Batch, s.Chunk, s.Index, len(s.Links))
-			if errors.Is(err, ledger.ErrNoBatch) {
+			if errors.Is(err, ledger.ErrNoBatch) || errors.Is(err, ledger.ErrNewer) {
 				return nil
 			}
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"linkcancel/internal/broker"
@@ -48,8 +49,8 @@ const (
 // of them it is recorded as failed.
 var sweepDelays = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
-// SweeperConfig says which sweeps are run, and how. All fields but Observe are
-// required.
+// SweeperConfig says which sweeps are run, and how. All fields but Observe and
+// Tracer are required.
 type SweeperConfig struct {
 	Schedule  *Schedule
 	Selection Selection
@@ -59,6 +60,7 @@ type SweeperConfig struct {
 	// Observe, if not nil, is told of each request, for metrics; status 0: no
 	// answer.
 	Observe func(method string, status int, took time.Duration)
+	Tracer  trace.Tracer // nil: no traces
 }
 
 // Sweeper runs sweeps by a schedule. All workers of a fleet have one: each puts
@@ -244,6 +246,9 @@ func sweepRetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 // is nothing more to do about it, be it done or failed for good.
 func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	p, err := task.ParseSweep(t.Payload())
+	if t.Type() != task.TypeSweep {
+		err = fmt.Errorf("type %q: %w", t.Type(), task.ErrNewer)
+	}
 	if errors.Is(err, task.ErrNewer) {
 		s.cfg.Log.Warn("sweep of a newer release left alone", "error", err)
 		return &sweepLater{delay: time.Minute, why: err.Error()}
@@ -271,7 +276,10 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		s.cfg.Log.Warn("an earlier sweep did not end", "due", lease.GivenUp.In(s.cfg.Schedule.loc))
 	}
 	r := &sweepRun{s: s, p: p, lease: lease, began: time.Now(), batch: lease.Run.Batch}
-	return r.end(r.run(ctx))
+	if s.cfg.Tracer == nil {
+		return r.end(r.run(ctx))
+	}
+	return r.end(r.runTraced(ctx))
 }
 
 // sweepRun is a sweep in the hands of this process.

@@ -732,8 +732,12 @@ func TestForeignSweepTasks(t *testing.T) {
 		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer one: %v, again after %v", err, delay)
 		}
+		err = s.ProcessTask(t.Context(), asynq.NewTask("sweep:something-new", nil))
+		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
+			t.Errorf("a newer type: %v, again after %v", err, delay)
+		}
 		must(t, s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte("nonsense"))))
-		if c.logged("of a newer release left alone") != 1 || c.logged("unreadable sweep task dropped") != 1 {
+		if c.logged("of a newer release left alone") != 2 || c.logged("unreadable sweep task dropped") != 1 {
 			t.Error("the log does not tell")
 		}
 		c.equal("the ledger", ledger.Sweeps{}, c.sweeps())

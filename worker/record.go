@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -154,31 +155,24 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 
 // try writes calls once and returns those that Redis did not take, and why.
 func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
-	type place struct {
-		batch string
-		chunk int
-	}
-	index := map[place]int{}
+	// Those of a chunk are one group, in the order that Commit answers in.
+	slices.SortStableFunc(calls, func(a, b recordCall) int {
+		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
+	})
+	entries := make([]ledger.Entry, len(calls))
 	var groups []ledger.Group
 	var members [][]recordCall
-	for _, c := range calls {
-		at := place{c.Batch, c.Chunk}
-		i, ok := index[at]
-		if !ok {
-			i = len(groups)
-			index[at] = i
-			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk})
-			members = append(members, nil)
+	for first, i := 0, 0; i < len(calls); i++ {
+		c := &calls[i]
+		entries[i] = ledger.Entry{Position: c.Position, Record: c.Record, LinkStatus: c.LinkStatus, Error: c.Error}
+		if i+1 == len(calls) || calls[i+1].Batch != c.Batch || calls[i+1].Chunk != c.Chunk {
+			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk, Entries: entries[first : i+1]})
+			members = append(members, calls[first:i+1])
+			first = i + 1
 		}
-		groups[i].Entries = append(groups[i].Entries, ledger.Entry{
-			Position: c.Position, Record: c.Record, LinkStatus: c.LinkStatus, Error: c.Error,
-		})
-		members[i] = append(members[i], c)
 	}
 	began := time.Now()
 	for i, result := range r.ledger.Commit(ctx, groups) {
-		// Commit sorts the entries by position; so are the answers.
-		slices.SortStableFunc(members[i], func(a, b recordCall) int { return a.Position - b.Position })
 		switch {
 		case errors.Is(result.Err, ledger.ErrNoBatch):
 			if r.gone != groups[i].Batch {
@@ -187,6 +181,11 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			}
 			for _, c := range members[i] {
 				c.finish(ledger.ErrNoBatch)
+			}
+		case errors.Is(result.Err, ledger.ErrNewer):
+			r.log.Error("outcomes of a batch are not written: a newer release has changed it", "batch", groups[i].Batch)
+			for _, c := range members[i] {
+				c.finish(errNotWritten)
 			}
 		case result.Err != nil:
 			left, why = append(left, members[i]...), result.Err

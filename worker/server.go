@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"golang.org/x/time/rate"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
@@ -42,15 +43,18 @@ type Worker struct {
 	recorder  *recorder
 	forbidden *forbidden
 
+	senders  chan struct{} // places for slices that send
 	tokens   chan struct{} // places for calls in flight
 	slow     chan struct{} // places for calls that hang
+	idle     chan sending  // to a goroutine that waits for a link
 	slices   atomic.Int64  // in hand
 	unsent   atomic.Int64  // links in hand that are not sent yet
 	asking   atomic.Int64  // those of them that ask for a slot at present
 	busy     chan struct{} // the first links after idleness are in hand
 	taking   atomic.Bool   // tasks are taken from the queue
 	answered atomic.Bool
-	silent   bool // the last sign of life could not be written
+	silent   bool           // the last sign of life could not be written
+	newer    rate.Sometimes // to tell of tasks that are left alone
 
 	stopping context.Context // ends every wait
 	stop     context.CancelCauseFunc
@@ -69,10 +73,13 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
 		hook:      &broker.ServerHook{},
 		log:       cfg.Log, observe: cfg.Observer, states: newStates(l), forbidden: newForbidden(),
-		tokens: make(chan struct{}, cfg.Concurrency),
-		slow:   make(chan struct{}, cfg.Concurrency),
-		busy:   make(chan struct{}, 1),
+		senders: make(chan struct{}, sendersMost),
+		tokens:  make(chan struct{}, cfg.Concurrency),
+		slow:    make(chan struct{}, cfg.Concurrency),
+		idle:    make(chan sending),
+		busy:    make(chan struct{}, 1),
 	}
+	w.newer.First, w.newer.Interval = 1, newerDelay
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
 	w.stopping, w.stop = context.WithCancelCause(context.Background())
 	w.calls, w.cut = context.WithCancel(context.Background())

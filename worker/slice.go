@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
@@ -49,6 +50,11 @@ const (
 
 	// crashesMost is how often a slice may take its worker down.
 	crashesMost = 50
+
+	// sendersMost is how many slices send at the same time. The others in hand
+	// wait for their turn: links of one chunk that go out together are recorded
+	// together. More than one, since it may have to wait for its batch's state.
+	sendersMost = 4
 )
 
 // Reasons to stop sending in the middle of a slice.
@@ -88,10 +94,12 @@ func backoff(n int) time.Duration {
 
 // ProcessTask cancels one slice: it is an asynq.Handler.
 func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	if t.Type() != task.TypeCancel {
+		return w.leave(fmt.Errorf("type %q: %w", t.Type(), task.ErrNewer))
+	}
 	s, err := task.Parse(t.Payload())
 	if errors.Is(err, task.ErrNewer) {
-		w.log.Warn("task of a newer release left alone", "error", err)
-		return &laterError{delay: time.Minute, why: err.Error()}
+		return w.leave(err)
 	}
 	if err != nil {
 		// The ledger still has its links; repair enqueues them again.
@@ -114,6 +122,8 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case errors.Is(err, ledger.ErrNoBatch):
 		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch)
 		return nil
+	case errors.Is(err, ledger.ErrNewer):
+		return w.leave(err)
 	case err != nil:
 		return &laterError{delay: time.Second, why: err.Error()}
 	case s.Made != 0 && s.Made != view.Made:
@@ -122,15 +132,30 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the ledger has its links. done, aborted: nothing to do
 	}
-	run := newSliceRun(ctx, w, s, view.Records, crashes+s.Again > 0)
+	if view.FailedOver {
+		w.log.Warn("redis failed over: links may have been sent that it knows nothing of", "batch", s.Batch)
+	}
+	line, err := w.ledger.QueueLine(ctx, task.PendingKey)
+	if err != nil {
+		return &laterError{delay: time.Second, why: err.Error()}
+	}
+	run := newSliceRun(ctx, w, s, view.Records, crashes+s.Again > 0 || line != s.Line)
 	if len(run.links) == 0 {
 		return nil
 	}
-	if crashes+s.Again > crashesMost {
-		run.failAll(fmt.Sprintf("crashes its worker (%d times)", crashes+s.Again))
-		return run.end(nil)
+	if w.cfg.Tracer != nil {
+		return run.workTraced(t.Headers(), crashes+s.Again)
 	}
-	return run.end(run.send())
+	return run.work(crashes + s.Again)
+}
+
+// newerDelay is for how long a worker leaves a task to workers of a newer release.
+const newerDelay = time.Minute
+
+// leave leaves a task to workers of a newer release.
+func (w *Worker) leave(why error) error {
+	w.newer.Do(func() { w.log.Warn("task of a newer release left alone", "error", why) })
+	return &laterError{delay: newerDelay, why: why.Error()}
 }
 
 // keyRefused says whether the process has been held for its key for so long
@@ -150,10 +175,12 @@ func (w *Worker) hasHigherCopy(s task.Slice) bool {
 // sliceRun is one run of one slice.
 type sliceRun struct {
 	ctx     context.Context // ends with the task's lease
+	waits   context.Context // ends when the worker has to stop, too
 	w       *Worker
 	slice   task.Slice
 	links   []*link // those without an outcome
 	started time.Time
+	span    trace.Span // nil: no traces
 
 	calls   sync.WaitGroup
 	writes  sync.WaitGroup
@@ -169,11 +196,22 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, records []ledger.
 			continue
 		}
 		record := records[i]
-		// Who was at work when a process crashed may have sent it.
+		// Who was at work when a process crashed may have sent it, or who has the
+		// slice too since the queue's server failed over.
 		record.Ambiguous = record.Ambiguous || crashed
 		r.links = append(r.links, &link{id: id, position: s.Index + i, record: record})
 	}
 	return r
+}
+
+// work takes the slice as far as this run can; it took its worker down so often
+// already.
+func (r *sliceRun) work(crashes int) error {
+	if crashes > crashesMost {
+		r.failAll(fmt.Sprintf("crashes its worker (%d times)", crashes))
+		return r.end(nil)
+	}
+	return r.end(r.send())
 }
 
 // send sends the slice's links in order and waits for all answers. It returns
@@ -186,26 +224,69 @@ func (r *sliceRun) send() (stop error) {
 		default:
 		}
 	}
-	next := 0
-	for ; next < len(r.links); next++ {
-		if stop = r.token(); stop != nil {
-			break
-		}
-		slot, err := r.ask(r.links[next])
-		if err != nil {
-			stop = err
-			<-w.tokens
-			break
-		}
-		r.calls.Add(1)
-		go r.one(r.links[next], slot)
-	}
-	w.unsent.Add(-int64(len(r.links) - next))
-	for _, l := range r.links[next:] {
+	var cancel context.CancelFunc
+	r.waits, cancel = context.WithCancel(w.stopping)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	sent, stop := r.sendInTurn()
+	w.unsent.Add(-int64(len(r.links) - sent))
+	for _, l := range r.links[sent:] {
 		l.back = true
 	}
 	r.calls.Wait()
 	return stop
+}
+
+// sendInTurn sends the links when those of earlier slices have been sent, and
+// returns how many it sent and why it stopped.
+func (r *sliceRun) sendInTurn() (sent int, stop error) {
+	w := r.w
+	if err := r.take(w.senders); err != nil {
+		return 0, err
+	}
+	defer func() { <-w.senders }()
+	for _, l := range r.links {
+		if err := r.take(w.tokens); err != nil {
+			return sent, err
+		}
+		slot, err := r.ask(l)
+		if err != nil {
+			<-w.tokens
+			return sent, err
+		}
+		r.calls.Add(1)
+		w.start(sending{r, l, slot})
+		sent++
+	}
+	return sent, nil
+}
+
+// sending is a link that has its place and its slot.
+type sending struct {
+	run  *sliceRun
+	link *link
+	slot ratelimit.Slot
+}
+
+// start takes a link further on a goroutine of its own: one that has ended
+// another, if it is idle, because its stack has grown already.
+func (w *Worker) start(s sending) {
+	select {
+	case w.idle <- s:
+	default:
+		go w.sendLinks(s)
+	}
+}
+
+func (w *Worker) sendLinks(s sending) {
+	for {
+		s.run.one(s.link, s.slot)
+		select {
+		case s = <-w.idle:
+		case <-w.stopping.Done():
+			return
+		}
+	}
 }
 
 // ask waits for a slot to send l with.
@@ -262,14 +343,24 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 	if l.record.Settling {
 		l.text, _ = r.w.ledger.ErrorText(r.ctx, r.slice.Batch, r.slice.Chunk, l.position)
 	}
-	c := canceler{
-		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
-		forbidden: r.w.forbidden, badKey: r.w.cfg.BadKey, gate: r.gate, calls: r.w.calls, first: r.w.firstAnswer,
+	if r.span != nil {
+		r.cancelTraced(l, slot)
+	} else {
+		r.cancel(r.w.calls, l, slot)
 	}
-	c.run(l, slot)
 	if l.touched {
 		r.write(l)
 	}
+}
+
+// cancel takes one link as far as this run can; calls is the context of its
+// requests.
+func (r *sliceRun) cancel(calls context.Context, l *link, slot ratelimit.Slot) {
+	c := canceler{
+		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
+		forbidden: r.w.forbidden, badKey: r.w.cfg.BadKey, gate: r.gate, calls: calls, first: r.w.firstAnswer,
+	}
+	c.run(l, slot)
 }
 
 func (r *sliceRun) write(l *link) {
@@ -388,10 +479,10 @@ func (w *Worker) holdPlace() (release func()) {
 	}
 }
 
-// token takes one of the process's places for calls in flight.
-func (r *sliceRun) token() error {
+// take takes one of the process's places.
+func (r *sliceRun) take(places chan struct{}) error {
 	select {
-	case r.w.tokens <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-r.w.stopping.Done():
 		return errStopping
@@ -403,20 +494,17 @@ func (r *sliceRun) token() error {
 // gate waits until one request of the slice may be sent: the batch runs, the
 // lease holds, and the limiter has granted a slot that is not stale.
 func (r *sliceRun) gate() (ratelimit.Slot, error) {
-	ctx, cancel := context.WithCancel(r.w.stopping)
-	defer cancel()
-	defer context.AfterFunc(r.ctx, cancel)()
 	for {
-		if err := r.batchRuns(ctx, stateRefresh); err != nil {
+		if err := r.batchRuns(stateRefresh); err != nil {
 			return ratelimit.Slot{}, err
 		}
 		began := time.Now()
-		slot, err := r.w.limiter.Acquire(ctx)
+		slot, err := r.w.limiter.Acquire(r.waits)
 		if err != nil {
 			return ratelimit.Slot{}, r.why(err)
 		}
 		r.w.observe.Waited(time.Since(began))
-		if err := r.maySend(ctx); err != nil {
+		if err := r.maySend(); err != nil {
 			r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 			return ratelimit.Slot{}, err
 		}
@@ -427,11 +515,11 @@ func (r *sliceRun) gate() (ratelimit.Slot, error) {
 	}
 }
 
-func (r *sliceRun) maySend(ctx context.Context) error {
+func (r *sliceRun) maySend() error {
 	if r.leaseAge() > leaseEnd {
 		return errLease
 	}
-	return r.batchRuns(ctx, stateAge)
+	return r.batchRuns(stateAge)
 }
 
 // leaseAge is how long ago the task's lease began or was renewed.
@@ -445,9 +533,9 @@ func (r *sliceRun) leaseAge() time.Duration {
 
 // batchRuns checks the batch's state as it was no longer than maxAge ago. While
 // Redis cannot tell, it waits: then nothing is sent.
-func (r *sliceRun) batchRuns(ctx context.Context, maxAge time.Duration) error {
+func (r *sliceRun) batchRuns(maxAge time.Duration) error {
 	for {
-		state, err := r.w.states.get(ctx, r.slice.Batch, maxAge)
+		state, err := r.w.states.get(r.waits, r.slice.Batch, maxAge)
 		switch {
 		case err == nil && (state == ledger.Running || state == ledger.Ready):
 			return nil
@@ -456,8 +544,8 @@ func (r *sliceRun) batchRuns(ctx context.Context, maxAge time.Duration) error {
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return r.why(ctx.Err())
+		case <-r.waits.Done():
+			return r.why(r.waits.Err())
 		}
 	}
 }

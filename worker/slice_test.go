@@ -113,7 +113,7 @@ func TestBatchDeletedInFlight(t *testing.T) {
 		close(deleted)
 		f.done("other")
 		f.queueGone()
-		if keys := b.Client().Keys(t.Context(), "lc:{gone}*").Val(); len(keys) != 1 { // its manifest
+		if keys := redistest.Keys(t, b.Client(), "lc:{gone}*"); len(keys) != 1 { // its manifest
 			t.Errorf("keys of the deleted batch: %v", keys)
 		}
 	})
@@ -142,16 +142,97 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 func TestNewerPayload(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		const payload = `{"v":2,"links":7}`
-		_, err := asynq.NewClientFromRedisClient(f.b.Client()).Enqueue(asynq.NewTask(task.TypeCancel, []byte(payload)),
-			asynq.Queue(task.QueueCancel), asynq.TaskID("newer"))
-		must(t, err)
+		kinds := []string{task.TypeCancel, "links:something-new"}
+		for _, kind := range kinds {
+			_, err := asynq.NewClientFromRedisClient(f.b.Client()).Enqueue(asynq.NewTask(kind, []byte(payload)),
+				asynq.Queue(task.QueueCancel), asynq.TaskID(kind))
+			must(t, err)
+		}
 		p := f.work(Config{}, nothing{t}, nil)
 		pass(10 * time.Minute)
 		must(t, p.stop())
-		info, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetTaskInfo(task.QueueCancel, "newer")
+		for _, kind := range kinds {
+			info, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetTaskInfo(task.QueueCancel, kind)
+			must(t, err)
+			if string(info.Payload) != payload || info.Retried != 0 || info.LastErr == "" {
+				t.Errorf("the task is %+v", info)
+			}
+		}
+	})
+}
+
+// So is a batch of a newer release, whoever fed it; others go on beside it.
+func TestNewerBatch(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		b := f.batch("newer", names(40)...)
+		f.start(&b, 20)
+		f.enqueue(task.Slice{Batch: b.ID, Made: b.Made(), Links: names(20)})
+		key := "lc:{newer}"
+		must(t, f.b.Client().HSet(t.Context(), key, "v", 2, "cursor", 20, "something", "new").Err())
+		before := f.b.Client().HGetAll(t.Context(), key).Val()
+		f.batch("other", "pl_other")
+		var requests atomic.Int64
+		p := f.work(Config{}, through{memory{sandbox.New(sandbox.Config{IDs: []string{"pl_other"}})}, func(_ context.Context, _, id string) error {
+			requests.Add(1)
+			if id != "pl_other" {
+				t.Errorf("a request for %s", id)
+			}
+			return nil
+		}}, nil)
+		stop := f.feed(100)
+		f.done("other")
+		pass(10 * time.Minute)
+		stop()
+		must(t, p.stop())
+		if diff := cmp.Diff(before, f.b.Client().HGetAll(t.Context(), key).Val()); diff != "" {
+			t.Error(diff)
+		}
+		if keys := redistest.Keys(t, f.b.Client(), key+":*"); len(keys) != 1 { // its manifest
+			t.Errorf("keys of the newer batch: %v", keys)
+		}
+		i, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetQueueInfo(task.QueueCancel)
 		must(t, err)
-		if string(info.Payload) != payload || info.Retried != 0 || info.LastErr == "" {
-			t.Errorf("the task is %+v", info)
+		if i.Size != 1 || i.Retry != 1 || requests.Load() != 1 {
+			t.Errorf("%d requests, queue %+v", requests.Load(), i)
+		}
+		// It took the task up once a minute, and called that no failure.
+		if i.Failed != 0 || i.Processed > 12 {
+			t.Errorf("%d runs, %d failures", i.Processed, i.Failed)
+		}
+	})
+}
+
+// A newer release that changes a batch in the hands of an older worker keeps its
+// records: what that found out is as if it had crashed.
+func TestBatchBecomesNewer(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		b := f.batch("b1", names(2)...)
+		f.start(&b, 2)
+		f.enqueue(task.Slice{Batch: b.ID, Links: names(2)})
+		called, changed := make(chan struct{}, 2), make(chan struct{})
+		f.work(Config{}, through{memory{sandbox.New(sandbox.Config{IDs: names(2)})}, func(_ context.Context, _, id string) error {
+			select {
+			case called <- struct{}{}:
+				<-changed
+			default:
+			}
+			return nil
+		}}, nil)
+		<-called
+		<-called
+		set := func(v int) { must(t, f.b.Client().HSet(t.Context(), "lc:{b1}", "v", v).Err()) }
+		set(2)
+		close(changed)
+		pass(5 * time.Minute)
+		if keys := redistest.Keys(t, f.b.Client(), "lc:{b1}:r:*"); len(keys) > 0 {
+			t.Errorf("records %v", keys)
+		}
+		set(1)
+		f.done("b1")
+		for link, r := range f.records("b1") {
+			if r.Record.Outcome != ledger.Cancelled || !r.Record.Ambiguous {
+				t.Errorf("%s: %+v", link, r.Record)
+			}
 		}
 	})
 }
@@ -161,13 +242,14 @@ func TestAfterACrash(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		api := sandbox.New(sandbox.Config{})
-		for _, id := range names(2) {
+		for _, id := range names(3) {
 			api.SetStatus(id, "cancelled")
 		}
-		batch := f.batch("b1", names(2)...)
+		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 1)
-		f.enqueue(task.Slice{Batch: "b1", Links: names(2)[:1]})
-		f.enqueue(task.Slice{Batch: "b1", Index: 1, Links: names(2)[1:], Again: 1})
+		f.enqueue(task.Slice{Batch: "b1", Links: names(3)[:1]})
+		f.enqueue(task.Slice{Batch: "b1", Index: 1, Links: names(3)[1:2], Again: 1})
+		f.enqueue(task.Slice{Batch: "b1", Index: 2, Links: names(3)[2:], Line: "of a server that is no more"})
 		f.work(Config{}, memory{api}, nil)
 		f.done("b1")
 		records := f.records("b1")
@@ -176,6 +258,9 @@ func TestAfterACrash(t *testing.T) {
 		}
 		if r := records["pl_000001"].Record; r.Outcome != ledger.Cancelled || !r.Ambiguous {
 			t.Errorf("after a crash: %+v", r)
+		}
+		if r := records["pl_000002"].Record; r.Outcome != ledger.Cancelled || !r.Ambiguous {
+			t.Errorf("after a failover of the queue's server: %+v", r)
 		}
 	})
 }
@@ -403,6 +488,7 @@ func TestLease(t *testing.T) {
 		must(t, err)
 		go w.recorder.run(t.Context())
 		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, make([]ledger.Record, 1), false)
+		r.waits = t.Context()
 		l := r.links[0]
 
 		one := func() {

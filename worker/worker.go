@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
@@ -66,6 +68,7 @@ type Config struct {
 	Log          *slog.Logger  // required
 	Observer     Observer      // may be nil
 	Journal      Journal       // may be nil
+	Tracer       trace.Tracer  // nil: no traces
 	// BadKey is called when the very first answer of the API is 401 or 403. Nil:
 	// the worker holds until the key is good.
 	BadKey func(error)

@@ -26,7 +26,7 @@ type batchReportCmd struct {
 func (batchReportCmd) Help() string {
 	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join the columns of your own file come first, its rows in its order, duplicates and skipped rows included; columns of ours that it has too are named lc_…. A batch that is not finished shows links as pending. With -o the file is written whole or not at all, and replaces one that is there.
 
-A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, tab or a carriage return, gets a ' before it, unless it is a plain number or telephone number; --no-formula-guard leaves it as it is. JSON needs no guard.
+A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, a tab or a line end, gets a ' before it, unless it is a plain number or telephone number; --no-formula-guard leaves it as it is. JSON needs no guard.
 
     linkcancel batch report latest -o report.csv --join stale.csv
     linkcancel batch report latest --outcome failed,rejected --format jsonl`
@@ -105,9 +105,24 @@ func results(ctx context.Context, l *ledger.Ledger, b ledger.Batch) iter.Seq2[re
 	}
 }
 
+// untilDone writes until its context ends: a joined file may be far longer than
+// the batch.
+type untilDone struct {
+	ctx context.Context
+	to  io.Writer
+}
+
+func (w untilDone) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.to.Write(p)
+}
+
 // writeReport writes what became of each link, joined to the user's files if
 // there are any.
 func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
+	w = untilDone{ctx, w}
 	if len(files) == 0 {
 		return report.Write(w, results(ctx, l, b), opt)
 	}

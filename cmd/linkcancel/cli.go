@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/producer"
 )
@@ -59,8 +61,9 @@ type globals struct {
 }
 
 type redisFlags struct {
-	RedisURL          string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
-	RedisPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
+	RedisURL             string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. Also redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB and redis-cluster://HOST:PORT,HOST:PORT; rediss for TLS. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
+	RedisPasswordFile    string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
+	SentinelPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE" help:"File with the password of the Sentinels."`
 }
 
 type apiFlags struct {
@@ -101,8 +104,11 @@ type app struct {
 	stderr io.Writer
 	log    *slog.Logger
 	args   []string
-	id     string          // of this process in a fleet
-	ctx    context.Context // ends at the first signal
+	id     string // of this process in a fleet
+
+	secrets *clean.Secrets  // hidden in all that is logged and said
+	tracer  trace.Tracer    // nil: no traces
+	ctx     context.Context // ends at the first signal
 }
 
 // exitError carries an exit code; a nil err was told already.
@@ -128,6 +134,21 @@ func usagef(format string, args ...any) error {
 
 // Main runs one command and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	secrets := &clean.Secrets{}
+	out, errs := newOutputs(stdout, stderr, secrets)
+	code := execute(args, stdin, out, errs, secrets)
+	err := out.lost()
+	switch {
+	case err == nil || code == exitFailed:
+		return code
+	case code == exitUsage: // help that could not be printed: it was told
+		return exitFailed
+	}
+	fmt.Fprintf(errs, "linkcancel: %v\n", err)
+	return max(code, exitFailed)
+}
+
+func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *clean.Secrets) int {
 	var c cli
 	code := -1
 	parser, err := newParser(&c, stdout, stderr, kong.Exit(func(n int) { code = n }))
@@ -143,16 +164,28 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return code
 	}
 	if err != nil {
+		if number := negative(args); number != "" && strings.HasPrefix(err.Error(), "unknown flag") {
+			err = fmt.Errorf("%s: no number may be negative here", number)
+		}
 		fmt.Fprintf(stderr, "linkcancel: %v\nhint: linkcancel --help, or linkcancel COMMAND --help\n", err)
 		return exitUsage
 	}
 	ctx, stop := signals()
 	defer stop()
-	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), ctx: ctx}
-	a.log = newLogger(stderr, c.LogFormat, c.LogLevel)
+	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets, ctx: ctx}
+	a.log = a.logger(stderr, c.LogLevel)
 	broker.LogTo(a.log)
-	err = k.Run(a)
-	return a.report(err)
+	return a.runTraced(k)
+}
+
+// negative finds an argument such as -5/s; "" if there is none.
+func negative(args []string) string {
+	for _, arg := range args {
+		if len(arg) > 1 && arg[0] == '-' && strings.IndexByte("0123456789.", arg[1]) >= 0 {
+			return arg
+		}
+	}
+	return ""
 }
 
 // newParser makes the parser of the command line.
@@ -224,16 +257,6 @@ func signals() (context.Context, func()) {
 // command on a terminal has its progress and its summary.
 func (a *app) quiet() {
 	if a.LogLevel == "info" {
-		a.log = newLogger(a.stderr, a.LogFormat, "warn")
+		a.log = a.logger(a.stderr, "warn")
 	}
-}
-
-func newLogger(w io.Writer, format, level string) *slog.Logger {
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level)) // checked by the flag's enum
-	options := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
 )
 
@@ -74,7 +75,7 @@ func (c completeCmd) batches(a *app) []candidate {
 	var cancel context.CancelFunc
 	quick.ctx, cancel = context.WithTimeout(a.ctx, completeTimeout)
 	defer cancel()
-	quick.log = newLogger(a.stderr, "text", "error")
+	quick.log = a.logger(a.stderr, "error")
 	b, err := c.open(&quick)
 	if err != nil {
 		return nil
@@ -86,7 +87,7 @@ func (c completeCmd) batches(a *app) []candidate {
 	}
 	var found []candidate
 	for _, b := range all {
-		found = append(found, candidate{b.ID, strings.TrimSpace(string(b.State) + " " + b.Name)})
+		found = append(found, candidate{b.ID, strings.TrimSpace(string(b.State) + " " + clean.Line(b.Name))})
 	}
 	return found
 }

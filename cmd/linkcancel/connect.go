@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,16 +21,17 @@ const openTimeout = 5 * time.Second
 
 // open connects to Redis.
 func (f redisFlags) open(a *app) (*broker.Broker, error) {
-	if broker.HasPassword(f.RedisURL) && f.RedisURL != os.Getenv("LINKCANCEL_REDIS_URL") {
+	// Whatever the environment says: the flag shows.
+	if slices.ContainsFunc(given(a.args, "--redis-url"), broker.HasPassword) {
 		return nil, usagef("a password in --redis-url shows in the process list\nhint: set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
 	}
-	cfg := broker.Config{URL: f.RedisURL}
-	if f.RedisPasswordFile != "" {
-		b, err := os.ReadFile(f.RedisPasswordFile)
-		if err != nil {
-			return nil, usagef("read the Redis password: %w", err)
-		}
-		cfg.Password = strings.TrimSpace(string(b))
+	cfg := broker.Config{URL: f.RedisURL, Secrets: a.secrets}
+	var err error
+	if cfg.Password, err = a.password(f.RedisPasswordFile); err != nil {
+		return nil, usagef("read the Redis password: %w", err)
+	}
+	if cfg.SentinelPassword, err = a.password(f.SentinelPasswordFile); err != nil {
+		return nil, usagef("read the password of the Sentinels: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
@@ -46,6 +48,30 @@ func (f redisFlags) open(a *app) (*broker.Broker, error) {
 	return b, nil
 }
 
+// given are the values of a flag that stand on the command line.
+func given(args []string, name string) (values []string) {
+	for i, arg := range args {
+		if value, ok := strings.CutPrefix(arg, name+"="); ok {
+			values = append(values, value)
+		} else if arg == name && i+1 < len(args) {
+			values = append(values, args[i+1])
+		}
+	}
+	return values
+}
+
+// password reads a password from a file; "" without one.
+func (a *app) password(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	password, warning, err := broker.ReadPasswordFile(file)
+	if warning != "" {
+		a.log.Warn("redis password file", "warning", warning)
+	}
+	return password, err
+}
+
 // key finds the API key.
 func (f apiFlags) key(a *app) (*plexy.Key, error) {
 	if f.APIKeyFile != "" {
@@ -56,6 +82,7 @@ func (f apiFlags) key(a *app) (*plexy.Key, error) {
 		if warning := key.Warning(); warning != "" {
 			a.log.Warn("api key file", "warning", warning)
 		}
+		key.HideBy(a.secrets)
 		return key, nil
 	}
 	value := os.Getenv("PLEXY_API_KEY")
@@ -66,6 +93,7 @@ func (f apiFlags) key(a *app) (*plexy.Key, error) {
 	if err != nil {
 		return nil, usagef("PLEXY_API_KEY: %w", err)
 	}
+	key.HideBy(a.secrets)
 	return key, nil
 }
 

@@ -82,18 +82,19 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 		return nil, err
 	}
 	e := &engine{key: cfg.key, metrics: metrics.New(version)}
-	api := counted{client, e.metrics.InFlight}
+	api := a.traced(counted{client, e.metrics.InFlight}, cfg.api.BaseURL)
 	if err := e.makeLimiter(a, b, cfg); err != nil {
 		return nil, err
 	}
 	e.worker, err = worker.New(worker.Config{
 		ID: a.id, Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
 		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
+		Tracer: a.tracer,
 	}, b, l, api, e.limiter)
 	if err != nil {
 		return nil, err
 	}
-	feeding := producer.FeederConfig{Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics}
+	feeding := producer.FeederConfig{Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics, Tracer: a.tracer}
 	if cfg.fleet {
 		feeding.Limit = e.limiter.Status
 	}
@@ -101,7 +102,7 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if cfg.sweeps != nil {
 		e.sweeper = producer.NewSweeper(producer.SweeperConfig{
 			Schedule: cfg.sweeps.schedule, Selection: cfg.sweeps.selection,
-			API: api, Limiter: e.limiter, Log: a.log, Observe: e.metrics.Request,
+			API: api, Limiter: e.limiter, Log: a.log, Observe: e.metrics.Request, Tracer: a.tracer,
 		}, b, l)
 	}
 	e.metrics.WatchLimit(e.limiter.Status)

@@ -3,14 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/report"
 	"linkcancel/producer"
 )
 
@@ -26,45 +25,39 @@ func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func(e
 	if f.Rejects != "" && !f.SkipInvalid {
 		return nil, nil, usagef("--rejects needs --skip-invalid: without it a bad row refuses the file")
 	}
-	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, SkipInvalid: f.SkipInvalid}
+	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, SkipInvalid: f.SkipInvalid, Stop: a.ctx.Done()}
 	if f.Max != nil {
 		if *f.Max < 1 {
 			return nil, nil, usagef("--max %d: use 1 or more", *f.Max)
 		}
 		cfg.Max = *f.Max
 	}
-	closeRejects := func() error { return nil }
+	discard, commit := func() {}, func() error { return nil }
 	if f.Rejects != "" && !a.DryRun {
-		out, err := os.OpenFile(f.Rejects, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
+		out, err := report.Create(f.Rejects, false)
+		if errors.Is(err, report.ErrExists) {
 			return nil, nil, usagef("%s exists already, and is never overwritten\nhint: choose another with --rejects", f.Rejects)
 		}
 		if err != nil {
-			return nil, nil, usagef("write rejects: %w", err)
+			return nil, nil, usagef("--rejects: %w", err)
 		}
-		cfg.Rejects, closeRejects = out, out.Close
-	}
-	discard := func() {
-		if cfg.Rejects != nil {
-			_ = os.Remove(f.Rejects)
-		}
+		cfg.Rejects, discard, commit = out, out.Discard, out.Commit
 	}
 	src, err = producer.OpenCSV(cfg)
 	if err != nil {
-		_ = closeRejects()
 		discard()
 		return nil, nil, err
 	}
 	return src, func(err error) error {
 		closeErr := src.Close()
-		if rejectsErr := closeRejects(); closeErr == nil {
-			closeErr = rejectsErr
+		if err == nil {
+			err = closeErr
 		}
-		if err != nil {
-			discard()
-			return err
+		if err == nil {
+			err = commit()
 		}
-		return closeErr
+		discard()
+		return err
 	}, nil
 }
 

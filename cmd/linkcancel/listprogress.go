@@ -29,10 +29,11 @@ type listProgress struct {
 }
 
 func newListProgress(out io.Writer) *listProgress {
-	return &listProgress{
-		out: out, terminal: isTerminal(out) && width(out) > 0, stop: func() {},
-		last: producer.ListProgress{Pass: 1},
+	p := &listProgress{out: out, stop: func() {}, last: producer.ListProgress{Pass: 1}}
+	if f, ok := asFile(out); ok && isTerminal(out) && width(out) > 0 {
+		p.out, p.terminal = f, true
 	}
+	return p
 }
 
 // start begins to show it, and what the limiter does.

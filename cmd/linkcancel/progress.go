@@ -62,7 +62,7 @@ func startProgress(out io.Writer, b ledger.Batch, first time.Duration, status fu
 	p := &progress{out: out, batch: b, status: status, next: time.Now().Add(first)}
 	p.pace.add(time.Now(), b.Counts.Sum())
 	if isTerminal(out) && width(out) > 0 { // on a terminal of no width no bar is seen
-		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
+		p.bars = mpb.New(mpb.WithOutput(bare(out).(*os.File)), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
 		p.bar = p.bars.New(b.Total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.head() + " " })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + p.tail() })),
@@ -72,13 +72,13 @@ func startProgress(out io.Writer, b ledger.Batch, first time.Duration, status fu
 }
 
 func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
+	f, ok := asFile(w)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // width is that of a terminal, in columns; 0 if it does not tell.
 func width(w io.Writer) int {
-	f, ok := w.(*os.File)
+	f, ok := asFile(w)
 	if !ok {
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ratelimit"
 )
 
@@ -117,7 +118,7 @@ func printRate(a *app, s ratelimit.FleetStatus) {
 		if w.Hold.Reason != ratelimit.ReasonNone {
 			text += "  " + holdText(w.Hold)
 		}
-		fmt.Fprintf(a.stdout, "    %-20s %s\n", w.ID, text)
+		fmt.Fprintf(a.stdout, "    %-20s %s\n", clean.Line(w.ID), text)
 		flags[w.Rate.String()] = true
 	}
 	if len(flags) > 1 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
@@ -131,6 +132,9 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
 		}
 		return usagef("there is no %s to resume from\nhint: name the report that the interrupted run told of", path+partialSuffix)
+	}
+	if errors.Is(err, report.ErrBadJournal) {
+		return fmt.Errorf("%w\nhint: bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled", err)
 	}
 	if err != nil {
 		return err
@@ -332,7 +336,7 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 	}
 	fmt.Fprintln(out)
 	printSummary(out, b, t)
-	fmt.Fprintf(out, "\nReport: %s\n", s.report)
+	fmt.Fprintf(out, "\nReport: %s\n", clean.Line(s.report))
 	code := linksExit(b, t)
 	switch {
 	case interrupted && b.Pending() > 0:

@@ -25,6 +25,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/sandbox"
 )
@@ -87,6 +88,8 @@ func runScripts(t *testing.T, dir string) {
 			"write":      cmdWrite,
 			"rows":       cmdRows,
 			"gzip":       cmdGzip,
+			"collector":  cmdCollector,
+			"traces":     cmdTraces,
 		},
 	})
 }
@@ -97,6 +100,7 @@ type state struct {
 	api        *sandbox.Server
 	redis      string // URL
 	background map[string]*exec.Cmd
+	collector  *otlptest.Collector
 }
 
 type stateKey struct{}
@@ -335,11 +339,16 @@ func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // redis [PASSWORD] starts a redis-server for the length of the script; REDIS is
-// its address.
+// its address. With TEST_CLUSTER=1 (make failover) it is a cluster, if there is
+// no password.
 func cmdRedis(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) <= 1, "redis [PASSWORD]")
 	s := of(ts)
-	s.redis = redistest.Start(s.t)
+	if os.Getenv("TEST_CLUSTER") == "1" && len(args) == 0 {
+		s.redis = redistest.StartCluster(s.t, 3, false).URL()
+	} else {
+		s.redis = redistest.Start(s.t)
+	}
 	ts.Setenv("LINKCANCEL_REDIS_URL", s.redis)
 	ts.Setenv("REDIS", strings.TrimPrefix(s.redis, "redis://"))
 	if len(args) == 1 {
@@ -363,8 +372,7 @@ func cmdRedisKeys(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 1, "redis-keys N")
 	b := of(ts).open(ts)
 	defer b.Close()
-	keys, err := b.Client().Keys(context.Background(), "*").Result()
-	ts.Check(err)
+	keys := redistest.Keys(of(ts).t, b.Client(), "*")
 	if strconv.Itoa(len(keys)) != args[0] {
 		ts.Fatalf("%d keys, not %s: %q", len(keys), args[0], keys)
 	}

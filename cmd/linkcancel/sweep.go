@@ -97,7 +97,7 @@ func (c sweepCmd) Run(a *app) error {
 		return err
 	}
 	progress := newListProgress(a.stderr)
-	a.log = newLogger(progress, a.LogFormat, a.LogLevel)
+	a.log = a.logger(progress, a.LogLevel)
 	limiter, stop, err := c.limiter(a, b)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (c sweepCmd) Run(a *app) error {
 	}
 	told := false
 	r, err := producer.Sweep(a.ctx, l, producer.SweepConfig{
-		Selection: selection, API: api, Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
+		Selection: selection, API: a.traced(api, c.BaseURL), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p producer.SweepPlan) error {
 			progress.end()

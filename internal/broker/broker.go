@@ -4,56 +4,56 @@ package broker
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"linkcancel/internal/clean"
 )
-
-// DefaultURL is where Redis is looked for if nothing else is said.
-const DefaultURL = "redis://127.0.0.1:6379/0"
-
-// ErrURL: the URL of the Redis database is of no use.
-var ErrURL = errors.New("unusable Redis URL")
-
-// serverReadTimeout is how long a command of an asynq server waits for its reply.
-const serverReadTimeout = 2 * time.Second
 
 // Broker is the way to one Redis database.
 type Broker struct {
-	opt      *redis.Options
+	to       target
 	name     string // for messages: without a password
-	client   *redis.Client
+	client   redis.UniversalClient
 	embedded *miniredis.Miniredis
+	hider    hider
 }
 
 // Config says where Redis is.
 type Config struct {
-	URL      string // redis:// or rediss://
-	Password string // overrides that of the URL
+	URL      string // as Forms
+	Password string // of the Redis servers; overrides that of the URL
+	// SentinelPassword is that of the Sentinels; it overrides that of the URL.
+	SentinelPassword string
 	// Connections is how many calls run at once; default 10 a CPU.
 	Connections int
+	// Secrets, if not nil, is told of the passwords, that of the URL too.
+	Secrets *clean.Secrets
 }
 
 // Open connects to a Redis server and checks that it can be used. Errors name
 // the URL without its password and say what to do.
 func Open(ctx context.Context, cfg Config) (*Broker, error) {
-	opt, err := parseURL(cfg.URL)
+	to, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Password != "" {
-		opt.Password = cfg.Password
+	to.configure(cfg)
+	if cfg.Secrets == nil {
+		cfg.Secrets = &clean.Secrets{}
 	}
-	opt.PoolSize = cfg.Connections
-	b := newBroker(opt, safeURL(cfg.URL))
+	for _, password := range to.passwords() {
+		cfg.Secrets.Add(password)
+	}
+	b := newBroker(to, safeURL(cfg.URL), cfg.Secrets)
 	if err := b.check(ctx); err != nil {
 		_ = b.Close()
 		return nil, err
@@ -76,18 +76,16 @@ func Embedded() *Broker {
 			return newBufferedConn(conn), nil
 		},
 	}
-	b := newBroker(opt, "the embedded Redis")
+	b := newBroker(target{single: opt}, "the embedded Redis", &clean.Secrets{})
 	b.embedded = server
 	return b
 }
 
-func newBroker(opt *redis.Options, name string) *Broker {
-	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	opt.DisableIdentity = true
-	opt.Protocol = 2
-	opt.ContextTimeoutEnabled = true
-	opt.DialerRetries = 1 // commands are tried again as a whole
-	return &Broker{opt: opt, name: name, client: redis.NewClient(opt)}
+func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
+	to.adapt()
+	b := &Broker{to: to, name: name, client: to.client(), hider: hider{passwords}}
+	b.client.AddHook(b.hider)
+	return b
 }
 
 // Client is the connection for everything but asynq's servers.
@@ -96,12 +94,8 @@ func (b *Broker) Client() redis.UniversalClient { return b.client }
 // NewServerClient opens a connection for an asynq server: see ServerHook. The
 // caller closes it.
 func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
-	opt := *b.opt
-	// The hook repeats what has to be repeated; a command on a Redis that hangs
-	// must not keep the process from ending.
-	opt.MaxRetries = -1
-	opt.ReadTimeout = serverReadTimeout
-	client := redis.NewClient(&opt)
+	client := b.to.forServer().client()
+	client.AddHook(b.hider)
 	client.AddHook(hook)
 	return client
 }
@@ -126,27 +120,56 @@ func (b *Broker) Warning(ctx context.Context) string {
 	if b.embedded != nil {
 		return ""
 	}
-	// INFO, not CONFIG: managed services refuse CONFIG.
-	info, err := b.client.Info(ctx, "memory").Result()
-	if err != nil {
-		return ""
+	var mu sync.Mutex
+	warning := ""
+	// INFO, not CONFIG: managed services refuse CONFIG. What fails is not told.
+	_ = b.eachServer(ctx, func(ctx context.Context, server *redis.Client) error {
+		info, err := server.Info(ctx, "memory").Result()
+		policy := infoField(info, "maxmemory_policy")
+		if err == nil && policy != "" && policy != "noeviction" && infoField(info, "maxmemory") != "0" {
+			mu.Lock()
+			defer mu.Unlock()
+			warning = fmt.Sprintf("Redis may evict links when memory is short (maxmemory-policy %s): set it to noeviction", policy)
+		}
+		return err
+	})
+	return warning
+}
+
+// eachServer calls do for each server that takes writes.
+func (b *Broker) eachServer(ctx context.Context, do func(context.Context, *redis.Client) error) error {
+	switch client := b.client.(type) {
+	case *redis.ClusterClient:
+		return client.ForEachMaster(ctx, do)
+	case *redis.Client:
+		return do(ctx, client)
 	}
-	policy := infoField(info, "maxmemory_policy")
-	if policy != "" && policy != "noeviction" && infoField(info, "maxmemory") != "0" {
-		return fmt.Sprintf("Redis may evict links when memory is short (maxmemory-policy %s): set it to noeviction", policy)
-	}
-	return ""
+	return nil
 }
 
 func (b *Broker) check(ctx context.Context) error {
 	info, err := b.client.Info(ctx, "server").Result()
-	if err != nil && (strings.HasPrefix(err.Error(), "NOAUTH") || strings.HasPrefix(err.Error(), "WRONGPASS")) {
+	switch {
+	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis tells so
+		return fmt.Errorf("the Sentinels at %s want another password: %w\nhint: set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it",
+			b.name, plain{err})
+	case passwordRefused(err):
 		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB",
-			b.name, err)
-	}
-	if err != nil {
+			b.name, plain{err})
+	case b.to.cluster != nil && err != nil && strings.Contains(err.Error(), "cluster support disabled"):
+		return fmt.Errorf("Redis at %s is no cluster\nhint: give redis://HOST:PORT/DB", b.name)
+	case unknownAuthority(err):
+		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
+			b.name, plain{err})
+	case err != nil:
 		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
 			b.name, plain{err}, DefaultURL)
+	}
+	switch mode := infoField(info, "redis_mode"); {
+	case mode == "sentinel":
+		return fmt.Errorf("Redis at %s is a Sentinel\nhint: give %s", b.name, formSentinel)
+	case mode == "cluster" && b.to.cluster == nil:
+		return fmt.Errorf("Redis at %s is part of a cluster\nhint: give %s", b.name, formCluster)
 	}
 	version := infoField(info, "redis_version")
 	major, minor := versionOf(version)
@@ -154,6 +177,17 @@ func (b *Broker) check(ctx context.Context) error {
 		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
 	}
 	return nil
+}
+
+func passwordRefused(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) &&
+		(strings.HasPrefix(reply.Error(), "NOAUTH") || strings.HasPrefix(reply.Error(), "WRONGPASS"))
+}
+
+func unknownAuthority(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	return errors.As(err, &unknown)
 }
 
 func infoField(info, name string) string {
@@ -172,53 +206,4 @@ func versionOf(s string) (major, minor int) {
 		minor, _ = strconv.Atoi(parts[1])
 	}
 	return major, minor
-}
-
-func parseURL(raw string) (*redis.Options, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		// url.Error would show the URL, and the password with it.
-		return nil, fmt.Errorf("%w: it cannot be read: give redis://HOST:PORT/DB", ErrURL)
-	}
-	if u.Scheme != "redis" && u.Scheme != "rediss" {
-		return nil, fmt.Errorf("%w: it begins with %q: give redis://HOST:PORT/DB, or rediss:// for TLS", ErrURL, u.Scheme)
-	}
-	if u.Opaque != "" { // go-redis would take it for localhost
-		return nil, fmt.Errorf("%w: the // behind %s: is missing: give redis://HOST:PORT/DB", ErrURL, u.Scheme)
-	}
-	if strayAt(u) {
-		return nil, fmt.Errorf("%w: there is an @ behind its host: write / ? # @ in a password as %%2F %%3F %%23 %%40", ErrURL)
-	}
-	opt, err := redis.ParseURL(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
-	}
-	opt.DialTimeout = 3 * time.Second
-	return opt, nil
-}
-
-// strayAt says whether what stands behind the host may be the rest of a password
-// that was not escaped.
-func strayAt(u *url.URL) bool {
-	return strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
-}
-
-// HasPassword says whether a Redis URL carries one.
-func HasPassword(raw string) bool {
-	u, err := url.Parse(raw)
-	if err != nil || u.User == nil {
-		return false
-	}
-	_, ok := u.User.Password()
-	return ok
-}
-
-// safeURL is the URL without its user and password, and without parameters.
-func safeURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil || u.Opaque != "" || strayAt(u) {
-		return "an unreadable URL"
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }

@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestURLInMessagesHasNoPassword(t *testing.T) {
@@ -39,6 +42,17 @@ func TestURLInMessagesHasNoPassword(t *testing.T) {
 		"":                                            "",
 		"/var/run/redis.sock":                         "/var/run/redis.sock",
 		"unix://user:s3cret@/var/run/redis.sock?db=1": "unix:///var/run/redis.sock",
+
+		"redis-sentinel://user:s3cret@a:1,b:2/main/0":               "redis-sentinel://a:1,b:2/main/0",
+		"rediss-sentinel://a,[::1]:2/main?sentinel_password=s3cret": "rediss-sentinel://a,[::1]:2/main",
+		"redis-cluster://user:s3,s3@a:1,b:2":                        "redis-cluster://a:1,b:2",
+		"REDIS-CLUSTER://:s3cret@a:1,b:2":                           "redis-cluster://a:1,b:2",
+		"redis-cluster://user:s3,s3/x@a:1,b:2":                      "an unreadable URL",
+		"redis-cluster://user:12,s3/x@a:1,b:2":                      "an unreadable URL",
+		"redis-cluster://user:s3cret@a:1,b:2,":                      "an unreadable URL",
+		"redis-cluster://a:1,user:s3cret@b:2":                       "redis-cluster://b:2",
+		"redis-cluster://a:1,s3cret":                                "redis-cluster://a:1,s3cret",
+		"redis-cluster:user:s3cret@a:1,b:2":                         "an unreadable URL",
 	} {
 		if got := safeURL(raw); got != want {
 			t.Errorf("%q: %q, want %q", raw, got, want)
@@ -50,20 +64,49 @@ func TestURLInMessagesHasNoPassword(t *testing.T) {
 }
 
 func TestURLsThatAreOfNoUse(t *testing.T) {
-	const give = ": give redis://HOST:PORT/DB"
+	const (
+		give    = ": give redis://HOST:PORT/DB"
+		any     = give + ", redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT, and rediss for TLS"
+		giveS   = ": give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+		giveC   = ": give redis-cluster://HOST:PORT,HOST:PORT"
+		replica = ": replicas cannot be read from: they lag behind"
+	)
 	for raw, want := range map[string]string{
-		"":                             `it begins with ""` + give + ", or rediss:// for TLS",
-		"host:6379":                    `it begins with "host"` + give + ", or rediss:// for TLS",
-		"http://host:6379/0":           `it begins with "http"` + give + ", or rediss:// for TLS",
-		"redis-sentinel://host":        `it begins with "redis-sentinel"` + give + ", or rediss:// for TLS",
+		"":                             `it begins with ""` + any,
+		"host:6379":                    `it begins with "host"` + any,
+		"http://host:6379/0":           `it begins with "http"` + any,
+		"redis-sentinels://host":       `it begins with "redis-sentinels"` + any,
 		"127.0.0.1:6379":               "it cannot be read" + give,
 		"redis://host:port":            "it cannot be read" + give,
+		"redis://a:1,b:2/0":            "redis://a:1,b:2/0: it names many hosts: give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT",
 		"redis:host:6379":              "the // behind redis: is missing" + give,
 		"redis://u:12/34@host/0":       "there is an @ behind its host: write / ? # @ in a password as %2F %3F %23 %40",
 		"redis://u:p@host/x":           `redis://host/x: invalid database number: "x"`,
 		"redis://u:p@host/1/2":         "redis://host/1/2: invalid URL path: /1/2",
 		"redis://u:p@host/0?colour=1":  "redis://host/0: unexpected option: colour",
 		"redis://u:p@host/0?db=eleven": `redis://host/0: invalid database number: strconv.Atoi: parsing "eleven": invalid syntax`,
+
+		"redis-sentinel://a:1,b:2":                     "redis-sentinel://a:1,b:2: it names no master" + giveS,
+		"redis-sentinel://a:1,b:2//0":                  "redis-sentinel://a:1,b:2//0: it names no master" + giveS,
+		"redis-sentinel://u:p@a:1,/main":               "it cannot be read" + giveS,
+		"redis-sentinel://u:p@a:1,b:c/main":            "it cannot be read" + giveS,
+		"redis-sentinel:///main":                       "it cannot be read" + giveS,
+		"redis-sentinel:a:1/main":                      "the // behind redis-sentinel: is missing" + giveS,
+		"redis-sentinel://a/main/x":                    `redis-sentinel://a/main/x: invalid database number: "x"`,
+		"redis-sentinel://a/main/1/2":                  "redis-sentinel://a/main/1/2: invalid URL path: /1/2",
+		"redis-sentinel://a/main?master_name=m":        "redis-sentinel://a/main: unexpected option: master_name",
+		"redis-sentinel://a/main?colour=1":             "redis-sentinel://a/main: unexpected option: colour",
+		"redis-sentinel://a/main?replica_only=true":    "redis-sentinel://a/main" + replica,
+		"redis-sentinel://a/main?route_randomly=true":  "redis-sentinel://a/main" + replica,
+		"redis-cluster://u:p@a:1,/":                    "it cannot be read" + giveC,
+		"redis-cluster://":                             "it cannot be read" + giveC,
+		"redis-cluster:a:1":                            "the // behind redis-cluster: is missing" + giveC,
+		"redis-cluster://a:1,b:2/1":                    "redis-cluster://a:1,b:2/1: a cluster has one database only: leave the path out",
+		"redis-cluster://a:1?addr=b:2":                 "redis-cluster://a:1: unexpected option: addr",
+		"redis-cluster://a:1?colour=1":                 "redis-cluster://a:1: unexpected option: colour",
+		"redis-cluster://a:1?read_only=true":           "redis-cluster://a:1" + replica,
+		"rediss-cluster://a:1?route_by_latency=true":   "rediss-cluster://a:1" + replica,
+		"rediss-cluster://u:12/34@a:1,b:2?read_only=1": "there is an @ behind its host: write / ? # @ in a password as %2F %3F %23 %40",
 	} {
 		_, err := parseURL(raw)
 		if !errors.Is(err, ErrURL) || !strings.HasSuffix(err.Error(), want) {
@@ -88,13 +131,100 @@ func TestURLsThatAreOfUse(t *testing.T) {
 		"redis://user:a@b@host?db=2":      {addr: "host:6379", user: "user", password: "a@b", db: 2},
 		"redis://host/0?client_name=a%40": {addr: "host:6379"},
 	} {
-		opt, err := parseURL(raw)
-		if err != nil {
-			t.Errorf("%q: %v", raw, err)
+		to, err := parseURL(raw)
+		if err != nil || to.single == nil || to.sentinel != nil || to.cluster != nil {
+			t.Errorf("%q: %+v, %v", raw, to, err)
 			continue
 		}
+		opt := to.single
 		if got := (wanted{opt.Addr, opt.Username, opt.Password, opt.DB, opt.TLSConfig != nil}); got != want {
 			t.Errorf("%q: %+v, want %+v", raw, got, want)
+		}
+	}
+}
+
+func TestURLsOfSentinels(t *testing.T) {
+	type wanted struct {
+		addrs, master, user, password, sentinelUser, sentinelPassword string
+		db, pool                                                      int
+		tls                                                           bool
+	}
+	for raw, want := range map[string]wanted{
+		"redis-sentinel://a/main":                           {addrs: "a:26379", master: "main"},
+		"REDIS-sentinel://a:1,b,[::1]:3,[::2]/my.main-1_/2": {addrs: "a:1 b:26379 [::1]:3 [::2]:26379", master: "my.main-1_", db: 2},
+		"rediss-sentinel://u:p%2F,@a,b/main/?pool_size=7":   {addrs: "a:26379 b:26379", master: "main", user: "u", password: "p/,", tls: true, pool: 7},
+		"redis-sentinel://:p@a/main?sentinel_username=s&sentinel_password=t%2F": {
+			addrs: "a:26379", master: "main", password: "p", sentinelUser: "s", sentinelPassword: "t/"},
+	} {
+		to, err := parseURL(raw)
+		if err != nil || to.single != nil || to.sentinel == nil || to.cluster != nil {
+			t.Errorf("%q: %+v, %v", raw, to, err)
+			continue
+		}
+		o := to.sentinel
+		got := wanted{strings.Join(o.SentinelAddrs, " "), o.MasterName, o.Username, o.Password, o.SentinelUsername, o.SentinelPassword,
+			o.DB, o.PoolSize, o.TLSConfig != nil}
+		if got != want {
+			t.Errorf("%q: %+v, want %+v", raw, got, want)
+		}
+		if o.TLSConfig != nil && (o.TLSConfig.ServerName != "" || o.TLSConfig.InsecureSkipVerify || o.TLSConfig.MinVersion < tls.VersionTLS12) {
+			t.Errorf("%q: TLS %+v", raw, o.TLSConfig)
+		}
+	}
+}
+
+func TestURLsOfClusters(t *testing.T) {
+	type wanted struct {
+		addrs, user, password string
+		tls                   bool
+	}
+	for raw, want := range map[string]wanted{
+		"redis-cluster://a":                   {addrs: "a:6379"},
+		"redis-cluster://a:1,b,[::1]:3,[::2]": {addrs: "a:1 b:6379 [::1]:3 [::2]:6379"},
+		"redis-cluster://a/":                  {addrs: "a:6379"},
+		"rediss-cluster://u:p%2F,@a,b/0":      {addrs: "a:6379 b:6379", user: "u", password: "p/,", tls: true},
+	} {
+		to, err := parseURL(raw)
+		if err != nil || to.single != nil || to.sentinel != nil || to.cluster == nil {
+			t.Errorf("%q: %+v, %v", raw, to, err)
+			continue
+		}
+		o := to.cluster
+		if got := (wanted{strings.Join(o.Addrs, " "), o.Username, o.Password, o.TLSConfig != nil}); got != want {
+			t.Errorf("%q: %+v, want %+v", raw, got, want)
+		}
+		if o.TLSConfig != nil && (o.TLSConfig.ServerName != "" || o.TLSConfig.InsecureSkipVerify || o.TLSConfig.MinVersion < tls.VersionTLS12) {
+			t.Errorf("%q: TLS %+v", raw, o.TLSConfig)
+		}
+	}
+}
+
+func TestPasswordsBesideTheURL(t *testing.T) {
+	for _, raw := range []string{"redis://:old@a", "redis-sentinel://:old@a/main?sentinel_password=older", "redis-cluster://:old@a"} {
+		for _, cfg := range []Config{{}, {Password: "new", SentinelPassword: "newer", Connections: 3}} {
+			to, err := parseURL(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to.configure(cfg)
+			want, wantSentinel := cmp.Or(cfg.Password, "old"), cmp.Or(cfg.SentinelPassword, "older")
+			var got string
+			var pool int
+			var dial time.Duration
+			switch {
+			case to.single != nil:
+				got, pool, dial = to.single.Password, to.single.PoolSize, to.single.DialTimeout
+			case to.sentinel != nil:
+				got, pool, dial = to.sentinel.Password, to.sentinel.PoolSize, to.sentinel.DialTimeout
+				if to.sentinel.SentinelPassword != wantSentinel {
+					t.Errorf("%q, %+v: %q for the Sentinels", raw, cfg, to.sentinel.SentinelPassword)
+				}
+			case to.cluster != nil:
+				got, pool, dial = to.cluster.Password, to.cluster.PoolSize, to.cluster.DialTimeout
+			}
+			if got != want || pool != cfg.Connections || dial != dialTimeout {
+				t.Errorf("%q, %+v: %q, %d, %v", raw, cfg, got, pool, dial)
+			}
 		}
 	}
 }
@@ -103,6 +233,8 @@ func TestHasPassword(t *testing.T) {
 	for raw, want := range map[string]bool{
 		"redis://user:p@host": true, "redis://:p@host": true, "rediss://user:@host": true,
 		"redis://host": false, "redis://user@host": false, "": false, "redis://host:port": false, "redis://host/0?a=b:c": false,
+		"redis-sentinel://:p@a:1,b:2/m": true, "redis-sentinel://a:1,b:2/m?sentinel_password=p": true, "rediss-cluster://u:p@a:1,b:2": true,
+		"redis-sentinel://u@a:1,b:2/m?sentinel_username=p": false, "redis-cluster://a:1,b:2": false, "redis-cluster://a,": false,
 	} {
 		if got := HasPassword(raw); got != want {
 			t.Errorf("%q: %v", raw, got)
@@ -119,6 +251,8 @@ func FuzzRedisURL(f *testing.F) {
 		{"redis", "", "%", "host"},
 		{"redis", "a@1/", "", "host/0#f"},
 		{"", "", "\n", ""},
+		{"redis-sentinel", "user", "a,b", "a:1,b:2/main/0"},
+		{"rediss-cluster", "", ",", "[::1]:1,b"},
 	} {
 		f.Add(seed[0], seed[1], seed[2], seed[3])
 	}

@@ -50,6 +50,7 @@ type Batch struct {
 	Finished   time.Time
 	Resumed    time.Time
 	Beat       time.Time // last sign of life of the importer, while importing
+	Trace      string    // the place in a trace of what made it (W3C traceparent); "": it made none
 }
 
 // Made is when the batch was made, in ms. With the id it tells a batch from one
@@ -71,8 +72,8 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 	if len(h) == 0 {
 		return Batch{}, ErrNoBatch
 	}
-	if v := number(h["v"]); v != formatVersion {
-		return Batch{ID: id, State: Newer}, fmt.Errorf("batch %s has format %d, this linkcancel knows %d: use the newer release", id, v, formatVersion)
+	if err := checkVersion(id, h["v"]); err != nil {
+		return Batch{ID: id, State: Newer}, err
 	}
 	b := Batch{
 		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"],
@@ -80,12 +81,20 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		Slice: int(number(h["slice"])), Cursor: number(h["cursor"]), Low: number(h["low"]),
 		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
-		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]),
+		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
 	}
 	for _, o := range Outcomes {
 		b.Counts[o] = number(h[o.String()])
 	}
 	return b, nil
+}
+
+// checkVersion returns an error that is ErrNewer for a batch of another format.
+func checkVersion(id, v string) error {
+	if number(v) == formatVersion {
+		return nil
+	}
+	return fmt.Errorf("batch %s has format %d, this linkcancel knows %d: %w", id, number(v), formatVersion, ErrNewer)
 }
 
 // number reads a field that a script of ours wrote; a missing one is zero.
@@ -238,6 +247,7 @@ func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, b
 	}
 	state, _ := reply[0].(string)
 	changed, _ := reply[1].(int64)
+	l.awaitReplica(ctx, id)
 	return State(state), changed == 1, nil
 }
 

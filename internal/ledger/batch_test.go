@@ -359,7 +359,9 @@ func TestEndOfLife(t *testing.T) {
 			l.age("old", 25*time.Hour)
 			l.age("old-gone", 25*time.Hour)
 			l.age("new-gone", 23*time.Hour)
-			l.must(l.rdb.Del(l.Context(), "lc:{old-gone}", "lc:{new-gone}").Err())
+			for _, id := range []string{"old-gone", "new-gone"} {
+				l.must(l.rdb.Del(l.Context(), keyBatch(id)).Err())
+			}
 			for range 2 {
 				l.must(l.Prune(l.Context()))
 				l.equal("lc:batches", []string{"old", "new-gone", "new"}, l.rdb.ZRange(l.Context(), keyBatches, 0, -1).Val())

@@ -36,7 +36,13 @@ type census struct {
 func (l *bench) census() *census {
 	l.Helper()
 	c := &census{bench: l, seen: &readings{}}
-	client := redis.NewClient(l.rdb.(*redis.Client).Options())
+	var client redis.UniversalClient
+	switch other := l.rdb.(type) {
+	case *redis.ClusterClient:
+		client = redis.NewClusterClient(other.Options())
+	case *redis.Client:
+		client = redis.NewClient(other.Options())
+	}
 	client.AddHook(c.seen)
 	l.Cleanup(func() { _ = client.Close() })
 	c.Census = New(client).NewCensus()

@@ -75,7 +75,7 @@ func recordCall(g Group) (keys []string, args []any) {
 		}
 	}
 	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch)}
-	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed}, words...)
+	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed, sentAhead, formatVersion}, words...)
 	return keys, args
 }
 

@@ -25,7 +25,7 @@ func TestOneOutcomeALink(t *testing.T) {
 		{"the first outcome stands, whoever repeats", func(l *bench) {
 			for was, first := range Outcomes[:6] {
 				for _, second := range Outcomes {
-					l.must(l.rdb.FlushAll(l.Context()).Err())
+					redistest.Flush(l, l.rdb)
 					l.running(3)
 					c := l.commit(Entry{Position: 1, Record: Record{Outcome: first, Attempts: 2, HTTPStatus: 404, LinkStatus: was}, Error: "first"})
 					l.equal("first", Committed{State: Running, Pending: 2, Standing: []Standing{stand(first, true)}}, c)
@@ -42,7 +42,7 @@ func TestOneOutcomeALink(t *testing.T) {
 		}},
 		{"a real answer replaces aborted and moves the count", func(l *bench) {
 			for _, answer := range Outcomes[:6] {
-				l.must(l.rdb.FlushAll(l.Context()).Err())
+				redistest.Flush(l, l.rdb)
 				l.running(2)
 				l.commit(Entry{Record: Record{Ambiguous: true, Attempts: 3, HTTPStatus: 502}})
 				l.commit(outcomes(Aborted, 0, 1)...)
@@ -512,9 +512,7 @@ func TestLinkStatusesOfAnIDUsedAgain(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		l, ctx := New(b.Client()), t.Context()
 		for _, statuses := range [][]string{{"active", "EXPIRED", "Paid"}, {"CANCELED", "Paid", "active"}} {
-			if err := b.Client().FlushDB(ctx).Err(); err != nil {
-				t.Fatal(err)
-			}
+			redistest.Flush(t, b.Client())
 			d, _, err := l.Create(ctx, DraftConfig{ID: "x"})
 			if err == nil {
 				err = d.Write(ctx, []string{"l1", "l2", "l3"})

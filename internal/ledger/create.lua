@@ -1,12 +1,13 @@
 -- Begins an import, or takes over one whose importer is gone.
--- KEYS[1] batch   ARGV token, busy ms, created ms (0: now), canary, field, value, …
+-- KEYS[1] batch   ARGV token, busy ms, created ms (0: now), canary, 'v', format, field, value, …
 -- Returns 'created', 'busy' (another importer is at work), 'sealed' or 'deleted'
 -- (so lately that what was under way may still be written).
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written')
+local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written', 'v')
 if h[1] then
   if h[1] ~= 'importing' then return 'sealed' end
+  if h[4] ~= ARGV[6] then return 'busy' end -- of a newer release
   if now - tonumber(h[2]) < tonumber(ARGV[2]) then return 'busy' end
   for n = 0, tonumber(h[3]) do
     redis.call('DEL', KEYS[1] .. ':m:' .. n, KEYS[1] .. ':r:' .. n)

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -52,6 +53,7 @@ var (
 	ErrDeleted    = errors.New("a batch with this id was deleted a moment ago, and requests of it may be under way")
 	ErrNotLeader  = errors.New("another feeder leads")
 	ErrUnfinished = errors.New("the batch is not finished")
+	ErrNewer      = errors.New("use the newer release")
 )
 
 var (
@@ -79,6 +81,14 @@ var (
 	restoreLua string
 	//go:embed again.lua
 	againLua string
+	//go:embed now.lua
+	nowLua string
+	//go:embed line.lua
+	lineLua string
+	//go:embed doubt.lua
+	doubtLua string
+	//go:embed queueline.lua
+	queueLineLua string
 )
 
 // Ledger reads and writes batches. Its methods may be called from many
@@ -86,7 +96,10 @@ var (
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat *redis.Script
+	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat, now, doubt, queueLine *redis.Script
+
+	// neverFailsOver: Redis is not of a kind that forgets at a failover.
+	neverFailsOver atomic.Bool
 }
 
 // New returns the ledger kept in the given Redis database.
@@ -95,8 +108,8 @@ func New(rdb redis.UniversalClient) *Ledger {
 		rdb:        rdb,
 		create:     redis.NewScript(createLua),
 		chunk:      redis.NewScript(chunkLua),
-		seal:       redis.NewScript(sealLua),
-		record:     redis.NewScript(recordLua),
+		seal:       redis.NewScript(lineLua + sealLua),
+		record:     redis.NewScript(lineLua + recordLua),
 		start:      redis.NewScript(startLua),
 		advance:    redis.NewScript(advanceLua),
 		state:      redis.NewScript(stateLua),
@@ -105,12 +118,20 @@ func New(rdb redis.UniversalClient) *Ledger {
 		beat:       redis.NewScript(beatLua),
 		restore:    redis.NewScript(restoreLua),
 		again:      redis.NewScript(againLua),
+		now:        redis.NewScript(nowLua),
+		doubt:      redis.NewScript(lineLua + doubtLua),
+		queueLine:  redis.NewScript(lineLua + queueLineLua),
 	}
 }
 
-// Now is Redis' clock, the only one that the ledger goes by.
+// Now is Redis' clock, the only one that the ledger goes by. Of a cluster it is
+// that of the server which has the workers' signs of life.
 func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
-	return l.rdb.Time(ctx).Result()
+	micros, err := l.now.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMicro(micros), nil
 }
 
 // scriptError turns the error names of the scripts into this package's errors.
@@ -123,6 +144,8 @@ func scriptError(err error) error {
 		return ErrNoBatch
 	case strings.HasPrefix(text, "TAKEN"):
 		return ErrTaken
+	case strings.HasPrefix(text, "NEWER"):
+		return ErrNewer
 	}
 	return err
 }

@@ -28,9 +28,7 @@ func hold(t *testing.T, rules []rule) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		for _, r := range rules {
 			t.Run(r.name, func(t *testing.T) {
-				if err := b.Client().FlushAll(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
+				redistest.Flush(t, b.Client())
 				r.test(&bench{T: t, Ledger: New(b.Client())})
 			})
 		}
@@ -129,12 +127,7 @@ func (l *bench) ago(d time.Duration) int64 {
 // keys are all keys of the database, sorted.
 func (l *bench) keys() []string {
 	l.Helper()
-	var keys []string
-	for it := l.rdb.Scan(l.Context(), 0, "*", 100).Iterator(); it.Next(l.Context()); {
-		keys = append(keys, it.Val())
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
+	return redistest.Keys(l, l.rdb, "*")
 }
 
 // expires checks that keys are there and end within an hour.
@@ -307,4 +300,31 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 			t.Errorf("%s: %v", call, err)
 		}
 	}
+}
+
+// Whatever a batch may be called: all its keys are in one slot of a cluster, no
+// other batch has one of them, and no pattern or key of ours is made of it.
+func FuzzBatchID(f *testing.F) {
+	for _, id := range []string{"a", "latest", "", ".", "..", "a}b", "{a", "a:m:0", "a b", "a\n", "é", "*", "20260101-000000-0a1b2c", strings.Repeat("x", 64), strings.Repeat("x", 65)} {
+		f.Add(id)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		if CheckBatchID(id) != nil {
+			return
+		}
+		if len(id) > MaxBatchID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+			t.Fatalf("%q is taken for an id", id)
+		}
+		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyGone(id), keyAgain(id)} {
+			_, tag, _ := strings.Cut(key, "{")
+			if tag, _, _ = strings.Cut(tag, "}"); tag != id {
+				t.Errorf("the hash tag of %q is %q", key, tag)
+			}
+			for _, ours := range []string{keyBatches, keyOpen, keyFeeder, keyEpoch, keyWorkers} {
+				if key == ours {
+					t.Errorf("batch %q has the key %s", id, ours)
+				}
+			}
+		}
+	})
 }

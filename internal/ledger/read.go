@@ -13,26 +13,52 @@ import (
 
 // SliceView is a slice as a worker finds it before it begins.
 type SliceView struct {
-	State   State
-	Made    int64 // when the batch was made, ms
+	State State
+	Made  int64 // when the batch was made, ms
+	// Records, ambiguous also where a failover of Redis may have forgotten that
+	// the link was sent.
 	Records []Record
+	// FailedOver: this call was the first to find such a failover.
+	FailedOver bool
 }
 
 // Slice reads the state of a batch and the records of n links of a chunk, from
 // the first on, in one round trip. ErrNoBatch: deleted, expired or not sealed.
+// ErrNewer: leave it to a newer release.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	pipe := l.rdb.Pipeline()
-	head := pipe.HMGet(ctx, keyBatch(id), "state", "created")
+	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
 	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	// Last: what comes from an old master while another succeeds it is whole.
+	doubt := l.askDoubt(ctx, pipe, id)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	if err := head.Err(); err != nil {
+		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+	}
+	if err := records.Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
 	state, _ := head.Val()[0].(string)
 	created, _ := head.Val()[1].(string)
+	version, _ := head.Val()[2].(string)
 	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
-	return SliceView{State: State(state), Made: number(created), Records: decodeRecords([]byte(records.Val()), n)}, nil
+	if err := checkVersion(id, version); err != nil {
+		return SliceView{}, err
+	}
+	view := SliceView{State: State(state), Made: number(created), Records: decodeRecords([]byte(records.Val()), n)}
+	before, news, err := l.doubtOf(ctx, doubt, id)
+	if err != nil {
+		return SliceView{}, err
+	}
+	view.FailedOver = news
+	for i := range view.Records {
+		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < before {
+			r.Ambiguous = true
+		}
+	}
+	return view, nil
 }
 
 // State reads the state of a batch; ErrNoBatch if it is gone.

@@ -4,19 +4,21 @@
 -- ARGV[1] first link of the chunk  ARGV[2] links a full chunk  ARGV[3] texts kept at most
 -- ARGV[4] index of a link status that finds no place in the table: "other"
 -- ARGV[5] entries of 6 bytes: position in the chunk (2), head of a record (4);
---         outcome 0 is a note. ARGV[6…] entry (from 1), error text, link status, …
+--         outcome 0 is a note. ARGV[6] how far behind its cursor the batch may have
+--         been sent. ARGV[7] format. ARGV[8…] entry (from 1), error text, link status, …
 -- Returns the state, the links still pending, and a byte an entry: the outcome
 -- that stands, plus 16 if this call wrote it.
-local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted'}
+local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted', 'v'}
 local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', unpack(names))
 local state = h[1]
 if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
+if h[12] ~= ARGV[7] then return redis.error_reply('NEWER the batch has another format') end
 local first, entries = tonumber(ARGV[1]), ARGV[5]
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
 for i = 1, 7 do counts[i] = tonumber(h[4 + i]); change[i] = 0 end
 local texts, statuses = {}, {}
-for i = 6, #ARGV, 3 do
+for i = 8, #ARGV, 3 do
   local entry = tonumber(ARGV[i])
   if ARGV[i + 1] ~= '' then texts[entry] = ARGV[i + 1] end
   if ARGV[i + 2] ~= '' then statuses[entry] = ARGV[i + 2] end
@@ -64,6 +66,8 @@ for i = 1, count do
   local attempts = math.max(oa, na)
   local status = string.sub(entries, i * 6 - 1, i * 6)
   local wrote, text = 0, texts[i]
+  -- Whose call was under way at a failover knows nothing of what was forgotten.
+  if outcome == 2 and first + pos < doubt(KEYS[1], tonumber(ARGV[6])) then outcome, ambiguous = 1, 1 end
   if outcome > 0 then
     -- A real answer that comes after an abort replaces "aborted".
     if was == 0 or (was == 7 and outcome ~= 7) then

@@ -20,7 +20,7 @@ if sum == tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[1], 'finished', t[1] * 1000 + math.floor(t[2] / 1000))
 end
 redis.call('HSET', KEYS[1], 'state', state, 'total', ARGV[2], 'chunks', ARGV[3], 'digest', ARGV[4],
-  'duplicates', ARGV[5], 'invalid', ARGV[6], 'cursor', 0, 'low', 0, 'epoch', 0)
+  'duplicates', ARGV[5], 'invalid', ARGV[6], 'cursor', 0, 'low', 0, 'epoch', 0, 'line', line() or '')
 redis.call('PERSIST', KEYS[1])
 redis.call('HDEL', KEYS[1], 'token', 'beat', 'written', 'links')
 return state

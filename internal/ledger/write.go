@@ -45,6 +45,7 @@ type DraftConfig struct {
 	Parent  string
 	Canary  bool
 	Created time.Time // zero: now
+	Trace   string    // Batch.Trace
 }
 
 // Create begins a batch. ErrBusy: another importer with this id is at
@@ -61,8 +62,12 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	if !cfg.Created.IsZero() {
 		created = cfg.Created.UnixMilli()
 	}
-	reply, err := l.create.Run(ctx, l.rdb, []string{keyBatch(cfg.ID)}, d.token, importerGone.Milliseconds(), created, canary,
-		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent).Text()
+	args := []any{d.token, importerGone.Milliseconds(), created, canary,
+		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent}
+	if cfg.Trace != "" {
+		args = append(args, "trace", cfg.Trace)
+	}
+	reply, err := l.create.Run(ctx, l.rdb, []string{keyBatch(cfg.ID)}, args...).Text()
 	if err != nil {
 		return nil, false, fmt.Errorf("create batch %s: %w", cfg.ID, err)
 	}
@@ -169,6 +174,7 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	if err := d.l.seal.Run(ctx, d.l.rdb, []string{keyBatch(d.id)}, args...).Err(); err != nil {
 		return fmt.Errorf("seal batch %s: %w", d.id, scriptError(err))
 	}
+	d.l.awaitReplica(ctx, d.id)
 	return nil
 }
 

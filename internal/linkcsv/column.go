@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/plexy"
 )
 
@@ -163,45 +163,49 @@ func (c chooser) columns(is func(cell string) bool) []int {
 
 // list describes all columns for an error: number, name and a sample.
 func (c chooser) list() string {
-	const most = 20
-	parts := make([]string, 0, min(len(c.first), most+1))
-	for i, cell := range c.first {
-		if i == most {
-			parts = append(parts, fmt.Sprintf("… and %d more", len(c.first)-most))
-			break
-		}
-		part := fmt.Sprintf("%d %s", i+1, quote(cell))
+	columns := make([]int, len(c.first))
+	for i := range columns {
+		columns[i] = i
+	}
+	return some(columns, func(i int) string {
+		part := fmt.Sprintf("%d %s", i+1, quote(c.first[i]))
 		for _, row := range c.rest {
 			if len(row) == len(c.first) && strings.TrimSpace(row[i]) != "" {
-				part += " (such as " + quote(row[i]) + ")"
-				break
+				return part + " (such as " + quote(row[i]) + ")"
 			}
 		}
-		parts = append(parts, part)
+		return part
+	})
+}
+
+// some lists the first columns, and counts the others.
+func some(columns []int, describe func(column int) string) string {
+	const most = 20
+	parts := make([]string, 0, min(len(columns), most+1))
+	for _, column := range columns[:min(len(columns), most)] {
+		parts = append(parts, describe(column))
+	}
+	if more := len(columns) - most; more > 0 {
+		parts = append(parts, fmt.Sprintf("… and %d more", more))
 	}
 	return strings.Join(parts, ", ")
 }
 
 func (c chooser) names(columns []int, numbered bool) string {
-	parts := make([]string, len(columns))
-	for i, column := range columns {
-		parts[i] = trimCell(c.first[column])
-		if strings.ContainsFunc(parts[i], func(r rune) bool { return r < ' ' || r == utf8.RuneError || r == ',' }) || parts[i] == "" {
-			parts[i] = quote(parts[i])
+	return some(columns, func(column int) string {
+		name := trimCell(c.first[column])
+		if name == "" || len(name) > 40 || clean.Line(name) != name || strings.ContainsAny(name, ",\ufffd") {
+			name = quote(name)
 		}
 		if numbered {
-			parts[i] = fmt.Sprintf("%s (%d)", parts[i], column+1)
+			name = fmt.Sprintf("%s (%d)", name, column+1)
 		}
-	}
-	return strings.Join(parts, ", ")
+		return name
+	})
 }
 
 func (c chooser) numbers(columns []int) string {
-	parts := make([]string, len(columns))
-	for i, column := range columns {
-		parts[i] = strconv.Itoa(column + 1)
-	}
-	return strings.Join(parts, ", ")
+	return some(columns, func(column int) string { return strconv.Itoa(column + 1) })
 }
 
 func (c chooser) refuse(why, hint string) error {

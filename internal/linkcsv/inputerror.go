@@ -3,6 +3,8 @@ package linkcsv
 import (
 	"fmt"
 	"strings"
+
+	"linkcancel/internal/clean"
 )
 
 // MaxShown is how many bad rows an InputError names; it counts the others.
@@ -31,9 +33,9 @@ func (b Bad) String() string {
 	case b.File == "":
 		return b.Why
 	case b.Line == 0:
-		return b.File + ": " + b.Why
+		return clean.Line(b.File) + ": " + b.Why
 	}
-	return fmt.Sprintf("%s:%d:%d: %s", b.File, b.Line, b.Column, b.Why)
+	return fmt.Sprintf("%s:%d:%d: %s", clean.Line(b.File), b.Line, b.Column, b.Why)
 }
 
 // Error has a line for each place and a last one for the hint.

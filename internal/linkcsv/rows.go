@@ -18,6 +18,9 @@ import (
 	"linkcancel/internal/plexy"
 )
 
+// maxColumns is how many columns a file may have: as many as a spreadsheet has.
+const maxColumns = 16_384
+
 // lookAhead is how many rows after the first are read to find the header and
 // the column.
 const lookAhead = 20
@@ -245,6 +248,11 @@ func (r *Rows) read() (record, error) {
 		}
 		if r.blank(fields) {
 			continue
+		}
+		if len(fields) > maxColumns {
+			line, _ := r.csv.FieldPos(0)
+			return record{}, refuse(r.source.name, line, 1, fmt.Sprintf("the row has more than %d fields", maxColumns),
+				"It should hold one payment link a row.")
 		}
 		rec := record{fields: fields}
 		rec.line, rec.column = r.csv.FieldPos(0)

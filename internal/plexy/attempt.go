@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+	"time"
 )
 
 // maxBody is how much of an answer is read, in bytes. A link or an error has
@@ -20,6 +21,10 @@ const (
 	maxBody = 64 << 10
 	maxPage = 16 << 20
 )
+
+// acceptJSON is the same for all requests, as are the other headers: a transport
+// only reads them.
+var acceptJSON = []string{"application/json"}
 
 // errLost is a connection that died under a request.
 var errLost = errors.New("the connection closed before an answer came")
@@ -55,32 +60,31 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 // more to know that it is longer. Its error is a *TransportError.
 func (c *Client) send(ctx context.Context, method, url string, limit int) (*answer, error) {
 	secret := c.key.secret()
-	ctx, stop := context.WithTimeoutCause(ctx, c.timeout,
-		fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded))
-	defer stop()
 	ctx, guard := guardOnce(ctx)
 	defer guard.cancel(nil)
+	defer time.AfterFunc(c.timeout, func() { guard.cancel(c.late) }).Stop()
 
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, &TransportError{Method: method, Err: secret.scrub.error(err)}
 	}
-	req.Header.Set("Authorization", secret.value)
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
+	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
 
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		if guard.replayed.Load() || errors.Is(err, io.EOF) {
 			err = errLost // says more than "EOF"
 		}
-		return nil, &TransportError{Method: method, Sent: guard.wrote.Load(), Err: secret.scrub.error(err)}
+		return nil, &TransportError{Method: method, Sent: guard.wrote.Load(), Err: secret.scrub.error(explained(err))}
 	}
 	defer resp.Body.Close() // keeps the connection if the body was read to its end
 
 	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, limit: limit, scrub: secret.scrub}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return a, nil // what follows is no body and may never end
+	}
+	if resp.Body == http.NoBody {
+		return a, nil
 	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err != nil {

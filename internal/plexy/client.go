@@ -97,7 +97,8 @@ type Client struct {
 	base      string // no slash at the end
 	key       *Key
 	timeout   time.Duration
-	userAgent string
+	late      error // of a call that took longer
+	userAgent []string
 	// transport is used directly, without an http.Client around it: a
 	// RoundTripper never follows a redirect. A DELETE that is redirected
 	// becomes a GET, and the key would travel with it.
@@ -119,7 +120,8 @@ func New(cfg Config) (*Client, error) {
 		base:      base,
 		key:       cfg.Key,
 		timeout:   cfg.Timeout,
-		userAgent: cfg.UserAgent,
+		late:      fmt.Errorf("no answer within %v: %w", cfg.Timeout, context.DeadlineExceeded),
+		userAgent: []string{cfg.UserAgent},
 		transport: newTransport(cfg.Concurrency),
 	}, nil
 }

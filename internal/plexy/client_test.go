@@ -115,28 +115,34 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// A redirect is never followed, wherever it points and however odd it is.
+// A redirect is never followed, of whatever kind it is, wherever it points and
+// however odd it is; so the key goes nowhere else either.
 func TestRedirect(t *testing.T) {
 	var elsewhere atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
 	t.Cleanup(other.Close)
-	for _, location := range []string{other.URL, "/v1/other", "", "http://[::1/%zz"} {
-		var here atomic.Int32
-		c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-			here.Add(1)
-			if location != "" {
-				w.Header().Set("Location", location)
+	for _, status := range []int{300, 301, 302, 303, 305, 307, 308} {
+		for _, location := range []string{other.URL, strings.Replace(other.URL, "http:", "", 1), "/v1/other", "", "http://[::1/%zz"} {
+			var here atomic.Int32
+			c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				here.Add(1)
+				if location != "" {
+					w.Header().Set("Location", location)
+				}
+				w.WriteHeader(status)
+			})
+			if got, err := c.Cancel(t.Context(), testID); got != status || !isAPIError(err, status) {
+				t.Errorf("%d to %q: Cancel = %d, %v", status, location, got, err)
 			}
-			w.WriteHeader(http.StatusFound)
-		})
-		if status, err := c.Cancel(t.Context(), testID); status != http.StatusFound || !isAPIError(err, http.StatusFound) {
-			t.Errorf("%q: Cancel = %d, %v", location, status, err)
-		}
-		if _, err := c.Get(t.Context(), testID); !isAPIError(err, http.StatusFound) {
-			t.Errorf("%q: Get = %v", location, err)
-		}
-		if here.Load() != 2 || elsewhere.Load() != 0 {
-			t.Errorf("%q: %d requests, %d elsewhere", location, here.Load(), elsewhere.Load())
+			if _, err := c.Get(t.Context(), testID); !isAPIError(err, status) {
+				t.Errorf("%d to %q: Get = %v", status, location, err)
+			}
+			if _, err := c.List(t.Context(), 1, 50); !isAPIError(err, status) {
+				t.Errorf("%d to %q: List = %v", status, location, err)
+			}
+			if here.Load() != 3 || elsewhere.Load() != 0 {
+				t.Errorf("%d to %q: %d requests, %d elsewhere", status, location, here.Load(), elsewhere.Load())
+			}
 		}
 	}
 }
@@ -317,6 +323,9 @@ func TestNotSent(t *testing.T) {
 	}
 	if want := "DELETE was not sent: "; !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %q, want %q first", err, want)
+	}
+	if !strings.HasSuffix(err.Error(), "let SSL_CERT_FILE name the CA's file)") {
+		t.Errorf("%q has no hint", err)
 	}
 }
 

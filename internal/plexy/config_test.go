@@ -69,7 +69,7 @@ func TestNewRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.base != DefaultBaseURL || c.timeout != 15*time.Second || c.userAgent != "linkcancel" ||
+	if c.base != DefaultBaseURL || c.timeout != 15*time.Second || c.userAgent[0] != "linkcancel" ||
 		c.transport.MaxIdleConnsPerHost != 50 || c.transport.MaxIdleConns != 50 {
 		t.Errorf("the defaults are wrong: %+v", c)
 	}

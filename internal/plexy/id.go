@@ -20,6 +20,13 @@ func (e badID) Is(target error) bool { return target == ErrBadID }
 
 const maxID = 128 // bytes
 
+// Characters that servers which normalise Unicode (NFKC) turn into one of the
+// others: a path of the file's making would be the last.
+const (
+	pathBreaking = `/\?#%` + "／＼﹨？﹖︖⁇⁈⁉＃﹟％﹪℀℁℅℆"
+	dots         = "." + "．﹒․‥…︙︰"
+)
+
 // CheckID tells why an id must not be sent. The API does not define what an id
 // is, so everything is allowed that can address one payment link and nothing
 // else: url.PathEscape leaves "." and ".." as they are, and an empty id
@@ -35,9 +42,12 @@ func CheckID(id string) error {
 		return badID(fmt.Sprintf("the id is longer than %d bytes (%d)", maxID, len(id)))
 	case !utf8.ValidString(id):
 		return badID("the id is not valid UTF-8")
+	case onlyDots(id):
+		return badID(`the id could be read as ".." or as nothing, which addresses another path`)
 	}
 	for _, r := range id {
 		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9', 'A' <= r && r <= 'Z', r == '_', r == '-':
 		case unicode.IsSpace(r):
 			return badID(fmt.Sprintf("the id contains white space (%U)", r))
 		case unicode.IsControl(r):
@@ -46,11 +56,18 @@ func CheckID(id string) error {
 			// Such as a zero-width space out of a web page: the API would not
 			// know the link, while the link that was meant stays payable.
 			return badID(fmt.Sprintf("the id contains an invisible character (%U)", r))
-		case strings.ContainsRune(`/\?#%`, r):
+		case strings.ContainsRune(pathBreaking, r):
 			return badID(fmt.Sprintf("the id contains %q", r))
 		}
 	}
 	return nil
+}
+
+// onlyDots tells whether a server may see nothing but dots in an id: some cut a
+// path element at its first semicolon.
+func onlyDots(id string) bool {
+	element, _, _ := strings.Cut(id, ";")
+	return strings.Trim(element, dots) == ""
 }
 
 // ParseID takes the id out of a file's cell: around it may stand white space,

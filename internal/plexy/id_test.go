@@ -9,7 +9,7 @@ import (
 )
 
 func TestCheckID(t *testing.T) {
-	for _, id := range []string{testID, "a", "...", ".a", "-", "é", "a:b", "a@b", "a;b", "a'b", strings.Repeat("a", 128)} {
+	for _, id := range []string{testID, "a", ".a", "..a", "-", "é", "a:b", "a@b", "a;b", "a'b", strings.Repeat("a", 128)} {
 		if err := CheckID(id); err != nil {
 			t.Errorf("CheckID(%q) = %v", id, err)
 		}
@@ -34,6 +34,13 @@ func TestCheckID(t *testing.T) {
 		"a?b":                    "the id contains '?'",
 		"a#b":                    "the id contains '#'",
 		"%2e%2e":                 "the id contains '%'",
+		"a／b":                    "the id contains '／'",
+		"℀":                      "the id contains '℀'",
+		"...":                    `the id could be read as ".." or as nothing, which addresses another path`,
+		"．．":                     `the id could be read as ".." or as nothing, which addresses another path`,
+		"‥":                      `the id could be read as ".." or as nothing, which addresses another path`,
+		"..;a":                   `the id could be read as ".." or as nothing, which addresses another path`,
+		";a=b":                   `the id could be read as ".." or as nothing, which addresses another path`,
 	} {
 		err := CheckID(id)
 		if err == nil || err.Error() != want || !errors.Is(err, ErrBadID) {

@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+
+	"linkcancel/internal/clean"
 )
 
 // maxKeyFile bounds a key file, in bytes: a wrong path must not be read whole.
@@ -21,12 +23,14 @@ type Key struct {
 	path    string // "" for NewKey
 	current atomic.Pointer[secret]
 	warning atomic.Pointer[string]
+	hideBy  atomic.Pointer[clean.Secrets]
 }
 
 // secret is one value of a key, and what takes it out of texts.
 type secret struct {
-	value string
-	scrub scrubber
+	value  string
+	header []string // of Authorization; read only
+	scrub  scrubber
 }
 
 // NewKey makes a key from its value, without the white space around it. The
@@ -76,6 +80,12 @@ func (k *Key) Warning() string {
 	return ""
 }
 
+// HideBy adds the key to secrets, and each key that a Reload brings.
+func (k *Key) HideBy(secrets *clean.Secrets) {
+	k.hideBy.Store(secrets)
+	secrets.Add(k.secret().value)
+}
+
 // set makes value the key, if it can be one.
 func (k *Key) set(value string) (changed bool, err error) {
 	// Editors on Windows put a byte-order mark in front.
@@ -83,8 +93,11 @@ func (k *Key) set(value string) (changed bool, err error) {
 	if err := checkKey(value); err != nil {
 		return false, err
 	}
+	if secrets := k.hideBy.Load(); secrets != nil {
+		secrets.Add(value) // before anything can use it
+	}
 	old := k.secret().value
-	k.current.Store(&secret{value: value, scrub: newScrubber(value)})
+	k.current.Store(&secret{value: value, header: []string{value}, scrub: newScrubber(value)})
 	return value != old, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,6 +78,10 @@ func listURL(base string, page, size int) string {
 // GET /transactions first, then likely ones.
 var envelopes = [...]string{"data", "items", "paymentLinks", "results"}
 
+// maxEntries is how many entries a page may have: five times what fits on one
+// of maxPage bytes when its links are as long as the documented one.
+const maxEntries = 100_000
+
 // decodePage reads a page: an array of links, or an object with such an array
 // and perhaps a total. A null in the array's place is an empty array, as some
 // servers write it.
@@ -84,9 +89,12 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	if len(body) > limit {
 		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
 	}
+	if !json.Valid(body) {
+		return Page{}, notList(body, scrub)
+	}
 	var p Page
 	list := json.RawMessage(body)
-	if fields := decodeObject(body); fields != nil {
+	if fields := pageFields(body); fields != nil {
 		list = envelope(fields)
 		if list == nil {
 			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s", strings.Join(envelopes[:], ", "))
@@ -97,22 +105,46 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	} else if !isArray(body) {
 		return Page{}, notList(body, scrub)
 	}
-	// An entry that is no object is left nil, and reported as this error.
-	var entries []map[string]json.RawMessage
-	var odd *json.UnmarshalTypeError
-	if err := json.Unmarshal(list, &entries); err != nil && !errors.As(err, &odd) {
-		return Page{}, notList(body, scrub)
-	}
-	p.Links = make([]Link, 0, len(entries))
-	for _, fields := range entries {
-		link, ok := decodeEntry(fields, scrub)
-		if !ok {
-			p.Unusable++
-			continue
+	p.Links = []Link{}
+	// One entry at a time: a long page of maps would take fifty times its size.
+	entries := json.NewDecoder(bytes.NewReader(list))
+	_, _ = entries.Token() // the bracket, or the null
+	for n := 0; entries.More(); n++ {
+		if n == maxEntries {
+			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has more than %d entries", maxEntries)
 		}
-		p.Links = append(p.Links, link)
+		var entry json.RawMessage
+		if err := entries.Decode(&entry); err != nil {
+			return Page{}, notList(body, scrub)
+		}
+		if link, ok := decodeEntry(entry, scrub); ok {
+			p.Links = append(p.Links, link)
+		} else {
+			p.Unusable++
+		}
 	}
 	return p, nil
+}
+
+// pageFields returns those fields of an object that can matter, or nil if body,
+// which is JSON, is no object.
+func pageFields(body []byte) map[string]json.RawMessage {
+	object := json.NewDecoder(bytes.NewReader(body))
+	if first, err := object.Token(); err != nil || first != json.Delim('{') {
+		return nil
+	}
+	fields := map[string]json.RawMessage{}
+	for object.More() {
+		name, _ := object.Token()
+		var value json.RawMessage
+		if object.Decode(&value) != nil {
+			return fields
+		}
+		if name == "total" || slices.Contains(envelopes[:], fmt.Sprint(name)) {
+			fields[fmt.Sprint(name)] = value
+		}
+	}
+	return fields
 }
 
 // envelope returns the array of links, or the null in its place; nil if there
@@ -136,7 +168,11 @@ func isArray(body []byte) bool {
 
 // decodeEntry reads one link of a page. Only its id must be there: what else is
 // missing or odd stays zero, and it is for the caller to leave such a link out.
-func decodeEntry(fields map[string]json.RawMessage, scrub scrubber) (link Link, ok bool) {
+func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
+	if len(entry) > maxBody {
+		return Link{}, false
+	}
+	fields := decodeObject(entry)
 	id := scalar(fields["id"])
 	// JSON's decoder puts U+FFFD in the place of bytes that are no UTF-8: such an
 	// id is not the link's.

@@ -1,41 +1,21 @@
 package plexy
 
 import (
-	"encoding/json"
 	"errors"
-	"net/url"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"linkcancel/internal/clean"
 )
 
-const redacted = "[redacted]"
+const redacted = clean.Redacted
 
 // scrubber takes one key out of texts that come from outside: an API, a proxy
 // or a broken connection may echo the request.
-type scrubber struct{ replacer *strings.Replacer }
+type scrubber struct{ key *clean.Secrets }
 
-// newScrubber makes the scrubber of a key, which is printable ASCII.
-func newScrubber(key string) scrubber {
-	if key == "" {
-		return scrubber{strings.NewReplacer()}
-	}
-	// The forms in which a text can quote it.
-	pairs := []string{key, redacted}
-	quoted := strconv.Quote(key)
-	forms := []string{quoted[1 : len(quoted)-1], url.QueryEscape(key), url.PathEscape(key)}
-	if escaped, err := json.Marshal(key); err == nil {
-		inner := string(escaped[1 : len(escaped)-1])
-		forms = append(forms, inner, strings.ReplaceAll(inner, "/", `\/`)) // PHP escapes slashes
-	}
-	for _, form := range forms {
-		if form != key {
-			pairs = append(pairs, form, redacted)
-		}
-	}
-	return scrubber{strings.NewReplacer(pairs...)}
-}
+func newScrubber(key string) scrubber { return scrubber{clean.NewSecrets(key)} }
 
 // line returns text as valid UTF-8 on one line, without control and invisible
 // characters and without the key.
@@ -47,16 +27,17 @@ func (s scrubber) line(text string) string {
 		return r
 	}, text)
 	// Last, so that no replacement above can put a key together.
-	return strings.TrimSpace(s.replacer.Replace(text))
+	return strings.TrimSpace(s.key.Hide(text))
 }
 
-// error returns err, or, if its text quotes the key, an error with a text that
-// does not. That one has no Unwrap, so that nobody gets at the text inside; it
-// still answers errors.Is.
+// error returns err, or, if its text quotes the key, is no clean line or is
+// longer than maxMessage, an error with a text that is fit to be shown: a
+// certificate and a status line are the server's words. That one has no Unwrap,
+// so that nobody gets at the text inside; it still answers errors.Is.
 func (s scrubber) error(err error) error {
 	text := err.Error()
-	if clean := s.replacer.Replace(text); clean != text {
-		return &scrubbedError{text: clean, err: err}
+	if shown := cut(s.line(text), maxMessage); shown != text {
+		return &scrubbedError{text: shown, err: err}
 	}
 	return err
 }

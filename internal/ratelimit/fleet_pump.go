@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"math/rand/v2"
@@ -31,6 +32,10 @@ const (
 	// less if such slots were wasted.
 	trustMost, trustStep = 0.9, 0.02
 
+	// Where the fleet sends far less than it may, spareLeast slots or more are
+	// reserved for a stretch of time, and spareKept of them kept: see spare.
+	spareLeast, spareKept = 100, 1000
+
 	leadMost = 500 * time.Millisecond
 	// Redis' clock and ours drift apart by at most so much.
 	drift = 200e-6
@@ -55,9 +60,11 @@ type pump struct {
 	wasted  int // slots for which nobody came since the last call
 	trust   float64
 	asked   int     // slots wanted by the last call
+	step    int     // of the slots it brought, every so many is kept
 	askAt   instant // no slots before
 	paceAt  instant // nor before, if paced
 	horizon time.Duration
+	backlog time.Duration // how far ahead the fleet's slots were given away at the last call
 	active  int
 
 	events   []event // that no call has carried yet
@@ -214,13 +221,33 @@ func (f *Fleet) callDue(now instant) instant {
 	if f.urgent || f.told || f.known < firstCalls {
 		at = now
 	}
-	if usable, want := f.demand(now); want > 0 && (f.paced() || len(f.slots) <= usable/2) {
+	if usable, want := f.demand(now); want > 0 && (f.paced() || 2*want >= usable) {
 		open, _ := f.shared.open(now)
 		ownOpen, _ := f.own.open(now)
 		at = min(at, max(now, f.askAt, open, ownOpen))
+	} else if n := len(f.slots); n > 0 && f.spare() > 0 {
+		at = min(at, f.slots[n-1].due-f.renewal())
 	}
 	return max(at, f.resume)
 }
+
+// spare returns how many slots the process reserves for a stretch of time,
+// however few of them it can use; 0: for its use alone. At a limit far above
+// what the fleet sends, a slot for each request would come due, and be given
+// up, long before its request: it takes slots that follow each other until the
+// next call. They are an eighth of the process's share, and it takes them only
+// while others leave most of the schedule free.
+func (f *Fleet) spare() int {
+	n := int(within(f.shared.rate)*f.horizon.Seconds()/float64(f.active)) / 8
+	switch {
+	case n < spareLeast, n < int(f.speed*f.horizon.Seconds())/2, f.backlog > f.horizon/4, f.paced(), f.shown.reason != ReasonNone:
+		return 0
+	}
+	return n
+}
+
+// renewal is how long before a slot is due one behind it has to be asked for.
+func (f *Fleet) renewal() time.Duration { return 2*f.lag + time.Millisecond - catchUp }
 
 // demand returns how many slots the process could use in the next 100 ms or
 // so, in its fair share, and how many of them it has not reserved yet.
@@ -230,6 +257,12 @@ func (f *Fleet) demand(now instant) (usable, want int) {
 		usable = min(usable, f.waiting+f.cfg.Demand())
 	}
 	usable = max(f.waiting, usable)
+	if spare := f.spare(); spare > usable && usable > 0 {
+		// Those that will be too late by the time of the answer do not count.
+		late, _ := slices.BinarySearchFunc(f.slots, now+f.renewal(), func(s slot, t instant) int { return cmp.Compare(s.due, t) })
+		left := (len(f.slots) - late) * f.step
+		return spare, spare - left
+	}
 	share := int(within(f.shared.rate) * f.horizon.Seconds() / float64(f.active))
 	switch {
 	case f.shown.reason != ReasonNone:
@@ -256,7 +289,7 @@ func (f *Fleet) request(now instant) *request {
 	if d > 0 {
 		f.speed += part * (float64(f.spent)/d.Seconds() - f.speed)
 	}
-	if f.wasted > 0 {
+	if f.wasted > 0 && f.spare() == 0 {
 		f.trust /= 2
 	} else {
 		f.trust = min(f.trust+trustStep, trustMost)
@@ -338,6 +371,9 @@ func (f *Fleet) take(now, sent instant, r *reply) {
 	f.setGuard(now)
 	f.warn(r)
 	f.observe(now)
+	if r.n > 0 {
+		f.backlog = (r.base + micros(r.burst-1)*r.spacing - r.from).duration()
+	}
 	f.reserve(now, r)
 
 	f.askAt = f.paceAt
@@ -390,7 +426,11 @@ func (f *Fleet) reserve(now instant, r *reply) {
 		return
 	}
 	ordered := true
-	for j := range r.n {
+	f.step = 1
+	if f.spare() > 0 {
+		f.step = max(1, r.n/spareKept)
+	}
+	for j := 0; j < r.n; j += f.step {
 		due := f.here + max(r.from, r.base+micros(j)*r.spacing).duration()
 		if n := len(f.slots); n > 0 && due < f.slots[n-1].due {
 			ordered = false

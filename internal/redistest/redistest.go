@@ -9,16 +9,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"linkcancel/internal/broker"
 )
 
-// Each runs a test on the embedded Redis and on a real one. Without a
-// redis-server the second part is left out, but never in CI; make test says so.
+// Each runs a test on the embedded Redis and on a real one; with TEST_CLUSTER=1
+// (make failover) on a cluster, too. Without a redis-server the second part is
+// left out, but never in CI; make test says so.
 func Each(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 	t.Helper()
 	t.Run("embedded", func(t *testing.T) {
@@ -30,6 +35,9 @@ func Each(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 		return
 	}
 	t.Run("redis", func(t *testing.T) { test(t, Open(t, Start(t))) })
+	if os.Getenv("TEST_CLUSTER") == "1" {
+		t.Run("cluster", func(t *testing.T) { test(t, Open(t, StartCluster(t, 3, false).URL())) })
+	}
 }
 
 // Have says whether this machine has a redis-server. In CI it must.
@@ -40,6 +48,43 @@ func Have(t testing.TB) bool {
 		t.Fatal("no redis-server: CI must install it, or tests are left out")
 	}
 	return err == nil
+}
+
+// Flush empties a Redis, every server of a cluster too.
+func Flush(t testing.TB, rdb redis.UniversalClient) {
+	t.Helper()
+	each(t, rdb, func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() })
+}
+
+// Keys lists all keys of a Redis that match, every server of a cluster too, in
+// order.
+func Keys(t testing.TB, rdb redis.UniversalClient, match string) []string {
+	t.Helper()
+	var mu sync.Mutex
+	var all []string
+	each(t, rdb, func(ctx context.Context, c *redis.Client) error {
+		keys, err := c.Keys(ctx, match).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, keys...)
+		return err
+	})
+	slices.Sort(all)
+	return all
+}
+
+func each(t testing.TB, rdb redis.UniversalClient, do func(context.Context, *redis.Client) error) {
+	t.Helper()
+	var err error
+	switch c := rdb.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(context.Background(), do)
+	case *redis.Client:
+		err = do(context.Background(), c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Open connects to a Redis.
@@ -65,10 +110,11 @@ func Start(t testing.TB, args ...string) string {
 
 // Server is a redis-server that can be stopped and started again on its files.
 type Server struct {
-	dir  string
-	args []string
-	port int
-	cmd  *exec.Cmd
+	dir    string
+	config string // path of a file; "": none
+	args   []string
+	port   int
+	cmd    *exec.Cmd
 }
 
 // NewServer makes a server with further arguments; Start starts it.
@@ -77,7 +123,9 @@ func NewServer(t testing.TB, args ...string) *Server {
 }
 
 // URL is where the server listens, after its first start.
-func (s *Server) URL() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", s.port) }
+func (s *Server) URL() string { return "redis://" + s.addr() + "/0" }
+
+func (s *Server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
 // Start starts the server, on the same port as before if there was one, and
 // waits until it answers.
@@ -89,6 +137,9 @@ func (s *Server) Start(t testing.TB) {
 		}
 		args := append([]string{"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
 			"--save", "", "--appendonly", "no", "--logfile", filepath.Join(s.dir, "redis.log")}, s.args...)
+		if s.config != "" {
+			args = append([]string{s.config}, args...)
+		}
 		s.cmd = exec.Command("redis-server", args...)
 		// The server must not outlive a test that is killed.
 		s.cmd.SysProcAttr = deathSignal()
@@ -109,7 +160,7 @@ func (s *Server) Start(t testing.TB) {
 func (s *Server) answers() bool {
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), time.Second)
+		conn, err := net.DialTimeout("tcp", s.addr(), time.Second)
 		if err != nil {
 			continue // refused at once: ask again
 		}
@@ -132,11 +183,85 @@ func (s *Server) Kill(t testing.TB) {
 	_ = s.cmd.Wait()
 }
 
-// Stop ends the server as an operator does.
+// Stop ends the server as an operator does. One that has ended is left alone.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.cmd.Wait()
+}
+
+// StartReplica starts a server that follows another, for the length of the test,
+// and waits until it does.
+func StartReplica(t testing.TB, of *Server, args ...string) *Server {
+	t.Helper()
+	s := NewServer(t, append([]string{"--replicaof", "127.0.0.1 " + fmt.Sprint(of.port)}, args...)...)
+	s.Start(t)
+	t.Cleanup(func() { s.Stop(t) })
+	master := of.client(t)
+	until(t, "the replica", func() bool {
+		info, err := master.Info(t.Context(), "replication").Result()
+		return err == nil && strings.Contains(info, fmt.Sprintf("port=%d,state=online", s.port))
+	})
+	return s
+}
+
+// Freeze keeps the server from doing anything, as a network that drops all
+// packets does; Thaw lets it go on.
+func (s *Server) Freeze(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (s *Server) Thaw(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *Server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("signal redis-server: %v", err)
+	}
+}
+
+// Crash kills a server whose replicas have not heard of it for lag: what it
+// wrote in that time is lost when one of them succeeds it. 0: what was on its
+// way to them arrives.
+func Crash(t testing.TB, server *Server, lag time.Duration, replicas ...*Server) {
+	t.Helper()
+	if lag > 0 {
+		for _, one := range replicas {
+			one.Freeze(t) // they must not connect again
+		}
+		if err := server.client(t).ClientKillByFilter(t.Context(), "type", "replica").Err(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(lag)
+	}
+	server.Kill(t)
+	if lag > 0 {
+		for _, one := range replicas {
+			one.Thaw(t)
+		}
+	}
+}
+
+// client opens a connection to this very server, for the length of the test.
+func (s *Server) client(t testing.TB) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: s.addr(), MaxRetries: -1})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// until asks again and again until ok, a minute at most.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	over := time.NewTimer(time.Minute)
+	defer over.Stop()
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-over.C:
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
 }
 
 func freePort(t testing.TB) int {

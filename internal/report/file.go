@@ -14,61 +14,91 @@ import (
 // ErrExists: the file is there, and must not be overwritten.
 var ErrExists = errors.New("the file exists already, and is never overwritten: move it away or name another")
 
-// WriteFile makes the file at path with what write writes: whole and synced to
-// disk, or not at all. The file is readable by its owner only, unless one that
-// is overwritten was open to others. Without overwrite a file that is there is
-// left alone, and the error wraps ErrExists. What is no regular file, such as
-// /dev/stdout, is written to directly. The error of write is returned as it is.
+// errOdd: a report goes into a file of its own. Where others may write into the
+// folder, anything else may be a trap: a link to a file of the user's, or a pipe
+// that somebody listens at.
+var errOdd = errors.New("it is a symbolic link, or no regular file: name a file, or leave it to standard output")
+
+// WriteFile makes the file at path with what write writes: as Create does it, or
+// not at all. The devices and open files of a process, such as /dev/stdout, are
+// written to directly. The error of write is returned as it is.
 func WriteFile(path string, overwrite bool, write func(io.Writer) error) error {
-	mode := fs.FileMode(0o600)
-	info, err := os.Stat(path)
+	if isStream(path) {
+		return writeStream(path, write)
+	}
+	file, err := Create(path, overwrite)
+	if err != nil {
+		return err
+	}
+	defer file.Discard()
+	if err := writeBuffered(file, write); err != nil {
+		return err
+	}
+	return file.Commit()
+}
+
+// File is a file that gets its name when it is whole. It is readable by its
+// owner only.
+type File struct {
+	file      *os.File // nil: it has been closed
+	path      string
+	overwrite bool
+}
+
+// Create begins to make the file at path, under another name beside it, which
+// nobody can guess. Without overwrite a file that is there is left alone, and
+// the error wraps ErrExists. What is no regular file is never replaced, nor
+// followed.
+func Create(path string, overwrite bool) (*File, error) {
+	info, err := os.Lstat(path)
 	switch {
 	case err == nil && info.IsDir():
-		return fmt.Errorf("write %s: it is a directory: name a file in it", path)
+		return nil, fmt.Errorf("write %s: it is a directory: name a file in it", path)
 	case err == nil && !info.Mode().IsRegular():
-		return writeDevice(path, write)
+		return nil, fmt.Errorf("write %s: %w", path, errOdd)
 	case err == nil && !overwrite:
-		return fmt.Errorf("write %s: %w", path, ErrExists)
-	case err == nil:
-		mode = info.Mode().Perm()
-		// A symbolic link goes on pointing to the file.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return fmt.Errorf("write the report: %w", err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("write the report: %w", err)
+		return nil, fmt.Errorf("write %s: %w", path, ErrExists)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("write the report: %w", err)
 	}
-
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write the report: %w", err)
+	}
+	return &File{file: file, path: path, overwrite: overwrite}, nil
+}
+
+// Write is part of io.Writer.
+func (f *File) Write(p []byte) (int, error) { return f.file.Write(p) }
+
+// Commit syncs the file to disk and gives it its name.
+func (f *File) Commit() error {
+	err := f.file.Sync()
+	if closeErr := f.file.Close(); err == nil {
+		err = closeErr
+	}
+	temp := f.file.Name()
+	f.file = nil
+	defer func() { _ = os.Remove(temp) }() // after a rename it is not there
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	defer func() { _ = os.Remove(temp) }() // after a rename it is not there
-	if err := fill(file, write); err != nil {
+	if err := publish(temp, f.path, f.overwrite); err != nil {
 		return err
 	}
-	if err := publish(temp, path, overwrite); err != nil {
-		return err
-	}
-	syncFolder(filepath.Dir(path))
+	syncFolder(filepath.Dir(f.path))
 	return nil
 }
 
-// fill writes, syncs and closes the file.
-func fill(file *os.File, write func(io.Writer) error) error {
-	if err := writeBuffered(file, write); err != nil {
-		_ = file.Close()
-		return err
+// Discard deletes the file; after Commit it does nothing.
+func (f *File) Discard() {
+	if f.file == nil {
+		return
 	}
-	err := file.Sync()
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
+	_ = f.file.Close()
+	_ = os.Remove(f.file.Name())
+	f.file = nil
 }
 
 func writeBuffered(w io.Writer, write func(io.Writer) error) error {
@@ -110,8 +140,22 @@ func publish(temp, path string, overwrite bool) error {
 	return publish(temp, path, true)
 }
 
-func writeDevice(path string, write func(io.Writer) error) error {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+// isStream tells whether path names a device, or an open file of this process:
+// only the system puts names into these folders.
+func isStream(path string) bool {
+	if path == os.DevNull {
+		return true
+	}
+	switch filepath.Dir(filepath.Clean(path)) {
+	case "/dev", "/dev/fd", "/proc/self/fd":
+		return true
+	}
+	return false
+}
+
+func writeStream(path string, write func(io.Writer) error) error {
+	// Where it is a file, someone has written into it before.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}

@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,23 +78,88 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-func TestWriteFileKeepsModeAndLink(t *testing.T) {
-	folder := t.TempDir()
-	path, link := filepath.Join(folder, "report.csv"), filepath.Join(folder, "latest.csv")
-	if err := os.WriteFile(path, nil, 0o640); err != nil {
+// Whatever stood there before: the new file is the owner's alone.
+func TestWriteFileMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.csv")
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("report.csv", link); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFile(link, true, writeText("new")); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := WriteFile(path, true, writeText("new")); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
 	}
 	wantFile(t, path, "new")
-	if target, err := os.Readlink(link); err != nil || target != "report.csv" {
-		t.Errorf("the link is %q, %v", target, err)
+}
+
+// Who may write into the folder cannot lead a report elsewhere.
+func TestWriteFileFollowsNothing(t *testing.T) {
+	folder := t.TempDir()
+	theirs := filepath.Join(folder, "theirs")
+	if err := os.WriteFile(theirs, []byte("theirs"), 0o640); err != nil {
+		t.Fatal(err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
+	for name, target := range map[string]string{"file": theirs, "nothing": filepath.Join(folder, "none"), "device": os.DevNull, "itself": "itself.csv"} {
+		link := filepath.Join(folder, name+".csv")
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		for _, overwrite := range []bool{false, true} {
+			if err := WriteFile(link, overwrite, writeText("ours")); !errors.Is(err, errOdd) {
+				t.Errorf("%s, overwrite %v: %v", name, overwrite, err)
+			}
+		}
+		if got, err := os.Readlink(link); got != target || err != nil {
+			t.Errorf("%s: the link is %q, %v", name, got, err)
+		}
 	}
+	wantFile(t, theirs, "theirs")
+	if _, err := os.Stat(filepath.Join(folder, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was made where a link leads: %v", err)
+	}
+
+	// A link that is planted while the report is written is replaced, or left
+	// alone, never followed.
+	late := filepath.Join(folder, "late.csv")
+	plant := func(io.Writer) error { return os.Symlink(theirs, late) }
+	if err := WriteFile(late, false, plant); !errors.Is(err, ErrExists) {
+		t.Errorf("planted late: %v", err)
+	}
+	if err := os.Remove(late); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(late, true, plant); err != nil {
+		t.Errorf("planted late: %v", err)
+	}
+	if info, err := os.Lstat(late); err != nil || info.Mode() != 0o600 {
+		t.Errorf("planted late: %v, %v", info, err)
+	}
+	wantFile(t, theirs, "theirs")
+}
+
+// A file that is begun has no name yet, and what is given up leaves nothing.
+func TestCreate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejects.csv")
+	for _, commit := range []bool{false, true} {
+		f, err := Create(path, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(f, "text")
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is there too early: %v", err)
+		}
+		if commit {
+			err = f.Commit()
+		}
+		f.Discard()
+		f.Discard()
+		if names, _ := os.ReadDir(filepath.Dir(path)); err != nil || commit && len(names) != 1 || !commit && len(names) != 0 {
+			t.Errorf("commit %v: %v, %v", commit, names, err)
+		}
+	}
+	wantFile(t, path, "text")
 }

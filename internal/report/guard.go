@@ -1,12 +1,19 @@
 package report
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // guard puts a ' before a cell that a spreadsheet would run as a formula when
 // the report is opened in it. Texts of customers and of the API end up in the
 // report, so nobody has vouched for them.
 func guard(cell string) string {
-	if cell == "" || !strings.ContainsRune("=+-@\t\r", rune(cell[0])) || isNumber(cell) {
+	// Before it may stand what is not seen, such as a byte-order mark.
+	seen := strings.TrimLeftFunc(cell, func(r rune) bool { return unicode.Is(unicode.Cf, r) })
+	first, _ := utf8.DecodeRuneInString(seen)
+	if seen == "" || !strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) || isNumber(cell) {
 		return cell
 	}
 	return "'" + cell

@@ -104,9 +104,20 @@ func CreateJournal(path string, h Header) (*Journal, error) {
 // read is an error, which names it. So is a version that this program does not
 // know, and a journal that another process is writing.
 func OpenJournal(path string) (Header, *State, *Journal, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return Header{}, nil, nil, fmt.Errorf("open journal: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return Header{}, nil, nil, fmt.Errorf("open journal %s: it is a symbolic link, or no regular file", path)
+	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return Header{}, nil, nil, fmt.Errorf("open journal: %w", err)
+	}
+	if opened, err := file.Stat(); err != nil || !os.SameFile(info, opened) {
+		_ = file.Close()
+		return Header{}, nil, nil, fmt.Errorf("open journal %s: it was replaced in this moment", path)
 	}
 	h, state, err := recoverJournal(file)
 	if err != nil {

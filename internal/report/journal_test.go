@@ -223,7 +223,28 @@ func TestJournalRefuses(t *testing.T) {
 		}
 	}
 
+	folder := t.TempDir()
+	target, link := filepath.Join(folder, "target"), filepath.Join(folder, "b.partial")
+	must(t, os.WriteFile(target, []byte(head), 0o600))
+	must(t, os.Symlink(target, link))
+	if _, _, _, err := OpenJournal(link); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("open a symbolic link: %v", err)
+	}
+	if _, err := CreateJournal(link, header); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("create where a symbolic link is: %v", err)
+	}
+	must(t, os.Remove(target))
+	if _, err := CreateJournal(link, header); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("create where a symbolic link leads to nothing: %v", err)
+	}
+	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a journal was made where a link leads: %v", err)
+	}
+
 	j, path := create(t)
+	if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
 	if _, err := CreateJournal(path, header); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("create over another: %v", err)
 	}

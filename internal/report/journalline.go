@@ -19,7 +19,8 @@ import (
 // maxLine is the longest line of a journal in bytes.
 const maxLine = 1 << 20
 
-var errBadLine = errors.New("it is no line of a journal; the file was changed or damaged")
+// ErrBadJournal: a line of the file is none of a journal.
+var ErrBadJournal = errors.New("it is no line of a journal; the file was changed or damaged")
 
 // checkRange keeps positions out of the journal that it would not read back.
 func checkRange(chunk, first, n int) error {
@@ -57,7 +58,7 @@ func readJournal(r io.Reader) (h Header, s *State, good int64, err error) {
 		case err == io.EOF:
 			return h, s, good, nil // what is left was cut off
 		case err == bufio.ErrBufferFull:
-			return h, nil, 0, fmt.Errorf("line %d: %w", number, errBadLine)
+			return h, nil, 0, fmt.Errorf("line %d: %w", number, ErrBadJournal)
 		case err != nil:
 			return h, nil, 0, err
 		}
@@ -79,14 +80,14 @@ func readHeader(line []byte, h *Header) error {
 		Version int `json:"version"`
 	}
 	if json.Unmarshal(line, &version) != nil || version.Version < 1 {
-		return errBadLine
+		return ErrBadJournal
 	}
 	if version.Version != JournalVersion {
 		return fmt.Errorf("the journal has version %d, and this linkcancel knows only version %d: resume with the linkcancel that wrote it",
 			version.Version, JournalVersion)
 	}
 	if json.Unmarshal(line, h) != nil {
-		return errBadLine
+		return ErrBadJournal
 	}
 	return nil
 }
@@ -95,7 +96,7 @@ func readHeader(line []byte, h *Header) error {
 func (s *State) apply(line []byte) error {
 	kind, line, found := bytes.Cut(line, []byte(" "))
 	if !found || len(kind) != 1 {
-		return errBadLine
+		return ErrBadJournal
 	}
 	switch kind[0] {
 	case 's':
@@ -103,14 +104,14 @@ func (s *State) apply(line []byte) error {
 	case 'r':
 		return s.applyEntry(line)
 	}
-	return errBadLine
+	return ErrBadJournal
 }
 
 func (s *State) applyStarted(line []byte) error {
 	var chunk, first, n int
 	if !cutNumber(&line, &chunk) || !cutNumber(&line, &first) || !cutNumber(&line, &n) ||
 		len(line) > 0 || checkRange(chunk, first, n) != nil {
-		return errBadLine
+		return ErrBadJournal
 	}
 	s.start(chunk, first, n)
 	return nil
@@ -120,26 +121,26 @@ func (s *State) applyEntry(line []byte) error {
 	var e Entry
 	var seconds int
 	if !cutNumber(&line, &e.Chunk) || !cutNumber(&line, &e.Position) || checkRange(e.Chunk, e.Position, 1) != nil {
-		return errBadLine
+		return ErrBadJournal
 	}
 	digits, line, _ := bytes.Cut(line, []byte(" "))
 	var record [ledger.RecordSize]byte
 	if len(digits) != hex.EncodedLen(len(record)) {
-		return errBadLine
+		return ErrBadJournal
 	}
 	if _, err := hex.Decode(record[:], digits); err != nil {
-		return errBadLine
+		return ErrBadJournal
 	}
 	e.Record = ledger.DecodeRecord(record[:])
 	if !cutNumber(&line, &seconds) || seconds > math.MaxUint32 {
-		return errBadLine
+		return ErrBadJournal
 	}
 	if seconds > 0 {
 		e.At = time.Unix(int64(seconds), 0).UTC()
 	}
 	if !cutText(&line, &e.LinkStatus) || !cutText(&line, &e.Error) || len(line) > 0 ||
 		int(e.Record.Outcome) > len(ledger.Outcomes) {
-		return errBadLine
+		return ErrBadJournal
 	}
 	s.commit(e)
 	return nil

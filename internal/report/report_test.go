@@ -220,6 +220,17 @@ func TestGuard(t *testing.T) {
 		"=1":               "'=1",
 		"@1":               "'@1",
 		"+1\n=2":           "'+1\n=2",
+		"\n=2":             "'\n=2",
+		"＝1+1":             "'＝1+1",
+		"＋1":               "'＋1",
+		"－x":               "'－x",
+		"＠sum":             "'＠sum",
+		"\ufeff=1":         "'\ufeff=1",
+		"\u200b\u202e@x":   "'\u200b\u202e@x",
+		"\ufeff":           "\ufeff",
+		"\ufffd=":          "\ufffd=",
+		"\xff":             "\xff",
+		"é=":               "é=",
 	} {
 		if got := guard(cell); got != want {
 			t.Errorf("guard(%q) = %q, want %q", cell, got, want)

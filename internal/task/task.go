@@ -52,7 +52,10 @@ type Slice struct {
 	// Index is the place of the first link in its chunk.
 	Index int      `json:"index"`
 	Again int      `json:"again,omitempty"` // how often it was enqueued again after a crash
+	Line  string   `json:"line,omitempty"`  // ledger.QueueLine when it was fed
 	Links []string `json:"links"`
+	// Headers travel beside the payload: the place in a trace. Nil: none.
+	Headers map[string]string `json:"-"`
 }
 
 // Key names the slice within its batch.
@@ -80,7 +83,7 @@ func (s Slice) Task() (*asynq.Task, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode task %s: %w", s.ID(), err)
 	}
-	return asynq.NewTask(TypeCancel, payload,
+	return asynq.NewTaskWithHeaders(TypeCancel, payload, s.Headers,
 		asynq.TaskID(s.ID()),
 		asynq.Queue(QueueCancel),
 		asynq.Timeout(timeout),

@@ -101,6 +101,38 @@ func TestPayloadIsTheDocumentedOne(t *testing.T) {
 	}
 }
 
+// A trace goes beside the payload, which stays what it is.
+func TestHeaders(t *testing.T) {
+	r := miniredis.RunT(t)
+	opt := asynq.RedisClientOpt{Addr: r.Addr()}
+	client, inspector := asynq.NewClient(opt), asynq.NewInspector(opt)
+	defer client.Close()
+	defer inspector.Close()
+	var payloads []string
+	for i, want := range []map[string]string{nil, {"traceparent": "00-01-02-01"}} {
+		s := slice(2)
+		s.Chunk, s.Headers = i, want
+		task, err := s.Task()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.EnqueueContext(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+		info, err := inspector.GetTaskInfo("cancel", s.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, info.Headers, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("headers: %s", diff)
+		}
+		payloads = append(payloads, strings.Replace(string(info.Payload), fmt.Sprintf(`"chunk":%d`, i), "", 1))
+	}
+	if payloads[0] != payloads[1] {
+		t.Errorf("payloads %q", payloads)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	links := func(n int) string {
 		b, _ := json.Marshal(slice(n).Links)

@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/clean"
+)
+
+// hider takes passwords out of errors. A Redis whose AUTH has another name, or a
+// proxy that does not know it, answers "ERR unknown command 'auth', with args
+// beginning with:" and the password.
+type hider struct{ passwords *clean.Secrets }
+
+func (h hider) error(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	shown := h.passwords.Hide(text)
+	if shown == text {
+		return err
+	}
+	hidden := hiddenError{text: shown, err: err}
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		return hiddenReply{hidden}
+	}
+	return hidden
+}
+
+// hiddenError has no Unwrap, so that nobody gets at the text inside; it still
+// answers errors.Is.
+type hiddenError struct {
+	text string
+	err  error
+}
+
+func (e hiddenError) Error() string        { return e.text }
+func (e hiddenError) Is(target error) bool { return errors.Is(e.err, target) }
+
+// hiddenReply is a redis.Error.
+type hiddenReply struct{ hiddenError }
+
+// RedisError marks an answer of the server.
+func (hiddenReply) RedisError() {}
+
+// DialHook is part of redis.Hook.
+func (h hider) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		return conn, h.error(err)
+	}
+}
+
+// ProcessHook is part of redis.Hook.
+func (h hider) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := h.error(next(ctx, cmd))
+		if err != nil {
+			cmd.SetErr(err)
+		}
+		return err
+	}
+}
+
+// ProcessPipelineHook is part of redis.Hook.
+func (h hider) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := h.error(next(ctx, cmds))
+		for _, cmd := range cmds {
+			if cmd.Err() != nil {
+				cmd.SetErr(h.error(cmd.Err()))
+			}
+		}
+		return err
+	}
+}

@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+const (
+	dialTimeout = 3 * time.Second
+
+	// serverReadTimeout is how long a command of an asynq server waits for its reply.
+	serverReadTimeout = 2 * time.Second
+
+	// clusterLook is how often the client of a cluster asks who has which slots. It
+	// does not by itself when a server is gone.
+	clusterLook = time.Second
+)
+
+// target is what a URL names: one of the three is set.
+type target struct {
+	single   *redis.Options
+	sentinel *redis.FailoverOptions // the server that the Sentinels call master
+	cluster  *redis.ClusterOptions
+}
+
+// configure takes over what stands beside the URL.
+func (to target) configure(cfg Config) {
+	password, sentinelPassword, connections, timeout := new(string), new(string), new(int), new(time.Duration)
+	switch {
+	case to.single != nil:
+		password, connections, timeout = &to.single.Password, &to.single.PoolSize, &to.single.DialTimeout
+	case to.sentinel != nil:
+		password, connections, timeout = &to.sentinel.Password, &to.sentinel.PoolSize, &to.sentinel.DialTimeout
+		sentinelPassword = &to.sentinel.SentinelPassword
+	case to.cluster != nil:
+		password, connections, timeout = &to.cluster.Password, &to.cluster.PoolSize, &to.cluster.DialTimeout
+	}
+	if cfg.Password != "" {
+		*password = cfg.Password
+	}
+	if cfg.SentinelPassword != "" {
+		*sentinelPassword = cfg.SentinelPassword
+	}
+	*connections, *timeout = cfg.Connections, dialTimeout
+}
+
+// passwords are those that are sent to servers and Sentinels.
+func (to target) passwords() []string {
+	switch {
+	case to.single != nil:
+		return []string{to.single.Password}
+	case to.sentinel != nil:
+		return []string{to.sentinel.Password, to.sentinel.SentinelPassword}
+	}
+	return []string{to.cluster.Password}
+}
+
+// adapt sets what our use of go-redis needs.
+func (to target) adapt() {
+	switch {
+	case to.single != nil:
+		o := to.single
+		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled = true, 2, true
+		o.DialerRetries = 1 // commands are tried again as a whole
+	case to.sentinel != nil:
+		o := to.sentinel
+		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled, o.DialerRetries = true, 2, true, 1
+	case to.cluster != nil:
+		o := to.cluster
+		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled, o.DialerRetries = true, 2, true, 1
+		o.ClusterStateReloadInterval = clusterLook
+	}
+}
+
+// forServer is the same for the connection of an asynq server. The hook repeats
+// what has to be repeated; a command on a Redis that hangs must not keep the
+// process from ending.
+func (to target) forServer() target {
+	switch {
+	case to.single != nil:
+		o := *to.single
+		o.MaxRetries, o.ReadTimeout = -1, serverReadTimeout
+		return target{single: &o}
+	case to.sentinel != nil:
+		o := *to.sentinel
+		o.MaxRetries, o.ReadTimeout = -1, serverReadTimeout
+		return target{sentinel: &o}
+	}
+	o := *to.cluster
+	o.MaxRedirects = 2 // a slot may be in two places while it moves
+	o.ReadTimeout = serverReadTimeout
+	return target{cluster: &o}
+}
+
+func (to target) client() redis.UniversalClient {
+	switch {
+	case to.single != nil:
+		o := *to.single
+		return redis.NewClient(&o)
+	case to.sentinel != nil:
+		o := *to.sentinel
+		client := redis.NewFailoverClient(&o)
+		client.AddHook(noMaster{o.MasterName})
+		return client
+	}
+	o := *to.cluster
+	return redis.NewClusterClient(&o)
+}
+
+// noMaster mends an error of go-redis: that Sentinels do not know the master
+// must not be taken for the answer that a key is not there.
+type noMaster struct{ name string }
+
+// DialHook is part of redis.Hook.
+func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if errors.Is(err, redis.Nil) {
+			return nil, fmt.Errorf("the Sentinels know no master %q", n.name)
+		}
+		return conn, err
+	}
+}
+
+// ProcessHook is part of redis.Hook.
+func (noMaster) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+// ProcessPipelineHook is part of redis.Hook.
+func (noMaster) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}

@@ -1,0 +1,212 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// DefaultURL is where Redis is looked for if nothing else is said.
+const DefaultURL = "redis://127.0.0.1:6379/0"
+
+// The forms that a URL may have. rediss is redis with TLS.
+const (
+	formSingle   = "redis://HOST:PORT/DB"
+	formSentinel = "redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+	formCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
+)
+
+// ErrURL: the URL of the Redis database is of no use.
+var ErrURL = errors.New("unusable Redis URL")
+
+// splitURL parses a URL. Of Sentinels and clusters it may name many hosts, which
+// net/url knows nothing of: it sees the first only, and hosts are all of them.
+func splitURL(raw string) (u *url.URL, hosts []string, err error) {
+	scheme, rest, _ := strings.Cut(raw, "://")
+	switch strings.ToLower(scheme) {
+	case "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster":
+		end := len(rest)
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			end = i
+		}
+		user := rest[:strings.LastIndex(rest[:end], "@")+1]
+		hosts = strings.Split(rest[len(user):end], ",")
+		raw = scheme + "://" + user + hosts[0] + rest[end:]
+		for _, host := range hosts {
+			if one, err := url.Parse("redis://" + host); err != nil || one.Host != host || one.Hostname() == "" {
+				return nil, nil, errors.New("a host of the list is none")
+			}
+		}
+	}
+	if u, err = url.Parse(raw); err != nil {
+		return nil, nil, err
+	}
+	if hosts == nil {
+		hosts = []string{u.Host}
+	}
+	return u, hosts, nil
+}
+
+// parseURL says what a URL names. Errors show no password.
+func parseURL(raw string) (target, error) {
+	u, hosts, err := splitURL(raw)
+	if err != nil {
+		// url.Error would show the URL, and the password with it.
+		form := formSingle
+		switch {
+		case strings.Contains(raw, "-sentinel://"):
+			form = formSentinel
+		case strings.Contains(raw, "-cluster://"):
+			form = formCluster
+		}
+		return target{}, fmt.Errorf("%w: it cannot be read: give %s", ErrURL, form)
+	}
+	kind, form, parse := strings.TrimPrefix(strings.TrimPrefix(u.Scheme, "rediss"), "redis"), "", parseSingle
+	switch {
+	case kind == u.Scheme: // neither
+	case kind == "":
+		form, parse = formSingle, parseSingle
+	case kind == "-sentinel":
+		form, parse = formSentinel, parseSentinel
+	case kind == "-cluster":
+		form, parse = formCluster, parseCluster
+	}
+	if form == "" {
+		return target{}, fmt.Errorf("%w: it begins with %q: give %s, %s or %s, and rediss for TLS",
+			ErrURL, u.Scheme, formSingle, formSentinel, formCluster)
+	}
+	if u.Opaque != "" || u.Host == "" && kind != "" { // go-redis would take it for localhost
+		return target{}, fmt.Errorf("%w: the // behind %s: is missing: give %s", ErrURL, u.Scheme, form)
+	}
+	if strayAt(u) {
+		return target{}, fmt.Errorf("%w: there is an @ behind its host: write / ? # @ in a password as %%2F %%3F %%23 %%40", ErrURL)
+	}
+	if u.Query().Has("skip_verify") { // go-redis would take any certificate, and whoever shows it gets the password
+		return target{}, fmt.Errorf("%w: skip_verify is refused: let SSL_CERT_FILE name the file of the CA", ErrURL)
+	}
+	u.Scheme = strings.TrimSuffix(u.Scheme, kind) // as go-redis knows it
+	to, err := parse(u, hosts)
+	if err != nil {
+		return target{}, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
+	}
+	return to, nil
+}
+
+func parseSingle(u *url.URL, _ []string) (target, error) {
+	if strings.Contains(u.Host, ",") {
+		return target{}, fmt.Errorf("it names many hosts: give %s or %s", formSentinel, formCluster)
+	}
+	opt, err := redis.ParseURL(u.String())
+	return target{single: opt}, err
+}
+
+// parseSentinel reads what go-redis has no form of its own for: it takes the
+// master's name and credentials from parameters, and the user for the Sentinels'.
+func parseSentinel(u *url.URL, hosts []string) (target, error) {
+	master, db, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	if master == "" {
+		return target{}, fmt.Errorf("it names no master: give %s", formSentinel)
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return target{}, errors.New("its parameters cannot be read")
+	}
+	for _, name := range []string{"username", "password", "master_name", "addr", "db"} { // ours says them elsewhere
+		if query.Has(name) {
+			return target{}, fmt.Errorf("unexpected option: %s", name)
+		}
+	}
+	sentinel := url.UserPassword(query.Get("sentinel_username"), query.Get("sentinel_password"))
+	query.Del("sentinel_username")
+	query.Del("sentinel_password")
+	query.Set("master_name", master)
+	hosts = withPort(hosts, "26379")
+	query["addr"] = hosts[1:]
+	opt, err := redis.ParseFailoverURL((&url.URL{
+		Scheme: u.Scheme, User: sentinel, Host: hosts[0], Path: "/" + db, RawQuery: query.Encode(),
+	}).String())
+	if err != nil {
+		return target{}, err
+	}
+	if opt.ReplicaOnly || opt.RouteByLatency || opt.RouteRandomly {
+		return target{}, errors.New("replicas cannot be read from: they lag behind")
+	}
+	opt.Username = u.User.Username()
+	opt.Password, _ = u.User.Password()
+	if opt.TLSConfig != nil {
+		opt.TLSConfig.ServerName = "" // each server answers to its own
+	}
+	return target{sentinel: opt}, nil
+}
+
+func parseCluster(u *url.URL, hosts []string) (target, error) {
+	if strings.Trim(u.Path, "/") != "" && u.Path != "/0" {
+		return target{}, errors.New("a cluster has one database only: leave the path out")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return target{}, errors.New("its parameters cannot be read")
+	}
+	if query.Has("addr") {
+		return target{}, errors.New("unexpected option: addr")
+	}
+	hosts = withPort(hosts, "6379")
+	query["addr"] = hosts[1:]
+	opt, err := redis.ParseClusterURL((&url.URL{
+		Scheme: u.Scheme, User: u.User, Host: hosts[0], RawQuery: query.Encode(),
+	}).String())
+	if err != nil {
+		return target{}, err
+	}
+	if opt.ReadOnly || opt.RouteByLatency || opt.RouteRandomly {
+		return target{}, errors.New("replicas cannot be read from: they lag behind")
+	}
+	if opt.TLSConfig != nil {
+		opt.TLSConfig.ServerName, opt.TLSConfig.MinVersion = "", tls.VersionTLS12
+	}
+	return target{cluster: opt}, nil
+}
+
+// withPort gives each host a port.
+func withPort(hosts []string, port string) []string {
+	all := make([]string, len(hosts))
+	for i, host := range hosts {
+		one := url.URL{Host: host}
+		if all[i] = host; one.Port() == "" {
+			all[i] = net.JoinHostPort(one.Hostname(), port)
+		}
+	}
+	return all
+}
+
+// strayAt says whether what stands behind the host may be the rest of a password
+// that was not escaped.
+func strayAt(u *url.URL) bool {
+	return strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
+}
+
+// HasPassword says whether a Redis URL carries one.
+func HasPassword(raw string) bool {
+	u, _, err := splitURL(raw)
+	if err != nil {
+		return false
+	}
+	_, ok := u.User.Password()
+	return ok || u.Query().Has("sentinel_password")
+}
+
+// safeURL is the URL without its user and password, and without parameters.
+func safeURL(raw string) string {
+	u, hosts, err := splitURL(raw)
+	if err != nil || u.Opaque != "" || strayAt(u) {
+		return "an unreadable URL"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	u.Host = strings.Join(hosts, ",")
+	return u.String()
+}

@@ -1,0 +1,180 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A replica of Redis that succeeds its master may lack what that wrote last. The
+// ledger is whole all the same, as it was a moment before; but links were sent
+// that it knows nothing of. Each server names the line of its history, a batch
+// remembers on which it was written, and where the two differ its links without
+// an outcome count as sent, up to a place that feeding cannot have passed.
+
+// sentAhead is how many links behind a batch's cursor, as Redis has it, may have
+// been sent at most: as far as a feeder looks ahead, and a slice.
+const sentAhead = 20_050
+
+// askDoubt asks in a pipeline for the place before which links of a batch may
+// have been sent.
+func (l *Ledger) askDoubt(ctx context.Context, pipe redis.Pipeliner, id string) *redis.Cmd {
+	if l.neverFailsOver.Load() {
+		return nil
+	}
+	return l.doubt.EvalSha(ctx, pipe, []string{keyBatch(id)}, sentAhead)
+}
+
+// doubtOf reads the answer; news tells that nobody knew of the failover yet.
+func (l *Ledger) doubtOf(ctx context.Context, asked *redis.Cmd, id string) (before int64, news bool, err error) {
+	if asked == nil {
+		return 0, false, nil
+	}
+	if redis.HasErrorPrefix(asked.Err(), "NOSCRIPT") {
+		asked = l.doubt.Eval(ctx, l.rdb, []string{keyBatch(id)}, sentAhead)
+	}
+	reply, err := asked.Int64Slice()
+	if err != nil {
+		return 0, false, fmt.Errorf("ask for failovers of batch %s: %w", id, err)
+	}
+	if len(reply) < 2 { // the embedded Redis
+		l.neverFailsOver.Store(true)
+		return 0, false, nil
+	}
+	return reply[0], reply[1] == 1, nil
+}
+
+// QueueLine names the line of history of the server that has a key of the queue.
+// When it is another than a task was fed on, the server may have forgotten that
+// a worker took the task. It is "" but on a cluster, since everywhere else the
+// ledger is on that server too, and knows of the failover by itself.
+func (l *Ledger) QueueLine(ctx context.Context, key string) (string, error) {
+	if _, ok := l.rdb.(*redis.ClusterClient); !ok {
+		return "", nil
+	}
+	line, err := l.queueLine.Run(ctx, l.rdb, []string{key}).Text()
+	if err != nil {
+		return "", fmt.Errorf("ask for failovers of the queue: %w", err)
+	}
+	return line, nil
+}
+
+// replicaWait is how long a command waits for a replica.
+const replicaWait = time.Second
+
+// awaitReplica waits until a replica, if there is one, has what was written of a
+// batch: what a user was told must not be forgotten. A replica that does not
+// answer is waited for in vain, and the user not kept longer.
+func (l *Ledger) awaitReplica(ctx context.Context, id string) {
+	var server redis.Cmdable = l.rdb
+	if cluster, ok := l.rdb.(*redis.ClusterClient); ok {
+		node, err := cluster.MasterForKey(ctx, keyBatch(id))
+		if err != nil {
+			return
+		}
+		server = node
+	}
+	info, err := server.Info(ctx, "replication").Result()
+	if err != nil || !strings.Contains(info, "state=online") {
+		return
+	}
+	pipe := server.Pipeline()
+	// WAIT is for what was written on its own connection.
+	pipe.Eval(ctx, "return redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSET', KEYS[1], 'v', ARGV[1])", []string{keyBatch(id)}, formatVersion)
+	pipe.Do(ctx, "wait", 1, replicaWait.Milliseconds())
+	_, _ = pipe.Exec(ctx)
+}
+
+var batchOfKey = regexp.MustCompile(`^lc:\{([A-Za-z0-9._-]{1,64})\}$`)
+
+// Relist puts batches back that the lists of batches have lost, and returns their
+// ids: on a cluster the lists are on other servers than the batches, and a
+// failover may have forgotten them alone.
+func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
+	cluster, ok := l.rdb.(*redis.ClusterClient)
+	if !ok {
+		return nil, nil
+	}
+	var mu sync.Mutex
+	var ids []string
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
+		it := server.ScanType(ctx, 0, "lc:{*}", 1000, "hash").Iterator()
+		for it.Next(ctx) {
+			if id := batchOfKey.FindStringSubmatch(it.Val()); id != nil {
+				mu.Lock()
+				ids = append(ids, id[1])
+				mu.Unlock()
+			}
+		}
+		return it.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+	}
+	// Only now: a batch is listed after it was made.
+	listed, err := l.rdb.ZRange(ctx, keyBatches, 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+	}
+	open, err := l.rdb.SMembers(ctx, keyOpen).Result()
+	if err != nil {
+		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+	}
+	known, unfinished := set(listed), set(open)
+	slices.Sort(ids)
+	var found []string
+	for _, id := range slices.Compact(ids) {
+		if unfinished[id] && known[id] {
+			continue
+		}
+		relisted, err := l.relist(ctx, id, known[id], unfinished[id])
+		if err != nil {
+			return found, fmt.Errorf("list batch %s again: %w", id, err)
+		}
+		if relisted {
+			found = append(found, id)
+		}
+	}
+	return found, nil
+}
+
+func (l *Ledger) relist(ctx context.Context, id string, known, unfinished bool) (relisted bool, err error) {
+	pipe := l.rdb.Pipeline()
+	head, ttl := pipe.HMGet(ctx, keyBatch(id), "state", "created"), pipe.PTTL(ctx, keyBatch(id))
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, err
+	}
+	state, _ := head.Val()[0].(string)
+	created, _ := head.Val()[1].(string)
+	if state == "" {
+		return false, nil // deleted since
+	}
+	if !known {
+		if err := l.rdb.ZAddNX(ctx, keyBatches, redis.Z{Score: float64(number(created)), Member: id}).Err(); err != nil {
+			return false, err
+		}
+		relisted = true
+	}
+	// Only what is retired expires, and what is not sealed.
+	if retired := ttl.Val() >= 0 && State(state) != Importing; !unfinished && !retired {
+		if err := l.rdb.SAdd(ctx, keyOpen, id).Err(); err != nil {
+			return false, err
+		}
+		relisted = true
+	}
+	return relisted, nil
+}
+
+func set(ids []string) map[string]bool {
+	all := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		all[id] = true
+	}
+	return all
+}

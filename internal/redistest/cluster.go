@@ -1,0 +1,147 @@
+package redistest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Cluster is a Redis Cluster.
+type Cluster struct {
+	Servers []*Server // masters, then their replicas in the same order
+	masters int
+}
+
+const clusterSlots = 16384
+
+// StartCluster starts a cluster of so many masters, each with a replica or none,
+// for the length of the test. Servers that are gone for two seconds are replaced
+// by their replicas. args are those of the servers.
+func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{masters: masters}
+	n := masters
+	if replicas {
+		n *= 2
+	}
+	var clients []*redis.Client
+	for range n {
+		server := &Server{dir: t.TempDir(), port: clusterPort(t), args: append([]string{
+			"--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0",
+		}, args...)}
+		server.Start(t)
+		t.Cleanup(func() { server.Stop(t) })
+		c.Servers = append(c.Servers, server)
+		clients = append(clients, server.client(t))
+	}
+	ctx := t.Context()
+	for i, client := range clients {
+		if i < masters {
+			must(t, client.ClusterAddSlotsRange(ctx, i*clusterSlots/masters, (i+1)*clusterSlots/masters-1).Err())
+			must(t, client.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
+		}
+		if i > 0 {
+			must(t, client.ClusterMeet(ctx, "127.0.0.1", fmt.Sprint(c.Servers[0].port)).Err())
+		}
+	}
+	known := func(client *redis.Client) bool {
+		info, err := client.ClusterInfo(ctx).Result()
+		return err == nil && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", n)) && strings.Contains(info, "cluster_state:ok\r")
+	}
+	for _, client := range clients {
+		until(t, "the servers to know each other", func() bool { return known(client) })
+	}
+	for i := masters; i < n; i++ {
+		id, err := clients[i-masters].ClusterMyID(ctx).Result()
+		must(t, err)
+		until(t, "a replica to know its master", func() bool { return clients[i].ClusterReplicate(ctx, id).Err() == nil })
+	}
+	for i, client := range clients {
+		until(t, "the replicas", func() bool {
+			info, err := client.Info(ctx, "replication").Result()
+			if i >= masters {
+				return err == nil && strings.Contains(info, "role:slave\r") && strings.Contains(info, "master_link_status:up\r")
+			}
+			return err == nil && strings.Count(info, "state=online") == n/masters-1
+		})
+		// A replica that is not known as one cannot succeed its master.
+		until(t, "all to know the replicas", func() bool {
+			nodes, err := client.ClusterNodes(ctx).Result()
+			return err == nil && strings.Count(nodes, "slave ") == n-masters
+		})
+	}
+	return c
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clusterPort is a free port whose neighbour 10 000 further is free, too: there
+// the servers of a cluster talk to each other.
+func clusterPort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 10_000 + rand.N(20_000)
+		if listens(port) && listens(port+10_000) {
+			return port
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func listens(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+// URL names the cluster by its first masters.
+func (c *Cluster) URL() string {
+	var hosts []string
+	for _, one := range c.Servers {
+		hosts = append(hosts, one.addr())
+	}
+	return "redis-cluster://" + strings.Join(hosts, ",")
+}
+
+// Owner is the server that has a key, as another one than that knows it.
+func (c *Cluster) Owner(t testing.TB, b redis.UniversalClient, key string) *Server {
+	t.Helper()
+	cluster, ok := b.(*redis.ClusterClient)
+	if !ok {
+		t.Fatalf("%T is no client of a cluster", b)
+	}
+	var found *Server
+	until(t, "the owner of "+key, func() bool {
+		cluster.ReloadState(t.Context())
+		node, err := cluster.MasterForKey(t.Context(), key)
+		for _, one := range c.Servers {
+			if err == nil && node.Options().Addr == one.addr() {
+				found = one
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
+// Replicas are those that a server had at the start.
+func (c *Cluster) Replicas(server *Server) (all []*Server) {
+	for i, one := range c.Servers {
+		if one == server && i+c.masters < len(c.Servers) {
+			all = append(all, c.Servers[i+c.masters])
+		}
+	}
+	return all
+}

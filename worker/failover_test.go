@@ -1,0 +1,169 @@
+package worker
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"linkcancel/internal/redistest"
+	"linkcancel/internal/sandbox"
+	"linkcancel/internal/task"
+)
+
+// drained is what a failover of Redis did to a drain.
+type drained struct {
+	dark  time.Duration // from the crash to the next request
+	took  time.Duration // from the crash to the end
+	twice int           // links whose DELETE was sent more than once
+	doubt int           // links whose earlier attempt could not be ruled out
+}
+
+// failover drains a batch with two processes of little concurrency, so that what
+// they send was hardly ever taken from the queue long before, and crashes a
+// server of Redis in the middle. No link may be lost, nor be called someone
+// else's that is ours.
+func failover(t *testing.T, url string, crash func(*fleet)) drained {
+	t.Helper()
+	const links, rate = 400, 40 // for each of the two
+	f, other := newFleet(t, redistest.Open(t, url)), newFleet(t, redistest.Open(t, url))
+	f.wait, other.wait = 3*time.Minute, 3*time.Minute
+	api := sandbox.New(sandbox.Config{Seed: 1, Links: links, Cancelled: .05, Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, KeepRequests: 20 * links})
+	client := serve(t, api, 5*time.Second)
+	before := truth(api)
+	b := f.batch("b1", api.IDs()...)
+	f.work(Config{ID: "w1", Rate: rate, Concurrency: 1}, client, nil)
+	other.work(Config{ID: "w2", Rate: rate, Concurrency: 1}, client, nil)
+	f.feed(rate)
+	other.feed(rate)
+	f.until("the middle", func() bool { return api.Counts().Total > links/4 })
+	crash(f)
+	crashed := time.Now()
+	f.done(b.ID)
+	d := drained{took: time.Since(crashed)}
+	f.check(b.ID, api, before)
+	deletes := map[string]int{}
+	for _, r := range api.Requests() {
+		if r.Method == http.MethodDelete {
+			deletes[r.ID]++
+		}
+		// What was on its way when the server died came within a second.
+		if after := r.Time.Sub(crashed); d.dark == 0 && after > 1100*time.Millisecond {
+			d.dark = after
+		}
+	}
+	for link, r := range f.records(b.ID) {
+		if deletes[link] > 1 {
+			d.twice++
+		}
+		if r.Record.Ambiguous {
+			d.doubt++
+		}
+	}
+	t.Logf("requests went on after %.1f s, the end came after %.1f s; %d links sent twice, %d in doubt",
+		d.dark.Seconds(), d.took.Seconds(), d.twice, d.doubt)
+	return d
+}
+
+// sentinelFailover crashes a server that has had no word to its replicas for lag.
+func sentinelFailover(t *testing.T, replicas int, lag time.Duration) drained {
+	s := redistest.StartSentinel(t, replicas)
+	return failover(t, s.URL(), func(*fleet) {
+		master := s.Master(t)
+		redistest.Crash(t, master, lag, s.Replicas(master)...)
+	})
+}
+
+// clusterFailover crashes the server of a cluster that has a key.
+func clusterFailover(t *testing.T, key string, lag time.Duration) drained {
+	c := redistest.StartCluster(t, 3, true)
+	return failover(t, c.URL(), func(f *fleet) {
+		master := c.Owner(t, f.b.Client(), key)
+		redistest.Crash(t, master, lag, c.Replicas(master)...)
+	})
+}
+
+// What a master wrote in its last 0.9 s is lost, and what was sent is not
+// forgotten all the same.
+func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
+	if !redistest.Have(t) {
+		t.Log("left out: there is no redis-server")
+		return
+	}
+	if d := sentinelFailover(t, 1, 900*time.Millisecond); d.twice == 0 || d.doubt == 0 {
+		t.Error("nothing was lost, and the test shows nothing")
+	}
+}
+
+func TestClusterFailover(t *testing.T) {
+	t.Parallel()
+	if !redistest.Have(t) {
+		t.Log("left out: there is no redis-server")
+		return
+	}
+	if d := clusterFailover(t, "lc:{b1}", 900*time.Millisecond); d.twice == 0 || d.doubt == 0 {
+		t.Error("nothing was lost, and the test shows nothing")
+	}
+}
+
+// A server of a cluster without replicas comes back on its AOF, and all goes on.
+func TestClusterServerComesBack(t *testing.T) {
+	t.Parallel()
+	if !redistest.Have(t) {
+		t.Log("left out: there is no redis-server")
+		return
+	}
+	c := redistest.StartCluster(t, 3, false, "--appendonly", "yes")
+	d := failover(t, c.URL(), func(f *fleet) {
+		master := c.Owner(t, f.b.Client(), "lc:{b1}")
+		master.Kill(t)
+		master.Start(t)
+	})
+	if d.twice > 0 {
+		t.Errorf("%d links were sent twice", d.twice)
+	}
+}
+
+// TestFailovers makes FAILOVERS of each kind and tells the figures that stand in
+// docs/reliability.md (make failover).
+func TestFailovers(t *testing.T) {
+	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
+	lags := []time.Duration{0, 900 * time.Millisecond}
+	var mu sync.Mutex
+	figures := map[string][]drained{}
+	kind := func(name string, run func(t *testing.T, lag time.Duration) drained) {
+		for _, lag := range lags {
+			for i := range n {
+				name := fmt.Sprintf("%s, lag %v", name, lag)
+				t.Run(fmt.Sprint(name, " ", i), func(t *testing.T) {
+					t.Parallel()
+					d := run(t, lag)
+					mu.Lock()
+					defer mu.Unlock()
+					figures[name] = append(figures[name], d)
+				})
+			}
+		}
+	}
+	t.Cleanup(func() {
+		for name, runs := range figures {
+			var most drained
+			for _, d := range runs {
+				most.dark, most.took = max(most.dark, d.dark), max(most.took, d.took)
+				most.twice, most.doubt = most.twice+d.twice, most.doubt+d.doubt
+			}
+			t.Logf("%s: %d runs, dark %.1f s at most, end after %.1f s at most; %d links sent twice, %d in doubt",
+				name, len(runs), most.dark.Seconds(), most.took.Seconds(), most.twice, most.doubt)
+		}
+	})
+	kind("sentinel", func(t *testing.T, lag time.Duration) drained { return sentinelFailover(t, 2, lag) })
+	for name, key := range map[string]string{
+		"the batch's": "lc:{b1}", "the queue's": task.PendingKey, "the lists'": "lc:open", "the leader's": "lc:feeder",
+	} {
+		kind("cluster, "+name, func(t *testing.T, lag time.Duration) drained { return clusterFailover(t, key, lag) })
+	}
+}

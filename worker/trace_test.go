@@ -1,0 +1,285 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/redistest"
+	"linkcancel/internal/sandbox"
+	"linkcancel/internal/task"
+	"linkcancel/producer"
+)
+
+// tracer makes spans, and shows those that have ended.
+func tracer(sampler sdktrace.Sampler) (trace.Tracer, *tracetest.InMemoryExporter) {
+	spans := tracetest.NewInMemoryExporter()
+	return sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithSampler(sampler)).Tracer("test"), spans
+}
+
+func attributesOf(s tracetest.SpanStub) map[string]string {
+	all := map[string]string{}
+	for _, a := range s.Attributes {
+		all[string(a.Key)] = a.Value.String()
+	}
+	return all
+}
+
+// From the batch over the queue to the request: one trace, each span below the
+// one that caused it, a run that comes later too.
+func TestTrace(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		f := newFleet(t, b)
+		tr, spans := tracer(sdktrace.AlwaysSample())
+		api := sandbox.New(sandbox.Config{IDs: names(3)})
+		t.Cleanup(api.Close)
+		api.SetStatus("pl_000001", "paid")
+		api.Script("pl_000002", sandbox.Answer{Status: 500})
+		var mu sync.Mutex
+		requests := map[trace.SpanID][]string{} // by the span that they are below
+		ask := through{memory{api}, func(ctx context.Context, method, id string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			above := trace.SpanContextFromContext(ctx).SpanID()
+			requests[above] = append(requests[above], method+" "+id)
+			return nil
+		}}
+		ctx, root := tr.Start(t.Context(), "import")
+		_, err := producer.MakeBatch(ctx, f.l, &ids{links: names(3)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		must(t, err)
+		root.End()
+		f.work(Config{Tracer: tr}, ask, nil)
+		f.feedTraced(tr)
+		f.done("b1")
+		f.until("the spans of two runs", func() bool {
+			runs := slices.DeleteFunc(spans.GetSpans(), func(s tracetest.SpanStub) bool { return s.Name != "cancel slice" })
+			return len(runs) == 2
+		})
+
+		all := map[trace.SpanID]tracetest.SpanStub{}
+		for _, s := range spans.GetSpans() {
+			all[s.SpanContext.SpanID()] = s
+		}
+		var got []string
+		for id, s := range all {
+			if s.SpanContext.TraceID() != root.SpanContext().TraceID() {
+				t.Errorf("span %s has left the trace", s.Name)
+			}
+			path := s.Name
+			for at := s; at.Parent.IsValid(); {
+				at = all[at.Parent.SpanID()]
+				path = at.Name + " > " + path
+			}
+			if s.Name != "cancel link" {
+				got = append(got, path)
+				continue
+			}
+			a := attributesOf(s)
+			got = append(got, fmt.Sprintf("%s %s %s %s %v %v %q", path, a["linkcancel.link"], a["linkcancel.outcome"], a["linkcancel.link_status"],
+				requests[id], s.Status.Code, s.Status.Description))
+		}
+		slices.Sort(got)
+		slice := "import > make batch > feed slice > cancel slice"
+		want := []string{
+			"import", "import > make batch", "import > make batch > feed slice", slice, slice,
+			slice + ` > cancel link pl_000000 cancelled  [DELETE pl_000000] Unset ""`,
+			slice + ` > cancel link pl_000001 not_cancellable paid [DELETE pl_000001 GET pl_000001] Unset ""`,
+			slice + ` > cancel link pl_000002 cancelled  [DELETE pl_000002] Unset ""`,
+			slice + ` > cancel link pl_000002 pending  [DELETE pl_000002] Error "HTTP 500"`,
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		for _, s := range all {
+			if s.Name != "cancel slice" {
+				continue
+			}
+			a := attributesOf(s)
+			again := a["linkcancel.links"] == "1"
+			delete(a, "linkcancel.links")
+			want := map[string]string{
+				"linkcancel.batch": "b1", "linkcancel.slice": "0:0", "linkcancel.again": "0", "messaging.system": "asynq",
+				"messaging.destination.name": "cancel", "messaging.operation.type": "process", "messaging.message.id": a["messaging.message.id"],
+			}
+			if !again {
+				want["linkcancel.later"] = "1 links to be tried again"
+			}
+			if diff := cmp.Diff(want, a); diff != "" || s.SpanKind != trace.SpanKindConsumer || s.Status.Code != codes.Unset {
+				t.Errorf("%s%v %v", diff, s.SpanKind, s.Status)
+			}
+		}
+	})
+}
+
+// feedTraced starts a feeder that makes spans.
+func (f *fleet) feedTraced(tr trace.Tracer) {
+	feeder := producer.NewFeeder(producer.FeederConfig{Rate: 100, Keep: time.Hour, Log: f.log, Tracer: tr}, f.b.Client(), f.l)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		feeder.Run(ctx)
+	}()
+	f.t.Cleanup(func() { cancel(); <-ended })
+}
+
+// A task without headers begins a trace; a run that has nothing to send makes
+// none. A panic is told without its text.
+func TestTraceOfItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		tr, spans := tracer(sdktrace.AlwaysSample())
+		api := sandbox.New(sandbox.Config{IDs: names(1)})
+		t.Cleanup(api.Close)
+		b := f.batch("b1", names(1)...)
+		f.start(&b, 1)
+		first := true
+		f.work(Config{Tracer: tr}, through{memory{api}, func(context.Context, string, string) error {
+			if first {
+				first = false
+				panic("something private")
+			}
+			return nil
+		}}, nil)
+		s := task.Slice{Batch: "b1", Made: b.Made(), Links: names(1)}
+		f.enqueue(s)
+		f.done("b1")
+		f.queueGone()
+		n := len(spans.GetSpans())
+		f.enqueue(s)
+		f.queueGone()
+		var got []string
+		for _, span := range spans.GetSpans() {
+			got = append(got, fmt.Sprintf("%s %v %s %q events %d", span.Name, span.Parent.IsValid(), span.Status.Code, span.Status.Description, len(span.Events)))
+		}
+		want := []string{
+			`cancel link true Unset "" events 0`, `cancel slice false Error "panic" events 0`,
+			`cancel link true Unset "" events 0`, `cancel slice false Unset "" events 0`,
+		}
+		if diff := cmp.Diff(want, got); diff != "" || n != 4 {
+			t.Errorf("%d spans: %s", n, diff)
+		}
+	})
+}
+
+// Without traces a request has the context of all requests: for a link nothing
+// at all is made.
+func TestUntraced(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(2)})
+		t.Cleanup(api.Close)
+		b := f.batch("b1", names(2)...)
+		f.start(&b, 2)
+		var p *process
+		ready := make(chan struct{})
+		asked := make(chan bool, 2)
+		p = f.work(Config{}, through{memory{api}, func(ctx context.Context, _, _ string) error {
+			<-ready
+			asked <- ctx == p.w.calls
+			return nil
+		}}, nil)
+		close(ready)
+		f.enqueue(task.Slice{
+			Batch: "b1", Made: b.Made(), Links: names(2),
+			Headers: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		})
+		f.done("b1")
+		for range 2 {
+			if !<-asked {
+				t.Error("a request has a context of its own")
+			}
+		}
+	})
+}
+
+// instant is an API that cancels everything at once.
+type instant struct{}
+
+func (instant) Cancel(context.Context, string) (int, error) { return http.StatusNoContent, nil }
+func (instant) Get(context.Context, string) (plexy.Link, error) {
+	return plexy.Link{Status: "active"}, nil
+}
+
+// takeOne takes a link further again and again, without requests and without a
+// ledger.
+func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
+	b := broker.Embedded()
+	limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 1e6, Burst: 1})
+	w, err := New(Config{ID: "w1", Log: slog.New(slog.DiscardHandler), Tracer: tr}, b, ledger.New(b.Client()), instant{}, limiter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for c := range w.recorder.in {
+			c.finish(nil)
+		}
+	}()
+	t.Cleanup(func() {
+		close(w.recorder.in)
+		<-written
+		_ = b.Close()
+	})
+	r = newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, make([]ledger.Record, 1), false)
+	if tr != nil {
+		_, r.span = tr.Start(t.Context(), "cancel slice")
+	}
+	return r, func() {
+		l := *r.links[0]
+		w.tokens <- struct{}{}
+		r.calls.Add(1)
+		r.one(&l, ratelimit.Slot{})
+		r.writes.Wait()
+	}
+}
+
+// Without traces a link costs what it would if they had never been thought of.
+func TestUntracedIsFree(t *testing.T) {
+	r, one := takeOne(t, nil)
+	never := testing.AllocsPerRun(1000, func() {
+		l := *r.links[0]
+		r.w.tokens <- struct{}{}
+		r.calls.Add(1)
+		release := r.w.holdPlace()
+		r.cancel(r.w.calls, &l, ratelimit.Slot{})
+		r.write(&l)
+		release()
+		r.calls.Done()
+		r.writes.Wait()
+	})
+	if off := testing.AllocsPerRun(1000, one); off != never {
+		t.Errorf("%v allocations, without the question whether there are traces %v", off, never)
+	}
+}
+
+// BenchmarkLink is what a worker does for a link besides the request and the
+// writing: without traces, in one that the sampler leaves out, and in one that is
+// kept.
+func BenchmarkLink(b *testing.B) {
+	left, _ := tracer(sdktrace.NeverSample())
+	kept := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample())).Tracer("test")
+	for name, tr := range map[string]trace.Tracer{"off": nil, "left out": left, "kept": kept} {
+		b.Run(name, func(b *testing.B) {
+			_, one := takeOne(b, tr)
+			b.ReportAllocs()
+			for b.Loop() {
+				one()
+			}
+		})
+	}
+}
