@@ -39,7 +39,7 @@ func stat(width int, title, description, unit, noData string, options ...option)
 		"orientation":   "auto", "textMode": "auto", "wideLayout": false, "colorMode": "background", "graphMode": "none",
 		"justifyMode": "auto", "showPercentChange": false, "percentChangeColorMode": "standard",
 	}
-	if len(p.Targets) > 1 {
+	if len(p.Targets) > 1 || strings.Contains(p.Targets[0].LegendFormat, "{{") {
 		p.Options["textMode"] = "value_and_name"
 	}
 	if p.FieldConfig.Defaults.Thresholds == nil {
@@ -55,6 +55,9 @@ func stat(width int, title, description, unit, noData string, options ...option)
 func bars(width, height int, title, description, unit, noData string, options ...option) Panel {
 	p := stat(width, title, description, unit, noData, options...)
 	p.Type, p.GridPos.H = "bargauge", height
+	if p.FieldConfig.Defaults.Min == nil {
+		p.FieldConfig.Defaults.Min = number(0) // else the shortest bar is nothing
+	}
 	p.Options = map[string]any{
 		"reduceOptions": p.Options["reduceOptions"], "orientation": "horizontal", "displayMode": "basic", "valueMode": "text",
 		"showUnfilled": false, "minVizWidth": 8, "minVizHeight": 16, "maxVizHeight": 300, "namePlacement": "left", "sizing": "auto",
@@ -100,14 +103,20 @@ func timeline(width int, title, description, noData string, options ...option) P
 }
 
 // matrix is a table of the values of now, with a row for each value of one label
-// and a column for each of another.
-func matrix(width, height int, title, description, unit, noData, row, column string, options ...option) Panel {
+// and a column for each of another, in this order.
+func matrix(width, height int, title, description, unit, noData, row, column string, columns []string, options ...option) Panel {
 	p := panel("table", width, height, title, description, unit, noData, options...)
 	p.FieldConfig.Defaults.Custom = map[string]any{"align": "auto", "cellOptions": map[string]any{"type": "auto"}, "filterable": false, "inspect": false}
 	p.Options = map[string]any{"frameIndex": 0, "showHeader": true, "cellHeight": "sm", "footer": map[string]any{"show": false, "reducer": []string{"sum"}, "fields": ""}}
-	p.Transformations = []map[string]any{{
-		"id": "groupingToMatrix", "options": map[string]any{"columnField": column, "rowField": row, "valueField": "Value", "emptyValue": "zero"},
-	}}
+	corner := row + `\` + column // as the transformation calls the column of rows
+	order := map[string]any{corner: 0}
+	for i, c := range columns {
+		order[c] = i + 1
+	}
+	p.Transformations = []map[string]any{
+		{"id": "groupingToMatrix", "options": map[string]any{"columnField": column, "rowField": row, "valueField": "Value", "emptyValue": "zero"}},
+		{"id": "organize", "options": map[string]any{"indexByName": order, "renameByName": map[string]any{corner: row}, "excludeByName": map[string]any{}}},
+	}
 	for i := range p.Targets {
 		p.Targets[i].Instant, p.Targets[i].Range, p.Targets[i].Format = true, false, "table"
 	}
@@ -175,9 +184,21 @@ func colours(pairs ...string) option {
 	}
 }
 
-// outcomeColours are the same wherever outcomes are shown.
-var outcomeColours = colours("cancelled", "green", "already_cancelled", "semi-dark-green", "not_found", "blue", "not_cancellable", "yellow",
-	"rejected", "orange", "failed", "red", "aborted", "purple", "pending", "#808080")
+// outcomeColours are the same wherever outcomes are shown, alone or after a word.
+func outcomeColours(word string) option {
+	pairs := []string{"cancelled", "green", "already_cancelled", "dark-green", "not_found", "blue", "not_cancellable", "yellow",
+		"rejected", "orange", "failed", "red", "aborted", "purple", "pending", "#808080"}
+	for i := 0; i < len(pairs); i += 2 {
+		pairs[i] = word + pairs[i]
+	}
+	return colours(pairs...)
+}
+
+// warned shows the numbers of a column of a table in red, but for 0.
+func warned(column string) option {
+	return as(column, "custom.cellOptions", map[string]any{"type": "color-text"},
+		"thresholds", Thresholds{Mode: "absolute", Steps: []Step{{Color: "text"}, {Color: "red", Value: number(1)}}})
+}
 
 func custom(pairs ...any) option {
 	return func(p *Panel) {

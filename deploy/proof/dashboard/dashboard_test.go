@@ -101,6 +101,7 @@ func TestLintFinds(t *testing.T) {
 		"counter not summed":   {func(d *Dashboard) { edit(d, "Repairs", "sum by", "max by") }, "wants sum"},
 		"counter not rated":    {func(d *Dashboard) { edit(d, "Repairs", "increase(", "("); edit(d, "Repairs", "[$__rate_interval]", "") }, "wants sum"},
 		"gauge of each worker": {func(d *Dashboard) { edit(d, "In flight", "sum", "") }, "aggregate it"},
+		"quantile of nothing":  {func(d *Dashboard) { edit(d, "Time to answer", " >= 0", "") }, "is NaN"},
 		"range in a stat":      {func(d *Dashboard) { panelOf(d, "How far").Targets[0].Instant = false }, "instant is false"},
 		"no query":             {func(d *Dashboard) { panelOf(d, "Alerts").Targets = nil }, "no query"},
 	} {

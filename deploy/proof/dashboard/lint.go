@@ -225,6 +225,10 @@ func (d *Dashboard) lintQueries() error {
 				bad("uses the variable %s, which is not defined", v)
 			}
 		}
+		// It would be a value, in place of the words for no data.
+		if strings.Contains(e.Expr, "histogram_quantile(") && !strings.Contains(e.Expr, ">= 0") {
+			bad("is NaN where nothing was observed: compare it")
+		}
 		// A window of 7 s can only have come from the variable.
 		q, err := promql.Parse(Expand(e.Expr, "JOB", "7s"))
 		if err != nil {
@@ -251,8 +255,8 @@ func (d *Dashboard) lintQueries() error {
 func aggregated(s promql.Selector) error {
 	switch {
 	case strings.HasPrefix(s.Metric, fleet):
-		if s.Aggregation != "max" {
-			return fmt.Errorf("%s is the same on every worker: it wants max, not %q", s.Metric, s.Aggregation)
+		if s.Aggregation != "max" && s.Aggregation != "avg" {
+			return fmt.Errorf("%s is the same on every worker: it wants max or avg, not %q", s.Metric, s.Aggregation)
 		}
 	case strings.HasPrefix(s.Metric, ours) && counter.MatchString(s.Metric):
 		if s.Aggregation != "sum" || !s.Rated {

@@ -2,7 +2,9 @@ package dashboard
 
 // Make makes the dashboard. A fleet is a job; series named linkcancel_fleet_* are
 // the same on every worker, so the highest of them is taken, and those of
-// processes are summed.
+// processes are summed. Where states are summed the mean is taken: workers are
+// scraped one after another, and a batch that changes its state in between would
+// count twice.
 func Make() *Dashboard {
 	return &Dashboard{
 		UID: "linkcancel", Title: "linkcancel",
@@ -39,13 +41,19 @@ func Make() *Dashboard {
 
 const (
 	// waiting is how many links wait in batches that are not paused.
-	waiting = `sum(max by (source, state) (linkcancel_fleet_pending_links{job="$job",state=~"ready|running"}))`
+	waiting = `sum(avg by (source, state) (linkcancel_fleet_pending_links{job="$job",state=~"ready|running"}))`
 	// timeLeft is how long they take as things go; nothing while none get an outcome.
 	timeLeft = `(` + waiting + ` > 0) / (sum(rate(linkcancel_outcomes_total{job="$job"}[$__rate_interval])) > 0)`
 
 	limitPresent = `max(linkcancel_limit_present_requests_per_second{job="$job"})`
 	limitCeiling = `max(linkcancel_limit_ceiling_requests_per_second{job="$job"})`
 )
+
+// quantile is one of a histogram. Where nothing was observed it would be NaN, which
+// takes the place of the words for no data.
+func quantile(q, by, histogram, matchers string) string {
+	return `histogram_quantile(` + q + `, sum by (` + by + `) (rate(` + histogram + `_bucket{job="$job"` + matchers + `}[$__rate_interval]))) >= 0`
+}
 
 func now() []Panel {
 	red := fixed("red")
@@ -64,11 +72,11 @@ func now() []Panel {
 			decimals(0), as("paused", "thresholds", Thresholds{Mode: "absolute", Steps: []Step{{Color: "blue"}, {Color: "orange", Value: number(1)}}})),
 		stat(4, "Time left",
 			"Links that wait in ready and running batches, divided by the outcomes a second of the last minute. It knows nothing of holds to come.",
-			"dtdurations", "Idle, or nothing moves",
+			"dthms", "Idle, or nothing moves",
 			query("left", timeLeft), smooth("1m")),
 		stat(4, "Ends at",
 			"Now and the time left: when the last link gets its outcome if all goes on as in the last minute.",
-			"dateTimeAsLocal", "Idle, or nothing moves",
+			"dateTimeAsLocalNoDateIfToday", "Idle, or nothing moves",
 			query("end", `1000 * (time() + `+timeLeft+`)`), smooth("1m")),
 		stat(4, "Failing",
 			"Share of failed and rejected links among the outcomes of the last 15 minutes. LinkcancelFailureShare tells of more than 5 %.",
@@ -119,7 +127,7 @@ func now() []Panel {
 			as("last good", "unit", "s", "decimals", 0, "thresholds",
 				Thresholds{Mode: "absolute", Steps: []Step{{Color: "green"}, {Color: "orange", Value: number(26 * 3600)}}})),
 
-		graph(12, "Rate against limit",
+		graph(8, "Rate against limit",
 			"Requests that ended, links that got their outcome, and the limit that both keep to. Where requests stay under the present limit, the API is slow or work is short; outcomes stay under requests by what was asked twice.",
 			"reqps", "No worker is scraped",
 			query("requests", `sum(rate(linkcancel_api_requests_total{job="$job"}[$__rate_interval]))`),
@@ -129,20 +137,23 @@ func now() []Panel {
 			colours("requests", "blue", "outcomes", "green", "present limit", "orange"),
 			as("configured limit", "color", red, "custom.fillOpacity", 0, "custom.lineStyle", map[string]any{"fill": "dash", "dash": []int{8, 8}}),
 			as("present limit", "custom.fillOpacity", 0)),
-		graph(12, "Links waiting, over time",
+		graph(8, "Links waiting, over time",
 			"Links without an outcome, by the state of their batch. A straight way down is good; level means that nothing moves.",
 			"locale", "No worker is scraped, or Redis is away",
-			query("{{state}}", `sum by (state) (max by (source, state) (linkcancel_fleet_pending_links{job="$job"}))`),
+			query("{{state}}", `sum by (state) (avg by (source, state) (linkcancel_fleet_pending_links{job="$job"}))`),
 			stacked, colours("running", "blue", "ready", "#808080", "paused", "orange", "aborted", "purple")),
-		matrix(12, 8, "Unfinished batches",
-			"Links of the 20 newest unfinished batches by what became of them. linkcancel batch show tells more of each.",
-			"locale", "No unfinished batch", "batch", "outcome",
-			query("{{batch}} {{outcome}}", `max by (batch, outcome) (linkcancel_fleet_batch_links{job="$job"})`)),
-		timeline(12, "Holds, over time",
+		timeline(8, "Holds, over time",
 			"When nothing was sent, and why. Short throttled holds are how the fleet follows the API's limit.",
 			"No worker is scraped",
 			query("{{reason}}", `max by (reason) (linkcancel_hold{job="$job"})`),
-			steps("transparent", 1.0, "red"), said("0", "sending", "1", "hold")),
+			steps("transparent", 1.0, "red"), said("0", "sending", "1", "hold"),
+			as("throttled", "thresholds", Thresholds{Mode: "absolute", Steps: []Step{{Color: "transparent"}, {Color: "orange", Value: number(1)}}})),
+		matrix(24, 6, "Unfinished batches",
+			"Links of the 20 newest unfinished batches by what became of them. linkcancel batch show tells more of each.",
+			"locale", "No unfinished batch", "batch", "outcome",
+			[]string{"pending", "cancelled", "already_cancelled", "not_found", "not_cancellable", "rejected", "failed", "aborted"},
+			query("{{batch}} {{outcome}}", `max by (batch, outcome) (linkcancel_fleet_batch_links{job="$job"})`),
+			warned("rejected"), warned("failed")),
 	}
 }
 
@@ -152,12 +163,12 @@ func outcomes() []Panel {
 			"Links that got their outcome, by what it is. What an abort fills in is not here.",
 			"suffix: links/s", "No worker is scraped",
 			query("{{outcome}}", `sum by (outcome) (rate(linkcancel_outcomes_total{job="$job"}[$__rate_interval]))`),
-			stacked, outcomeColours),
+			stacked, outcomeColours("")),
 		bars(6, 8, "Links of all batches",
 			"What became of the links of all batches that the ledger still holds: exactly what the reports say.",
 			"locale", "Not known: no worker, or Redis is away",
 			query("{{outcome}}", `sum by (outcome) (max by (source, outcome) (linkcancel_fleet_links{job="$job"}))`),
-			decimals(0), outcomeColours),
+			decimals(0), outcomeColours("")),
 		bars(6, 8, "Failed and rejected",
 			"Links of all batches in the ledger that may still be payable, by where they came from. linkcancel batch retry runs failed ones again.",
 			"locale", "Not known: no worker, or Redis is away",
@@ -166,19 +177,19 @@ func outcomes() []Panel {
 		graph(8, "From import to outcome",
 			"Time from a batch's creation to the outcome of its links: median and 95 % of those that got theirs in the interval, by source.",
 			"s", "No link got an outcome",
-			query("median {{source}}", `histogram_quantile(0.5, sum by (le, source) (rate(linkcancel_link_latency_seconds_bucket{job="$job"}[$__rate_interval])))`),
-			query("95 % {{source}}", `histogram_quantile(0.95, sum by (le, source) (rate(linkcancel_link_latency_seconds_bucket{job="$job"}[$__rate_interval])))`)),
+			query("median {{source}}", quantile("0.5", "le, source", "linkcancel_link_latency_seconds", "")),
+			query("95 % {{source}}", quantile("0.95", "le, source", "linkcancel_link_latency_seconds", ""))),
 		graph(8, "Attempts a link",
 			"Attempts that links had used up when they got their outcome: the mean, and 99 % of them. Near 1 all is well; near the limit of 12 links are about to fail.",
 			"none", "No link got an outcome",
-			query("mean", `sum(rate(linkcancel_link_attempts_sum{job="$job"}[$__rate_interval])) / sum(rate(linkcancel_link_attempts_count{job="$job"}[$__rate_interval]))`),
-			query("99 %", `ceil(histogram_quantile(0.99, sum by (le) (rate(linkcancel_link_attempts_bucket{job="$job"}[$__rate_interval]))))`)),
+			query("mean", `sum(rate(linkcancel_link_attempts_sum{job="$job"}[$__rate_interval])) / (sum(rate(linkcancel_link_attempts_count{job="$job"}[$__rate_interval])) > 0)`),
+			query("99 %", "ceil("+quantile("0.99", "le", "linkcancel_link_attempts", "")+")")),
 		graph(8, "Unclear answers, and how they were settled",
 			"Attempts that may have been applied though no clear answer came, and links whose outcome took a GET to find out, by that outcome.",
 			"suffix: /s", "No worker is scraped",
 			query("unclear attempts", `sum(rate(linkcancel_ambiguous_attempts_total{job="$job"}[$__rate_interval]))`),
 			query("settled: {{outcome}}", `sum by (outcome) (rate(linkcancel_settled_total{job="$job"}[$__rate_interval]))`),
-			colours("unclear attempts", "red")),
+			colours("unclear attempts", "dark-red"), outcomeColours("settled: ")),
 	}
 }
 
@@ -193,24 +204,24 @@ func api() []Panel {
 		graph(12, "Share of answers that are no help",
 			"429s (we are too fast), and 5xx and none (the API or the way to it fails), of all requests.",
 			"percentunit", "No request",
-			query("throttled", `sum(rate(linkcancel_api_requests_total{job="$job",class="429"}[$__rate_interval])) / sum(rate(linkcancel_api_requests_total{job="$job"}[$__rate_interval]))`),
-			query("failed", `sum(rate(linkcancel_api_requests_total{job="$job",class=~"5xx|none"}[$__rate_interval])) / sum(rate(linkcancel_api_requests_total{job="$job"}[$__rate_interval]))`),
+			query("throttled", `sum(rate(linkcancel_api_requests_total{job="$job",class="429"}[$__rate_interval])) / (sum(rate(linkcancel_api_requests_total{job="$job"}[$__rate_interval])) > 0)`),
+			query("failed", `sum(rate(linkcancel_api_requests_total{job="$job",class=~"5xx|none"}[$__rate_interval])) / (sum(rate(linkcancel_api_requests_total{job="$job"}[$__rate_interval])) > 0)`),
 			colours("throttled", "orange", "failed", "red"), steps("transparent", 0.2, "red"), custom("thresholdsStyle", map[string]any{"mode": "dashed"})),
 		graph(8, "Time to answer",
 			"Time from a request to its answer: median, 95 % and 99 % of DELETE, and 95 % of GET.",
 			"s", "No request",
-			query("median {{method}}", `histogram_quantile(0.5, sum by (le, method) (rate(linkcancel_api_request_duration_seconds_bucket{job="$job",method="DELETE"}[$__rate_interval])))`),
-			query("95 % {{method}}", `histogram_quantile(0.95, sum by (le, method) (rate(linkcancel_api_request_duration_seconds_bucket{job="$job"}[$__rate_interval])))`),
-			query("99 % {{method}}", `histogram_quantile(0.99, sum by (le, method) (rate(linkcancel_api_request_duration_seconds_bucket{job="$job",method="DELETE"}[$__rate_interval])))`)),
+			query("median {{method}}", quantile("0.5", "le, method", "linkcancel_api_request_duration_seconds", `,method="DELETE"`)),
+			query("95 % {{method}}", quantile("0.95", "le, method", "linkcancel_api_request_duration_seconds", "")),
+			query("99 % {{method}}", quantile("0.99", "le, method", "linkcancel_api_request_duration_seconds", `,method="DELETE"`))),
 		graph(8, "In flight",
 			"Requests that wait for their answer, of all workers. Level at workers × --concurrency: calls hang, or the limit is out of reach.",
 			"none", "No worker is scraped",
-			query("in flight", `sum(linkcancel_api_requests_in_flight{job="$job"})`)),
+			query("in flight", `sum(linkcancel_api_requests_in_flight{job="$job"})`), decimals(0)),
 		graph(8, "Waiting for the limit",
 			"How long links waited for their slot within the rate limit: median and 99 %. It is long on purpose when the limit is the bottleneck, and in a hold.",
 			"s", "No link waited",
-			query("median", `histogram_quantile(0.5, sum by (le) (rate(linkcancel_limit_wait_seconds_bucket{job="$job"}[$__rate_interval])))`),
-			query("99 %", `histogram_quantile(0.99, sum by (le) (rate(linkcancel_limit_wait_seconds_bucket{job="$job"}[$__rate_interval])))`)),
+			query("median", quantile("0.5", "le", "linkcancel_limit_wait_seconds", "")),
+			query("99 %", quantile("0.99", "le", "linkcancel_limit_wait_seconds", ""))),
 	}
 }
 
@@ -219,7 +230,8 @@ func queue() []Panel {
 		graph(8, "Tasks by state",
 			"Tasks in the queues. pending and active follow the rate; retry holds slices that wait for their next attempt; archived must be 0.",
 			"locale", "No worker is scraped, or Redis is away",
-			query("{{queue}} {{state}}", `max by (queue, state) (linkcancel_fleet_queue_slices{job="$job"})`)),
+			query("{{queue}} {{state}}", `max by (queue, state) (linkcancel_fleet_queue_slices{job="$job",state=~"pending|active|retry|archived"})`),
+			decimals(0)),
 		graph(8, "Oldest task, over time",
 			"How long the oldest task of each queue has waited for a worker.",
 			"s", "No worker is scraped, or Redis is away",
@@ -228,12 +240,12 @@ func queue() []Panel {
 		graph(8, "Unfinished batches by state",
 			"Batches that are not done. importing ones are being written; paused ones wait for somebody.",
 			"none", "No worker is scraped, or Redis is away",
-			query("{{state}}", `sum by (state) (max by (source, state) (linkcancel_fleet_batches{job="$job",state=~"importing|ready|running|paused"}))`),
-			stacked, colours("importing", "purple", "ready", "#808080", "running", "blue", "paused", "orange")),
+			query("{{state}}", `sum by (state) (avg by (source, state) (linkcancel_fleet_batches{job="$job",state=~"importing|ready|running|paused"}))`),
+			stacked, decimals(0), colours("importing", "purple", "ready", "#808080", "running", "blue", "paused", "orange")),
 		graph(8, "Links waiting by source",
 			"Links without an outcome, by where their batch came from. Imports are fed before sweeps, 4 to 1.",
 			"locale", "No worker is scraped, or Redis is away",
-			query("{{source}}", `sum by (source) (max by (source, state) (linkcancel_fleet_pending_links{job="$job"}))`), stacked),
+			query("{{source}}", `sum by (source) (avg by (source, state) (linkcancel_fleet_pending_links{job="$job"}))`), stacked),
 		graph(8, "Repairs",
 			"Slices that were enqueued again: orphaned ones had lost their worker, missing ones were not in the queue. No link is lost, but something crashed.",
 			"none", "No worker is scraped",
@@ -244,7 +256,7 @@ func queue() []Panel {
 			"none", "No worker is scraped",
 			query("workers with Redis", `sum(linkcancel_redis_up{job="$job"})`),
 			query("failed readings", `sum(increase(linkcancel_collect_errors_total{job="$job"}[$__rate_interval]))`),
-			colours("workers with Redis", "green", "failed readings", "red")),
+			decimals(0), colours("workers with Redis", "green", "failed readings", "red")),
 		bars(12, 6, "Rows imported",
 			"Rows of the files of all batches in the ledger: links taken, duplicates of them, and invalid rows left out.",
 			"locale", "Not known: no worker, or Redis is away",
@@ -278,7 +290,7 @@ func sweep() []Panel {
 		bars(8, 8, "Links of sweeps",
 			"What became of the links of all sweeps that the ledger still holds.",
 			"locale", "Not known: no worker, or Redis is away",
-			query("{{outcome}}", `max by (outcome) (linkcancel_fleet_links{job="$job",source="sweep"})`), decimals(0), outcomeColours),
+			query("{{outcome}}", `max by (outcome) (linkcancel_fleet_links{job="$job",source="sweep"})`), decimals(0), outcomeColours("")),
 		timeline(8, "Sweeps, over time",
 			"Whether the last sweep ended well, and whether it was suspicious: it selected nothing though many links are past their expiry. Choose days at the top.",
 			"No worker is scraped, or Redis is away",

@@ -23,15 +23,24 @@ import (
 	"linkcancel/deploy/proof/rules"
 )
 
+// importLinks are enough for half a minute at what the pretend API allows. Links
+// beyond them are left for the sweep.
+const importLinks = 5000
+
 // TestLive runs a fleet on a real Redis and a pretend API that throttles, under
 // the eyes of a real Prometheus.
 func TestLive(t *testing.T) {
 	if !repo.Have(t, "redis-server", "prometheus", "promtool") {
 		return
 	}
-	s := newStack(t)
+	s := newStack(t, load{
+		links: importLinks + 300, rate: "200/s", interval: "1s", sweep: 8 * time.Second, // the workers have time to start
+		// It throttles, some answers are 400, 500 or 502, and some never come.
+		api: []string{"--limit", "150", "--latency", "10ms", "--jitter", "20ms", "--error-500", "0.02", "--html-502", "0.01",
+			"--cut", "0.01", "--cut-before", "0.01", "--bad-request", "0.01", "--friendly", "0.005"},
+	})
 	began := time.Now()
-	s.imports(t, "some.csv")
+	s.imports(t, "some", 0, importLinks)
 	s.awaitImport(t)
 	drained := time.Now()
 	s.awaitDone(t, 2) // that, and the sweep
@@ -166,7 +175,7 @@ func (s *stack) redisGoes(t *testing.T) {
 		found, err := s.shipped.query(firing, time.Time{})
 		return err == nil && len(found) == 0, err
 	})
-	s.imports(t, "few.csv") // work goes on
+	s.imports(t, "few", 0, 200) // work goes on
 	s.awaitDone(t, 3)
 	for _, expr := range []string{`min_over_time(up{job="linkcancel"}[2m])`, `min_over_time(scrape_samples_scraped{job="linkcancel"}[2m])`} {
 		found, err := s.shipped.query(expr, time.Time{})

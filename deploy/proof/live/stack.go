@@ -17,20 +17,22 @@ import (
 	"linkcancel/deploy/proof/repo"
 )
 
-const (
-	job = "linkcancel"
-	// The import is large enough for half a minute at what the pretend API allows.
-	// Links beyond it are left for the sweep.
-	importLinks  = 5000
-	moreLinks    = 300
-	rateLimit    = "200/s" // of ours
-	apiLimit     = "150"   // of the API: it throttles us
-	fastInterval = "1s"
-)
+const job = "linkcancel"
+
+// load is what a fleet has to do.
+type load struct {
+	links    int           // of the pretend API
+	rate     string        // of ours
+	api      []string      // flags of the pretend API
+	worker   []string      // flags of the workers
+	interval string        // at which fast scrapes
+	sweep    time.Duration // from the start to the sweep, at least; up to a minute more
+}
 
 // stack is a fleet of two workers under load, and two Prometheus servers: shipped
-// is just what the repository configures; fast scrapes each second, for rates.
+// is just what the repository configures; fast scrapes more often, for rates.
 type stack struct {
+	load
 	life          *testing.T // of the programs
 	dir, binary   string
 	env           []string
@@ -38,6 +40,7 @@ type stack struct {
 	redis         *program
 	sandbox       *program
 	requestLog    string
+	rows          []string // of the CSV file of all links, the head first
 	workers       []string // addresses of their metrics
 	fast, shipped *prometheus
 	began         time.Time
@@ -54,23 +57,23 @@ func get(url string) (status int, body []byte, err error) {
 	return resp.StatusCode, body, err
 }
 
-func newStack(t *testing.T) *stack {
+func newStack(t *testing.T, l load) *stack {
 	t.Helper()
-	s := &stack{life: t, dir: t.TempDir(), began: time.Now()}
+	s := &stack{load: l, life: t, dir: t.TempDir(), began: time.Now()}
 	s.binary = filepath.Join(s.dir, "linkcancel")
 	run(t, nil, "go", "build", "-C", repo.Root(t), "-o", s.binary, "./cmd/linkcancel")
 
 	s.redisAddress = freeAddress(t)
 	s.startRedis(t)
 	s.startSandbox(t)
-	// A sweep at the next full minute that leaves the workers time to start.
-	at := time.Now().Add(8 * time.Second).Truncate(time.Minute).Add(time.Minute).UTC()
+	at := time.Now().Add(l.sweep).Truncate(time.Minute).Add(time.Minute).UTC()
 	for i := range 2 {
 		s.workers = append(s.workers, freeAddress(t))
-		start(t, s.life, s.dir, fmt.Sprintf("worker-%d", i+1), s.env, s.binary, "worker", "--rate", rateLimit, "--metrics-addr", s.workers[i],
-			"--sweep-cron", fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()))
+		args := append([]string{"worker", "--rate", l.rate, "--metrics-addr", s.workers[i],
+			"--sweep-cron", fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour())}, l.worker...)
+		start(t, s.life, s.dir, fmt.Sprintf("worker-%d", i+1), s.env, s.binary, args...)
 	}
-	s.fast = startPrometheus(t, s.dir, "fast", fastInterval, s.workers)
+	s.fast = startPrometheus(t, s.dir, "fast", l.interval, s.workers)
 	s.shipped = startPrometheus(t, s.dir, "shipped", "", s.workers)
 	for _, p := range []*prometheus{s.fast, s.shipped} {
 		until(t, "both workers to be scraped", func() (bool, any) {
@@ -90,17 +93,14 @@ func (s *stack) startRedis(t *testing.T) {
 
 var servingAt = regexp.MustCompile(`Serving .* at (http://\S+)`)
 
-// startSandbox starts a pretend API that throttles, and answers everything there
-// is: most links are cancelled, some are not there, paid or cancelled already,
-// some answers are 400, 500 or 502, and some never come.
+// startSandbox starts a pretend API that answers everything there is: most links
+// are cancelled, some are not there, paid or cancelled already.
 func (s *stack) startSandbox(t *testing.T) {
 	t.Helper()
 	s.requestLog = filepath.Join(s.dir, "requests.jsonl")
 	all := filepath.Join(s.dir, "all.csv")
-	s.sandbox = start(t, s.life, s.dir, "sandbox", nil, s.binary, "sandbox", "--addr", "127.0.0.1:0",
-		"--links", fmt.Sprint(importLinks+moreLinks), "--write-csv", all, "--request-log", s.requestLog,
-		"--limit", apiLimit, "--page-size", "500", "--latency", "10ms", "--jitter", "20ms",
-		"--error-500", "0.02", "--html-502", "0.01", "--cut", "0.01", "--cut-before", "0.01", "--bad-request", "0.01", "--friendly", "0.005")
+	s.sandbox = start(t, s.life, s.dir, "sandbox", nil, s.binary, append([]string{"sandbox", "--addr", "127.0.0.1:0",
+		"--links", fmt.Sprint(s.links), "--write-csv", all, "--request-log", s.requestLog, "--page-size", "500"}, s.api...)...)
 	var url string
 	until(t, "the pretend API", func() (bool, any) {
 		m := servingAt.FindSubmatch(s.sandbox.output())
@@ -116,22 +116,18 @@ func (s *stack) startSandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := strings.SplitAfter(string(b), "\n")
-	s.write(t, "some.csv", rows[:1+importLinks])
-	s.write(t, "few.csv", rows[:1+200])
+	s.rows = strings.SplitAfter(string(b), "\n")
 }
 
-func (s *stack) write(t *testing.T, name string, rows []string) {
+// imports makes a batch of the links from one number up to another, without it.
+func (s *stack) imports(t *testing.T, id string, from, to int) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(strings.Join(rows, "")), 0o644); err != nil {
+	file := filepath.Join(s.dir, id+".csv")
+	csv := s.rows[0] + strings.Join(s.rows[1+from:1+to], "")
+	if err := os.WriteFile(file, []byte(csv), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// imports makes a batch of a file.
-func (s *stack) imports(t *testing.T, file string) {
-	t.Helper()
-	run(t, s.env, s.binary, "import", filepath.Join(s.dir, file), "--yes")
+	run(t, s.env, s.binary, "import", file, "--id", id, "--yes")
 }
 
 // batch is as batch list and show print it.
