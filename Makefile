@@ -10,10 +10,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench cover tools proof compose-test clean
+.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench cover tools proof screenshots chaos chaos-mutants compose-test clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/linkcancel
 	@mkdir -p bin
@@ -82,8 +82,18 @@ proof: ## Prove dashboard, rules and deployment files, on a real Prometheus wher
 	  echo "left out: the proof on a real Prometheus (apt-get install $$tool to have it)"; done
 	cd deploy/proof && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
 
+screenshots: ## Draw the dashboard, with the data of a fleet at work, into docs
+	@GO='$(GO)' deploy/screenshots/screenshots.sh
+
+# A module of its own, as proof is.
+chaos: ## Break everything at random for CHAOS_SECONDS (60), by CHAOS_SEED, and hold the ledger against the API's log
+	cd internal/chaos && $(GO) run . -seconds $${CHAOS_SECONDS:-60} -seed $${CHAOS_SEED:-0}
+
+chaos-mutants: ## Break linkcancel on purpose, and see whether chaos finds each break
+	cd internal/chaos && $(GO) run . -mutants all -seed $${CHAOS_SEED:-0}
+
 compose-test: ## Prove docker-compose.yml on a Docker engine, without any registry
 	deploy/compose-test.sh
 
 clean: ## Delete what was built
-	rm -rf bin coverage.out
+	rm -rf bin coverage.out deploy/screenshots/node_modules

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// mutant is linkcancel with one of its safeguards taken out.
+type mutant struct {
+	name   string
+	edits  []edit
+	faults []kind // that bring it to light
+}
+
+// edit replaces the only occurrence of a text in a file.
+type edit struct{ file, old, new string }
+
+// mutants break a promise each. The suite that lets one of them pass proves nothing.
+var mutants = []mutant{
+	{
+		name:   "counts an outcome that is recorded twice twice",
+		edits:  []edit{{"internal/ledger/record.lua", "if was == 0 or (was == 7 and outcome ~= 7) then", "if true then"}},
+		faults: []kind{replyCut, connectionsCut},
+	},
+	{
+		name:   "drops the ledger check: sends again what has its outcome",
+		edits:  []edit{{"worker/slice.go", "if records[i].Outcome != ledger.None {", "if false {"}},
+		faults: []kind{apiErrs, workerEnded},
+	},
+	{
+		name: "trusts a 422: never looks at the link",
+		edits: []edit{{"worker/classify.go", "	case api.Status == 404, api.Status == 422,",
+			"	case api.Status == 422:\n		v.step, v.outcome = stepDone, ledger.AlreadyCancelled\n	case api.Status == 404,"}},
+		faults: []kind{apiMute},
+	},
+	{
+		name:   "takes any 2xx for a proof",
+		edits:  []edit{{"worker/classify.go", "		if status == 204 {", "		if status/100 == 2 {"}},
+		faults: []kind{apiErrs},
+	},
+	{
+		name:   "forgets that an attempt went unanswered",
+		edits:  []edit{{"internal/ledger/record.lua", "local ambiguous = math.max(math.floor(of / 16) % 2, math.floor(nf / 16) % 2)", "local ambiguous = 0"}},
+		faults: []kind{apiMute, apiHangs},
+	},
+	{
+		name:   "forgets that a worker crashed with the links in its hands",
+		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || crashed", "_ = crashed"}},
+		faults: []kind{workerKilled},
+	},
+	{
+		name: "ignores a hold of the fleet",
+		edits: []edit{
+			{"internal/ratelimit/fleet_rules.lua", "if g.manualUntil > now then return g.manualUntil, false end", ""},
+			{"internal/ratelimit/governor.go", "	if g.manual.covers(now) {\n		return g.manual.until, false", "	if false {\n		return g.manual.until, false"},
+		},
+		faults: []kind{fleetHeld},
+	},
+	{
+		name:   "ignores that a batch is paused or aborted",
+		edits:  []edit{{"worker/slice.go", "		case err == nil && (state == ledger.Running || state == ledger.Ready):\n			return nil\n", "		case err == nil && state != \"\":\n			return nil\n"}},
+		faults: []kind{batchPaused, batchAborted},
+	},
+	{
+		name:   "counts the rate by process, not by fleet",
+		edits:  []edit{{"internal/ratelimit/fleet_call.go", "rdb, []string{fleetKey}, args", "rdb, []string{fleetKey + r.process}, args"}},
+		faults: []kind{workerKilled},
+	},
+	{
+		name:   "blames the link for a refused key",
+		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepWait, ratelimit.Unauthorized\n	case api.Status == 403", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized\n	case api.Status == 403"}},
+		faults: []kind{keyRotated},
+	},
+	{
+		name:   "repairs nothing after a crash",
+		edits:  []edit{{"producer/repair.go", "	now := time.Now()\n	if !now.Before(f.nextOrphans) {", "	now := time.Now()\n	f.nextOrphans, f.nextMissing = now.Add(time.Hour), now.Add(time.Hour)\n	if !now.Before(f.nextOrphans) {"}},
+		faults: []kind{workerKilled},
+	},
+	{
+		name: "lets asynq count attempts, and archive",
+		edits: []edit{
+			{"internal/task/task.go", "asynq.MaxRetry(math.MaxInt32)", "asynq.MaxRetry(math.MaxInt32 - math.MaxInt32)"},
+			{"worker/slice.go", "	return !errors.As(err, &later)", "	return errors.As(err, &later) || true"},
+		},
+		faults: []kind{apiErrs},
+	},
+	{
+		name:   "leaks a goroutine with each request",
+		edits:  []edit{{"worker/cancel.go", "	status, err := c.api.Cancel(c.calls, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(c.calls, l.id)"}},
+		faults: []kind{connectionsCut},
+	},
+}
+
+// overlay writes the mutant's files to dir, and the file that tells go build of them.
+func (m mutant) overlay(root, dir string) (file string, err error) {
+	if root, err = filepath.Abs(root); err != nil {
+		return "", err
+	}
+	replaced := map[string]string{}
+	for _, e := range m.edits {
+		from, to := filepath.Join(root, e.file), filepath.Join(dir, strings.ReplaceAll(e.file, "/", "-"))
+		if done, ok := replaced[from]; ok {
+			from = done
+		}
+		b, err := os.ReadFile(from)
+		if err != nil {
+			return "", err
+		}
+		if n := strings.Count(string(b), e.old); n != 1 {
+			return "", fmt.Errorf("mutant %q: its text occurs %d times in %s, not once: it no longer fits the code", m.name, n, e.file)
+		}
+		if err := os.WriteFile(to, []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o600); err != nil {
+			return "", err
+		}
+		replaced[filepath.Join(root, e.file)] = to
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replaced})
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, "overlay.json")
+	return file, os.WriteFile(file, b, 0o600)
+}
+
+const (
+	// mutantWithin is how soon a mutant must be found out.
+	mutantWithin = 60 * time.Second
+	mutantFaults = 6 * time.Second
+)
+
+// mutantPlan is a round short enough to find a mutant out in time.
+func mutantPlan(seed uint64, m mutant) plan {
+	p := newPlan(seed, 1, mutantFaults, m.faults...)
+	p.rate, p.links, p.sweeps = 400, 1000, false
+	p.workers = 3
+	p.finish = 48 * time.Second
+	return p
+}
+
+// runMutants runs every mutant, and linkcancel itself through the same rounds.
+func (s *suite) runMutants(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "linkcancel-chaos-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	sound, err := build(ctx, s.root, dir)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "Seed %d. Each mutant has one safeguard less; it has to be found out within %.0f s.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), "mutant", "", "after", "by")
+	survived, wronged := 0, 0
+	tried := slices.Clone(mutants)
+	if s.mutants != "all" {
+		tried = slices.DeleteFunc(tried, func(m mutant) bool { return !strings.Contains(m.name, s.mutants) })
+	}
+	for i, m := range tried {
+		sub := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.Mkdir(sub, 0o700); err != nil {
+			return err
+		}
+		overlay, err := m.overlay(s.root, sub)
+		if err != nil {
+			return err
+		}
+		broken, err := build(ctx, s.root, sub, "-overlay", overlay)
+		if err != nil {
+			return fmt.Errorf("mutant %q: %w", m.name, err)
+		}
+		took, t, err := s.try(ctx, mutantPlan(s.seed, m), broken, filepath.Join(sub, "mutant"))
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(t.r.violations) == 0:
+			survived++
+			fmt.Fprintf(s.out, "%-58s %-8s %4.0f s\n", m.name, "SURVIVED", took.Seconds())
+		case took > mutantWithin:
+			survived++
+			fmt.Fprintf(s.out, "%-58s %-8s %4.0f s  too late: %s\n", m.name, "SURVIVED", took.Seconds(), t.r.violations[0].rule)
+		default:
+			fmt.Fprintf(s.out, "%-58s %-8s %4.0f s  %s\n", m.name, "killed", took.Seconds(), t.r.violations[0].rule)
+		}
+		if s.verbose {
+			for _, v := range t.r.violations[:min(1, len(t.r.violations))] {
+				fmt.Fprint(s.out, t.explain(v))
+			}
+			t.tellFaults(s.out)
+			s.line(t.figures())
+		}
+		took, t, err = s.try(ctx, mutantPlan(s.seed, m), sound, filepath.Join(sub, "sound"))
+		if err != nil {
+			return err
+		}
+		if len(t.r.violations) > 0 {
+			wronged++
+			fmt.Fprintf(s.out, "%-58s %-8s %4.0f s  %s\n", "  the same without the mutation", "WRONGED", took.Seconds(), t.r.violations[0].rule)
+			fmt.Fprint(s.out, t.explain(t.r.violations[0]))
+		}
+	}
+	fmt.Fprintf(s.out, "\n%d of %d mutants killed; linkcancel itself passed %d of the same %d rounds.\n", len(tried)-survived, len(tried), len(tried)-wronged, len(tried))
+	if survived+wronged > 0 {
+		return errViolated
+	}
+	return nil
+}
+
+// try runs one round, without waiting for what asynq itself mends.
+func (s *suite) try(ctx context.Context, p plan, binary, dir string) (time.Duration, *truth, error) {
+	began := time.Now()
+	r, err := newRound(p, binary, dir)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer s.leave(r, s.verbose)
+	if err := r.run(ctx); err != nil {
+		return 0, nil, err
+	}
+	if _, err := r.queue(); err != nil {
+		return 0, nil, err
+	}
+	if err := r.settle(ctx); err != nil {
+		return 0, nil, err
+	}
+	t, err := r.verify(ctx)
+	return time.Since(began), t, err
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/rs/zerolog"
+)
+
+// proxy is the way of one process to Redis, where its connection can be spoilt.
+type proxy struct {
+	*toxiproxy.Proxy
+
+	mu sync.Mutex // one fault at a time
+}
+
+// silence keeps the libraries from telling on the screen what is broken on purpose.
+func silence() {
+	zerolog.SetGlobalLevel(zerolog.Disabled)
+	logging.Disable()
+}
+
+// newProxy opens a way to the server at upstream.
+func newProxy(name, upstream string) (*proxy, error) {
+	metrics := toxiproxy.NewMetricsContainer(nil)
+	p := &proxy{Proxy: toxiproxy.NewProxy(toxiproxy.NewServer(metrics, zerolog.Nop()), name, "127.0.0.1:0", upstream)}
+	return p, p.Start()
+}
+
+func (p *proxy) url() string { return "redis://" + p.Listen + "/0" }
+
+// cut ends all connections. New ones are let through.
+func (p *proxy) cut() error {
+	p.Stop()
+	return p.Start()
+}
+
+// spoil adds a toxic; heal takes all away. downstream: to the process.
+func (p *proxy) spoil(kind string, downstream bool, attributes map[string]int) error {
+	direction := "upstream"
+	if downstream {
+		direction = "downstream"
+	}
+	b, err := json.Marshal(map[string]any{"type": kind, "stream": direction, "attributes": attributes})
+	if err != nil {
+		return err
+	}
+	_, err = p.Toxics.AddToxicJson(strings.NewReader(string(b)))
+	return err
+}
+
+func (p *proxy) heal() { p.Toxics.ResetToxics(context.Background()) }

@@ -1,0 +1,396 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/sandbox"
+)
+
+const (
+	// attempts is low enough that a link fails within a round: its backoff is 31 s
+	// on the average.
+	attempts = 6
+	// callTimeout is how long a worker waits for the API.
+	callTimeout = 3 * time.Second
+
+	// What is promised after the last fault.
+	goesOnWithin  = 45 * time.Second
+	activeWithin  = 130 * time.Second
+	finishWithin  = 5 * time.Minute
+	commandWithin = 2 * time.Minute
+)
+
+// round is one run of a fleet under faults, on a Redis and an API of its own.
+type round struct {
+	plan   plan
+	binary string
+	dir    string   // logs and files; deleted if all is well
+	data   string   // of Redis
+	extra  []string // further arguments of the workers
+
+	redis   *server
+	api     *api
+	links   population
+	workers []*worker
+	keyFile string
+	ledger  *ledger.Ledger
+	notes   []string // figures of a scenario
+	stalls  *stalls
+
+	fresh  idle           // what the fleet holds with nothing to do
+	began  time.Time      // of the faults
+	ended  time.Time      // of the last one
+	closed time.Time      // of the work
+	after  sync.WaitGroup // what commands do after a fault
+
+	mu         sync.Mutex
+	keys       []string // that were ever used
+	batches    map[string]*batch
+	timeline   []moment
+	violations []violation
+	errs       []error
+	nextImport int // place in links.imports
+	made       int // batches
+
+	holds    [][2]time.Time // from the command's return to the release's start
+	limits   []limitSpan
+	archived bool // told once
+
+	// One fault of a kind at a time.
+	redisBusy, outage, keyBusy, pauseBusy, commands sync.Mutex
+}
+
+// batch is what the suite knows of a batch that it made.
+type batch struct {
+	id      string
+	parent  string         // of a retry
+	links   []string       // in order; nil: not known
+	asked   time.Time      // when the command that made it was started
+	aborted time.Time      // when the command came back; zero: never
+	abortBy time.Time      // when it was started
+	pauses  [][2]time.Time // from the command's return to the next one's start
+	sealed  bool           // the command that made it came back well
+}
+
+// limitSpan is a time in which the fleet's limit was set by command.
+type limitSpan struct {
+	from, to time.Time
+	rate     float64
+}
+
+// moment is something that happened to the fleet.
+type moment struct {
+	from, to time.Time
+	kind     kind
+	what     string
+}
+
+// newRound starts a fleet.
+func newRound(p plan, binary, dir string, extra ...string) (*round, error) {
+	r := &round{plan: p, binary: binary, dir: dir, batches: map[string]*batch{}, extra: extra}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := r.start(); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *round) start() (err error) {
+	// In memory, if the machine lets: an fsync for each write is no use here.
+	shm := "/dev/shm"
+	if _, err := os.Stat(shm); err != nil {
+		shm = ""
+	}
+	if r.data, err = os.MkdirTemp(shm, "linkcancel-chaos-"); err != nil {
+		return err
+	}
+	if r.redis, err = startRedis(r.dir, r.data); err != nil {
+		return err
+	}
+	r.ledger = ledger.New(r.redis.rdb)
+	cfg := sandbox.Config{
+		Seed: r.plan.seed + uint64(r.plan.round)<<32, Links: 3000 + 6*r.plan.links, PageSize: 500,
+		Paid: 0.02, Expired: 0.02, Cancelled: 0.02, Missing: 0.02,
+		Latency: 5 * time.Millisecond, Jitter: 40 * time.Millisecond,
+	}
+	if !r.plan.clean {
+		cfg.Faults = sandbox.Faults{Error500: 0.005, HTML502: 0.002, Cut: 0.005, CutBefore: 0.003, BadRequest: 0.003, Friendly: 0.003}
+	}
+	if r.links, err = populate(cfg); err != nil {
+		return err
+	}
+	if r.api, err = startAPI(cfg); err != nil {
+		return err
+	}
+	r.keyFile = filepath.Join(r.dir, "api-key")
+	if err := r.rotate(r.newKey()); err != nil {
+		return err
+	}
+	r.stalls = watchStalls()
+	for n := range r.plan.workers {
+		w, err := r.startWorker(n + 1)
+		if err != nil {
+			return err
+		}
+		r.workers = append(r.workers, w)
+	}
+	return r.until("all workers to be ready", 30*time.Second, func() bool {
+		return !slices.ContainsFunc(r.workers, func(w *worker) bool { return !w.ready() })
+	})
+}
+
+// environment is that of all programs: nothing of this one's gets in.
+func environment(more ...string) []string {
+	env := more
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func (r *round) environment(redisURL string) []string {
+	return environment("LINKCANCEL_REDIS_URL="+redisURL, "PLEXY_BASE_URL="+r.api.url(), "PLEXY_API_KEY_FILE="+r.keyFile, "LINKCANCEL_LOG_LEVEL=debug")
+}
+
+// close ends all that runs, and deletes the data of Redis.
+func (r *round) close() {
+	var all sync.WaitGroup
+	for _, w := range r.workers {
+		all.Go(w.close)
+	}
+	all.Wait()
+	if r.api != nil {
+		r.api.down()
+		r.api.box.Close()
+	}
+	if r.redis != nil {
+		r.redis.close()
+	}
+	if r.stalls != nil {
+		r.stalls.stop()
+	}
+	_ = os.RemoveAll(r.data)
+}
+
+// run lets the plan's faults loose, and waits until all work is done: that has to
+// come by itself. What is left is finish's.
+func (r *round) run(ctx context.Context) error {
+	var err error
+	if r.fresh, err = r.measure(); err != nil {
+		return err
+	}
+	for range 2 {
+		if _, err := r.importBatch(ctx, r.take(r.plan.links)); err != nil {
+			return err
+		}
+	}
+	if err := r.until("the first requests", 30*time.Second, func() bool { return r.api.box.Counts().Total > 0 }); err != nil {
+		return err
+	}
+	r.began = time.Now()
+	faults := r.schedule
+	if r.plan.instead != nil {
+		faults = func(ctx context.Context) error { return r.plan.instead(ctx, r) }
+	}
+	err = faults(ctx)
+	r.ended = time.Now()
+	if err == nil {
+		err = r.awaitWork(ctx)
+	}
+	r.closed = time.Now()
+	return errors.Join(append(r.failed(), ctx.Err(), err)...)
+}
+
+// schedule lets the plan's faults loose, each at its time.
+func (r *round) schedule(ctx context.Context) error {
+	var all sync.WaitGroup
+	for i, e := range r.plan.events {
+		all.Go(func() {
+			if sleep(ctx, time.Until(r.began.Add(e.at))) {
+				r.do(ctx, i, e)
+			}
+		})
+	}
+	all.Wait()
+	return nil
+}
+
+// finish waits until nothing moves, ends the fleet and checks all that it leaves.
+func (r *round) finish(ctx context.Context) (*truth, error) {
+	if err := r.awaitQueue(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.settle(ctx); err != nil {
+		return nil, err
+	}
+	return r.verify(ctx)
+}
+
+// failed are the errors of the suite itself.
+func (r *round) failed() []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.errs
+}
+
+func (r *round) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs = append(r.errs, err)
+}
+
+func (r *round) violate(v violation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v.at.IsZero() {
+		v.at = time.Now()
+	}
+	r.violations = append(r.violations, v)
+}
+
+// happened notes a fault. Its figures are counted from these notes.
+func (r *round) happened(k kind, from time.Time, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timeline = append(r.timeline, moment{from: from, to: time.Now(), kind: k, what: fmt.Sprintf(format, args...)})
+}
+
+// take takes links that no batch has.
+func (r *round) take(n int) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n = min(n, len(r.links.imports)-r.nextImport)
+	links := r.links.imports[r.nextImport : r.nextImport+n]
+	r.nextImport += n
+	return links
+}
+
+// pickBatch picks a sealed batch that is not finished, "" if there is none.
+func (r *round) pickBatch(ctx context.Context, e event) string {
+	var open []string
+	for _, id := range r.known() {
+		if b, err := r.ledger.Get(ctx, id); err == nil && (b.State == ledger.Ready || b.State == ledger.Running) {
+			open = append(open, id)
+		}
+	}
+	if len(open) == 0 {
+		return ""
+	}
+	return open[e.pick(len(open))]
+}
+
+// known are the ids of the sealed batches that the suite made.
+func (r *round) known() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(r.batches))
+	return slices.DeleteFunc(ids, func(id string) bool { return !r.batches[id].sealed })
+}
+
+func (r *round) batch(id string, change func(*batch)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b := r.batches[id]; b != nil {
+		change(b)
+	}
+}
+
+// awaitWork waits until every batch is finished, and checks that the fleet goes
+// on by itself.
+func (r *round) awaitWork(ctx context.Context) error {
+	type progress struct {
+		sum  int64
+		at   time.Time
+		told bool
+	}
+	seen := map[string]*progress{}
+	after := make(chan struct{})
+	go func() {
+		r.after.Wait()
+		close(after)
+	}()
+	deadline := r.ended.Add(r.plan.finish)
+	for {
+		batches, err := r.ledger.List(ctx)
+		if err != nil {
+			return err
+		}
+		open := 0
+		for _, b := range batches {
+			if b.State == ledger.Importing || b.State == ledger.Done || b.Pending() == 0 {
+				continue
+			}
+			open++
+			p := seen[b.ID]
+			if p == nil {
+				p = &progress{at: r.ended}
+				seen[b.ID] = p
+			}
+			if sum := b.Counts.Sum(); sum != p.sum {
+				p.sum, p.at = sum, time.Now()
+			}
+			// A link that is tried again waits 32 s at the most.
+			if time.Since(p.at) > goesOnWithin && !p.told {
+				p.told = true
+				r.violate(violation{rule: "work goes on by itself within 45 s", batch: b.ID,
+					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending", goesOnWithin, b.State, b.Pending(), b.Total)})
+			}
+		}
+		switch {
+		case open == 0 && isClosed(after):
+			return nil
+		case time.Now().After(deadline):
+			r.violate(violation{rule: "work is finished", what: fmt.Sprintf("%d batches are not finished %v after the last fault", open, r.plan.finish)})
+			return nil
+		}
+		if !sleep(ctx, 200*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// until waits for something.
+func (r *round) until(what string, most time.Duration, done func() bool) error {
+	for deadline := time.Now().Add(most); !done(); {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %v for %s", most, what)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return nil
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
