@@ -85,8 +85,10 @@ type Feeder struct {
 	last    [2]string // the batch fed last, of imports and of sweeps
 	fed     []feeding // of late, oldest first
 
-	nextOrphans, nextMissing, nextRelist, nextPrune time.Time
-	resumed                                         map[string]*resume // by batch
+	ended int64 // leases, at the last look
+
+	nextLeases, nextOrphans, nextMissing, nextRelist, nextPrune time.Time
+	resumed                                                     map[string]*resume // by batch
 }
 
 // feeding is one round of feeding, also one that had nothing to feed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 )
 
 const (
+	leasesEvery  = time.Second // looks whether a lease has ended
 	orphansEvery = 5 * time.Second
 	missingEvery = 30 * time.Second
 	pruneEvery   = time.Hour
@@ -36,11 +38,22 @@ var resumeLooks = [...]time.Duration{0, 2 * time.Second, 10 * time.Second, 20 * 
 // repair does what is due of the leader's other duties.
 func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 	now := time.Now()
-	if !now.Before(f.nextOrphans) {
-		f.nextOrphans = now.Add(orphansEvery)
-		if err := f.adoptOrphans(ctx); err != nil {
-			return err
+	due := !now.Before(f.nextOrphans)
+	if due || !now.Before(f.nextLeases) {
+		f.nextLeases = now.Add(leasesEvery)
+		ended, err := f.rdb.ZCount(ctx, task.LeaseKey, "-inf", strconv.FormatInt(now.Unix(), 10)).Result()
+		if err != nil {
+			return fmt.Errorf("look for ended leases: %w", err)
 		}
+		if ended > f.ended || due && ended > 0 {
+			if err := f.adoptOrphans(ctx); err != nil {
+				return err
+			}
+		}
+		f.ended = ended
+	}
+	if due {
+		f.nextOrphans = now.Add(orphansEvery)
 		if err := f.adoptSweeps(ctx); err != nil {
 			return err
 		}

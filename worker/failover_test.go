@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
@@ -18,6 +20,7 @@ import (
 type drained struct {
 	dark  time.Duration // from the crash to the next request
 	took  time.Duration // from the crash to the end
+	most  int           // requests in the fullest second
 	twice int           // links whose DELETE was sent more than once
 	doubt int           // links whose earlier attempt could not be ruled out
 }
@@ -28,15 +31,17 @@ type drained struct {
 // else's that is ours.
 func failover(t *testing.T, url string, crash func(*fleet)) drained {
 	t.Helper()
-	const links, rate = 400, 40 // for each of the two
+	const links, rate = 500, 80
 	f, other := newFleet(t, redistest.Open(t, url)), newFleet(t, redistest.Open(t, url))
 	f.wait, other.wait = 3*time.Minute, 3*time.Minute
 	api := sandbox.New(sandbox.Config{Seed: 1, Links: links, Cancelled: .05, Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, KeepRequests: 20 * links})
 	client := serve(t, api, 5*time.Second)
 	before := truth(api)
 	b := f.batch("b1", api.IDs()...)
-	f.work(Config{ID: "w1", Rate: rate, Concurrency: 1}, client, nil)
-	other.work(Config{ID: "w2", Rate: rate, Concurrency: 1}, client, nil)
+	for i, one := range []*fleet{f, other} {
+		id := fmt.Sprint("w", i)
+		one.work(Config{ID: id, Rate: rate, Concurrency: 1}, client, one.limiter(id, rate))
+	}
 	f.feed(rate)
 	other.feed(rate)
 	f.until("the middle", func() bool { return api.Counts().Total > links/4 })
@@ -55,6 +60,9 @@ func failover(t *testing.T, url string, crash func(*fleet)) drained {
 			d.dark = after
 		}
 	}
+	if d.most = fullest(api.Requests()); d.most > rate+rate/20 {
+		t.Errorf("%d requests in the fullest second, at %d/s", d.most, rate)
+	}
 	for link, r := range f.records(b.ID) {
 		if deletes[link] > 1 {
 			d.twice++
@@ -63,9 +71,38 @@ func failover(t *testing.T, url string, crash func(*fleet)) drained {
 			d.doubt++
 		}
 	}
-	t.Logf("requests went on after %.1f s, the end came after %.1f s; %d links sent twice, %d in doubt",
-		d.dark.Seconds(), d.took.Seconds(), d.twice, d.doubt)
+	t.Logf("requests went on after %.1f s, the end came after %.1f s; %d links sent twice, %d in doubt; the fullest second had %d",
+		d.dark.Seconds(), d.took.Seconds(), d.twice, d.doubt, d.most)
 	return d
+}
+
+// limiter is that of a process of the fleet.
+func (f *fleet) limiter(id string, limit ratelimit.Rate) Limiter {
+	f.t.Helper()
+	l, err := ratelimit.NewFleet(ratelimit.FleetConfig{
+		Config: ratelimit.Config{Rate: limit, Burst: 1}, Redis: f.b.Client(), Process: id, Log: f.log,
+	})
+	must(f.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.Run(ctx)
+	}()
+	f.t.Cleanup(func() { cancel(); <-ended })
+	return l
+}
+
+// fullest is the most requests within a second.
+func fullest(requests []sandbox.Request) (most int) {
+	first := 0
+	for i, r := range requests {
+		for r.Time.Sub(requests[first].Time) >= time.Second {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return most
 }
 
 // sentinelFailover crashes a server that has had no word to its replicas for lag.
@@ -154,15 +191,25 @@ func TestFailovers(t *testing.T) {
 			var most drained
 			for _, d := range runs {
 				most.dark, most.took = max(most.dark, d.dark), max(most.took, d.took)
+				most.most = max(most.most, d.most)
 				most.twice, most.doubt = most.twice+d.twice, most.doubt+d.doubt
 			}
-			t.Logf("%s: %d runs, dark %.1f s at most, end after %.1f s at most; %d links sent twice, %d in doubt",
-				name, len(runs), most.dark.Seconds(), most.took.Seconds(), most.twice, most.doubt)
+			t.Logf("%s: %d runs, dark %.1f s at most, end after %.1f s at most; %d links sent twice, %d in doubt; the fullest second had %d",
+				name, len(runs), most.dark.Seconds(), most.took.Seconds(), most.twice, most.doubt, most.most)
 		}
 	})
 	kind("sentinel", func(t *testing.T, lag time.Duration) drained { return sentinelFailover(t, 2, lag) })
+	kind("sentinel, a master that stops for 8 s and comes back", func(t *testing.T, lag time.Duration) drained {
+		s := redistest.StartSentinel(t, 2)
+		return failover(t, s.URL(), func(*fleet) {
+			master := s.Master(t)
+			master.Freeze(t)
+			<-time.After(8*time.Second + lag)
+			master.Thaw(t)
+		})
+	})
 	for name, key := range map[string]string{
-		"the batch's": "lc:{b1}", "the queue's": task.PendingKey, "the lists'": "lc:open", "the leader's": "lc:feeder",
+		"the batch's": "lc:{b1}", "the queue's": task.PendingKey, "the lists'": "lc:open", "the leader's": "lc:feeder", "the limit's": "lc:rate",
 	} {
 		kind("cluster, "+name, func(t *testing.T, lag time.Duration) drained { return clusterFailover(t, key, lag) })
 	}

@@ -70,7 +70,7 @@ func retryDelay(crashes int, err error, _ *asynq.Task) time.Duration {
 	switch {
 	case errors.As(err, &later):
 		return later.delay
-	case errors.Is(err, asynq.ErrLeaseExpired), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errLease), errors.Is(err, asynq.ErrLeaseExpired), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return 0
 	}
 	return min(time.Minute, time.Second<<min(crashes, 6)) // a panic
@@ -434,6 +434,9 @@ func (r *sliceRun) end(stop error) error {
 		return nil
 	case errors.Is(stop, errNotRunning):
 		return r.afterPause(left)
+	case errors.Is(stop, errLease):
+		// Counted: others may have the slice by now, and have sent what is left.
+		return fmt.Errorf("%d links given back: %w", left, stop)
 	case back:
 		return &laterError{why: fmt.Sprintf("%d links given back: %v", left, stop)}
 	}

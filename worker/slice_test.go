@@ -192,7 +192,8 @@ func TestNewerBatch(t *testing.T) {
 		}
 		i, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetQueueInfo(task.QueueCancel)
 		must(t, err)
-		if i.Size != 1 || i.Retry != 1 || requests.Load() != 1 {
+		// To be tried again, or due just as the worker was stopped.
+		if i.Size != 1 || i.Retry+i.Pending != 1 || requests.Load() != 1 {
 			t.Errorf("%d requests, queue %+v", requests.Load(), i)
 		}
 		// It took the task up once a minute, and called that no failure.
@@ -515,6 +516,10 @@ func TestLease(t *testing.T) {
 		pass(leaseEnd - leaseDoubt)
 		if _, err := r.gate(); !errors.Is(err, errLease) {
 			t.Errorf("after the end of the lease: %v", err)
+		}
+		// Others have the slice by now: the next run must know that.
+		if err := r.end(errLease); !isFailure(err) || retryDelay(0, err, nil) != 0 {
+			t.Errorf("the slice ends with %v", err)
 		}
 	})
 }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,9 +27,9 @@ func TestTLSToTheAPI(t *testing.T) {
 	p := program{t: t, dir: t.TempDir()}
 	file := p.write("links.csv", "id\npl_1\n", 0o600)
 	p.env = []string{"PLEXY_API_KEY=" + apiKey}
-	run := func(url, report string) string {
+	run := func(base, report string) string {
 		t.Helper()
-		p.run("run", "--yes", "--attempts", "1", "--rate", "100/s", "--base-url", url, "--report", report, file)
+		p.run("run", "--yes", "--attempts", "1", "--rate", "100/s", "--base-url", base, "--report", report, file)
 		text, err := os.ReadFile(filepath.Join(p.dir, report))
 		if err != nil {
 			t.Fatal(err)
@@ -39,9 +42,9 @@ func TestTLSToTheAPI(t *testing.T) {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	defer server.Close()
-	url := server.URL + sandbox.DefaultPrefix
+	base := server.URL + sandbox.DefaultPrefix
 
-	text := run(url, "unknown.csv")
+	text := run(base, "unknown.csv")
 	if !strings.Contains(text, "pl_1,failed,") || !strings.Contains(text, "signed by unknown authority (if its CA is your own, let SSL_CERT_FILE name the CA's file)") {
 		t.Errorf("a certificate of an unknown authority: %s", text)
 	}
@@ -49,10 +52,10 @@ func TestTLSToTheAPI(t *testing.T) {
 		t.Errorf("%d requests were sent", n)
 	}
 	p.env = append(p.env, "SSL_CERT_FILE="+caFile(t, p, server))
-	if text := run(url, "known.csv"); !strings.Contains(text, "pl_1,cancelled,204,") {
+	if text := run(base, "known.csv"); !strings.Contains(text, "pl_1,cancelled,204,") {
 		t.Errorf("a CA of SSL_CERT_FILE: %s", text)
 	}
-	if text := run(strings.Replace(url, "127.0.0.1", "localhost", 1), "host.csv"); !strings.Contains(text, "pl_1,failed,") || !strings.Contains(text, "not localhost") {
+	if text := run(strings.Replace(base, "127.0.0.1", "localhost", 1), "host.csv"); !strings.Contains(text, "pl_1,failed,") || !strings.Contains(text, "not localhost") {
 		t.Errorf("a certificate of another host: %s", text)
 	}
 
@@ -170,4 +173,70 @@ func tlsProxy(t *testing.T, to string, cfg *tls.Config) (addr string, heard *ato
 		}
 	}()
 	return listener.Addr().String(), heard
+}
+
+// A proxy of the environment passes the connection on, and sees no more of it
+// than its host; what it answers itself is shown without its password.
+func TestProxySeesNoKey(t *testing.T) {
+	p := program{t: t, dir: t.TempDir()}
+	file := p.write("links.csv", "id\npl_1\n", 0o600)
+	api := sandbox.New(sandbox.Config{Key: oddKey, IDs: []string{"pl_1"}})
+	defer api.Close()
+	server := httptest.NewTLSServer(api) // its certificate is for example.com too
+	defer server.Close()
+	var heard lockedBuffer
+	refuse := make(chan bool, 1)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		dump, _ := httputil.DumpRequest(r, true)
+		_, _ = heard.Write(dump)
+		select {
+		case <-refuse:
+			w.WriteHeader(http.StatusProxyAuthRequired)
+			return
+		default:
+		}
+		to, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		_, _ = io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(from, to) }()
+		_, _ = io.Copy(io.MultiWriter(to, &heard), from)
+	}))
+	defer proxy.Close()
+	p.env = []string{
+		"PLEXY_API_KEY=", "PLEXY_API_KEY_FILE=" + p.write("key", oddKey, 0o600), "SSL_CERT_FILE=" + caFile(t, p, server),
+		"HTTPS_PROXY=http://someone:" + url.QueryEscape(oddPassword) + "@" + proxy.Listener.Addr().String(), "NO_PROXY=",
+		"LINKCANCEL_LOG_LEVEL=debug",
+	}
+	run := func(report string) string {
+		t.Helper()
+		p.run("run", "--yes", "--attempts", "1", "--rate", "100/s", "--base-url", "https://example.com"+sandbox.DefaultPrefix, "--report", report, file)
+		text, err := os.ReadFile(filepath.Join(p.dir, report))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkHidden(t, report, string(text))
+		return string(text)
+	}
+	refuse <- true
+	if text := run("refused.csv"); !strings.Contains(text, "pl_1,failed,,active,") || !strings.Contains(text, "Proxy Authentication Required") {
+		t.Errorf("a proxy that refuses: %s", text)
+	}
+	if text := run("passed.csv"); !strings.Contains(text, "pl_1,cancelled,204,") {
+		t.Errorf("a proxy: %s", text)
+	}
+	said := heard.String()
+	if !strings.Contains(said, "CONNECT example.com:443 ") {
+		t.Errorf("the proxy was not asked: %q", said)
+	}
+	if strings.Contains(said, "sk_live") || strings.Contains(said, "payment-links") {
+		t.Errorf("the proxy sees the request: %q", said)
+	}
 }

@@ -156,8 +156,10 @@ func (b *Broker) check(ctx context.Context) error {
 	case passwordRefused(err):
 		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB",
 			b.name, plain{err})
-	case b.to.cluster != nil && err != nil && strings.Contains(err.Error(), "cluster support disabled"):
-		return fmt.Errorf("Redis at %s is no cluster\nhint: give redis://HOST:PORT/DB", b.name)
+	case err != nil && b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
+		return fmt.Errorf("Redis at %s is no cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
+	case err != nil && b.to.sentinel != nil && unknownCommand(err):
+		return fmt.Errorf("the servers at %s are no Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
 	case unknownAuthority(err):
 		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
 			b.name, plain{err})
@@ -177,6 +179,19 @@ func (b *Broker) check(ctx context.Context) error {
 		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
 	}
 	return nil
+}
+
+func unknownCommand(err error) bool {
+	return strings.HasPrefix(answer(err).Error(), "ERR unknown command")
+}
+
+// answer is what the server said, without what go-redis says about it.
+func answer(err error) error {
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		return reply
+	}
+	return err
 }
 
 func passwordRefused(err error) bool {

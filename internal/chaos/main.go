@@ -73,6 +73,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, errViolated):
 		return exitViolated
+	case ctx.Err() != nil:
+		fmt.Fprintln(stderr, "chaos: stopped:", context.Cause(ctx))
+		return exitBroken
 	case err != nil:
 		fmt.Fprintln(stderr, "chaos:", err)
 		return exitBroken

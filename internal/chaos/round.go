@@ -331,7 +331,8 @@ func (r *round) awaitWork(ctx context.Context) error {
 		}
 		open := 0
 		for _, b := range batches {
-			if b.State == ledger.Importing || b.State == ledger.Done || b.Pending() == 0 {
+			// One with more outcomes than links is not waited for: its sums are looked at.
+			if b.State == ledger.Importing || b.State == ledger.Done || b.Pending() <= 0 {
 				continue
 			}
 			open++

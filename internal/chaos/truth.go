@@ -150,16 +150,20 @@ func (t *truth) checkLink(link string, places []place) {
 		if i+1 < len(places) {
 			to = places[i+1].batch.Created
 		}
-		// What was on its way when the next batch was made is still of this one.
+		// What was on its way when the batch was aborted and retried is still of it.
+		way := to
+		if i+1 < len(places) && places[i+1].batch.Parent == p.batch.ID {
+			way = to.Add(slack)
+		}
 		var mine []sandbox.Request
 		for _, q := range t.of[link] {
-			if !q.Time.Before(from) && q.Time.Before(to.Add(slack)) {
+			if !q.Time.Before(from) && q.Time.Before(way) {
 				mine = append(mine, q)
 			}
 		}
 		c := claim{
 			t: t, link: link, place: p, status: status, initial: t.r.links.status[link], requests: mine, until: to, cancelled: cancelled,
-			ours: !applied.IsZero() && !applied.Before(from) && applied.Before(to.Add(slack)),
+			ours: !applied.IsZero() && !applied.Before(from) && applied.Before(way),
 		}
 		// A retry remembers what its parent may have done.
 		if parent := p.batch.Parent; parent != "" && !applied.IsZero() && applied.Before(to) {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -149,8 +150,17 @@ func TestRelist(t *testing.T) {
 	}
 	l.must(l.Retire(t.Context(), l.get("retired"), time.Hour))
 	unfinished := append(all, "done", "importing")
+	// By name: those of the same millisecond may change places.
 	lists := func() (batches, open []string) {
-		return l.rdb.ZRange(t.Context(), keyBatches, 0, -1).Val(), l.rdb.SMembers(t.Context(), keyOpen).Val()
+		for _, z := range l.rdb.ZRangeWithScores(t.Context(), keyBatches, 0, -1).Val() {
+			id := z.Member.(string)
+			batches = append(batches, id)
+			if made := l.get(id).Created; time.UnixMilli(int64(z.Score)).Sub(made).Abs() > time.Minute {
+				t.Errorf("%s was made at %v, and is listed for %v", id, made, time.UnixMilli(int64(z.Score)))
+			}
+		}
+		slices.Sort(batches)
+		return batches, l.rdb.SMembers(t.Context(), keyOpen).Val()
 	}
 	found := func(what string, want ...string) {
 		t.Helper()

@@ -19,12 +19,14 @@ const (
 	TypeCancel = "links:cancel"
 	// QueueCancel is the queue of all cancel tasks.
 	QueueCancel = "cancel"
-	// PendingKey and RetryKey are where asynq keeps the ids of the waiting tasks
-	// of QueueCancel, and of those to be tried again: a list and a sorted set.
+	// PendingKey, RetryKey and LeaseKey are where asynq keeps the ids of the
+	// waiting tasks of QueueCancel, of those to be tried again, and of those at
+	// work: a list and two sorted sets, the last one by the end of the lease.
 	// asynq's own Inspector reads them together with the memory of a sample of
 	// tasks, which is slower and not allowed everywhere.
 	PendingKey = "asynq:{" + QueueCancel + "}:pending"
 	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
+	LeaseKey   = "asynq:{" + QueueCancel + "}:lease"
 	// MaxSlice is the largest number of links in a slice.
 	MaxSlice = 50
 	// Version is the payload format that this release writes.

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// measureSizes: what a link costs in batches of very different sizes. Of large
+// ones a part is drained.
+func (b *bench) measureSizes(ctx context.Context) error {
+	const part = 100_000
+	sizes := map[string]int{"10 k": 10_000, "100 k": 100_000, "1 M": 1_000_000, "10 M": 10_000_000}
+	names := []string{"10 k", "100 k", "1 M", "10 M"}
+	if b.quick {
+		sizes = map[string]int{"1 k": 1_000, "5 k": 5_000}
+		names = []string{"1 k", "5 k"}
+	}
+	err := b.interleave(names, func(name string) error {
+		imported, err := b.importRows(ctx, rowImport{rows: sizes[name], command: b.imports()[0].command})
+		if err != nil {
+			return err
+		}
+		got, err := b.drain(ctx, linkcancelContender(), job{links: sizes[name], most: part, concurrency: 50})
+		if err != nil {
+			return err
+		}
+		got["rows/s"], got["import peak"], got["import cpu"] = imported["rows/s"], imported["peak"], imported["cpu"]
+		b.add("size", name, got)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// Once: memory is the same each time.
+	full := b.pick(1_000_000, 5_000)
+	got, err := b.drain(ctx, linkcancelContender(), job{links: full, concurrency: 50})
+	if err != nil {
+		return err
+	}
+	b.add("whole million", product, got)
+	return nil
+}
+
+// measureIdle: what a worker without work asks of Redis.
+func (b *bench) measureIdle(ctx context.Context) error {
+	length := time.Duration(b.pick(10, 1)) * time.Second
+	return b.interleave([]string{product}, func(name string) error {
+		r, err := b.startRedis(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		w, err := start(b.worker(r.url(), "100/s", 50, "--metrics-addr", "off"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = w.stop() }()
+		if err := pause(ctx, 2*time.Second); err != nil { // it starts
+			return err
+		}
+		n, err := r.watchCommands(ctx, length)
+		if err != nil {
+			return fmt.Errorf("watch Redis: %w", err)
+		}
+		b.add("idle", name, sample{"commands/s": float64(n) / length.Seconds()})
+		return nil
+	})
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

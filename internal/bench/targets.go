@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// target is a figure that the product should reach.
+type target struct {
+	name    string
+	limit   float64
+	atLeast bool // the limit is the lowest that is good, not the highest
+	unit    string
+	measure func(*results) (float64, bool)
+}
+
+// targets are all of them, in the order of the table.
+var targets = []target{
+	{"import, rows a second", 1e6, true, "", figure("import", product, "rows/s")},
+	{"import, times asynq's enqueue from 64 goroutines", 20, true, "×", ratio("import", product, "import", stockAsynq+", 64 goroutines", "rows/s")},
+	{"import, peak memory", 120 << 20, false, "MiB", figure("import", product, "peak")},
+	{"Redis, bytes a waiting link at a million", 45, false, "B", figure("import", product, "bytes")},
+	{"Redis, bytes a link when all of a million are done", 60, false, "B", figure("whole million", product, "bytes done")},
+	{"drain, times asynq", 3.5, true, "×", ratio("drain near", product, "drain near", stockAsynq, "links/s")},
+	{"drain, times the plain loop", 0.7, true, "×", ratio("drain near", product, "drain near", plainLoop, "links/s")},
+	{"drain, Redis 1.3 ms away, times asynq", 20, true, "×", ratio("drain far", product, "drain far", stockAsynq, "links/s")},
+	{"drain, 20 ms API, 200 in flight, share of what that allows", 0.95, true, "%", shareOfLatency},
+	{"drain, 20 ms API, 50 in flight, time against the plain loop's", 1.1, false, "×", ratio("drain 20ms", plainLoop, "drain 20ms", product, "links/s")},
+	{"drain, processor time, times the plain loop's", 1.6, false, "×", ratio("drain near", product, "drain near", plainLoop, "cpu")},
+	{"drain, times the quickest other tool", 1, true, "×", timesQuickest},
+	{"cost a link at 10 M against 100 k: import", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "import cpu")},
+	{"cost a link at 10 M against 100 k: feed and drain", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "cpu")},
+	{"cost a link at 10 M against 100 k: bytes in Redis", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "bytes waiting")},
+	{"urgent batch behind a million, first cancel", 4, false, "s", figure("urgent", product, "first")},
+	{"urgent batch behind a million, last cancel", 6, false, "s", figure("urgent", product, "last")},
+	{"`run` of 20 000 links, start to exit", 3, false, "s", figure("run", "20 000", "seconds")},
+	{"idle worker, commands a second to Redis", 30, false, "", figure("idle", product, "commands/s")},
+}
+
+// verdict says whether a measured figure reaches the target.
+func (t target) verdict(got float64) string {
+	if t.atLeast && got >= t.limit || !t.atLeast && got <= t.limit {
+		return "met"
+	}
+	return "not met"
+}
+
+func (t target) wanted() string {
+	if t.atLeast {
+		return "at least " + t.show(t.limit)
+	}
+	return "at most " + t.show(t.limit)
+}
+
+func (t target) show(v float64) string {
+	switch t.unit {
+	case "MiB":
+		return number(v/(1<<20)) + " MiB"
+	case "%":
+		return fmt.Sprintf("%.1f %%", v*100)
+	case "×":
+		return fmt.Sprintf("%.2f ×", v)
+	case "":
+		return number(v)
+	}
+	return number(v) + " " + t.unit
+}
+
+func figure(heading, who, name string) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) { return r.median(heading, who, name) }
+}
+
+func ratio(heading, who, otherHeading, other, name string) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		a, ok := r.median(heading, who, name)
+		b, okB := r.median(otherHeading, other, name)
+		return a / b, ok && okB && b > 0
+	}
+}
+
+// shareOfLatency is the speed as a share of concurrency ÷ latency.
+func shareOfLatency(r *results) (float64, bool) {
+	const allowed = 200 / 0.020
+	got, ok := r.median("drain 20ms-200", product, "links/s")
+	return got / allowed, ok
+}
+
+// timesQuickest is the speed against the quickest tool that is no loop.
+func timesQuickest(r *results) (float64, bool) {
+	best := 0.0
+	for _, who := range []string{parallelCurl, gocraftWork, redpanda, riverQueue} {
+		if got, ok := r.median("drain near", who, "links/s"); ok {
+			best = max(best, got)
+		}
+	}
+	got, ok := r.median("drain near", product, "links/s")
+	return got / best, ok && best > 0
+}
+
+// number writes a figure with three digits that count, and thousands apart.
+func number(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	if digits := 2 - int(math.Floor(math.Log10(math.Abs(v)))); digits > 0 {
+		return fmt.Sprintf("%.*f", digits, v)
+	} else if digits < 0 {
+		unit := math.Pow10(-digits)
+		v = math.Round(v/unit) * unit
+	}
+	text := fmt.Sprintf("%.0f", v)
+	var groups []string
+	for len(text) > 3 {
+		groups = append([]string{text[len(text)-3:]}, groups...)
+		text = text[:len(text)-3]
+	}
+	return strings.Join(append([]string{text}, groups...), " ")
+}
