@@ -64,6 +64,9 @@ var (
 	errLease      = errors.New("the task's lease is over")
 )
 
+// errElsewhere skips one link.
+var errElsewhere = errors.New("another worker has written the link's outcome")
+
 // retryDelay only reads what the handler decided.
 func retryDelay(crashes int, err error, _ *asynq.Task) time.Duration {
 	var later *laterError
@@ -139,7 +142,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if err != nil {
 		return &laterError{delay: time.Second, why: err.Error()}
 	}
-	run := newSliceRun(ctx, w, s, view.Records, crashes+s.Again > 0 || line != s.Line)
+	run := newSliceRun(ctx, w, s, view, crashes+s.Again > 0 || line != s.Line)
 	if len(run.links) == 0 {
 		return nil
 	}
@@ -182,6 +185,15 @@ type sliceRun struct {
 	started time.Time
 	span    trace.Span // nil: no traces
 
+	// shared: another worker may have the slice too, or have had it: one that was
+	// stopped and goes on still writes down the answers that it had.
+	shared bool
+	seen   struct {
+		sync.Mutex
+		at      time.Time
+		records []ledger.Record
+	}
+
 	calls   sync.WaitGroup
 	writes  sync.WaitGroup
 	mu      sync.Mutex
@@ -189,16 +201,17 @@ type sliceRun struct {
 	panicky any
 }
 
-func newSliceRun(ctx context.Context, w *Worker, s task.Slice, records []ledger.Record, crashed bool) *sliceRun {
-	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now()}
+func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, shared bool) *sliceRun {
+	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), shared: shared}
+	r.seen.at, r.seen.records = r.started, view.Records
 	for i, id := range s.Links {
-		if records[i].Outcome != ledger.None {
+		if view.Records[i].Outcome != ledger.None {
 			continue
 		}
-		record := records[i]
+		record := view.Records[i]
 		// Who was at work when a process crashed may have sent it, or who has the
 		// slice too since the queue's server failed over.
-		record.Ambiguous = record.Ambiguous || crashed
+		record.Ambiguous = record.Ambiguous || shared
 		r.links = append(r.links, &link{id: id, position: s.Index + i, record: record})
 	}
 	return r
@@ -250,6 +263,13 @@ func (r *sliceRun) sendInTurn() (sent int, stop error) {
 			return sent, err
 		}
 		slot, err := r.ask(l)
+		if errors.Is(err, errElsewhere) {
+			<-w.tokens
+			l.finished = true
+			w.unsent.Add(-1)
+			sent++
+			continue
+		}
 		if err != nil {
 			<-w.tokens
 			return sent, err
@@ -299,7 +319,12 @@ func (r *sliceRun) ask(l *link) (ratelimit.Slot, error) {
 	if err != nil {
 		return slot, err
 	}
-	if err := r.journalStart(l); err != nil {
+	if r.doneElsewhere(l) {
+		err = errElsewhere
+	} else {
+		err = r.journalStart(l)
+	}
+	if err != nil {
 		r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 		return slot, err
 	}
@@ -501,6 +526,9 @@ func (r *sliceRun) gate() (ratelimit.Slot, error) {
 		if err := r.batchRuns(stateRefresh); err != nil {
 			return ratelimit.Slot{}, err
 		}
+		if err := r.look(stateRefresh); err != nil {
+			return ratelimit.Slot{}, err
+		}
 		began := time.Now()
 		slot, err := r.w.limiter.Acquire(r.waits)
 		if err != nil {
@@ -522,7 +550,47 @@ func (r *sliceRun) maySend() error {
 	if r.leaseAge() > leaseEnd {
 		return errLease
 	}
-	return r.batchRuns(stateAge)
+	if err := r.batchRuns(stateAge); err != nil {
+		return err
+	}
+	return r.look(stateAge)
+}
+
+// look reads the records of a shared slice again, unless they are as they were no
+// longer than maxAge ago.
+func (r *sliceRun) look(maxAge time.Duration) error {
+	if !r.shared {
+		return nil
+	}
+	r.seen.Lock()
+	defer r.seen.Unlock()
+	for {
+		now := time.Now()
+		if now.Sub(r.seen.at) <= maxAge {
+			return nil
+		}
+		view, err := r.w.ledger.Slice(r.waits, r.slice.Batch, r.slice.Chunk, r.slice.Index, len(r.slice.Links))
+		switch {
+		case err == nil:
+			r.seen.at, r.seen.records = now, view.Records
+			return nil
+		case errors.Is(err, ledger.ErrNoBatch), errors.Is(err, ledger.ErrNewer):
+			return errNotRunning
+		}
+		if err := r.retryWait(); err != nil {
+			return err
+		}
+	}
+}
+
+// doneElsewhere says whether another worker has written l's outcome, as of the last look.
+func (r *sliceRun) doneElsewhere(l *link) bool {
+	if !r.shared {
+		return false
+	}
+	r.seen.Lock()
+	defer r.seen.Unlock()
+	return r.seen.records[l.position-r.slice.Index].Outcome != ledger.None
 }
 
 // leaseAge is how long ago the task's lease began or was renewed.
@@ -545,11 +613,19 @@ func (r *sliceRun) batchRuns(maxAge time.Duration) error {
 		case err == nil, errors.Is(err, ledger.ErrNoBatch):
 			return errNotRunning
 		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-r.waits.Done():
-			return r.why(r.waits.Err())
+		if err := r.retryWait(); err != nil {
+			return err
 		}
+	}
+}
+
+// retryWait waits before Redis is asked again.
+func (r *sliceRun) retryWait() error {
+	select {
+	case <-time.After(200 * time.Millisecond):
+		return nil
+	case <-r.waits.Done():
+		return r.why(r.waits.Err())
 	}
 }
 

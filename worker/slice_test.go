@@ -266,6 +266,34 @@ func TestAfterACrash(t *testing.T) {
 	})
 }
 
+// A worker that was stopped for longer than its lease goes on, and writes down the
+// answers that it had: what others have taken up from it is not sent again.
+func TestStoppedWorkerGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		batch := f.batch("b1", names(20)...)
+		f.start(&batch, 20)
+		f.enqueue(task.Slice{Batch: "b1", Links: names(20), Again: 1})
+		var requests atomic.Int64
+		api := through{memory{sandbox.New(sandbox.Config{IDs: names(20)})}, func(context.Context, string, string) error {
+			requests.Add(1)
+			return nil
+		}}
+		f.work(Config{}, api, ratelimit.NewLocal(ratelimit.Config{Rate: 1, Burst: 1}))
+		f.until("the first requests", func() bool { return requests.Load() > 2 })
+		var answers []ledger.Entry
+		for i := 10; i < 20; i++ {
+			answers = append(answers, ledger.Entry{Position: i, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}})
+		}
+		must(t, f.l.Commit(t.Context(), []ledger.Group{{Batch: "b1", Entries: answers}})[0].Err)
+		f.done("b1")
+		pass(time.Minute)
+		if n := requests.Load(); n != 10 {
+			t.Errorf("%d requests for the 10 links that nobody had an answer to", n)
+		}
+		f.queueGone()
+	})
+}
+
 func TestSliceThatCrashesWorkers(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(3)...)
@@ -488,7 +516,7 @@ func TestLease(t *testing.T) {
 		w, err := New(Config{ID: "w", Log: f.log}, f.b, f.l, through{nil, func(context.Context, string, string) error { return errCut }}, limiter)
 		must(t, err)
 		go w.recorder.run(t.Context())
-		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, make([]ledger.Record, 1), false)
+		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, false)
 		r.waits = t.Context()
 		l := r.links[0]
 
