@@ -281,7 +281,7 @@ func TestStoppedWorkerGoesOn(t *testing.T) {
 		f.work(Config{}, api, ratelimit.NewLocal(ratelimit.Config{Rate: 1, Burst: 1}))
 		f.until("the first requests", func() bool { return requests.Load() > 2 })
 		var answers []ledger.Entry
-		for i := 10; i < 20; i++ {
+		for i := 5; i < 15; i++ {
 			answers = append(answers, ledger.Entry{Position: i, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}})
 		}
 		must(t, f.l.Commit(t.Context(), []ledger.Group{{Batch: "b1", Entries: answers}})[0].Err)
