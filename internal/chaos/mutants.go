@@ -32,7 +32,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "drops the ledger check: sends again what has its outcome",
-		edits:  []edit{{"worker/slice.go", "if records[i].Outcome != ledger.None {", "if false {"}},
+		edits:  []edit{{"worker/slice.go", "if view.Records[i].Outcome != ledger.None {", "if false {"}},
 		faults: []kind{apiErrs, workerEnded},
 	},
 	{
@@ -53,7 +53,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "forgets that a worker crashed with the links in its hands",
-		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || crashed", "_ = crashed"}},
+		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || shared", "_ = shared"}},
 		faults: []kind{workerKilled},
 	},
 	{
