@@ -5,7 +5,7 @@ package metrics
 import (
 	"regexp"
 	"runtime"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +29,17 @@ type Metrics struct {
 	inFlight  prometheus.Gauge
 	waited    prometheus.Histogram
 	repairs   *prometheus.CounterVec
+
+	// The series of a link, found once: finding them by their labels for each link
+	// would take longer than counting.
+	calls [len(methods)]struct {
+		duration prometheus.Observer
+		requests [len(classes)]prometheus.Counter
+	}
+	ends [len(sources)]struct {
+		latency  prometheus.Observer
+		outcomes []prometheus.Counter // by ledger.Outcome
+	}
 }
 
 // The closed sets of label values. No series begins later than its process, so
@@ -129,19 +140,22 @@ func histogram(name, help string, buckets ...float64) prometheus.HistogramOpts {
 
 // begin makes every series.
 func (m *Metrics) begin() {
-	for _, source := range sources {
-		m.latency.WithLabelValues(source)
+	for i, source := range sources {
+		end := &m.ends[i]
+		end.latency = m.latency.WithLabelValues(source)
+		end.outcomes = make([]prometheus.Counter, len(ledger.Counts{}))
 		for _, o := range ledger.Outcomes {
-			m.outcomes.WithLabelValues(source, o.String())
+			end.outcomes[o] = m.outcomes.WithLabelValues(source, o.String())
 		}
 	}
 	for _, o := range bySettling {
 		m.settled.WithLabelValues(o.String())
 	}
-	for _, method := range methods {
-		m.duration.WithLabelValues(method)
-		for _, class := range classes {
-			m.requests.WithLabelValues(method, class)
+	for i, method := range methods {
+		call := &m.calls[i]
+		call.duration = m.duration.WithLabelValues(method)
+		for k, class := range classes {
+			call.requests[k] = m.requests.WithLabelValues(method, class)
 		}
 	}
 	for _, reason := range repairs {
@@ -151,18 +165,22 @@ func (m *Metrics) begin() {
 
 // Request tells of a request that ended; status 0: no answer.
 func (m *Metrics) Request(method string, status int, took time.Duration) {
-	m.requests.WithLabelValues(method, class(status)).Inc()
-	m.duration.WithLabelValues(method).Observe(took.Seconds())
+	call := &m.calls[slices.Index(methods[:], method)]
+	call.requests[class(status)].Inc()
+	call.duration.Observe(took.Seconds())
 }
 
-func class(status int) string {
+// class is the place of a status in classes.
+func class(status int) int {
 	switch {
 	case status == 429:
-		return "429"
-	case status >= 200 && status < 600:
-		return strconv.Itoa(status/100) + "xx"
+		return 3
+	case status >= 500 && status < 600:
+		return 4
+	case status >= 200 && status < 500:
+		return status/100 - 2
 	}
-	return "none"
+	return len(classes) - 1
 }
 
 // InFlight tells that so many more requests are on their way.
@@ -174,9 +192,9 @@ func (m *Metrics) Waited(d time.Duration) { m.waited.Observe(d.Seconds()) }
 // Outcome tells that a link of a batch from source got its outcome, with so many
 // attempts, so long after the batch was made.
 func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after time.Duration) {
-	source = sources[sourceIndex(source)]
-	m.outcomes.WithLabelValues(source, o.String()).Inc()
-	m.latency.WithLabelValues(source).Observe(after.Seconds())
+	end := &m.ends[sourceIndex(source)]
+	end.outcomes[o].Inc()
+	end.latency.Observe(after.Seconds())
 	m.attempts.Observe(float64(attempts))
 }
 

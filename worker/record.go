@@ -219,5 +219,9 @@ func (r *recorder) tell(c recordCall, o ledger.Outcome, origin ledger.Head) {
 	if c.settled {
 		r.observe.Settled(o)
 	}
+	// Asked first: the fields of a line cost more than all else here.
+	if !r.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
 	r.log.Debug("outcome", "batch", c.Batch, "link", c.Link, "outcome", o.String(), "status", c.Record.HTTPStatus)
 }
