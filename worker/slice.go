@@ -299,8 +299,12 @@ func (w *Worker) start(s sending) {
 }
 
 func (w *Worker) sendLinks(s sending) {
+	p := place{w: w}
 	for {
+		p.hold()
 		s.run.one(s.link, s.slot)
+		p.release()
+		s.run.calls.Done()
 		select {
 		case s = <-w.idle:
 		case <-w.stopping.Done():
@@ -347,8 +351,6 @@ func (r *sliceRun) journalStart(l *link) error {
 
 // one takes one link as far as this run can, and hands it to the recorder.
 func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
-	defer r.calls.Done()
-	defer r.w.holdPlace()()
 	defer func() {
 		if p := recover(); p != nil {
 			r.w.log.Error("panic while cancelling", "batch", r.slice.Batch, "link", l.id, "stack", string(debug.Stack()))
@@ -478,33 +480,50 @@ func (r *sliceRun) afterPause(left int) error {
 	return nil
 }
 
-// holdPlace keeps the place of a call in flight until the returned function is
-// called. A call that gets no answer for slowCall gives its place to another,
-// so that a few that hang do not slow the rest; as many again may do so.
-func (w *Worker) holdPlace() (release func()) {
-	place := w.tokens
-	var mu sync.Mutex
-	done := false
-	timer := time.AfterFunc(slowCall, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if done {
-			return
-		}
-		select {
-		case w.slow <- struct{}{}:
-			<-place
-			place = w.slow
-		default:
-		}
-	})
-	return func() {
-		timer.Stop()
-		mu.Lock()
-		defer mu.Unlock()
-		done = true
-		<-place
+// place is a call's place among those in flight. A call that gets no answer for
+// slowCall gives its place to another, so that a few that hang do not slow the
+// rest; as many again may do so.
+type place struct {
+	w     *Worker
+	timer *time.Timer
+
+	mu    sync.Mutex
+	since time.Time
+	in    chan struct{} // the process's places or those for slow calls; nil: none
+}
+
+// hold takes over a place that was taken among the process's.
+func (p *place) hold() {
+	p.mu.Lock()
+	p.in, p.since = p.w.tokens, time.Now()
+	p.mu.Unlock()
+	if p.timer == nil {
+		p.timer = time.AfterFunc(slowCall, p.slow)
+	} else {
+		p.timer.Reset(slowCall)
 	}
+}
+
+func (p *place) slow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.in == nil || time.Since(p.since) < slowCall { // of an earlier call
+		return
+	}
+	select {
+	case p.w.slow <- struct{}{}:
+		<-p.in
+		p.in = p.w.slow
+	default:
+	}
+}
+
+func (p *place) release() {
+	p.timer.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	<-p.in
+	p.in = nil
 }
 
 // take takes one of the process's places.

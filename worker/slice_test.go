@@ -521,10 +521,8 @@ func TestLease(t *testing.T) {
 		l := r.links[0]
 
 		one := func() {
-			w.tokens <- struct{}{}
 			slot, err := limiter.Acquire(t.Context())
 			must(t, err)
-			r.calls.Add(1)
 			r.one(l, slot)
 			r.writes.Wait()
 		}

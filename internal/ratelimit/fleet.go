@@ -60,6 +60,7 @@ type Fleet struct {
 	shared governor // the fleet's state at the last reply; takes no answers
 	own    governor // this process's own hold: only unauthorized
 	slots  []slot   // by time
+	room   []slot   // what they are kept in
 	queue  queue
 	guard  *rate.Limiter // the second guard; also keeps the process's own flag
 	alarm

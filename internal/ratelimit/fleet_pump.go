@@ -425,6 +425,8 @@ func (f *Fleet) reserve(now instant, r *reply) {
 		}
 		return
 	}
+	f.slots = append(f.room[:0], f.slots...) // to the front, where those that are gone were
+	defer func() { f.room = f.slots }()
 	ordered := true
 	f.step = 1
 	if f.spare() > 0 {
