@@ -8,6 +8,7 @@
 --         been sent. ARGV[7] format. ARGV[8…] entry (from 1), error text, link status, …
 -- Returns the state, the links still pending, and a byte an entry: the outcome
 -- that stands, plus 16 if this call wrote it.
+local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
 local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted', 'v'}
 local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', unpack(names))
 local state = h[1]
@@ -35,10 +36,10 @@ local function index(status)
 end
 
 local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local after = math.max(0, math.min(4294967295, math.floor((now - tonumber(h[3])) / 1000)))
-local stamp = string.char(math.floor(after / 16777216), math.floor(after / 65536) % 256,
-  math.floor(after / 256) % 256, after % 256)
+local now = t[1] * 1000 + floor(t[2] / 1000)
+local after = math.max(0, math.min(4294967295, floor((now - tonumber(h[3])) / 1000)))
+local stamp = char(floor(after / 16777216), floor(after / 65536) % 256,
+  floor(after / 256) % 256, after % 256)
 
 if redis.call('EXISTS', KEYS[2]) == 0 then
   -- At full size from the start: a string that grows is given twice its size.
@@ -47,24 +48,42 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 
 -- The entries come in order of position, so the range is read and written once.
-local function position(i)
-  local a, b = string.byte(entries, i * 6 - 5, i * 6 - 4)
-  return a * 256 + b
+local position = {}
+for i = 1, count do
+  local a, b = byte(entries, i * 6 - 5, i * 6 - 4)
+  position[i] = a * 256 + b
 end
-local low, high = position(1), position(count)
+local low, high = position[1], position[count]
 local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
 old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- what is missing reads as zeros
 local new, standing, kept = {}, {}, nil
-for i = 1, count do
-  local pos = position(i)
-  local rec = new[pos] or string.sub(old, (pos - low) * 8 + 1, (pos - low) * 8 + 8)
-  local of, oa = string.byte(rec, 1, 2)
-  local nf, na = string.byte(entries, i * 6 - 3, i * 6 - 2)
+
+-- Most links have no record yet and get their outcome without any text: what is
+-- written then depends on nothing but the head of the entry.
+local empty, plain = string.rep('\0', 8), {}
+local function first_answer(i, head)
+  local known = plain[head]
+  if known == nil then
+    local nf, attempts = byte(head, 1, 2)
+    local outcome = nf % 16
+    known = outcome > 0 and outcome ~= 2 and outcome ~= 7 and {
+      outcome = outcome, standing = char(outcome + 16),
+      record = char(outcome + 16 * (floor(nf / 16) % 2), attempts) .. sub(head, 3, 4) .. stamp,
+    }
+    plain[head] = known
+  end
+  return not texts[i] and not statuses[i] and known
+end
+
+-- The general case.
+local function write(i, pos, rec)
+  local of, oa = byte(rec, 1, 2)
+  local nf, na = byte(entries, i * 6 - 3, i * 6 - 2)
   local was, outcome = of % 16, nf % 16
-  local ambiguous = math.max(math.floor(of / 16) % 2, math.floor(nf / 16) % 2)
-  local settled, settling = math.floor(of / 32) % 2, math.floor(nf / 32) % 2
+  local ambiguous = math.max(floor(of / 16) % 2, floor(nf / 16) % 2)
+  local settled, settling = floor(of / 32) % 2, floor(nf / 32) % 2
   local attempts = math.max(oa, na)
-  local status = string.sub(entries, i * 6 - 1, i * 6)
+  local status = sub(entries, i * 6 - 1, i * 6)
   local wrote, text = 0, texts[i]
   -- Whose call was under way at a failover knows nothing of what was forgotten.
   if outcome == 2 and first + pos < doubt(KEYS[1], tonumber(ARGV[6])) then outcome, ambiguous = 1, 1 end
@@ -73,19 +92,19 @@ for i = 1, count do
     if was == 0 or (was == 7 and outcome ~= 7) then
       if was == 7 then change[7] = change[7] - 1 end
       change[outcome] = change[outcome] + 1
-      if outcome == 7 then status = string.sub(rec, 3, 4) end
+      if outcome == 7 then status = sub(rec, 3, 4) end
       if statuses[i] then
-        local high, low = string.byte(status, 1, 2)
-        status = string.char(high % 4 + 4 * index(statuses[i]), low)
+        local high, low = byte(status, 1, 2)
+        status = char(high % 4 + 4 * index(statuses[i]), low)
       end
-      new[pos] = string.char(outcome + 16 * ambiguous, attempts) .. status .. stamp
+      new[pos] = char(outcome + 16 * ambiguous, attempts) .. status .. stamp
       wrote = 16
       was = outcome
     end
   elseif was == 0 then
     -- While a link settles, status and text stay those of its DELETE.
-    if settled == 1 and settling == 1 then status, text = string.sub(rec, 3, 4), nil end
-    new[pos] = string.char(16 * ambiguous + 32 * settling, attempts) .. status .. '\0\0\0\0'
+    if settled == 1 and settling == 1 then status, text = sub(rec, 3, 4), nil end
+    new[pos] = char(16 * ambiguous + 32 * settling, attempts) .. status .. '\0\0\0\0'
     wrote = 16
   end
   if wrote == 16 and settled == 1 and not text and not (outcome == 0 and settling == 1) then
@@ -96,14 +115,26 @@ for i = 1, count do
       kept = kept + redis.call('HSET', KEYS[3], first + pos, text)
     end
   end
-  standing[i] = string.char(was + wrote)
+  standing[i] = char(was + wrote)
+end
+
+for i = 1, count do
+  local pos = position[i]
+  local rec = new[pos] or sub(old, (pos - low) * 8 + 1, (pos - low) * 8 + 8)
+  local answer = rec == empty and first_answer(i, sub(entries, i * 6 - 3, i * 6))
+  if answer then
+    new[pos], standing[i] = answer.record, answer.standing
+    change[answer.outcome] = change[answer.outcome] + 1
+  else
+    write(i, pos, rec)
+  end
 end
 
 local pieces, at = {}, low
 for i = 1, count do
-  local pos = position(i)
+  local pos = position[i]
   if new[pos] and pos >= at then
-    pieces[#pieces + 1] = string.sub(old, (at - low) * 8 + 1, (pos - low) * 8)
+    pieces[#pieces + 1] = sub(old, (at - low) * 8 + 1, (pos - low) * 8)
     pieces[#pieces + 1] = new[pos]
     at = pos + 1
   end

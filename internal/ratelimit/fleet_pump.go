@@ -34,7 +34,7 @@ const (
 
 	// Where the fleet sends far less than it may, spareLeast slots or more are
 	// reserved for a stretch of time, and spareKept of them kept: see spare.
-	spareLeast, spareKept = 100, 1000
+	spareLeast, spareKept = 200, 4000
 
 	leadMost = 500 * time.Millisecond
 	// Redis' clock and ours drift apart by at most so much.
@@ -235,12 +235,12 @@ func (f *Fleet) callDue(now instant) instant {
 // however few of them it can use; 0: for its use alone. At a limit far above
 // what the fleet sends, a slot for each request would come due, and be given
 // up, long before its request: it takes slots that follow each other until the
-// next call. They are an eighth of the process's share, and it takes them only
-// while others leave most of the schedule free.
+// next call. They are a quarter of the process's share, and it takes them only
+// while others leave half of the schedule free.
 func (f *Fleet) spare() int {
-	n := int(within(f.shared.rate)*f.horizon.Seconds()/float64(f.active)) / 8
+	n := int(within(f.shared.rate)*f.horizon.Seconds()/float64(f.active)) / 4
 	switch {
-	case n < spareLeast, n < int(f.speed*f.horizon.Seconds())/2, f.backlog > f.horizon/4, f.paced(), f.shown.reason != ReasonNone:
+	case n < spareLeast, n < int(f.speed*f.horizon.Seconds()), f.backlog > f.horizon/2, f.paced(), f.shown.reason != ReasonNone:
 		return 0
 	}
 	return n
