@@ -3,11 +3,14 @@
 -- Names the line of history that this server goes on with. A replica that
 -- succeeds its master begins a new one, and may lack what that wrote last. '' is
 -- the line of a server that never succeeded another, nil none that can be told.
+local asked, name = false, nil
 local function line()
+  if asked then return name end
+  asked = true
   local info = redis.pcall('INFO', 'replication')
   local offset = type(info) == 'string' and string.match(info, 'second_repl_offset:(%-?%d+)')
-  if not offset then return nil end
-  return offset == '-1' and '' or string.match(info, 'master_replid:(%x+)') or nil
+  if offset then name = offset == '-1' and '' or string.match(info, 'master_replid:(%x+)') or nil end
+  return name
 end
 
 -- Returns the place in the manifest before which a link without an outcome may
