@@ -89,10 +89,10 @@ func (c workerCmd) Run(a *app) error {
 	return nil
 }
 
-// gcPercent lets garbage grow to some 30 MB. A worker keeps a few MB, and nearly
+// gcPercent lets garbage grow to some 60 MB. A worker keeps a few MB, and nearly
 // all that a link needs dies with its answer: collecting it at the usual 100 %
 // took a tenth of the CPU time.
-const gcPercent = 400
+const gcPercent = 800
 
 // readyTimeout is how long Redis may take to show that it is there.
 const readyTimeout = time.Second

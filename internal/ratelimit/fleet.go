@@ -116,10 +116,15 @@ func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
 	}
 	f.mu.Lock()
 	now := f.now()
-	w := &waiter{arrived: now, done: make(chan struct{})}
+	w := &waiter{arrived: now}
 	f.queue.push(w)
 	f.waiting++
 	f.serve(now)
+	if !w.queued { // served at once
+		f.unlock()
+		return w.slot, w.err
+	}
+	w.done = make(chan struct{})
 	f.unlock()
 
 	select {

@@ -343,7 +343,9 @@ func (q *queue) push(w *waiter) {
 func (q *queue) pop() {
 	w := q.head
 	q.remove(w)
-	close(w.done)
+	if w.done != nil {
+		close(w.done)
+	}
 }
 
 func (q *queue) remove(w *waiter) {
