@@ -26,6 +26,10 @@ const (
 	shutdownMore = 2 * time.Second
 	beatEvery    = 500 * time.Millisecond
 	beatIdle     = 2 * time.Second // with nothing in hand
+	// At fastRate and above the feeder's look-ahead has not grown with the rate:
+	// with older signs of life it would run dry.
+	beatFast = 100 * time.Millisecond
+	fastRate = 10_000
 )
 
 // Worker drains slices from the queue.
@@ -169,7 +173,7 @@ func (w *Worker) firstAnswer() bool { return w.answered.CompareAndSwap(false, tr
 // beats publishes signs of life, so that the feeder knows what this worker
 // holds and how fast it is.
 func (w *Worker) beats(ctx context.Context) {
-	ticker := time.NewTicker(beatEvery)
+	ticker := time.NewTicker(beatFast)
 	defer ticker.Stop()
 	last, told := time.Now(), true // when, and whether with something in hand
 	for {
@@ -178,7 +182,14 @@ func (w *Worker) beats(ctx context.Context) {
 			last, told = time.Now(), true
 			w.beat(ctx)
 		case <-ticker.C:
-			if busy := w.Unsent() > 0; busy || told || time.Since(last) >= beatIdle {
+			busy, due := w.Unsent() > 0, beatEvery
+			switch {
+			case !busy && !told:
+				due = beatIdle
+			case w.limiter.Status().Rate >= fastRate:
+				due = beatFast
+			}
+			if time.Since(last) >= due-beatFast/2 {
 				last, told = time.Now(), busy
 				w.beat(ctx)
 			}
