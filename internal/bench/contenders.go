@@ -13,7 +13,7 @@ import (
 const (
 	product      = "linkcancel"
 	plainLoop    = "loop"
-	ownLoop      = "loop, own client"
+	ownLoop      = "loop with our client"
 	stockAsynq   = "asynq"
 	gocraftWork  = "gocraft/work"
 	redpanda     = "Redpanda Connect"
