@@ -39,21 +39,24 @@ var resumeLooks = [...]time.Duration{0, 2 * time.Second, 10 * time.Second, 20 * 
 func (f *Feeder) repair(ctx context.Context, batches []ledger.Batch) error {
 	now := time.Now()
 	due := !now.Before(f.nextOrphans)
+	if due {
+		f.nextOrphans = now.Add(orphansEvery) // also if it fails: it must not keep the rest from its turn
+	}
 	if due || !now.Before(f.nextLeases) {
 		f.nextLeases = now.Add(leasesEvery)
 		ended, err := f.rdb.ZCount(ctx, task.LeaseKey, "-inf", strconv.FormatInt(now.Unix(), 10)).Result()
 		if err != nil {
 			return fmt.Errorf("look for ended leases: %w", err)
 		}
-		if ended > f.ended || due && ended > 0 {
+		before := f.ended
+		f.ended = ended
+		if ended > before || due && ended > 0 {
 			if err := f.adoptOrphans(ctx); err != nil {
 				return err
 			}
 		}
-		f.ended = ended
 	}
 	if due {
-		f.nextOrphans = now.Add(orphansEvery)
 		if err := f.adoptSweeps(ctx); err != nil {
 			return err
 		}

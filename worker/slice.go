@@ -120,7 +120,8 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if crashes > 0 && w.hasHigherCopy(s) {
 		return nil
 	}
-	view, err := w.ledger.Slice(ctx, s.Batch, s.Chunk, s.Index, len(s.Links))
+	asked := time.Now()
+	view, err := w.read(ctx, s)
 	switch {
 	case errors.Is(err, ledger.ErrNoBatch):
 		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch)
@@ -135,14 +136,11 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the ledger has its links. done, aborted: nothing to do
 	}
-	if view.FailedOver {
-		w.log.Warn("redis failed over: links may have been sent that it knows nothing of", "batch", s.Batch)
-	}
 	line, err := w.ledger.QueueLine(ctx, task.PendingKey)
 	if err != nil {
 		return &laterError{delay: time.Second, why: err.Error()}
 	}
-	run := newSliceRun(ctx, w, s, view, crashes+s.Again > 0 || line != s.Line)
+	run := newSliceRun(ctx, w, s, view, asked, crashes+s.Again > 0 || line != s.Line)
 	if len(run.links) == 0 {
 		return nil
 	}
@@ -150,6 +148,15 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return run.workTraced(t.Headers(), crashes+s.Again)
 	}
 	return run.work(crashes + s.Again)
+}
+
+// read reads what the ledger knows of a slice.
+func (w *Worker) read(ctx context.Context, s task.Slice) (ledger.SliceView, error) {
+	view, err := w.ledger.Slice(ctx, s.Batch, s.Chunk, s.Index, len(s.Links))
+	if view.FailedOver {
+		w.log.Warn("redis failed over: links may have been sent that it knows nothing of", "batch", s.Batch)
+	}
+	return view, err
 }
 
 // newerDelay is for how long a worker leaves a task to workers of a newer release.
@@ -187,10 +194,11 @@ type sliceRun struct {
 
 	// shared: another worker may have the slice too, or have had it: one that was
 	// stopped and goes on still writes down the answers that it had.
-	shared bool
-	seen   struct {
+	shared  bool
+	looking sync.Mutex // held while the ledger is read
+	seen    struct {
 		sync.Mutex
-		at      time.Time
+		at      time.Time // or later
 		records []ledger.Record
 	}
 
@@ -201,9 +209,9 @@ type sliceRun struct {
 	panicky any
 }
 
-func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, shared bool) *sliceRun {
+func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, asked time.Time, shared bool) *sliceRun {
 	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), shared: shared}
-	r.seen.at, r.seen.records = r.started, view.Records
+	r.seen.at, r.seen.records = asked, view.Records
 	for i, id := range s.Links {
 		if view.Records[i].Outcome != ledger.None {
 			continue
@@ -319,6 +327,12 @@ func (r *sliceRun) ask(l *link) (ratelimit.Slot, error) {
 	// still wants one: so it leaves unsent before it ends asking.
 	r.w.asking.Add(1)
 	defer r.w.asking.Add(-1)
+	if r.doneElsewhere(l) {
+		return ratelimit.Slot{}, errElsewhere
+	}
+	if l.record.Settling { // now, since a slot must be used at once
+		l.text, _ = r.w.ledger.ErrorText(r.ctx, r.slice.Batch, r.slice.Chunk, l.position)
+	}
 	slot, err := r.gate()
 	if err != nil {
 		return slot, err
@@ -366,9 +380,6 @@ func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
 	}()
 	if r.leaseAge() > leaseDoubt {
 		l.record.Ambiguous = true
-	}
-	if l.record.Settling {
-		l.text, _ = r.w.ledger.ErrorText(r.ctx, r.slice.Batch, r.slice.Chunk, l.position)
 	}
 	if r.span != nil {
 		r.cancelTraced(l, slot)
@@ -461,9 +472,9 @@ func (r *sliceRun) end(stop error) error {
 		return nil
 	case errors.Is(stop, errNotRunning):
 		return r.afterPause(left)
-	case errors.Is(stop, errLease):
+	case errors.Is(stop, errLease), r.ctx.Err() != nil, r.leaseAge() > leaseDoubt:
 		// Counted: others may have the slice by now, and have sent what is left.
-		return fmt.Errorf("%d links given back: %w", left, stop)
+		return fmt.Errorf("%d links given back: %w", left, errLease)
 	case back:
 		return &laterError{why: fmt.Sprintf("%d links given back: %v", left, stop)}
 	}
@@ -569,10 +580,10 @@ func (r *sliceRun) maySend() error {
 	if r.leaseAge() > leaseEnd {
 		return errLease
 	}
-	if err := r.batchRuns(stateAge); err != nil {
+	if err := r.look(stateAge); err != nil {
 		return err
 	}
-	return r.look(stateAge)
+	return r.batchRuns(stateAge)
 }
 
 // look reads the records of a shared slice again, unless they are as they were no
@@ -581,17 +592,23 @@ func (r *sliceRun) look(maxAge time.Duration) error {
 	if !r.shared {
 		return nil
 	}
-	r.seen.Lock()
-	defer r.seen.Unlock()
+	r.looking.Lock()
+	defer r.looking.Unlock()
 	for {
 		now := time.Now()
-		if now.Sub(r.seen.at) <= maxAge {
+		r.seen.Lock()
+		age := now.Sub(r.seen.at)
+		r.seen.Unlock()
+		if age <= maxAge {
 			return nil
 		}
-		view, err := r.w.ledger.Slice(r.waits, r.slice.Batch, r.slice.Chunk, r.slice.Index, len(r.slice.Links))
+		view, err := r.w.read(r.waits, r.slice)
 		switch {
 		case err == nil:
+			r.w.states.set(r.slice.Batch, view.State, now)
+			r.seen.Lock()
 			r.seen.at, r.seen.records = now, view.Records
+			r.seen.Unlock()
 			return nil
 		case errors.Is(err, ledger.ErrNoBatch), errors.Is(err, ledger.ErrNewer):
 			return errNotRunning

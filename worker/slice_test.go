@@ -516,7 +516,7 @@ func TestLease(t *testing.T) {
 		w, err := New(Config{ID: "w", Log: f.log}, f.b, f.l, through{nil, func(context.Context, string, string) error { return errCut }}, limiter)
 		must(t, err)
 		go w.recorder.run(t.Context())
-		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, false)
+		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, time.Now(), false)
 		r.waits = t.Context()
 		l := r.links[0]
 
@@ -546,6 +546,9 @@ func TestLease(t *testing.T) {
 		// Others have the slice by now: the next run must know that.
 		if err := r.end(errLease); !isFailure(err) || retryDelay(0, err, nil) != 0 {
 			t.Errorf("the slice ends with %v", err)
+		}
+		if err := r.end(nil); !isFailure(err) {
+			t.Errorf("the slice whose links have all had their turn ends with %v", err)
 		}
 	})
 }

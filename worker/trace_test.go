@@ -235,7 +235,7 @@ func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 		<-written
 		_ = b.Close()
 	})
-	r = newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, false)
+	r = newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, time.Now(), false)
 	if tr != nil {
 		_, r.span = tr.Start(t.Context(), "cancel slice")
 	}

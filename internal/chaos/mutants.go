@@ -47,8 +47,11 @@ var mutants = []mutant{
 		faults: []kind{apiErrs},
 	},
 	{
-		name:   "forgets that an attempt went unanswered",
-		edits:  []edit{{"internal/ledger/record.lua", "local ambiguous = math.max(math.floor(of / 16) % 2, math.floor(nf / 16) % 2)", "local ambiguous = 0"}},
+		name: "forgets that an attempt went unanswered",
+		edits: []edit{
+			{"internal/ledger/record.lua", "local ambiguous = math.max(floor(of / 16) % 2, floor(nf / 16) % 2)", "local ambiguous = 0"},
+			{"internal/ledger/record.lua", "char(outcome + 16 * (floor(nf / 16) % 2), attempts)", "char(outcome, attempts)"},
+		},
 		faults: []kind{apiMute, apiHangs},
 	},
 	{
@@ -82,7 +85,7 @@ var mutants = []mutant{
 	{
 		name: "repairs nothing after a crash",
 		edits: []edit{
-			{"producer/repair.go", "if ended > f.ended || due && ended > 0 {", "if ended < 0 {"},
+			{"producer/repair.go", "if ended > before || due && ended > 0 {", "if ended < before-1 {"},
 			{"producer/repair.go", "if all || due {", "if all = false; all && due {"},
 		},
 		faults: []kind{workerKilled},
