@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ type mutant struct {
 	name   string
 	edits  []edit
 	faults []kind // that bring it to light
+	twice  bool   // as many again: it takes luck
 }
 
 // edit replaces the only occurrence of a text in a file.
@@ -29,6 +31,7 @@ var mutants = []mutant{
 		name:   "counts an outcome that is recorded twice twice",
 		edits:  []edit{{"internal/ledger/record.lua", "if was == 0 or (was == 7 and outcome ~= 7) then", "if true then"}},
 		faults: []kind{replyCut, connectionsCut},
+		twice:  true,
 	},
 	{
 		name:   "drops the ledger check: sends again what has its outcome",
@@ -145,6 +148,10 @@ const (
 // mutantPlan is a round short enough to find a mutant out in time.
 func mutantPlan(seed uint64, m mutant) plan {
 	p := newPlan(seed, 1, mutantFaults, m.faults...)
+	if m.twice {
+		p.events = append(p.events, newPlan(seed, 2, mutantFaults, m.faults...).events...)
+		slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	}
 	p.rate, p.links, p.sweeps = 300, 900, false
 	p.workers = 3
 	p.finish = 48 * time.Second
