@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench bench-micro cover tools proof screenshots failover compose-test release clean
+.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	if ! command -v redis-server >/dev/null 2>&1; then \
 	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
 	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
-	set -x; $(GO) test $$race -count=1 -timeout 15m ./...
+	set -x; $(GO) test -pgo=off $$race -count=1 -timeout 15m ./...
 
 check: fmt-check vet lint docs-check ## Check format, vet, lint, import graph and generated documents
 	$(GO) test -count=1 -run 'TestImports|TestREADME|TestDocs' ./...
@@ -73,6 +73,12 @@ fuzz: ## Fuzz each target for FUZZTIME (30s)
 # A module of its own: what the contenders need is none of the product's.
 bench: ## Measure linkcancel beside its peers, 40 min; BENCH=-quick only tries it
 	cd internal/bench && $(GO) vet ./... && $(GO) test -count=1 ./... && $(GO) run . $(BENCH)
+
+# The compiler reads cmd/linkcancel/default.pgo: where a worker's time went when this was last made.
+pgo: ## Take the profile that the compiler optimises by; after a change of the hot path
+	@dir=$$(mktemp -d); trap 'rm -rf '"$$dir" EXIT; \
+	cd internal/bench && $(GO) run . -only drain -settings near -peers linkcancel -links 300000 -times 3 -profile "$$dir" -profile-seconds 6 && \
+	$(GO) tool pprof -proto -output ../../cmd/linkcancel/default.pgo "$$dir"/*.pprof
 
 bench-micro: ## Run the Go benchmarks of single functions
 	$(GO) test -run '^$$' -bench . -benchmem -count $${COUNT:-5} ./...
