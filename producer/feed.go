@@ -272,9 +272,11 @@ func (f *Feeder) fleet(ctx context.Context) (fleet, error) {
 	return fl, nil
 }
 
-// sliceSize is half a second of the fleet's ceiling, 1 to task.MaxSlice links.
+// sliceSize is half a second of the fleet's ceiling, 1 to 50 links, so that a
+// slow fleet shares its work; from 5 000/s on it is 10 ms, up to task.MaxSlice
+// links, so that a fast one has fewer tasks to handle.
 func (fl fleet) sliceSize() int {
-	return int(max(1, min(fl.ceiling/2, task.MaxSlice)))
+	return int(max(1, min(fl.ceiling/2, task.SmallSlice), min(fl.ceiling/100, task.MaxSlice)))
 }
 
 // lookAhead is how many links may wait in the queue and unsent in the workers.

@@ -66,7 +66,7 @@ func TestFeedTraced(t *testing.T) {
 		y := newYard(t, b)
 		tr, spans := tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := MakeBatch(ctx, y.l, &links{ids: some(1100)}, BatchConfig{ID: "b1", Source: SourceImport})
+		_, err := MakeBatch(ctx, y.l, &links{ids: some(1200)}, BatchConfig{ID: "b1", Source: SourceImport})
 		must(t, err)
 		root.End()
 		made := only(t, spans.GetSpans(), "make batch")
@@ -166,7 +166,7 @@ func TestFeedSampled(t *testing.T) {
 	bubble(t, func(t *testing.T, y *yard) {
 		off, none := tracer(sdktrace.NeverSample())
 		ctx, root := off.Start(t.Context(), "import")
-		_, err := MakeBatch(ctx, y.l, &links{ids: some(1100)}, BatchConfig{ID: "b1", Source: SourceImport})
+		_, err := MakeBatch(ctx, y.l, &links{ids: some(1200)}, BatchConfig{ID: "b1", Source: SourceImport})
 		must(t, err)
 		root.End()
 		on, spans := tracer(sdktrace.ParentBased(sdktrace.AlwaysSample()))

@@ -141,7 +141,7 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 // A task of a newer release is left for that release.
 func TestNewerPayload(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
-		const payload = `{"v":2,"links":7}`
+		const payload = `{"v":3,"links":7}`
 		kinds := []string{task.TypeCancel, "links:something-new"}
 		for _, kind := range kinds {
 			_, err := asynq.NewClientFromRedisClient(f.b.Client()).Enqueue(asynq.NewTask(kind, []byte(payload)),

@@ -20,7 +20,7 @@ import (
 
 // sentAhead is how many links behind a batch's cursor, as Redis has it, may have
 // been sent at most: as far as a feeder looks ahead, and a slice.
-const sentAhead = 20_050
+const sentAhead = 20_200
 
 // askDoubt asks in a pipeline for the place before which links of a batch may
 // have been sent.

@@ -27,10 +27,13 @@ const (
 	PendingKey = "asynq:{" + QueueCancel + "}:pending"
 	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
 	LeaseKey   = "asynq:{" + QueueCancel + "}:lease"
-	// MaxSlice is the largest number of links in a slice.
-	MaxSlice = 50
-	// Version is the payload format that this release writes.
-	Version = 1
+	// MaxSlice is the largest number of links in a slice, SmallSlice that of
+	// format 1.
+	MaxSlice, SmallSlice = 200, 50
+	// Version is the payload format that this release writes: format 2 has up to
+	// MaxSlice links. What is small enough is still written in format 1, so that
+	// workers of an earlier release can take it.
+	Version = 2
 )
 
 // timeout is how long asynq lets a slice run; each HTTP call has its own, far
@@ -80,7 +83,10 @@ func (s Slice) ID() string {
 
 // Task makes the asynq task of the slice.
 func (s Slice) Task() (*asynq.Task, error) {
-	s.V = Version
+	s.V = 1
+	if len(s.Links) > SmallSlice {
+		s.V = Version
+	}
 	payload, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode task %s: %w", s.ID(), err)
@@ -106,6 +112,10 @@ func Parse(payload []byte) (Slice, error) {
 	if err != nil {
 		return Slice{}, fmt.Errorf("decode cancel task: %w", err)
 	}
+	most := MaxSlice
+	if s.V == 1 {
+		most = SmallSlice
+	}
 	switch {
 	case s.V < 1:
 		return Slice{}, errors.New("decode cancel task: no format version")
@@ -113,8 +123,8 @@ func Parse(payload []byte) (Slice, error) {
 		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
 	case s.Chunk < 0 || s.Index < 0 || s.Again < 0:
 		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Again)
-	case len(s.Links) == 0 || len(s.Links) > MaxSlice:
-		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), MaxSlice)
+	case len(s.Links) == 0 || len(s.Links) > most:
+		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), most)
 	}
 	return s, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func slice(n int) Slice {
-	s := Slice{V: Version, Batch: "b-1", Chunk: 2, Index: 100}
+	s := Slice{V: 1, Batch: "b-1", Chunk: 2, Index: 100}
 	for i := range n {
 		s.Links = append(s.Links, fmt.Sprintf("pl_%d", i))
 	}
@@ -38,6 +38,27 @@ func TestIDNamesSliceAndRepetition(t *testing.T) {
 		if got := tt.slice.ID(); got != tt.id {
 			t.Errorf("ID of %+v: %s, want %s", tt.slice, got, tt.id)
 		}
+	}
+}
+
+// Workers of an earlier release take slices of up to 50 links.
+func TestFormatIsTheOldestThatFits(t *testing.T) {
+	for n, want := range map[int]int{1: 1, SmallSlice: 1, SmallSlice + 1: 2, MaxSlice: 2} {
+		task, err := slice(n).Task()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse(task.Payload())
+		if err != nil || got.V != want || len(got.Links) != n {
+			t.Errorf("%d links: format %d with %d links, %v; want format %d", n, got.V, len(got.Links), err, want)
+		}
+	}
+	task, err := slice(MaxSlice + 1).Task()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Parse(task.Payload()); err == nil {
+		t.Errorf("%d links accepted", len(s.Links))
 	}
 }
 
@@ -90,7 +111,7 @@ func TestPayloadIsTheDocumentedOne(t *testing.T) {
 		if diff := cmp.Diff(tt.want, string(task.Payload())); diff != "" {
 			t.Error(diff)
 		}
-		s.V = Version
+		s.V = 1
 		got, err := Parse(task.Payload())
 		if err != nil {
 			t.Error(err)
@@ -176,9 +197,9 @@ func TestParseRefuses(t *testing.T) {
 // A newer release may change anything but the version.
 func TestNewerFormatIsLeftToNewerRelease(t *testing.T) {
 	for _, payload := range []string{
-		`{"v":2}`,
-		`{"v":2,"batch":"b","chunk":0,"index":0,"links":["a"]}`,
-		`{"v":2,"batch":"a:b","chunk":-1,"links":[]}`,
+		`{"v":3}`,
+		`{"v":3,"batch":"b","chunk":0,"index":0,"links":["a"]}`,
+		`{"v":3,"batch":"a:b","chunk":-1,"links":[]}`,
 		`{"v":3,"batch":{"id":"b"},"chunk":"0","links":[{"id":"a"}]}`,
 		`{"links":[{"id":"a"}],"v":2147483648}`,
 	} {
