@@ -66,7 +66,7 @@ func TestFeedTraced(t *testing.T) {
 		y := newYard(t, b)
 		tr, spans := tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := MakeBatch(ctx, y.l, &links{ids: some(1200)}, BatchConfig{ID: "b1", Source: SourceImport})
+		_, err := MakeBatch(ctx, y.l, &links{ids: some(1100)}, BatchConfig{ID: "b1", Source: SourceImport})
 		must(t, err)
 		root.End()
 		made := only(t, spans.GetSpans(), "make batch")
