@@ -1,6 +1,7 @@
 # linkcancel: make help lists the targets.
 
 GO         ?= go
+TEST       := $(GO) test -pgo=off# which only what is shipped needs
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS    := -s -w -X main.version=$(VERSION)
 FUZZTIME   ?= 30s
@@ -39,10 +40,10 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	if ! command -v redis-server >/dev/null 2>&1; then \
 	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
 	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
-	set -x; $(GO) test -pgo=off $$race -count=1 -timeout 15m ./...
+	set -x; $(TEST) $$race -count=1 -timeout 15m ./...
 
 check: fmt-check vet lint docs-check ## Check format, vet, lint, import graph and generated documents
-	$(GO) test -count=1 -run 'TestImports|TestREADME|TestDocs' ./...
+	$(TEST) -count=1 -run 'TestImports|TestREADME|TestDocs' ./...
 
 fmt-check:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
@@ -56,23 +57,23 @@ lint: ## Run the linters
 	$(GO) run $(ERRCHECK) -exclude .errcheck -ignoretests ./...
 
 docs: ## Write what is generated: parts of README.md and docs, the rules for Kubernetes
-	UPDATE=1 $(GO) test -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
+	UPDATE=1 $(TEST) -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
 
 docs-check:
-	$(GO) test -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
+	$(TEST) -count=1 -run 'TestREADME|TestDocs|TestDeploy' ./...
 
 # What it finds is kept in testdata/fuzz, and tried by every make test from then on.
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	  for target in $$($(TEST) -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "fuzz $$pkg $$target $(FUZZTIME)"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
+	    $(TEST) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
 	  done; \
 	done
 
 # A module of its own: what the contenders need is none of the product's.
 bench: ## Measure linkcancel beside its peers, 40 min; BENCH=-quick only tries it
-	cd internal/bench && $(GO) vet ./... && $(GO) test -count=1 ./... && $(GO) run . $(BENCH)
+	cd internal/bench && $(GO) vet ./... && $(TEST) -count=1 ./... && $(GO) run . $(BENCH)
 
 # The compiler reads cmd/linkcancel/default.pgo: where a worker's time went when this was last made.
 pgo: ## Take the profile that the compiler optimises by; after a change of the hot path
@@ -81,17 +82,17 @@ pgo: ## Take the profile that the compiler optimises by; after a change of the h
 	$(GO) tool pprof -proto -output ../../cmd/linkcancel/default.pgo "$$dir"/*.pprof
 
 bench-micro: ## Run the Go benchmarks of single functions
-	$(GO) test -run '^$$' -bench . -benchmem -count $${COUNT:-5} ./...
+	$(TEST) -run '^$$' -bench . -benchmem -count $${COUNT:-5} ./...
 
 cover: ## Show the test coverage by function
-	$(GO) test -count=1 -coverprofile=coverage.out -coverpkg=./... ./...
+	$(TEST) -count=1 -coverprofile=coverage.out -coverpkg=./... ./...
 	$(GO) tool cover -func=coverage.out | tail -n 40
 
 failover: ## Fail Redis over (FAILOVERS of each kind), crash workers (CRASHES), and run all tests of Redis on a cluster
 	@sh .ci/tools
-	TEST_CLUSTER=1 $(GO) test -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer ./worker ./metrics ./cmd/linkcancel
+	TEST_CLUSTER=1 $(TEST) -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer ./worker ./metrics ./cmd/linkcancel
 	@log=$$(mktemp); trap 'rm -f '"$$log" EXIT; \
-	FAILOVERS=$${FAILOVERS:-3} CRASHES=$${CRASHES:-12} $(GO) test -count=1 -timeout 40m -v -parallel 3 \
+	FAILOVERS=$${FAILOVERS:-3} CRASHES=$${CRASHES:-12} $(TEST) -count=1 -timeout 40m -v -parallel 3 \
 	  -run 'TestFailovers|TestCrashRecovery' ./worker ./cmd/linkcancel >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
 	grep -E ' runs, | from the kill ' "$$log"
 
@@ -100,7 +101,7 @@ proof: ## Prove dashboard, rules and deployment files, on a real Prometheus wher
 	@sh .ci/tools prometheus
 	@for tool in prometheus redis-server; do command -v $$tool >/dev/null 2>&1 || \
 	  echo "left out: the proof on a real Prometheus (apt-get install $$tool to have it)"; done
-	cd deploy/proof && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
+	cd deploy/proof && $(GO) vet ./... && $(TEST) -count=1 -timeout 10m ./...
 
 screenshots: ## Draw the dashboard, with the data of a fleet at work, into docs
 	@GO='$(GO)' deploy/screenshots/screenshots.sh
@@ -114,7 +115,7 @@ CHAOS := cd internal/chaos && $(GO) run . -seed $(CHAOS_SEED)
 
 chaos: ## Try to break it for CHAOS_SECONDS (60): kills, cuts, outages, and all links accounted for
 	@sh .ci/tools
-	@cd internal/chaos && $(GO) vet ./... && $(GO) test -count=1 ./...
+	@cd internal/chaos && $(GO) vet ./... && $(TEST) -count=1 ./...
 	@$(CHAOS) -seconds $(CHAOS_SECONDS) -round $(CHAOS_ROUND) -v=$(if $(CHAOS_VERBOSE),true,false)
 
 chaos-mutants: ## Break linkcancel in a dozen ways, and see whether make chaos finds each within 60 s

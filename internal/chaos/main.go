@@ -103,7 +103,7 @@ func faultsFor(seconds int) time.Duration {
 // build builds the program that is tried.
 func build(ctx context.Context, root, dir string, args ...string) (string, error) {
 	binary := filepath.Join(dir, "linkcancel")
-	all := append([]string{"build", "-C", root, "-o", binary}, args...)
+	all := append([]string{"build", "-C", root, "-trimpath", "-o", binary}, args...)
 	cmd := exec.CommandContext(ctx, "go", append(all, "./cmd/linkcancel")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

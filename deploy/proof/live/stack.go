@@ -61,7 +61,7 @@ func newStack(t *testing.T, l load) *stack {
 	t.Helper()
 	s := &stack{load: l, life: t, dir: t.TempDir(), began: time.Now()}
 	s.binary = filepath.Join(s.dir, "linkcancel")
-	run(t, nil, "go", "build", "-C", repo.Root(t), "-o", s.binary, "./cmd/linkcancel")
+	run(t, []string{"CGO_ENABLED=0"}, "go", "build", "-C", repo.Root(t), "-trimpath", "-o", s.binary, "./cmd/linkcancel")
 
 	s.redisAddress = freeAddress(t)
 	s.startRedis(t)
