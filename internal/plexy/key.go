@@ -1,6 +1,9 @@
 package plexy
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -33,8 +36,8 @@ type secret struct {
 	scrub  scrubber
 }
 
-// NewKey makes a key from its value, without the white space around it. The
-// error never shows the value.
+// NewKey makes a key from its value, that of PLEXY_API_KEY, without the white
+// space around it. The error never shows the value.
 func NewKey(value string) (*Key, error) {
 	k := &Key{}
 	if _, err := k.set(value); err != nil {
@@ -78,6 +81,24 @@ func (k *Key) Warning() string {
 		return *w
 	}
 	return ""
+}
+
+// Source tells a person where the key came from: "the file /etc/key", or
+// "PLEXY_API_KEY" for a key made by NewKey.
+func (k *Key) Source() string {
+	if k.path == "" {
+		return "PLEXY_API_KEY"
+	}
+	return "the file " + k.path
+}
+
+// Fingerprint returns 6 hex digits of the key's HMAC-SHA256 under salt. Processes
+// that share a random salt see by it whether they have the same key, and nobody
+// else learns anything of the key.
+func (k *Key) Fingerprint(salt []byte) string {
+	mac := hmac.New(sha256.New, salt)
+	mac.Write([]byte(k.secret().value))
+	return hex.EncodeToString(mac.Sum(nil)[:3])
 }
 
 // HideBy adds the key to secrets, and each key that a Reload brings.

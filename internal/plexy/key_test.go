@@ -35,6 +35,39 @@ func TestNewKey(t *testing.T) {
 	}
 }
 
+func TestKeySource(t *testing.T) {
+	k, err := NewKey("hunter2")
+	if err != nil || k.Source() != "PLEXY_API_KEY" {
+		t.Errorf("NewKey: %q, %v", k.Source(), err)
+	}
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := LoadKeyFile(path)
+	if err != nil || file.Source() != "the file "+path {
+		t.Errorf("LoadKeyFile: %q, %v", file.Source(), err)
+	}
+}
+
+// Keys are told apart by their fingerprints, under one salt.
+func TestKeyFingerprint(t *testing.T) {
+	fingerprint := func(key, salt string) string {
+		k, err := NewKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Fingerprint([]byte(salt))
+	}
+	// echo -n hunter2 | openssl dgst -sha256 -hmac salt
+	if got, want := fingerprint(" hunter2\n", "salt"), "d03a12"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if fingerprint("hunter2", "salt") == fingerprint("hunter3", "salt") || fingerprint("hunter2", "salt") == fingerprint("hunter2", "pepper") {
+		t.Error("another key or another salt has the same fingerprint")
+	}
+}
+
 func TestKeyNeverShows(t *testing.T) {
 	k, err := NewKey(testKey)
 	if err != nil {
