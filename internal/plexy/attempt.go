@@ -1,12 +1,15 @@
 package plexy
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -38,6 +41,8 @@ type answer struct {
 	limit   int
 	bodyErr error // why the body could not be read to its end
 	scrub   scrubber
+	lane    *lane // to be given back by Client.release
+	keep    bool  // the lane's connection may be used again
 }
 
 // whole tells whether the body was read to its end.
@@ -70,19 +75,21 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 	}
 	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
 
-	resp, err := c.transport.RoundTrip(req)
+	lane := c.lanes.take(ctx.Value(freshKey{}) != nil)
+	resp, err := lane.transport.RoundTrip(req)
 	if err != nil {
-		if guard.replayed.Load() || errors.Is(err, io.EOF) {
-			err = errLost // says more than "EOF"
-		}
-		return nil, &TransportError{Method: method, Sent: guard.wrote.Load(), Err: secret.scrub.error(explained(err))}
+		c.lanes.discard(lane)
+		return nil, c.noAnswer(method, guard, err, secret.scrub)
 	}
 	defer resp.Body.Close() // keeps the connection if the body was read to its end
 
-	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, limit: limit, scrub: secret.scrub}
+	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, limit: limit, scrub: secret.scrub, lane: lane}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return a, nil // what follows is no body and may never end
 	}
+	// The transport reports the end of a body only when it has put the connection
+	// back, and returns an answer without a body after that, too. So the
+	// connection is idle when the lane is given back.
 	if resp.Body == http.NoBody {
 		return a, nil
 	}
@@ -90,7 +97,43 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 	if err != nil {
 		a.bodyErr = fmt.Errorf("read the answer: %w", secret.scrub.error(err))
 	}
+	a.unpack()
 	return a, nil
+}
+
+// noAnswer is the error of a request that RoundTrip could not bring to an answer.
+func (c *Client) noAnswer(method string, guard *onceGuard, err error, scrub scrubber) *TransportError {
+	sent := guard.wrote.Load()
+	local := !sent && isLocal(err)
+	if local {
+		c.CloseIdle() // gives back descriptors and ports
+	}
+	if guard.replayed.Load() || errors.Is(err, io.EOF) {
+		err = errLost // says more than "EOF"
+	}
+	return &TransportError{Method: method, Sent: sent, Local: local, Err: scrub.error(explained(err))}
+}
+
+// unpack unpacks a body that comes as gzip, though nobody asked for it, to no
+// more than the limit. Instead of a body that cannot be unpacked there is a text
+// that says so, which proves nothing.
+func (a *answer) unpack() {
+	coding := a.header.Get("Content-Encoding")
+	if len(a.body) == 0 || !strings.EqualFold(coding, "gzip") && !strings.EqualFold(coding, "x-gzip") {
+		return
+	}
+	var body []byte
+	err := errors.New("it is cut off")
+	if a.whole() {
+		var packed *gzip.Reader
+		if packed, err = gzip.NewReader(bytes.NewReader(a.body)); err == nil {
+			body, err = io.ReadAll(io.LimitReader(packed, int64(a.limit)+1))
+		}
+	}
+	if err != nil {
+		body = fmt.Appendf(nil, "a gzip body that cannot be unpacked: %v", err)
+	}
+	a.body = body
 }
 
 // onceGuard makes sure that a call is one request.

@@ -12,28 +12,47 @@ import (
 // Config.InsecureHTTP did not allow.
 var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
 
-// parseBase checks the base URL and returns it without a slash at its end. Its
-// errors never show the URL as a whole: it may hold a password.
-func parseBase(raw string, insecureHTTP bool) (string, error) {
+// parseBase checks the base URL and returns it as Client.BaseURL tells, with its
+// host. Its errors never show the URL as a whole: it may hold a password.
+func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", errors.New("the base URL cannot be read: it should look like " + DefaultBaseURL)
+		return "", "", errors.New("the base URL cannot be read: it should look like " + DefaultBaseURL)
 	}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
-		return "", errors.New("the base URL must start with https://, like " + DefaultBaseURL)
+		return "", "", errors.New("the base URL must start with https://, like " + DefaultBaseURL)
 	case u.Hostname() == "":
-		return "", errors.New("the base URL names no host: it should look like " + DefaultBaseURL)
+		return "", "", errors.New("the base URL names no host: it should look like " + DefaultBaseURL)
 	case u.User != nil:
-		return "", errors.New("the base URL must hold no user or password: the API takes a key")
+		return "", "", errors.New("the base URL must hold no user or password: the API takes a key")
 	case u.RawQuery != "" || u.ForceQuery:
-		return "", errors.New("the base URL must hold no query: remove what follows the ?")
+		return "", "", errors.New("the base URL must hold no query: remove what follows the ?")
 	case u.Fragment != "" || strings.Contains(raw, "#"):
-		return "", errors.New("the base URL must hold no fragment: remove what follows the #")
+		return "", "", errors.New("the base URL must hold no fragment: remove what follows the #")
 	case u.Scheme == "http" && !insecureHTTP && !loopback(u.Hostname()):
-		return "", fmt.Errorf("the base URL would send the API key unencrypted to %s: %w", u.Hostname(), ErrPlainHTTP)
+		return "", "", fmt.Errorf("the base URL would send the API key unencrypted to %s: %w", u.Hostname(), ErrPlainHTTP)
 	}
-	return strings.TrimRight(u.String(), "/"), nil
+	u.Host = normalHost(u)
+	return strings.TrimRight(u.String(), "/"), u.Host, nil
+}
+
+// normalHost returns the host of u in lower case, without the scheme's default
+// port. url.Parse has put the scheme in lower case.
+func normalHost(u *url.URL) string {
+	name, zone, scoped := strings.Cut(u.Hostname(), "%")
+	name = strings.ToLower(name)
+	if scoped {
+		name += "%" + zone // a network interface, whose name has a case
+	}
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
+	port := u.Port()
+	if port == "" || u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
+		return name
+	}
+	return name + ":" + port
 }
 
 // loopback tells whether host is this machine, by its name or address alone:

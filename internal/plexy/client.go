@@ -8,10 +8,8 @@ package plexy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 )
@@ -94,15 +92,16 @@ func (cfg Config) withDefaults() (Config, error) {
 
 // Client calls the API. It is safe for concurrent use.
 type Client struct {
-	base      string // no slash at the end
+	base      string // as BaseURL returns it
+	host      string
 	key       *Key
 	timeout   time.Duration
 	late      error // of a call that took longer
 	userAgent []string
-	// transport is used directly, without an http.Client around it: a
-	// RoundTripper never follows a redirect. A DELETE that is redirected
+	// The transports of lanes are used directly, without an http.Client around
+	// them: a RoundTripper never follows a redirect. A DELETE that is redirected
 	// becomes a GET, and the key would travel with it.
-	transport *http.Transport
+	lanes *lanes
 }
 
 // New makes a client. It opens no connection. An error says what in cfg is
@@ -112,45 +111,43 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
-	base, err := parseBase(cfg.BaseURL, cfg.InsecureHTTP)
+	base, host, err := parseBase(cfg.BaseURL, cfg.InsecureHTTP)
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
 	return &Client{
 		base:      base,
+		host:      host,
 		key:       cfg.Key,
 		timeout:   cfg.Timeout,
 		late:      fmt.Errorf("no answer within %v: %w", cfg.Timeout, context.DeadlineExceeded),
 		userAgent: []string{cfg.UserAgent},
-		transport: newTransport(cfg.Concurrency),
+		lanes:     newLanes(cfg.Concurrency),
 	}, nil
 }
 
-func newTransport(concurrency int) *http.Transport {
-	// HTTP/1 only: there a broken connection costs one request. With HTTP/2 all
-	// calls share one connection, and when it breaks every one of them is left
-	// without an answer, so every one of those links is ambiguous.
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout: tlsTimeout,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		Protocols:           protocols,
-		// The standard keeps 2 idle connections a host: all others would be
-		// dialled anew for each request.
-		MaxIdleConns:           concurrency,
-		MaxIdleConnsPerHost:    concurrency,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxHeader,
-		// An answer is a few hundred bytes, and 64 KiB read must be 64 KiB held.
-		DisableCompression: true,
-	}
-}
+// BaseURL is what comes before /payment-links. It is normalized, so that two
+// spellings of one address are equal: scheme and host are in lower case, the
+// scheme's default port is left out, and there is no slash at the end.
+func (c *Client) BaseURL() string { return c.base }
+
+// Host is the host of BaseURL, with its port if that is not the scheme's default.
+func (c *Client) Host() string { return c.host }
 
 // CloseIdle closes the connections that no call uses.
-func (c *Client) CloseIdle() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdle() { c.lanes.closeIdle() }
+
+// release gives back the lane of an answer. Its connection is kept only after an
+// answer that the API itself gave and that is no failure. What gave any other
+// answer may be a gateway or a server that goes away: the next request must have
+// a chance to get past it.
+func (c *Client) release(a *answer) {
+	if a.keep {
+		c.lanes.put(a.lane)
+	} else {
+		c.lanes.discard(a.lane)
+	}
+}
 
 // Cancel sends one DELETE for a link.
 //
@@ -158,6 +155,7 @@ func (c *Client) CloseIdle() { c.transport.CloseIdleConnections() }
 // documented to mean that the link is cancelled. For any other answer it
 // returns the status and an *Error. The status counts even when the rest of
 // the answer is cut off. Without an answer it returns 0 and a *TransportError.
+// Fresh makes any call use a new connection.
 // An id that CheckID refuses gives an error that wraps ErrBadID, and nothing
 // is sent.
 func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) {
@@ -165,7 +163,9 @@ func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) 
 	if err != nil {
 		return 0, err
 	}
+	defer c.release(a)
 	if a.ok() {
+		a.keep = a.status == http.StatusNoContent
 		return a.status, nil
 	}
 	return a.status, a.apiError()
@@ -176,13 +176,14 @@ func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) 
 // Its errors are an *Error for an answer that is not the link, a
 // *TransportError without an answer or when the link is cut off in the middle,
 // and one that wraps ErrBadID for an id that CheckID refuses. A 2xx that does
-// not carry the link is an *Error with that status: the friendly page of a
-// proxy proves nothing.
+// show the link with this id, as its id or its external id, is an *Error with
+// that status, and not proven: the friendly page of a proxy proves nothing.
 func (c *Client) Get(ctx context.Context, id string) (Link, error) {
 	a, err := c.attempt(ctx, http.MethodGet, id)
 	if err != nil {
 		return Link{}, err
 	}
+	defer c.release(a)
 	if !a.ok() {
 		return Link{}, a.apiError()
 	}
@@ -191,7 +192,8 @@ func (c *Client) Get(ctx context.Context, id string) (Link, error) {
 	}
 	link, err := decodeLink(a.body, id, a.scrub)
 	if err != nil {
-		return Link{}, &Error{Method: a.method, Status: a.status, Message: err.Error()}
+		return Link{}, a.notWanted(err)
 	}
+	a.keep = true
 	return link, nil
 }

@@ -15,7 +15,7 @@ func TestBaseURL(t *testing.T) {
 		"https://api.plexypay.com/v1", "https://api.plexypay.com/v1/", "HTTPS://api.plexypay.com",
 		"http://localhost:8080", "http://127.0.0.1:1/v1", "http://[::1]:1", "http://127.9.9.9",
 	} {
-		base, err := parseBase(raw, false)
+		base, _, err := parseBase(raw, false)
 		if err != nil || strings.HasSuffix(base, "/") {
 			t.Errorf("parseBase(%q) = %q, %v", raw, base, err)
 		}
@@ -37,13 +37,46 @@ func TestBaseURL(t *testing.T) {
 		"http://localhost.example.com":        "unencrypted",
 		"http://10.0.0.1":                     "unencrypted",
 	} {
-		_, err := parseBase(raw, false)
+		_, _, err := parseBase(raw, false)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("parseBase(%q) = %v, want %q", raw, err, want)
 		}
 	}
-	if _, err := parseBase("http://example.com/v1", true); err != nil {
+	if _, _, err := parseBase("http://example.com/v1", true); err != nil {
 		t.Errorf("plain http that is allowed: %v", err)
+	}
+}
+
+// Two spellings of one address are one API.
+func TestBaseURLIsNormalized(t *testing.T) {
+	key, err := NewKey(testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for raw, want := range map[string][2]string{
+		"":                                   {DefaultBaseURL, "api.plexypay.com"},
+		"HTTPS://API.PlexyPay.com:443/v1/":   {DefaultBaseURL, "api.plexypay.com"},
+		"https://api.plexypay.com:/v1//":     {DefaultBaseURL, "api.plexypay.com"},
+		"https://api.plexypay.com:8443/V1":   {"https://api.plexypay.com:8443/V1", "api.plexypay.com:8443"},
+		"https://api.plexypay.com:80":        {"https://api.plexypay.com:80", "api.plexypay.com:80"},
+		"http://LOCALHOST:80/":               {"http://localhost", "localhost"},
+		"http://[::1]:80":                    {"http://[::1]", "[::1]"},
+		"http://[::1]:8080/v1":               {"http://[::1]:8080/v1", "[::1]:8080"},
+		"https://[FE80::1%25Eth0]/v1":        {"https://[fe80::1%25Eth0]/v1", "[fe80::1%Eth0]"},
+		"https://api.example.com/a%2Fb/v1//": {"https://api.example.com/a%2Fb/v1", "api.example.com"},
+	} {
+		c, err := New(Config{BaseURL: raw, Key: key})
+		if err != nil {
+			t.Errorf("%q: %v", raw, err)
+			continue
+		}
+		if got := [2]string{c.BaseURL(), c.Host()}; got != want {
+			t.Errorf("%q: %q, want %q", raw, got, want)
+		}
+		again, host, err := parseBase(c.BaseURL(), true)
+		if err != nil || again != want[0] || host != want[1] {
+			t.Errorf("%q changes again: %q, %q, %v", want[0], again, host, err)
+		}
 	}
 }
 
@@ -69,8 +102,7 @@ func TestNewRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.base != DefaultBaseURL || c.timeout != 15*time.Second || c.userAgent[0] != "linkcancel" ||
-		c.transport.MaxIdleConnsPerHost != 50 || c.transport.MaxIdleConns != 50 {
+	if c.base != DefaultBaseURL || c.timeout != 15*time.Second || c.userAgent[0] != "linkcancel" || c.lanes.most != 50 {
 		t.Errorf("the defaults are wrong: %+v", c)
 	}
 }

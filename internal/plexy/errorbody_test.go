@@ -28,9 +28,9 @@ func TestErrorBody(t *testing.T) {
 		{"a\xff\xfeb", "", "a b", ""},
 		{strings.Repeat("x", 300), "", strings.Repeat("x", 199) + "…", ""},
 	} {
-		code, message, kind := decodeErrorBody([]byte(test.body), true, newScrubber(testKey))
-		if code != test.code || message != test.message || kind != test.kind {
-			t.Errorf("%.80q: got %q, %q, %q", test.body, code, message, kind)
+		read := decodeErrorBody([]byte(test.body), true, newScrubber(testKey))
+		if read.code != test.code || read.message != test.message || read.kind != test.kind {
+			t.Errorf("%.80q: got %+v", test.body, read)
 		}
 	}
 }
@@ -46,19 +46,19 @@ func TestErrorBodyHidesKey(t *testing.T) {
 			strings.Repeat("x", maxExcerpt-10) + text,
 			strings.Repeat("x", maxMessage-10) + text,
 		} {
-			_, message, _ := decodeErrorBody([]byte(body), true, scrub)
-			if strings.Contains(message, "sk_test_0123456789") {
-				t.Errorf("%q: %q", body, message)
+			read := decodeErrorBody([]byte(body), true, scrub)
+			if strings.Contains(read.message, "sk_test_0123456789") {
+				t.Errorf("%q: %q", body, read.message)
 			}
 		}
 	}
-	_, message, _ := decodeErrorBody([]byte("bad key "+testKey[:15]), false, scrub)
-	if message != "bad key" {
-		t.Errorf("cut body: %q", message)
+	read := decodeErrorBody([]byte("bad key "+testKey[:15]), false, scrub)
+	if read.message != "bad key" {
+		t.Errorf("cut body: %q", read.message)
 	}
-	code, message, kind := decodeErrorBody(fmt.Appendf(nil, `{"code":%q,"message":%[1]q,"type":%[1]q}`, testKey), true, scrub)
-	if code != redacted || message != redacted || kind != redacted {
-		t.Errorf("got %q, %q, %q", code, message, kind)
+	read = decodeErrorBody(fmt.Appendf(nil, `{"code":%q,"message":%[1]q,"type":%[1]q,"source":%[1]q}`, testKey), true, scrub)
+	if want := (errorBody{redacted, redacted, redacted, redacted, testKey, true}); read != want {
+		t.Errorf("got %+v", read)
 	}
 }
 
@@ -83,11 +83,11 @@ func FuzzErrorBody(f *testing.F) {
 	const key = "sk_0123456789"
 	scrub := newScrubber(key)
 	f.Fuzz(func(t *testing.T, body []byte, whole bool) {
-		code, message, kind := decodeErrorBody(body, whole, scrub)
-		if len(code) > maxWord || len(kind) > maxWord || len(message) > maxMessage {
-			t.Fatalf("too long: %q, %q, %q", code, kind, message)
+		read := decodeErrorBody(body, whole, scrub)
+		if len(read.code) > maxWord || len(read.kind) > maxWord || len(read.source) > maxWord || len(read.message) > maxMessage {
+			t.Fatalf("too long: %+v", read)
 		}
-		for _, text := range []string{code, kind, message} {
+		for _, text := range []string{read.code, read.kind, read.source, read.message} {
 			if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) || strings.Contains(text, key) {
 				t.Fatalf("%q is not clean", text)
 			}

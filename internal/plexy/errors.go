@@ -15,15 +15,44 @@ type Error struct {
 	Method string
 	// Status is the HTTP status. It can be a 2xx for a GET that brought no link.
 	Status int
-	// Code, Message and Type are those of the API's error body. Known codes: 1
-	// service unavailable, 2 something went wrong, 3 invalid request
-	// parameters, 4 not found, 5 unprocessable entity. Without such a body Code
-	// and Type are empty, and Message is a line of what came instead.
-	Code, Message, Type string
+	// Code, Message, Type and Source are those of the API's error body. Known
+	// codes: 1 service unavailable, 2 something went wrong, 3 invalid request
+	// parameters, 4 not found, 5 unprocessable entity. Without such a body Code,
+	// Type and Source are empty, and Message is a line of what came instead.
+	Code, Message, Type, Source string
+	// Proven tells that the API itself gave the answer, and not a gateway in
+	// front of it. The whole body was read, and it is the documented one: a JSON
+	// object with a code that fits the status, a message, and a source or a type.
+	// Source: the vendor's pages. A 2xx or a 3xx is never proven.
+	Proven bool
+	// Kind names answers that look alike: the status, the media type, the Server
+	// header and a hash of the body, such as "404 text/html nginx 1f3a9c20", with
+	// a "-" for a missing part. It is printable ASCII of at most 64 bytes, and
+	// empty for a proven answer.
+	Kind string
 	// RetryAfter is how long to wait before the next request, 0 to 10 years. It
 	// counts only with HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
+
+	saw string // what Saw returns; "" for a proven answer
+}
+
+// Saw is what a person is told about the answer. For a proven one it is the
+// API's code and message, such as "404 (code 4: payment link not found)". For
+// any other it is the media type and the beginning of the body, of HTML the
+// title, such as "404, text/html, “404 Not Found”". At most 60 characters of the
+// answer's text are shown.
+func (e *Error) Saw() string {
+	switch {
+	case e.Proven:
+		return fmt.Sprintf("%d (code %s: %s)", e.Status, e.Code, shorten(e.Message, maxSeen))
+	case e.saw != "":
+		return e.saw
+	case e.Message == "":
+		return fmt.Sprintf("%d, empty", e.Status)
+	}
+	return fmt.Sprintf("%d, “%s”", e.Status, shorten(e.Message, maxSeen))
 }
 
 // Error returns one line, such as
@@ -56,6 +85,9 @@ type TransportError struct {
 	// (the dial, the name look-up or the TLS handshake failed, or the context
 	// ended before the write) nothing left this machine.
 	Sent bool
+	// Local tells that nothing was sent because this machine ran out of file
+	// descriptors, ports or memory. The API and the link have no part in it.
+	Local bool
 	// Err is the cause. errors.Is finds context.Canceled and
 	// context.DeadlineExceeded in it.
 	Err error

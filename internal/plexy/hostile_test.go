@@ -1,7 +1,6 @@
 package plexy
 
 import (
-	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
@@ -94,20 +93,79 @@ func endless(t *testing.T, first, again string, sent *atomic.Int64) (url string)
 	return "http://" + listener.Addr().String() + "/v1"
 }
 
-// Nothing is unpacked: nobody asked for it, and 10 MB of it may be 10 GB.
-func TestGzipIsNotUnpacked(t *testing.T) {
-	var packed bytes.Buffer
+func pack(t *testing.T, text string) string {
+	t.Helper()
+	var packed strings.Builder
 	w := gzip.NewWriter(&packed)
-	fmt.Fprintf(w, `{"id":%q,"status":"cancelled"}`, testID)
+	fmt.Fprint(w, text)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return packed.String()
+}
+
+// Some servers pack their answers though nobody asked for it.
+func TestGzip(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", map[bool]string{true: "gzip", false: "X-GZIP"}[r.Method == http.MethodGet])
+		switch {
+		case r.Method == http.MethodDelete:
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			fmt.Fprint(w, pack(t, `{"code":5,"message":"the link is paid","type":"validationError"}`))
+		case strings.HasSuffix(r.URL.Path, testID):
+			fmt.Fprint(w, pack(t, documented))
+		default:
+			fmt.Fprint(w, pack(t, documentedPage))
+		}
+	})
+	if link, err := c.Get(t.Context(), testID); err != nil || link.Status != "active" {
+		t.Errorf("Get = %+v, %v", link, err)
+	}
+	if page, err := c.List(t.Context(), 0, 0); err != nil || len(page.Links) != 2 {
+		t.Errorf("List = %+v, %v", page, err)
+	}
+	status, err := c.Cancel(t.Context(), testID)
+	var e *Error
+	if status != 422 || !errors.As(err, &e) || !e.Proven || e.Message != "the link is paid" {
+		t.Errorf("Cancel = %d, %v", status, err)
+	}
+}
+
+// Nothing is unpacked beyond the limits, of which 10 MB may be 10 GB, and what
+// cannot be unpacked proves nothing.
+func TestGzipIsBounded(t *testing.T) {
+	missing := `{"code":4,"message":"not found","type":"apiError"}`
+	whole := pack(t, missing)
+	for name, body := range map[string]string{
+		"no gzip":    missing,
+		"cut":        whole[:len(whole)-9],
+		"bad sum":    whole[:len(whole)-5] + string([]byte{^whole[len(whole)-5]}) + whole[len(whole)-4:],
+		"more":       whole + "x",
+		"bomb":       pack(t, missing+strings.Repeat(" ", 8<<20)),
+		"long":       whole + strings.Repeat(pack(t, ""), 1+maxBody/len(pack(t, ""))),
+		"two layers": pack(t, whole),
+	} {
+		a := &answer{method: http.MethodGet, status: 404, header: http.Header{"Content-Encoding": {"gzip"}}, limit: maxBody, scrub: newScrubber(testKey)}
+		a.body = []byte(body[:min(len(body), maxBody+1)])
+		a.unpack()
+		if len(a.body) > maxBody+1 {
+			t.Errorf("%s: %d bytes", name, len(a.body))
+		}
+		e := a.apiError()
+		if e.Proven {
+			t.Errorf("%s: proven", name)
+		}
+		checkClean(t, e)
+		if name != "bomb" && name != "two layers" && !strings.Contains(e.Message, "cannot be unpacked: ") {
+			t.Errorf("%s: %q", name, e.Message)
+		}
+	}
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(packed.Bytes())
+		fmt.Fprint(w, documented)
 	})
-	if link, err := c.Get(t.Context(), testID); !isAPIError(err, 200) {
-		t.Errorf("Get = %+v, %v", link, err)
+	if _, err := c.Get(t.Context(), testID); !isAPIError(err, 200) {
+		t.Errorf("Get = %v", err)
 	}
 }
 
@@ -239,7 +297,7 @@ func FuzzIDReachesItsLink(f *testing.F) {
 // Whatever comes as a link: without an error it is the one that was asked for,
 // has a status, and its texts are clean.
 func FuzzLink(f *testing.F) {
-	for _, body := range []string{"", "{}", documented, `{"id":"` + testID + `","status":"paid"}`, `{"status":"\u001b"}`, `{"id":"other","status":"a"}`, `[[`, `{"status":1}`, `{"status":"sk_0123456789"}`} {
+	for _, body := range []string{"", "{}", documented, `{"id":"` + testID + `","status":"paid"}`, `{"id":"` + testID + `","status":"\u001b"}`, `{"id":"other","status":"a"}`, `[[`, `{"status":1}`, `{"external_id":"` + testID + `","status":"sk_0123456789"}`} {
 		f.Add([]byte(body))
 	}
 	const key = "sk_0123456789"

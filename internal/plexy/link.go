@@ -35,8 +35,9 @@ func Cancelled(status string) bool {
 func Active(status string) bool { return strings.EqualFold(status, "active") }
 
 // decodeLink reads the link that was asked for by id. It insists on what makes
-// an answer a proof: a JSON object with a status, and no other link's id. All
-// the rest may be missing or odd.
+// an answer a proof: a JSON object with a status and the requested id. The id
+// may also be its external id, as the vendor's Cancel page calls the id in the
+// path. All the rest may be missing or odd.
 func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	if len(body) > maxBody {
 		return Link{}, fmt.Errorf("the answer is not a payment link: it is longer than %d KiB", maxBody>>10)
@@ -49,8 +50,8 @@ func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	if json.Unmarshal(fields["status"], &status) != nil || scrub.line(status) == "" {
 		return Link{}, errors.New("the answer is not a payment link: it has no status")
 	}
-	if got := scalar(fields["id"]); got != "" && got != id {
-		return Link{}, fmt.Errorf("the answer is another payment link: %s", cut(scrub.line(got), maxWord))
+	if err := checkSame(fields, id, scrub); err != nil {
+		return Link{}, err
 	}
 	text := func(name string) string { return scrub.line(scalar(fields[name])) }
 	link := Link{
@@ -68,9 +69,22 @@ func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	return link, nil
 }
 
+// checkSame tells why the fields are not those of the link that was asked for.
+func checkSame(fields map[string]json.RawMessage, id string, scrub scrubber) error {
+	for _, name := range [...]string{"id", "externalId", "external_id"} {
+		if scalar(fields[name]) == id {
+			return nil
+		}
+	}
+	if other := scrub.line(scalar(fields["id"])); other != "" {
+		return fmt.Errorf("the answer is another payment link: %s", cut(other, maxWord))
+	}
+	return errors.New("the answer is not a payment link: it has no id")
+}
+
 // notLink says what came instead of a JSON object.
 func notLink(body []byte, scrub scrubber) error {
-	if text := excerpt(body, true, scrub); text != "" {
+	if text := excerpt(string(body), true, maxExcerpt, scrub); text != "" {
 		return fmt.Errorf("the answer is not a payment link: %s", text)
 	}
 	return errors.New("the answer is not a payment link: it is empty")

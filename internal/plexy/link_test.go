@@ -23,12 +23,18 @@ func TestGet(t *testing.T) {
 			CreatedAt: time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC), ExpiresAt: time.Date(2025, 3, 14, 0, 0, 0, 0, time.UTC),
 			Amount: 1_000_000, Currency: "KZT",
 		},
-		`{"status":"Canceled"}`:                                              {ID: testID, Status: "Canceled"},
-		`{"status":"new one","id":null,"expiresAt":null}`:                    {ID: testID, Status: "new one"},
-		`{"status":"active","expiresAt":"soon","createdAt":7,"amount":"12"}`: {ID: testID, Status: "active", Amount: 12},
-		`{"status":"active","amount":1.5,"currency":[],"url":{}}`:            {ID: testID, Status: "active"},
-		`{"status":"is sk_test_0123456789/\"abc"}`:                           {ID: testID, Status: "is [redacted]"},
+		`{ID,"status":"Canceled"}`:                                              {ID: testID, Status: "Canceled"},
+		`{ID,"status":"new one","expiresAt":null}`:                              {ID: testID, Status: "new one"},
+		`{ID,"status":"active","expiresAt":"soon","createdAt":7,"amount":"12"}`: {ID: testID, Status: "active", Amount: 12},
+		`{ID,"status":"active","amount":1.5,"currency":[],"url":{}}`:            {ID: testID, Status: "active"},
+		`{ID,"status":"is sk_test_0123456789/\"abc"}`:                           {ID: testID, Status: "is [redacted]"},
+		// The path may have had the external id.
+		`{"id":"pl_other","externalId":"` + testID + `","status":"paid"}`: {ID: testID, Status: "paid"},
+		`{"id":7,"external_id":"` + testID + `","status":"paid"}`:         {ID: testID, Status: "paid"},
+		`{"external_id":"` + testID + `","status":"paid"}`:                {ID: testID, Status: "paid"},
+		`{ID,"externalId":"other","status":"paid"}`:                       {ID: testID, Status: "paid"},
 	} {
+		body = strings.Replace(body, "{ID", `{"id":"`+testID+`"`, 1)
 		c := serve(t, reply(200, body))
 		got, err := c.Get(t.Context(), testID)
 		if err != nil {
@@ -56,6 +62,14 @@ func TestGetNoLink(t *testing.T) {
 		`{"status":"active"} x`:               `{"status":"active"} x`,
 		`{"status":"active","id":"pl_other"}`: "another payment link: pl_other",
 		`{"status":"active","id":7}`:          "another payment link: 7",
+		`{"status":"active"}`:                 "it has no id",
+		`{"status":"active","id":null}`:       "it has no id",
+		`{"status":"active","ID":"` + testID + `"}`:                      "it has no id",
+		`{"status":"active","id":"` + strings.ToUpper(testID) + `"}`:     "another payment link: PL_",
+		`{"status":"active","id":"` + testID + ` "}`:                     "another payment link: pl_",
+		`{"status":"active","id":["` + testID + `"]}`:                    "it has no id",
+		`{"status":"active","data":{"id":"` + testID + `"}}`:             "it has no id",
+		`{"status":"active","id":"pl_other","externalId":"other"}`:       "another payment link: pl_other",
 		`{"status":"active","x":"` + strings.Repeat("x", maxBody) + `"}`: "longer than 64 KiB",
 	} {
 		c := serve(t, reply(200, body))

@@ -43,6 +43,7 @@ func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
+	defer c.release(a)
 	if !a.ok() {
 		return Page{}, a.apiError()
 	}
@@ -51,8 +52,9 @@ func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
 	}
 	p, err := decodePage(a.body, a.limit, a.scrub)
 	if err != nil {
-		return Page{}, &Error{Method: a.method, Status: a.status, Message: err.Error()}
+		return Page{}, a.notWanted(err)
 	}
+	a.keep = true
 	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
 		p.Date = date
 	}
@@ -83,8 +85,8 @@ var envelopes = [...]string{"data", "items", "paymentLinks", "results"}
 const maxEntries = 100_000
 
 // decodePage reads a page: an array of links, or an object with such an array
-// and perhaps a total. A null in the array's place is an empty array, as some
-// servers write it.
+// and perhaps a total. Beside a total, a null in the array's place is an empty
+// array, as some servers write it; alone it is no sign of a list.
 func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	if len(body) > limit {
 		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
@@ -95,12 +97,12 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	var p Page
 	list := json.RawMessage(body)
 	if fields := pageFields(body); fields != nil {
-		list = envelope(fields)
-		if list == nil {
-			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s", strings.Join(envelopes[:], ", "))
-		}
 		if total, err := strconv.ParseInt(scalar(fields["total"]), 10, 64); err == nil && total >= 0 {
 			p.Total, p.HasTotal = total, true
+		}
+		list = envelope(fields)
+		if list == nil || !isArray(list) && !p.HasTotal {
+			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s", strings.Join(envelopes[:], ", "))
 		}
 	} else if !isArray(body) {
 		return Page{}, notList(body, scrub)
@@ -196,7 +198,7 @@ func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
 // notList says what came instead of a list.
 func notList(body []byte, scrub scrubber) error {
 	body = body[:min(len(body), maxBody)]
-	if text := excerpt(body, len(body) < maxBody, scrub); text != "" {
+	if text := excerpt(string(body), len(body) < maxBody, maxExcerpt, scrub); text != "" {
 		return fmt.Errorf("the answer is not a page of payment links: %s", text)
 	}
 	return errors.New("the answer is not a page of payment links: it is empty")

@@ -37,10 +37,12 @@ func TestListEnvelopes(t *testing.T) {
 		// What else stands under a likely name is no list.
 		`{"data":{"count":1},"items":` + documentedPage + `}`: {Links: documentedLinks},
 		`{"data":null,"results":` + documentedPage + `}`:      {Links: documentedLinks},
-		`{"data":null}`:          {},
-		`{"data":[]}`:            {},
-		`[]`:                     {},
-		`{"items":[],"total":3}`: {Total: 3, HasTotal: true},
+		`{"data":[]}`: {},
+		// Beside a total a null is an empty array.
+		`{"data":null,"total":0}`:              {HasTotal: true},
+		`{"total":"3","items":null,"data":{}}`: {Total: 3, HasTotal: true},
+		`[]`:                                   {},
+		`{"items":[],"total":3}`:               {Total: 3, HasTotal: true},
 		// A total that cannot be read is none.
 		`{"items":[],"total":-1}`:    {},
 		`{"items":[],"total":1.5}`:   {},
@@ -134,17 +136,23 @@ func TestListRequest(t *testing.T) {
 
 func TestListErrors(t *testing.T) {
 	for body, want := range map[string]string{
-		"":                        "it is empty",
-		"null":                    "null",
-		`"list"`:                  `"list"`,
-		"<html>Welcome</html>":    "<html>Welcome</html>",
-		"{}":                      "no array named data, items, paymentLinks, results",
-		`{"links":[]}`:            "no array named",
-		`{"data":{}}`:             "no array named",
-		`{"Data":[]}`:             "no array named",
-		`[{"id":"pl_1"}`:          "not a page of payment links",
-		`{"data":[{"id":"pl_1"}}`: "not a page of payment links",
-		`[] x`:                    "not a page of payment links",
+		"":                      "it is empty",
+		"null":                  "null",
+		`"list"`:                `"list"`,
+		"<html>Welcome</html>":  "<html>Welcome</html>",
+		"{}":                    "no array named data, items, paymentLinks, results",
+		`{"links":[]}`:          "no array named",
+		`{"data":{}}`:           "no array named",
+		`{"data":{},"total":1}`: "no array named",
+		// Servers of all kinds send a null under such a name.
+		`{"data":null}`:                       "no array named",
+		`{"data":null,"error":"no route"}`:    "no array named",
+		`{"results":null,"total":null}`:       "no array named",
+		`{"items":null,"total":-1,"data":{}}`: "no array named",
+		`{"Data":[]}`:                         "no array named",
+		`[{"id":"pl_1"}`:                      "not a page of payment links",
+		`{"data":[{"id":"pl_1"}}`:             "not a page of payment links",
+		`[] x`:                                "not a page of payment links",
 		`{"data":[],"x":"` + strings.Repeat("x", maxPage) + `"}`: "longer than 16 MiB",
 	} {
 		c := serve(t, reply(200, body))

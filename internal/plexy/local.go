@@ -1,0 +1,45 @@
+package plexy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// localErrors are what the system answers when this machine has no more file
+// descriptors, ports or memory.
+func localErrors() []syscall.Errno {
+	if runtime.GOOS == "windows" {
+		// ERROR_NOT_ENOUGH_MEMORY, WSAEMFILE, WSAEADDRNOTAVAIL, WSAENOBUFS: what
+		// package syscall calls EMFILE there is a number of its own.
+		return []syscall.Errno{8, 10024, 10049, 10055}
+	}
+	return []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
+}
+
+// isLocal tells whether err, of a request that was not sent, is a lack of this
+// machine's own.
+func isLocal(err error) bool {
+	isLack := func(err error) bool {
+		return slices.ContainsFunc(localErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+	}
+	var lookup *net.DNSError
+	if !errors.As(err, &lookup) {
+		return isLack(err)
+	}
+	// Go's resolver keeps the cause as text only, and the system's resolver calls
+	// every host unknown while it cannot open a socket.
+	if slices.ContainsFunc(localErrors(), func(errno syscall.Errno) bool { return strings.HasSuffix(lookup.Err, errno.Error()) }) {
+		return true
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		return isLack(err)
+	}
+	_ = file.Close()
+	return false
+}
