@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Answer is one scripted answer.
+// Answer is what a script, a gateway or a poisoned link says instead of the API.
 type Answer struct {
 	// Status is the HTTP status; 0 stands for the normal answer, faults
 	// included, unless Cut or Hang is set.
@@ -15,11 +15,13 @@ type Answer struct {
 	// else HTML, unless Header says otherwise.
 	Body   string
 	Header map[string]string
-	// Apply cancels the link, if it is active, before the answer.
+	// Apply cancels the link, if it is active, before the answer. It counts in a
+	// script only.
 	Apply bool
 	// Cut cuts the connection instead of an answer, and Hang never answers.
 	Cut, Hang bool
-	// Method is what the answer waits for: "" or DELETE, or GET.
+	// Method is what a scripted answer waits for: "" or DELETE, or GET. A
+	// poisoned link gives its answer to that method only, and to all if it is "".
 	Method string
 }
 
@@ -63,10 +65,7 @@ func notFound() Answer {
 	return errorAnswer(http.StatusNotFound, codeNotFound, "payment link not found")
 }
 
-const (
-	gatewayPage  = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><center><h1>502 Bad Gateway</h1></center></body>\r\n</html>\r\n"
-	friendlyPage = "<!doctype html><html><head><title>Welcome</title></head><body>Please sign in to the network.</body></html>"
-)
+const friendlyPage = "<!doctype html><html><head><title>Welcome</title></head><body>Please sign in to the network.</body></html>"
 
 // write sends a. It returns without a word to the client when the answer is a
 // cut; the caller has waited out a hang.

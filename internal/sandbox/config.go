@@ -31,6 +31,18 @@ type Config struct {
 	Paid, Expired, Cancelled, Missing float64
 	// Faults is what goes wrong.
 	Faults Faults
+	// Gateway answers instead of the API.
+	Gateway Gateway
+	// Poison is the answer that links always get, by id; see SetPoison.
+	Poison map[string]Answer
+	// ForbiddenLinks is the share (0 to 1) of the links that the key has no right
+	// to: all requests for one are answered 403, those for the others never.
+	// GetsForbidden answers 403 to every GET of a link, and ListForbidden to
+	// those for the list.
+	ForbiddenLinks               float64
+	GetsForbidden, ListForbidden bool
+	// EmptyErrors lets the API send its 400, 404 and 422 without a body.
+	EmptyErrors bool
 	// Latency is how long each answer waits, and Jitter the most that is added
 	// to it. A change is made before the wait: a client that gives up in
 	// between has cancelled the link without knowing.

@@ -24,6 +24,9 @@ const (
 	drawOrder
 	drawFault
 	drawLatency
+	drawGateway
+	drawPoison
+	drawForbidden
 )
 
 // draw returns a number that depends on its arguments alone.

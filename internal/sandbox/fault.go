@@ -35,7 +35,7 @@ func (f Faults) make(name string) fault {
 	case "error500":
 		return fault{name: name, answer: errorAnswer(http.StatusInternalServerError, codeUnavailable, "service unavailable")}
 	case "html502":
-		return fault{name: name, answer: Answer{Status: http.StatusBadGateway, Body: gatewayPage}}
+		return fault{name: name, answer: Answer{Status: http.StatusBadGateway, Body: htmlPage(http.StatusBadGateway)}}
 	case "cut":
 		return fault{name: name, answer: Answer{Cut: true}, works: true}
 	case "cut_before":

@@ -17,13 +17,20 @@ type Request struct {
 	Status int    // 0: no answer was sent
 	// Applied tells that this request cancelled the link.
 	Applied bool
+	// Fault is what went wrong with it on purpose, as in the log; "" for the
+	// API's normal answer.
+	Fault string
+	// Conn is the number of its connection, from 1; 0 is not known: see
+	// ConnContext.
+	Conn uint32
 }
 
 // Counts is how many requests came in, whatever became of them.
 type Counts struct {
 	Total    int
 	ByMethod map[string]int
-	ByStatus map[int]int // 0: no answer was sent
+	ByStatus map[int]int    // 0: no answer was sent
+	ByFault  map[string]int // by Request.Fault, without ""
 	// PeakPerSecond is the most that came in within any second.
 	PeakPerSecond int
 }
@@ -40,18 +47,21 @@ type recorder struct {
 }
 
 func newRecorder(keep int, log io.Writer) *recorder {
-	r := &recorder{keep: keep, counts: Counts{ByMethod: map[string]int{}, ByStatus: map[int]int{}}}
+	r := &recorder{keep: keep, counts: Counts{ByMethod: map[string]int{}, ByStatus: map[int]int{}, ByFault: map[string]int{}}}
 	if log != nil {
 		r.log = bufio.NewWriterSize(log, 64<<10)
 	}
 	return r
 }
 
-func (r *recorder) add(q Request, fault string) {
+func (r *recorder) add(q Request) {
 	now := q.Time.UnixNano()
 	r.counts.Total++
 	r.counts.ByMethod[q.Method]++
 	r.counts.ByStatus[q.Status]++
+	if q.Fault != "" {
+		r.counts.ByFault[q.Fault]++
+	}
 	r.window.add(now)
 	switch {
 	case r.keep <= 0:
@@ -73,9 +83,13 @@ func (r *recorder) add(q Request, fault string) {
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(q.Status), 10)
 	b = append(b, `,"fault":`...)
-	b = appendJSON(b, fault)
+	b = appendJSON(b, q.Fault)
 	b = append(b, `,"applied":`...)
 	b = strconv.AppendBool(b, q.Applied)
+	if q.Conn > 0 {
+		b = append(b, `,"conn":`...)
+		b = strconv.AppendUint(b, uint64(q.Conn), 10)
+	}
 	r.line = append(b, "}\n"...)
 	_, _ = r.log.Write(r.line) // bufio keeps the error for Flush
 }
@@ -104,6 +118,7 @@ func (r *recorder) snapshot() Counts {
 	c := r.counts
 	c.ByMethod = maps.Clone(c.ByMethod)
 	c.ByStatus = maps.Clone(c.ByStatus)
+	c.ByFault = maps.Clone(c.ByFault)
 	c.PeakPerSecond = r.window.peak
 	return c
 }

@@ -410,6 +410,7 @@ func TestCountsAndRequests(t *testing.T) {
 		Total: 5, PeakPerSecond: 4,
 		ByMethod: map[string]int{"GET": 2, "DELETE": 3},
 		ByStatus: map[int]int{200: 1, 204: 2, 404: 1, 422: 1},
+		ByFault:  map[string]int{},
 	}
 	if diff := cmp.Diff(wantCounts, s.Counts()); diff != "" {
 		t.Error(diff)

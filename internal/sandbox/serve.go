@@ -86,25 +86,64 @@ func (s *Server) decide(r *http.Request) decision {
 		now = s.last // the windows need times that do not go back
 	}
 	s.last = now
-	d := s.gate(r, now)
-	if d.answer.Status == 0 {
-		switch what {
-		case single:
-			d = s.single(r.Method, id, now)
-		case collection:
-			d = s.collection(r)
-		default:
-			d.answer = errorAnswer(http.StatusNotFound, codeNotFound, "no such resource")
-		}
-		if what == nowhere {
-			d.wait = s.cfg.Latency
-		}
+	conn, _ := r.Context().Value(connectionKey{}).(connection)
+	d, turnedAway := s.before(conn, request(r, what, id), now)
+	if !turnedAway {
+		d = s.gate(r, now)
 	}
-	q := Request{Time: now, Method: r.Method, ID: id, Status: d.answer.Status, Applied: d.applied}
+	if !turnedAway && d.fault == "" {
+		d = s.api(r, what, id, now)
+	}
+	q := Request{Time: now, Method: r.Method, ID: id, Status: d.answer.Status, Applied: d.applied, Fault: d.fault, Conn: conn.number}
 	if d.answer.Cut || d.answer.Hang {
 		q.Status = 0
 	}
-	s.recorder.add(q, d.fault)
+	s.recorder.add(q)
+	return d
+}
+
+// request is r as a gateway sees it.
+func request(r *http.Request, what target, id string) asked {
+	q := asked{what: what, method: r.Method, id: id}
+	switch what {
+	case nowhere:
+		q.id = r.URL.EscapedPath()
+	case collection:
+		var text string
+		q.page, text = pageOf(r)
+		q.id = "?page=" + text
+	}
+	return q
+}
+
+// before decides about requests that do not reach the API.
+func (s *Server) before(conn connection, q asked, now time.Time) (d decision, turnedAway bool) {
+	switch {
+	case s.left(conn):
+		return decision{fault: "moved", answer: movedAnswer()}, true
+	case s.gateway.hits(s.cfg.Seed, q, now.Sub(s.start)):
+		return decision{fault: "gateway", answer: s.gateway.Answer}, true
+	}
+	return decision{}, false
+}
+
+// api decides about requests that reach the API and have its key.
+func (s *Server) api(r *http.Request, what target, id string, now time.Time) (d decision) {
+	switch what {
+	case single:
+		d = s.single(r.Method, id, now)
+	case collection:
+		d = s.collection(r)
+	default:
+		d.answer = errorAnswer(http.StatusNotFound, codeNotFound, "no such resource")
+		d.wait = s.cfg.Latency
+	}
+	if s.cfg.EmptyErrors && (d.fault == "" || d.fault == "bad_request") {
+		switch d.answer.Status {
+		case http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity:
+			d.answer.Body = ""
+		}
+	}
 	return d
 }
 
@@ -143,6 +182,10 @@ func (s *Server) single(method, id string, now time.Time) decision {
 	if a, ok := s.scripted(method, id); ok {
 		d.fault, d.answer = "script", a
 		d.applied = a.Apply && known && s.links.cancel(index, now)
+		return d
+	}
+	if a, fault := s.refusal(method, id); fault != "" {
+		d.fault, d.answer = fault, a
 		return d
 	}
 	if !known {
@@ -227,15 +270,15 @@ type listing struct {
 
 // collection decides about a request for a page of the list.
 func (s *Server) collection(r *http.Request) decision {
-	// The number is the client's word: a foolish one is not kept.
-	page := r.URL.Query().Get("page")
-	if _, ok := positive(page, 1); !ok {
-		page = ""
-	}
+	_, page := pageOf(r)
 	n := s.pages[page]
 	s.pages[page]++
 	seen := hashRequest(r.Method, "?page="+page)
 	d := decision{wait: s.latency(seen, n)}
+	if s.cfg.ListForbidden {
+		d.fault, d.answer = "forbidden_list", errorAnswer(http.StatusForbidden, codeWrong, "access denied")
+		return d
+	}
 	var f fault
 	if s.faults.Lists {
 		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, uint64(n))))
@@ -246,6 +289,18 @@ func (s *Server) collection(r *http.Request) decision {
 	}
 	d.answer = s.list(r)
 	return d
+}
+
+// pageOf returns the page that a request for the list is for, as a number and as
+// the client wrote it. The text is the client's word: a foolish one, which would
+// be kept for the draws, is "", and its number 1.
+func pageOf(r *http.Request) (n int, text string) {
+	text = r.URL.Query().Get("page")
+	n, ok := positive(text, 1)
+	if !ok {
+		return 1, ""
+	}
+	return n, text
 }
 
 // list answers GET /payment-links: page counts from 1, size is capped by

@@ -20,13 +20,19 @@ type Server struct {
 	mu       sync.Mutex
 	links    *links
 	faults   Faults
+	gateway  gatewayState
+	poison   map[string]Answer // by id
 	key      string
 	outage   int
 	limit    *rateLimit
 	scripts  map[script][]Answer
 	pages    map[string]uint16 // requests seen, by page of the list, for the draws
 	recorder *recorder
+	start    time.Time
 	last     time.Time // of the latest request
+
+	connections uint32 // accepted
+	moves       int
 }
 
 // script names a queue of scripted answers.
@@ -35,17 +41,25 @@ type script struct{ method, id string }
 // New makes a pretend API.
 func New(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	return &Server{
+	start := cfg.Now()
+	s := &Server{
 		cfg:      cfg,
 		closed:   make(chan struct{}),
-		links:    newLinks(cfg, cfg.Now()),
+		links:    newLinks(cfg, start),
 		faults:   cfg.Faults,
+		gateway:  gatewayState{Gateway: cfg.Gateway},
+		poison:   make(map[string]Answer),
 		key:      cfg.Key,
+		start:    start,
 		limit:    newRateLimit(cfg.Rate),
 		scripts:  make(map[script][]Answer),
 		pages:    make(map[string]uint16),
 		recorder: newRecorder(cfg.KeepRequests, cfg.Log),
 	}
+	for id, a := range cfg.Poison {
+		s.poisoned(id, a)
+	}
+	return s
 }
 
 // Close releases the requests that hang or wait, without an answer, and flushes

@@ -1,0 +1,68 @@
+package sandbox
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+)
+
+// SetPoison gives every request for id one answer for ever, as for an object
+// that is locked; an answer without Status, Cut or Hang ends it. Nothing is done
+// to the link. With a Method only requests of that method get it. The answer
+// comes after the checks of key and rate, and after those of Script.
+func (s *Server) SetPoison(id string, a Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.poisoned(id, a)
+}
+
+func (s *Server) poisoned(id string, a Answer) {
+	if a.Status == 0 && !a.Cut && !a.Hang {
+		delete(s.poison, id)
+		return
+	}
+	s.poison[id] = a
+}
+
+// PoisonLinks does as SetPoison for n links and returns their ids. The seed
+// chooses them among the active links that have no poison; there may be fewer.
+func (s *Server) PoisonLinks(n int, a Answer) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type candidate struct {
+		rank  uint64
+		index int
+	}
+	var all []candidate
+	for i := range s.links.state {
+		if s.links.state[i].status != active {
+			continue
+		}
+		if _, has := s.poison[s.links.id(i)]; !has {
+			all = append(all, candidate{draw(s.cfg.Seed, drawPoison, uint64(i), 0), i})
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
+	ids := make([]string, min(max(n, 0), len(all)))
+	for i := range ids {
+		ids[i] = s.links.id(all[i].index)
+		s.poisoned(ids[i], a)
+	}
+	return ids
+}
+
+// refusal decides about requests that a link or the key's rights refuse for ever.
+func (s *Server) refusal(method, id string) (a Answer, fault string) {
+	if len(s.poison) > 0 {
+		if a, ok := s.poison[id]; ok && (a.Method == "" || a.Method == method) {
+			return a, "poison"
+		}
+	}
+	switch {
+	case s.cfg.GetsForbidden && method == http.MethodGet:
+		return errorAnswer(http.StatusForbidden, codeWrong, "access denied"), "forbidden_get"
+	case s.cfg.ForbiddenLinks > 0 && share(draw(s.cfg.Seed, drawForbidden, hashRequest("", id), 0)) < s.cfg.ForbiddenLinks:
+		return errorAnswer(http.StatusForbidden, codeWrong, "access denied"), "forbidden_link"
+	}
+	return Answer{}, ""
+}
