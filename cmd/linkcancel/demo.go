@@ -70,12 +70,12 @@ func (c demoCmd) Run(a *app) error {
 }
 
 // serveLocal serves the pretend API and returns its base URL.
-func serveLocal(addr string, api http.Handler) (url string, stop func(), err error) {
+func serveLocal(addr string, api *sandbox.Server) (url string, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return "", nil, fmt.Errorf("serve the pretend API: %w\nhint: choose another address with --addr", err)
 	}
-	server := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: withReadiness(api), ConnContext: api.ConnContext, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // until stop closes it
 	return "http://" + listener.Addr().String() + sandbox.DefaultPrefix, func() { _ = server.Close() }, nil
 }

@@ -90,7 +90,12 @@ func (sandboxCmd) Help() string {
 	return `It answers as the API is known to, with links that are made up or loaded from a file, and with the faults you ask for. It ends at Ctrl-C, with a count of what came in.
 
     linkcancel sandbox --links 500 --write-csv links.csv --error-500 0.05
-    PLEXY_API_KEY=test linkcancel run links.csv --base-url http://127.0.0.1:8080/v1`
+    PLEXY_API_KEY=test linkcancel run links.csv --base-url http://127.0.0.1:8080/v1
+
+--gateway puts something in front of the API that answers instead of it: nothing is done to a link. Its answer is a status from 200 to 599 and a body: html (by default), text, json, grpc (JSON as of grpc-gateway), empty, or api (the documented body of the API itself). A redirect leads to a login page. --poison takes the same answers, by default with the body api, and a Retry-After behind it.
+
+    linkcancel sandbox --gateway 404:html --gateway-share 0.5 --gateway-from 10s --gateway-for 15s
+    linkcancel sandbox --poison 1:429:api:20s --poison 1:403:html --empty-errors`
 }
 
 func (healthcheckCmd) Help() string {

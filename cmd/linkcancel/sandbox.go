@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"linkcancel/internal/sandbox"
@@ -38,30 +41,34 @@ type sandboxCmd struct {
 	FaultyGets  bool    `help:"Let GET requests fail too."`
 	FaultyLists bool    `help:"Let requests for the list fail too."`
 
+	Gateway           string        `help:"Let a gateway answer instead of the API, such as 404:html." placeholder:"STATUS[:BODY]"`
+	GatewayShare      float64       `default:"1" help:"Share of the requests that the gateway answers."`
+	GatewaySticky     bool          `help:"Let it answer a share of the links, and all requests for them."`
+	GatewayFrom       time.Duration `help:"Put it there so long after the start."`
+	GatewayFor        time.Duration `help:"Take it away after so long; 0 is never."`
+	GatewayPage       int           `help:"Let it answer only this page of the list and later ones." placeholder:"N"`
+	GatewaySpareGets  bool          `help:"Let GET requests for links pass it."`
+	GatewaySpareLists bool          `help:"Let requests for the list pass it."`
+	Poison            []string      `sep:"none" help:"Let N active links always get one answer, such as 1:429:api:20s; can be repeated." placeholder:"N:STATUS[:BODY][:RETRY_AFTER]"`
+	EmptyErrors       bool          `help:"Send the API's 400, 404 and 422 without a body."`
+	ForbiddenLinks    float64       `help:"Share of links for which everything is answered 403."`
+	GetsForbidden     bool          `help:"Answer 403 to all GET requests for links."`
+	ListForbidden     bool          `help:"Answer 403 to all requests for the list."`
+	MoveAfter         time.Duration `help:"Move to another server so long after the start: older connections are answered 503." placeholder:"DURATION"`
+
 	Latency        time.Duration `help:"Time for each answer."`
 	Jitter         time.Duration `help:"Up to so much more."`
 	Limit          float64       `help:"Requests a second that are allowed; above: 429." placeholder:"N"`
 	RetryAfter     time.Duration `default:"1s" help:"Retry-After of a 429."`
 	RetryAfterDate bool          `help:"Send Retry-After as a date."`
 	PageSize       int           `default:"50" help:"Links on a page of the list at most."`
-	RequestLog     string        `help:"Write a line of JSON for each request." placeholder:"FILE"`
+	RequestLog     string        `help:"Write a line of JSON for each request, within a second." placeholder:"FILE"`
 }
 
 func (c sandboxCmd) Run(a *app) (err error) {
-	var ids []string
-	if c.Load != "" {
-		if ids, err = loadIDs(c.Load); err != nil {
-			return err
-		}
-	}
-	cfg := sandbox.Config{
-		Seed: c.Seed, Links: c.Links, IDs: ids, Key: c.Key,
-		Paid: c.Paid, Expired: c.Expired, Cancelled: c.Cancelled, Missing: c.Missing,
-		Faults: sandbox.Faults{
-			Error500: c.Error500, HTML502: c.HTML502, Cut: c.Cut, CutBefore: c.CutBefore, Hang: c.Hang, HangApplied: c.HangApplied,
-			BadRequest: c.BadRequest, Forbidden: c.Forbidden, Friendly: c.Friendly, Gets: c.FaultyGets, Lists: c.FaultyLists,
-		},
-		Latency: c.Latency, Jitter: c.Jitter, Rate: c.Limit, RetryAfter: c.RetryAfter, RetryAfterDate: c.RetryAfterDate, PageSize: c.PageSize,
+	cfg, err := c.config()
+	if err != nil {
+		return err
 	}
 	if c.RequestLog != "" {
 		f, err := os.OpenFile(c.RequestLog, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -78,12 +85,16 @@ func (c sandboxCmd) Run(a *app) (err error) {
 		}
 	}()
 	defer api.Close()
+	poisoned, err := c.poison(api)
+	if err != nil {
+		return err
+	}
 	if c.WriteCSV != "" {
 		if err := writeIDs(c.WriteCSV, api.IDs()); err != nil {
 			return err
 		}
 	}
-	url, stop, err := serveLocal(c.Addr, withReadiness(api))
+	url, stop, err := serveLocal(c.Addr, api)
 	if err != nil {
 		return err
 	}
@@ -92,11 +103,87 @@ func (c sandboxCmd) Run(a *app) (err error) {
 	if c.Key != "" {
 		key = "KEY" // theirs, which is not shown
 	}
-	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n", plural(int64(len(api.IDs())), "link"), url, key, url)
-	<-a.ctx.Done()
+	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n%s", plural(int64(len(api.IDs())), "link"), url, key, url, poisoned)
+	c.serve(a.ctx, api)
 	n := api.Counts()
 	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", plural(int64(n.Total), "request"), n.PeakPerSecond)
 	return nil
+}
+
+// config is what the flags say.
+func (c sandboxCmd) config() (cfg sandbox.Config, err error) {
+	cfg = sandbox.Config{
+		Seed: c.Seed, Links: c.Links, Key: c.Key,
+		Paid: c.Paid, Expired: c.Expired, Cancelled: c.Cancelled, Missing: c.Missing,
+		Faults: sandbox.Faults{
+			Error500: c.Error500, HTML502: c.HTML502, Cut: c.Cut, CutBefore: c.CutBefore, Hang: c.Hang, HangApplied: c.HangApplied,
+			BadRequest: c.BadRequest, Forbidden: c.Forbidden, Friendly: c.Friendly, Gets: c.FaultyGets, Lists: c.FaultyLists,
+		},
+		Gateway: sandbox.Gateway{
+			Share: c.GatewayShare, Sticky: c.GatewaySticky, From: c.GatewayFrom, For: c.GatewayFor, Page: c.GatewayPage,
+			SpareGets: c.GatewaySpareGets, SpareLists: c.GatewaySpareLists,
+		},
+		EmptyErrors: c.EmptyErrors, ForbiddenLinks: c.ForbiddenLinks, GetsForbidden: c.GetsForbidden, ListForbidden: c.ListForbidden,
+		Latency: c.Latency, Jitter: c.Jitter, Rate: c.Limit, RetryAfter: c.RetryAfter, RetryAfterDate: c.RetryAfterDate, PageSize: c.PageSize,
+	}
+	if c.Gateway != "" {
+		if cfg.Gateway.Answer, err = sandbox.ParseAnswer(c.Gateway, sandbox.BodyHTML); err != nil {
+			return cfg, usagef("--gateway: %w", err)
+		}
+	}
+	if err := cfg.Gateway.Check(); err != nil {
+		return cfg, usagef("%w", err)
+	}
+	if c.MoveAfter < 0 {
+		return cfg, usagef("--move-after is negative")
+	}
+	if c.Load != "" {
+		cfg.IDs, err = loadIDs(c.Load)
+	}
+	return cfg, err
+}
+
+// poison poisons links and says which.
+func (c sandboxCmd) poison(api *sandbox.Server) (told string, err error) {
+	for _, text := range c.Poison {
+		count, answer, _ := strings.Cut(text, ":")
+		n, err := strconv.Atoi(count)
+		if err != nil || n < 1 {
+			return "", usagef("--poison %s: it begins with a number of links, as in 1:429", text)
+		}
+		a, err := sandbox.ParseAnswer(answer, sandbox.BodyAPI)
+		if err != nil {
+			return "", usagef("--poison %s: %w", text, err)
+		}
+		ids := api.PoisonLinks(n, a)
+		if len(ids) < n {
+			return "", usagef("--poison %s: only %s left", text, plural(int64(len(ids)), "active link"))
+		}
+		const shown = 5
+		more := ""
+		if n > shown {
+			more = fmt.Sprintf(" and %d more", n-shown)
+		}
+		told += fmt.Sprintf("Always %s: %s%s\n", answer, strings.Join(ids[:min(n, shown)], ", "), more)
+	}
+	return told, nil
+}
+
+// serve does what has its time until ctx ends.
+func (c sandboxCmd) serve(ctx context.Context, api *sandbox.Server) {
+	if c.MoveAfter > 0 {
+		defer time.AfterFunc(c.MoveAfter, api.Move).Stop()
+	}
+	flush := time.NewTicker(time.Second / 2)
+	defer flush.Stop()
+	for {
+		select {
+		case <-flush.C:
+			_ = api.Flush() // the error stays for the last one
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // withReadiness lets linkcancel healthcheck ask whether the pretend API is up,
