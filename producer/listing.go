@@ -43,7 +43,8 @@ type ListProgress struct {
 var (
 	// ErrKeyRefused: the API answered 401 or 403 to the list.
 	ErrKeyRefused = errors.New("the API refused the key")
-	// ErrNoList: what the base URL leads to has no list of payment links.
+	// ErrNoList: what the base URL leads to has no list of payment links, or
+	// something in front of it answered the first page each time.
 	ErrNoList = errors.New("no list is there")
 	// ErrPageIgnored: the list shows the same links again and again.
 	ErrPageIgnored = errors.New("the list ignores page")
@@ -89,6 +90,11 @@ const (
 // already read, as links before it vanish. The second goes backwards: there it
 // is new links that may push one past it. Most lists only ever change in one of
 // these ways, and so the two see every link that was there throughout.
+//
+// A list that something in front of the API cuts off must not look like one that
+// ends there. An empty page ends it; an error does only if the API itself gave
+// it and the page before it was the last one by its length or by the total: see
+// ends. Every other answer is asked for again, and then fails the reading.
 type listing struct {
 	api      Lister
 	limiter  Limiter
@@ -112,6 +118,8 @@ type listing struct {
 	hasTotal bool
 	single   bool  // the first page said that it has all links
 	unusable int64 // entries, of the pass that had the most
+	longest  int   // entries of the longest page
+	latest   shape // of the latest page with entries
 
 	// Of the present pass:
 	shown, distinct, bad int64
@@ -121,8 +129,16 @@ type listing struct {
 	answered bool // the API knows the key
 }
 
-// errPastEnd is why there is no page.
-var errPastEnd = errors.New("past the end of the list")
+// shape is how long a page is.
+type shape struct{ entries, links int }
+
+// Why there is no page.
+var (
+	errPastEnd = errors.New("past the end of the list")
+	// errGone: the API itself says so of a page that was there, and the pages
+	// before it have to show whether the list ends now.
+	errGone = errors.New("the page is gone")
+)
 
 // read reads the list: again and again until a pass brings no new link, three
 // times at most.
@@ -154,7 +170,7 @@ func (w *listing) forwards(ctx context.Context, from int) error {
 	var previous plexy.Page
 	barren := 0
 	for n := from; ; n++ {
-		page, err := w.page(ctx, n)
+		page, err := w.page(ctx, n, false)
 		if errors.Is(err, errPastEnd) {
 			return nil
 		}
@@ -192,16 +208,28 @@ func (w *listing) backwards(ctx context.Context) error {
 	if err := w.forwards(ctx, last+1); err != nil {
 		return err
 	}
+	gone := false // the pages behind this one
 	for n := last; n >= 0; n-- {
-		page, err := w.page(ctx, n)
-		if errors.Is(err, errPastEnd) {
+		// Each page was there in the first pass: only the last ones may be gone.
+		page, err := w.page(ctx, n, gone || n == last)
+		switch {
+		case errors.Is(err, errPastEnd):
 			continue // the list has become shorter
-		}
-		if err != nil {
+		case errors.Is(err, errGone):
+			gone = true
+			continue
+		case err != nil:
 			return err
 		}
 		if err := w.take(n, page); err != nil {
 			return err
+		}
+		if gone {
+			// Only the length of this page tells whether the list ends behind it.
+			gone, w.last = false, n
+			if err := w.forwards(ctx, n+1); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -214,6 +242,8 @@ func (w *listing) take(n int, page plexy.Page) error {
 		w.single = page.HasTotal && page.Total <= int64(len(page.Links)+page.Unusable)
 	}
 	w.last = max(w.last, n)
+	w.latest = shape{entries: len(page.Links) + page.Unusable, links: len(page.Links)}
+	w.longest = max(w.longest, w.latest.entries)
 	for _, link := range page.Links {
 		isNew, inPass := w.see(link, w.pass)
 		if isNew {
@@ -271,10 +301,13 @@ func (w *listing) tell(err error, wait time.Duration) {
 	}
 }
 
+// tries counts the answers for one page that were none.
+type tries struct{ attempts, throttled, refused int }
+
 // page asks for one page until there is a usable answer. errPastEnd: there is
-// no such page.
-func (w *listing) page(ctx context.Context, n int) (plexy.Page, error) {
-	attempts, throttled, refused := 0, 0, 0
+// no such page. errGone, only with mayBeGone: the API says that there is none.
+func (w *listing) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, error) {
+	var t tries
 	for {
 		page, kind, err := w.ask(ctx, n)
 		if err == nil {
@@ -294,41 +327,90 @@ func (w *listing) page(ctx context.Context, n int) (plexy.Page, error) {
 		if kind == ratelimit.Unused {
 			return plexy.Page{}, err // the limiter's
 		}
-		var api *plexy.Error
-		errors.As(err, &api)
-		// All links are known already: this page is only to see that there are no more.
-		beyond := w.reached() && n > w.last
-		switch {
-		case kind == ratelimit.Unauthorized && (!w.answered || refused == refusedMost):
-			return plexy.Page{}, fmt.Errorf("%w: %w", ErrKeyRefused, err)
-		case kind == ratelimit.Unauthorized:
-			refused++
-			w.tell(err, 0)
-			continue // the limiter holds
-		case kind == ratelimit.Throttled && throttled < throttledMost:
-			throttled++
-			w.tell(err, 0)
-			continue
-		case kind == ratelimit.Proper && api.Status/100 == 4 && (beyond || api.Status == 404 && n > 0):
-			return plexy.Page{}, errPastEnd
-		case kind == ratelimit.Proper && n == 0 && w.size > 0 && w.requests == 0 && (api.Status == 400 || api.Status == 422):
-			w.answered, w.size = true, 0 // perhaps that is what it does not like
-			continue
-		case kind == ratelimit.Proper && w.requests == 0:
-			return plexy.Page{}, fmt.Errorf("%w: %w", ErrNoList, err)
-		case kind == ratelimit.Proper && api.Status/100 != 2:
-			return plexy.Page{}, fmt.Errorf("%s: %w", pageName(n), err)
+		if mayBeGone && missing(n, err) {
+			return plexy.Page{}, errGone
 		}
-		if attempts++; attempts >= w.attempts && beyond {
-			w.log.Warn("the page after the last one has no answer: it is taken as the end", "error", err)
-			return plexy.Page{}, errPastEnd
-		} else if attempts >= w.attempts {
-			return plexy.Page{}, fmt.Errorf("%s was asked for %d times: %w", pageName(n), attempts, err)
+		wait, final := w.judge(n, kind, err, &t)
+		if final != nil {
+			return plexy.Page{}, final
 		}
-		if err := w.wait(ctx, attempts, err); err != nil {
+		if !wait {
+			continue
+		}
+		if err := w.wait(ctx, t.attempts, err); err != nil {
 			return plexy.Page{}, err
 		}
 	}
+}
+
+// judge says what becomes of an answer that is no page: it is the reason to give
+// up, or the page is asked for again, after a wait or as soon as the limiter lets.
+func (w *listing) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait bool, final error) {
+	var api *plexy.Error
+	if !errors.As(err, &api) {
+		api = &plexy.Error{}
+	}
+	first := n == 0 && w.requests == 0
+	switch {
+	case kind == ratelimit.Unauthorized && (!w.answered || t.refused == refusedMost):
+		return false, fmt.Errorf("%w: %w", ErrKeyRefused, err)
+	case kind == ratelimit.Unauthorized:
+		t.refused++
+		w.tell(err, 0)
+		return false, nil // the limiter holds
+	case kind == ratelimit.Throttled && t.throttled < throttledMost:
+		t.throttled++
+		w.tell(err, 0)
+		return false, nil
+	case w.ends(n, err):
+		return false, errPastEnd
+	case first && w.size > 0 && (api.Status == 400 || api.Status == 422):
+		w.size = 0 // perhaps that is what it does not like
+		if api.Proven {
+			w.answered = true
+			return false, nil
+		}
+	case first && api.Proven && kind == ratelimit.Proper:
+		return false, fmt.Errorf("%w: %w", ErrNoList, err)
+	}
+	if t.attempts++; t.attempts < w.attempts {
+		return true, nil
+	}
+	switch {
+	case missing(n, err):
+		return false, fmt.Errorf("%s was asked for %d times, and nothing but this answer says that the list ends before it: %w", pageName(n), t.attempts, err)
+	case first && api.Status > 0 && api.Status < 500 && kind != ratelimit.Throttled:
+		return false, fmt.Errorf("%w: asked for %d times: %w", ErrNoList, t.attempts, err)
+	}
+	return false, fmt.Errorf("%s was asked for %d times: %w", pageName(n), t.attempts, err)
+}
+
+// missing says whether an error is how the API itself may say that a list has no
+// page n.
+func missing(n int, err error) bool {
+	var api *plexy.Error
+	if n == 0 || !errors.As(err, &api) || !api.Proven {
+		return false
+	}
+	return api.Status == 400 || api.Status == 404 || api.Status == 422
+}
+
+// ends says whether an error for page n is the end of the list. That takes an
+// answer of the API itself, since what is in front of it knows no list, and a
+// sign that the pages before are all: as many links as the total says, or a page
+// that is not full. One page alone is not full if it is shorter than was asked
+// for; there a 400 or 422 may be about the parameter page as such, unless page 1
+// was shown.
+func (w *listing) ends(n int, err error) bool {
+	if !missing(n, err) {
+		return false
+	}
+	if w.reached() && n > w.last || w.hasTotal && w.distinct+w.bad >= w.total || w.latest.entries < w.longest {
+		return true
+	}
+	var api *plexy.Error
+	alone := errors.As(err, &api) && (api.Status == 404 || n > 1) && w.known == int64(w.latest.links)
+	return alone && !w.hasTotal && w.latest.entries < w.size
 }
 
 // wait waits before the next attempt: uniform between 0 and 2 s · 2ⁿ⁻¹, at most
@@ -400,7 +482,7 @@ func classifyPage(err error) (status int, answer ratelimit.Answer) {
 		answer.Kind = ratelimit.Unauthorized
 	case status == 429, status == 503 && api.HasRetryAfter:
 		answer.Kind = ratelimit.Throttled
-	case status == 408, status == 425, status >= 500:
+	case status == 408, status == 425, status >= 500, status/100 != 2 && !api.Proven:
 		answer.Kind = ratelimit.Transient
 	default:
 		answer.Kind = ratelimit.Proper

@@ -26,7 +26,7 @@ type shop struct {
 	size     int              // the most links on a page
 	oneBased bool             // else pages count from 0
 	total    func(n int) int  // what it says of n links; nil: nothing
-	beyond   int              // status of pages behind the last one; 0: an empty page
+	beyond   int              // status of pages behind the last one, from the API itself; 0: an empty page
 	clamp    bool             // they are the last page again
 	ignore   bool             // every page is the first
 	unusable int              // entries without an id on each page
@@ -56,7 +56,7 @@ func (s *shop) List(_ context.Context, page, size int) (plexy.Page, error) {
 	case page >= pages && s.clamp:
 		page = max(pages-1, 0)
 	case page >= pages && page > 0 && s.beyond != 0:
-		return plexy.Page{}, &plexy.Error{Method: "GET", Status: s.beyond}
+		return plexy.Page{}, proven(s.beyond)
 	}
 	p := plexy.Page{Date: s.date, Unusable: s.unusable}
 	if s.total != nil {
@@ -71,6 +71,11 @@ func (s *shop) List(_ context.Context, page, size int) (plexy.Page, error) {
 }
 
 func exact(n int) int { return n }
+
+// proven is an error that the API itself gave, plain one that may be of something
+// in front of it.
+func proven(status int) error { return &plexy.Error{Method: "GET", Status: status, Proven: true} }
+func plain(status int) error  { return &plexy.Error{Method: "GET", Status: status} }
 
 func linksOf(ids []string) []plexy.Link {
 	links := make([]plexy.Link, len(ids))
@@ -169,13 +174,19 @@ func TestListShapes(t *testing.T) {
 		"total 1":            {shop{size: 30, oneBased: true, total: func(int) int { return 1 }}, 100, want{100, 12}},
 		"total far too high": {shop{size: 30, total: func(int) int { return 1e9 }}, 100, want{100, 10}},
 		// What stands behind the last page.
-		"404 behind it":               {shop{size: 30, beyond: 404}, 100, want{100, 10}},
-		"404 behind one page":         {shop{size: 30, beyond: 404}, 10, want{10, 4}},
-		"400 behind it, total":        {shop{size: 30, oneBased: true, beyond: 400, total: exact}, 100, want{100, 12}},
-		"500 behind it, total":        {shop{size: 30, beyond: 500, total: exact}, 100, want{100, 14}}, // asked for 3 times
-		"the last page again, total":  {shop{size: 30, clamp: true, total: exact}, 100, want{100, 11}},
-		"the last page again, from 1": {shop{size: 30, oneBased: true, clamp: true, total: exact}, 100, want{100, 13}},
-		"entries without id":          {shop{size: 30, unusable: 2, beyond: 404, total: func(n int) int { return n + 8 }}, 100, want{100, 10}},
+		"404 behind it":                        {shop{size: 30, beyond: 404}, 100, want{100, 10}},
+		"422 behind it":                        {shop{size: 30, beyond: 422}, 100, want{100, 10}},
+		"400 behind it, from 1":                {shop{size: 30, oneBased: true, beyond: 400}, 100, want{100, 12}},
+		"404 behind one page":                  {shop{size: 30, beyond: 404}, 10, want{10, 4}},
+		"422 behind one page, from 1":          {shop{size: 30, oneBased: true, beyond: 422}, 10, want{10, 6}},
+		"422 behind one page, total":           {shop{size: 30, beyond: 422, total: exact}, 10, want{10, 2}},
+		"400 behind it, total":                 {shop{size: 30, oneBased: true, beyond: 400, total: exact}, 100, want{100, 12}},
+		"404 behind full pages, total":         {shop{size: 25, beyond: 404, total: exact}, 100, want{100, 10}},
+		"422 behind full pages, from 1, total": {shop{size: 25, oneBased: true, beyond: 422, total: exact}, 100, want{100, 12}},
+		"404 behind one full page, total":      {shop{beyond: 404, total: exact}, 100, want{100, 2}},
+		"the last page again, total":           {shop{size: 30, clamp: true, total: exact}, 100, want{100, 11}},
+		"the last page again, from 1":          {shop{size: 30, oneBased: true, clamp: true, total: exact}, 100, want{100, 13}},
+		"entries without id":                   {shop{size: 30, unusable: 2, beyond: 404, total: func(n int) int { return n + 8 }}, 100, want{100, 10}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -418,19 +429,31 @@ func TestListAnswers(t *testing.T) {
 		"408, 425":     {[]error{status(408), status(425)}, "transient transient", "", nil},
 		"500 for ever": {[]error{status(500), status(500), status(500)}, "transient transient transient", "the first page was asked for 3 times: GET answered 500", nil},
 		// Too fast: the limiter waits, and no attempt is used up.
-		"429":              {[]error{wait(429, time.Second), status(429), status(429), status(429), wait(503, time.Hour)}, "throttled throttled throttled throttled throttled", "", nil},
-		"503 alone":        {[]error{status(503), status(503), status(503)}, "transient transient transient", "GET answered 503", nil},
-		"429 for ever":     {slices.Repeat([]error{status(429)}, 60), strings.TrimSpace(strings.Repeat("throttled ", 53)), "GET answered 429", nil},
-		"401":              {[]error{status(401)}, "unauthorized", "the API refused the key: GET answered 401", ErrKeyRefused},
-		"403":              {[]error{status(403)}, "unauthorized", "the API refused the key: GET answered 403", ErrKeyRefused},
-		"500, then 401":    {[]error{status(500), status(401)}, "transient unauthorized", "the API refused the key", ErrKeyRefused},
-		"404":              {[]error{status(404)}, "proper", "no list is there: GET answered 404 (Not Found)", ErrNoList},
-		"a redirect":       {[]error{status(302)}, "proper", "no list is there: GET answered", ErrNoList},
-		"a friendly page":  {[]error{status(200)}, "proper", "no list is there: GET answered", ErrNoList},
-		"400 to the size":  {[]error{status(400)}, "proper", "", nil},
-		"422 to the size":  {[]error{status(422)}, "proper", "", nil},
-		"400 to all":       {[]error{status(400), status(400)}, "proper proper", "GET answered 400", nil},
-		"a broken limiter": {nil, "", "on hold for long", ratelimit.ErrHeld},
+		"429":           {[]error{wait(429, time.Second), status(429), status(429), status(429), wait(503, time.Hour)}, "throttled throttled throttled throttled throttled", "", nil},
+		"503 alone":     {[]error{status(503), status(503), status(503)}, "transient transient transient", "GET answered 503", nil},
+		"429 for ever":  {slices.Repeat([]error{status(429)}, 60), strings.TrimSpace(strings.Repeat("throttled ", 53)), "GET answered 429", nil},
+		"401":           {[]error{status(401)}, "unauthorized", "the API refused the key: GET answered 401", ErrKeyRefused},
+		"403":           {[]error{status(403)}, "unauthorized", "the API refused the key: GET answered 403", ErrKeyRefused},
+		"500, then 401": {[]error{status(500), status(401)}, "transient unauthorized", "the API refused the key", ErrKeyRefused},
+		// The API itself knows no such list.
+		"404":             {[]error{proven(404)}, "proper", "no list is there: GET answered 404 (Not Found)", ErrNoList},
+		"405":             {[]error{proven(405)}, "proper", "no list is there: GET answered 405", ErrNoList},
+		"500, then 404":   {[]error{status(500), proven(404)}, "transient proper", "no list is there: GET answered 404 (Not Found)", ErrNoList},
+		"408 of the API":  {[]error{proven(408)}, "transient", "", nil},
+		"400 to the size": {[]error{proven(400)}, "proper", "", nil},
+		"422 to the size": {[]error{proven(422)}, "proper", "", nil},
+		"400 to all":      {[]error{proven(400), proven(400)}, "proper proper", "no list is there: GET answered 400", ErrNoList},
+		// Something in front of it says so: perhaps only for a moment.
+		"a plain 404":           {[]error{status(404), status(404)}, "transient transient", "", nil},
+		"a plain 404 for ever":  {slices.Repeat([]error{status(404)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 404 (Not Found)", ErrNoList},
+		"a redirect":            {[]error{status(302)}, "transient", "", nil},
+		"a redirect for ever":   {slices.Repeat([]error{status(302)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 302", ErrNoList},
+		"a friendly page":       {[]error{status(200), status(200)}, "proper proper", "", nil},
+		"friendly for ever":     {slices.Repeat([]error{status(200)}, 3), "proper proper proper", "no list is there: asked for 3 times: GET answered 200", ErrNoList},
+		"a plain 422 of size":   {[]error{status(422)}, "transient", "", nil},
+		"a plain 400 for ever":  {slices.Repeat([]error{status(400)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 400", ErrNoList},
+		"a plain 404, then 404": {[]error{status(404), proven(404)}, "transient proper", "no list is there: GET answered 404", ErrNoList},
+		"a broken limiter":      {nil, "", "on hold for long", ratelimit.ErrHeld},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -465,6 +488,109 @@ func TestListAnswers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Something in front of the API answers for page 4 of 20: for ever, and the
+// reading fails, or for a while, and it brings all links.
+func TestListBehindGateway(t *testing.T) {
+	for name, answer := range map[string]error{
+		"html": &plexy.Error{Method: "GET", Status: 404, Message: "<html> 404 Not Found"},
+		"json": &plexy.Error{Method: "GET", Status: 404, Message: "no Route matched with those values"},
+		"grpc": &plexy.Error{Method: "GET", Status: 404, Code: "5", Message: "Not Found"}, "empty": plain(404),
+		"redirect": plain(302), "friendly": plain(200), "400": plain(400), "422": plain(422), "405": plain(405), "410": plain(410),
+		// The API itself, though the page before was full.
+		"api": proven(404), "api 422": proven(422),
+	} {
+		for _, total := range []func(int) int{nil, exact} {
+			for _, times := range []int{1, 2, 3, 1 << 20} {
+				t.Run(fmt.Sprintf("%s, total %v, %d times", name, total != nil, times), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := &shop{size: 50, total: total, links: linksOf(some(1000))}
+						asked := 0
+						r := newReading(listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
+							if page == 4 {
+								if asked++; asked <= times {
+									return plexy.Page{}, answer
+								}
+							}
+							return s.List(ctx, page, size)
+						}))
+						err := r.read(t.Context())
+						switch {
+						case times < 3 && (err != nil || len(r.seen) != 1000):
+							t.Errorf("%v, %d links", err, len(r.seen))
+						case times >= 3 && (err == nil || !strings.Contains(err.Error(), "page 4 was asked for 3 times") || asked != 3):
+							t.Errorf("%v, %d requests for page 4", err, asked)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// Where the answer behind the last page is no proof that it was the last one, the
+// reading fails after its attempts, rather than that links are lost.
+func TestListWithoutEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		shop  shop
+		links int
+		want  string
+	}{
+		"404 behind a full page":            {shop{size: 25, beyond: 404}, 100, "page 4 was asked for 3 times, and nothing but this answer says that the list ends before it: GET answered 404"},
+		"422 behind a full page, from 1":    {shop{size: 25, oneBased: true, beyond: 422}, 100, "page 5 was asked for 3 times, and nothing but"},
+		"404 behind a full page, no end":    {shop{size: 25, beyond: 404, total: func(n int) int { return n + 50 }}, 100, "page 4 was asked for 3 times, and nothing but"},
+		"404 behind one page as asked for":  {shop{beyond: 404}, 100, "page 1 was asked for 3 times, and nothing but"},
+		"404 behind one page, higher total": {shop{beyond: 404, total: func(n int) int { return n + 1 }}, 10, "page 1 was asked for 3 times, and nothing but"},
+		// Perhaps it does not know the parameter page.
+		"422 behind one page": {shop{beyond: 422}, 10, "page 1 was asked for 3 times, and nothing but"},
+		"500, total":          {shop{size: 30, beyond: 500, total: exact}, 100, "page 4 was asked for 3 times: GET answered 500"},
+		"405, total":          {shop{size: 30, beyond: 405, total: exact}, 100, "page 4 was asked for 3 times: GET answered 405"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				test.shop.links = linksOf(some(test.links))
+				r := newReading(&test.shop)
+				if err := r.read(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%v, want %s", err, test.want)
+				}
+				if len(test.shop.requests) > 10 {
+					t.Errorf("%d requests", len(test.shop.requests))
+				}
+			})
+		})
+	}
+}
+
+// A list with errors behind its end becomes shorter between its passes: by how much,
+// only the length of its new last page, or the total, can tell.
+func TestListThatShrinks(t *testing.T) {
+	for _, beyond := range []int{0, 404, 422} {
+		for _, total := range []func(int) int{nil, exact} {
+			for _, left := range []int{490, 470, 451, 450, 410, 110, 60, 50, 20} {
+				t.Run(fmt.Sprintf("%d, total %v, %d left", beyond, total != nil, left), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := &shop{size: 50, beyond: beyond, total: total, links: linksOf(some(490))}
+						r := newReading(s)
+						s.before = func() error {
+							if r.pass == 2 {
+								s.links = s.links[:left]
+							}
+							return nil
+						}
+						err := r.read(t.Context())
+						full := left%50 == 0 && beyond > 0 && total == nil
+						if full != (err != nil) || err != nil && !strings.Contains(err.Error(), "nothing but this answer says") {
+							t.Errorf("%v: pages %s", err, s.requests)
+						}
+						if len(r.seen) != 490 || len(s.requests) > 40 {
+							t.Errorf("%d links, pages %s", len(r.seen), s.requests)
+						}
+					})
+				})
+			}
+		}
 	}
 }
 

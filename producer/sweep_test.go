@@ -547,8 +547,41 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 
 func refusing(status int) Lister {
 	return listFunc(func(context.Context, int, int) (plexy.Page, error) {
-		return plexy.Page{}, &plexy.Error{Method: "GET", Status: status}
+		return plexy.Page{}, proven(status)
 	})
+}
+
+// A gateway answers for page 4 of 20: the sweep asks again, and if that does not
+// end, it fails and makes no batch.
+func TestSweepBehindGateway(t *testing.T) {
+	for _, times := range []int{2, 1 << 20} {
+		bubble(t, func(t *testing.T, y *yard) {
+			shelf := &shop{size: 50, oneBased: true, links: expired(1000)}
+			asked := 0
+			cfg := sweeping(listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
+				if page == 4 {
+					if asked++; asked <= times {
+						return plexy.Page{}, plain(404)
+					}
+				}
+				return shelf.List(ctx, page, size)
+			}), stale())
+			r, err := Sweep(t.Context(), y.l, cfg)
+			if times == 2 {
+				must(t, err)
+				if r.Batch.Total != 1000 {
+					t.Errorf("%+v", r)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), "read the list of payment links: page 4 was asked for 8 times: GET answered 404") || asked != DefaultListAttempts {
+				t.Errorf("%v after %d requests for page 4", err, asked)
+			}
+			if all, err := y.l.List(t.Context()); err != nil || len(all) > 0 || r.Batch.ID != "" {
+				t.Errorf("%v, %v", all, err)
+			}
+		})
+	}
 }
 
 // The plan shows as many links as wanted, without those that wait.
