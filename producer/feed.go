@@ -48,7 +48,8 @@ const (
 // FeederConfig says how a Feeder works.
 type FeederConfig struct {
 	Rate float64 // requests a second, if no worker is alive to tell its own
-	// Limit is what the fleet's limiter does; nil: each worker keeps to a limit of its own.
+	// Limit tells what the fleet's limiter does; nil: the rates of the workers
+	// alive are added up.
 	Limit func() ratelimit.Status
 	Keep  time.Duration // how long finished batches are kept
 	Log   *slog.Logger

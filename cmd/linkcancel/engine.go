@@ -23,19 +23,12 @@ const keyCheck = time.Second
 // engine is a worker and a feeder side by side: what the commands worker, run
 // and demo have in common.
 type engine struct {
-	limiter limiter
-	pump    func(context.Context) // keeps the limiter going; may be nil
+	limiter *ratelimit.Fleet
 	worker  *worker.Worker
 	feeder  *producer.Feeder
 	sweeper *producer.Sweeper // nil: none
 	metrics *metrics.Metrics
 	key     *plexy.Key
-}
-
-// limiter is the local one or that of the fleet.
-type limiter interface {
-	worker.Limiter
-	ProbeNow() // the API key changed
 }
 
 type engineConfig struct {
@@ -44,8 +37,6 @@ type engineConfig struct {
 	key     *plexy.Key
 	journal worker.Journal
 	badKey  func(error)
-	// fleet: the limit is one for all workers on this Redis.
-	fleet bool
 	// progress: the user sees holds there, and needs no warning beside it.
 	progress bool
 	// sweeps are to be run by schedule; nil: none.
@@ -83,7 +74,7 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	}
 	e := &engine{key: cfg.key, metrics: metrics.New(version)}
 	api := a.traced(counted{client, e.metrics.InFlight}, cfg.api.BaseURL)
-	if err := e.makeLimiter(a, b, cfg); err != nil {
+	if e.limiter, err = e.newLimiter(a, b, cfg); err != nil {
 		return nil, err
 	}
 	e.worker, err = worker.New(worker.Config{
@@ -94,11 +85,10 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if err != nil {
 		return nil, err
 	}
-	feeding := producer.FeederConfig{Rate: float64(cfg.send.Rate), Keep: a.Keep, Log: a.log, Observer: e.metrics, Tracer: a.tracer}
-	if cfg.fleet {
-		feeding.Limit = e.limiter.Status
-	}
-	e.feeder = producer.NewFeeder(feeding, b.Client(), l)
+	e.feeder = producer.NewFeeder(producer.FeederConfig{
+		Rate: float64(cfg.send.Rate), Limit: e.limiter.Status, Keep: a.Keep,
+		Log: a.log, Observer: e.metrics, Tracer: a.tracer,
+	}, b.Client(), l)
 	if cfg.sweeps != nil {
 		e.sweeper = producer.NewSweeper(producer.SweeperConfig{
 			Schedule: cfg.sweeps.schedule, Selection: cfg.sweeps.selection,
@@ -110,7 +100,9 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	return e, nil
 }
 
-func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
+// newLimiter makes the limiter that all workers on this Redis share: for run
+// and demo it is the embedded one, which they have for themselves.
+func (e *engine) newLimiter(a *app, b *broker.Broker, cfg engineConfig) (*ratelimit.Fleet, error) {
 	limits := ratelimit.Config{
 		Rate: cfg.send.Rate, Burst: cfg.send.Burst,
 		OnHold: func(h ratelimit.Hold) {
@@ -129,19 +121,10 @@ func (e *engine) makeLimiter(a *app, b *broker.Broker, cfg engineConfig) error {
 			a.log.Log(a.ctx, level, "nothing is sent", attrs...)
 		},
 	}
-	if !cfg.fleet {
-		e.limiter = ratelimit.NewLocal(limits)
-		return nil
-	}
-	fleet, err := ratelimit.NewFleet(ratelimit.FleetConfig{
+	return ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: limits, Redis: b.Client(), Process: a.id, Log: a.log,
 		Demand: func() int { return e.worker.Demand() }, // asked while the engine runs
 	})
-	if err != nil {
-		return err
-	}
-	e.limiter, e.pump = fleet, fleet.Run
-	return nil
 }
 
 // serve shows the metrics, if they are wanted, until stop is called: also while
@@ -174,9 +157,7 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	}
 	// The limiter learns from answers to the last.
 	pumping, stopPump := context.WithCancel(context.WithoutCancel(ctx))
-	if e.pump != nil {
-		side.Go(func() { e.pump(pumping) })
-	}
+	side.Go(func() { e.limiter.Run(pumping) })
 	err := e.worker.Run(ctx)
 	stop()
 	stopPump()

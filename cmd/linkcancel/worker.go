@@ -67,7 +67,7 @@ func (c workerCmd) Run(a *app) error {
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, fleet: true, sweeps: sweeps})
+	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, sweeps: sweeps})
 	if err != nil {
 		return err
 	}

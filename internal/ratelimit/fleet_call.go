@@ -65,7 +65,7 @@ func (e event) args(now instant) []any {
 			a = microsOf(e.at - now).text()
 		}
 	case "set":
-		a = strconv.FormatFloat(float64(e.rate), 'g', -1, 64)
+		a = strconv.FormatFloat(float64(e.rate), 'f', -1, 64)
 	}
 	return []any{e.kind, e.seq, a, b}
 }
@@ -111,7 +111,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 	}
 	args := append(make([]any, 0, 14+4*len(r.events)),
 		r.process, r.run, r.number,
-		strconv.FormatFloat(float64(r.flag), 'g', -1, 64), r.burst, r.usable,
+		strconv.FormatFloat(float64(r.flag), 'f', -1, 64), r.burst, r.usable,
 		r.want, microsOf(r.lead).text(), r.epoch.text(), r.seen.text(), r.seq,
 		reason, lasts.text(), leave)
 	for _, e := range r.events {
