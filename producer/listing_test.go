@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 )
@@ -97,19 +98,10 @@ func (a *answers) Acquire(ctx context.Context) (ratelimit.Slot, error) {
 			return ratelimit.Slot{}, err
 		}
 	}
-	return freshSlot(), ctx.Err()
+	return ratelimit.NewSlot(time.Now(), 0, 0), ctx.Err()
 }
 
 func (a *answers) Report(_ ratelimit.Slot, answer ratelimit.Answer) { a.told = append(a.told, answer) }
-
-// freshSlot is a slot that is not stale: only a limiter makes one.
-func freshSlot() ratelimit.Slot {
-	slot, err := ratelimit.NewLocal(ratelimit.Config{Rate: 1000}).Acquire(context.Background())
-	if err != nil {
-		panic(err)
-	}
-	return slot
-}
 
 func (a *answers) kinds() (kinds []string) {
 	for _, answer := range a.told {
@@ -669,7 +661,7 @@ func TestListTroubles(t *testing.T) {
 			return next()
 		}
 		r := newReading(s)
-		r.listing.limiter = ratelimit.NewLocal(ratelimit.Config{Rate: 20})
+		r.listing.limiter = fleetLimiter(t, 20)
 		r.attempts = DefaultListAttempts
 		must(t, r.read(t.Context()))
 		if len(r.seen) != 5000 {
@@ -681,6 +673,26 @@ func TestListTroubles(t *testing.T) {
 			}
 		}
 	})
+}
+
+// fleetLimiter is the limiter of a fleet of one process, on a Redis of its own.
+func fleetLimiter(t *testing.T, rate ratelimit.Rate) Limiter {
+	t.Helper()
+	b := broker.Embedded()
+	limiter, err := ratelimit.NewFleet(ratelimit.FleetConfig{Config: ratelimit.Config{Rate: rate}, Redis: b.Client(), Process: "one"})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		limiter.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		_ = b.Close()
+	})
+	return limiter
 }
 
 // The end of the context ends the reading at once, in whatever it waits.
@@ -719,7 +731,7 @@ func TestListStaleSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shop{size: 50, links: linksOf(some(10))}
 		r := newReading(s)
-		limiter := &staleOnce{Limiter: ratelimit.NewLocal(ratelimit.Config{Rate: 100})}
+		limiter := &staleOnce{Limiter: &answers{}}
 		r.listing.limiter = limiter
 		must(t, r.read(t.Context()))
 		if limiter.unused != 1 || limiter.others != len(s.requests) {

@@ -49,7 +49,13 @@ func (s *shelf) List(ctx context.Context, page, _ int) (plexy.Page, error) {
 	return p, nil
 }
 
-func newUnlimited() Limiter { return ratelimit.NewLocal(ratelimit.Config{Rate: 1000, Burst: 1000}) }
+// unlimited is a limiter that lets everything pass at once.
+type unlimited struct{}
+
+func (unlimited) Acquire(ctx context.Context) (ratelimit.Slot, error) {
+	return ratelimit.NewSlot(time.Now(), 0, 0), ctx.Err()
+}
+func (unlimited) Report(ratelimit.Slot, ratelimit.Answer) {}
 
 // crew is a ledger, a queue, and sweepers in a bubble.
 type crew struct {
@@ -102,7 +108,7 @@ func (c *crew) sweeper(api Lister) *Sweeper {
 	s, err := ParseSchedule(nightly, "Asia/Almaty")
 	must(c.t, err)
 	return NewSweeper(SweeperConfig{
-		Schedule: s, Selection: selection, API: api, Limiter: newUnlimited(),
+		Schedule: s, Selection: selection, API: api, Limiter: unlimited{},
 		Log: slog.New(slog.NewTextHandler(c, nil)),
 	}, c.b, c.l)
 }

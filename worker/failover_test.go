@@ -40,7 +40,7 @@ func failover(t *testing.T, url string, crash func(*fleet)) drained {
 	b := f.batch("b1", api.IDs()...)
 	for i, one := range []*fleet{f, other} {
 		id := fmt.Sprint("w", i)
-		one.work(Config{ID: id, Rate: rate, Concurrency: 1}, client, one.limiter(id, rate))
+		one.work(Config{ID: id, Rate: rate, Concurrency: 1}, client, one.limiter(id, ratelimit.Config{Rate: rate}))
 	}
 	f.feed(rate)
 	other.feed(rate)
@@ -77,10 +77,10 @@ func failover(t *testing.T, url string, crash func(*fleet)) drained {
 }
 
 // limiter is that of a process of the fleet.
-func (f *fleet) limiter(id string, limit ratelimit.Rate) Limiter {
+func (f *fleet) limiter(id string, cfg ratelimit.Config) *ratelimit.Fleet {
 	f.t.Helper()
 	l, err := ratelimit.NewFleet(ratelimit.FleetConfig{
-		Config: ratelimit.Config{Rate: limit, Burst: 1}, Redis: f.b.Client(), Process: id, Log: f.log,
+		Config: cfg, Redis: f.b.Client(), Process: id, Log: f.log,
 	})
 	must(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -200,7 +200,7 @@ func (f *fleet) work(cfg Config, api Canceler, limiter Limiter) *process {
 		cfg.DrainTimeout = time.Second
 	}
 	if limiter == nil {
-		limiter = ratelimit.NewLocal(ratelimit.Config{Rate: ratelimit.Rate(cfg.Rate), Burst: 10})
+		limiter = f.limiter(cfg.ID, ratelimit.Config{Rate: ratelimit.Rate(cfg.Rate), Burst: 10})
 	}
 	w, err := New(cfg, f.b, f.l, api, limiter)
 	must(f.t, err)

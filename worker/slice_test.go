@@ -278,7 +278,7 @@ func TestStoppedWorkerGoesOn(t *testing.T) {
 			requests.Add(1)
 			return nil
 		}}
-		f.work(Config{}, api, ratelimit.NewLocal(ratelimit.Config{Rate: 1, Burst: 1}))
+		f.work(Config{}, api, f.limiter("w1", ratelimit.Config{Rate: 1}))
 		f.until("the first requests", func() bool { return requests.Load() > 2 })
 		var answers []ledger.Entry
 		for i := 5; i < 15; i++ {
@@ -423,9 +423,8 @@ func TestStopInAHold(t *testing.T) {
 		f.start(&batch, 3)
 		s := task.Slice{Batch: "b1", Links: names(3)}
 		f.enqueue(s)
-		limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 100})
-		limiter.HoldManual(time.Time{})
-		p := f.work(Config{}, memory{api}, limiter)
+		must(t, ratelimit.HoldFleet(t.Context(), f.b.Client(), time.Time{}))
+		p := f.work(Config{}, memory{api}, f.limiter("w1", ratelimit.Config{Rate: 100}))
 		f.until("work in hand", func() bool { return p.w.Unsent() == 3 })
 		began := time.Now()
 		if err := p.stop(); err != nil || time.Since(began) > time.Second {
@@ -436,6 +435,7 @@ func TestStopInAHold(t *testing.T) {
 				t.Errorf("%s: %+v", link, r.Record)
 			}
 		}
+		must(t, ratelimit.ReleaseFleet(t.Context(), f.b.Client()))
 		f.work(Config{ID: "w2"}, memory{api}, nil)
 		f.done("b1")
 	})
@@ -471,7 +471,7 @@ func TestHeldSlicesGoBackUncounted(t *testing.T) {
 
 // stale is a limiter whose first slots are too old.
 type stale struct {
-	*ratelimit.Local
+	*ratelimit.Fleet
 	left   atomic.Int64
 	unused atomic.Int64
 }
@@ -480,7 +480,7 @@ func (s *stale) Acquire(ctx context.Context) (ratelimit.Slot, error) {
 	if s.left.Add(-1) >= 0 {
 		return ratelimit.Slot{}, nil
 	}
-	return s.Local.Acquire(ctx)
+	return s.Fleet.Acquire(ctx)
 }
 
 func (s *stale) Report(slot ratelimit.Slot, a ratelimit.Answer) {
@@ -488,7 +488,7 @@ func (s *stale) Report(slot ratelimit.Slot, a ratelimit.Answer) {
 		s.unused.Add(1)
 		return
 	}
-	s.Local.Report(slot, a)
+	s.Fleet.Report(slot, a)
 }
 
 func TestStaleSlotsAreNotUsed(t *testing.T) {
@@ -497,7 +497,7 @@ func TestStaleSlotsAreNotUsed(t *testing.T) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 3)
 		f.enqueue(task.Slice{Batch: "b1", Links: names(3)})
-		limiter := &stale{Local: ratelimit.NewLocal(ratelimit.Config{Rate: 100})}
+		limiter := &stale{Fleet: f.limiter("w1", ratelimit.Config{Rate: 100})}
 		limiter.left.Store(5)
 		f.work(Config{}, memory{api}, limiter)
 		f.done("b1")
@@ -512,7 +512,7 @@ func TestLease(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(1)...)
 		f.start(&batch, 1)
-		limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 100})
+		limiter := f.limiter("w1", ratelimit.Config{Rate: 100})
 		w, err := New(Config{ID: "w", Log: f.log}, f.b, f.l, through{nil, func(context.Context, string, string) error { return errCut }}, limiter)
 		must(t, err)
 		go w.recorder.run(t.Context())
@@ -639,7 +639,7 @@ func TestJournalHasOnlyWhatIsSent(t *testing.T) {
 		f.start(&batch, 50)
 		f.enqueue(task.Slice{Batch: "b1", Links: names(50)})
 		j := &journal{}
-		f.work(Config{Journal: j}, memory{api}, ratelimit.NewLocal(ratelimit.Config{Rate: 1}))
+		f.work(Config{Journal: j}, memory{api}, f.limiter("w1", ratelimit.Config{Rate: 1}))
 		f.until("three requests", func() bool { return api.Counts().Total == 3 })
 		j.mu.Lock()
 		defer j.mu.Unlock()

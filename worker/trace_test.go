@@ -218,7 +218,12 @@ func (instant) Get(context.Context, string) (plexy.Link, error) {
 // ledger.
 func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	b := broker.Embedded()
-	limiter := ratelimit.NewLocal(ratelimit.Config{Rate: 1e6, Burst: 1})
+	limiter, err := ratelimit.NewFleet(ratelimit.FleetConfig{ // not run: it only takes in answers
+		Config: ratelimit.Config{Rate: 1e6}, Redis: b.Client(), Process: "w1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w, err := New(Config{ID: "w1", Log: slog.New(slog.DiscardHandler), Tracer: tr}, b, ledger.New(b.Client()), instant{}, limiter)
 	if err != nil {
 		t.Fatal(err)

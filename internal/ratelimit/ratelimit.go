@@ -51,8 +51,24 @@ const staleAfter = 50 * time.Millisecond
 type Slot struct {
 	granted time.Time
 	seq     uint64 // number of the grant, from 1; orders answers and holds
+	key     uint64 // how often the API key had changed
 	probe   bool
 }
+
+// NewSlot returns a slot for a limiter of another kind than [Fleet], with its
+// number and the number of times that the API key had changed.
+func NewSlot(granted time.Time, seq, key uint64) Slot {
+	return Slot{granted: granted, seq: seq, key: key}
+}
+
+// Seq returns the number of the grant, from 1. It is higher for a later grant,
+// whichever process of the fleet got it.
+func (s Slot) Seq() uint64 { return s.seq }
+
+// Key returns how often the API key had changed, as [Fleet.ProbeNow] tells,
+// when the slot was granted: answers to slots of one number are answers to one
+// key.
+func (s Slot) Key() uint64 { return s.key }
 
 // Stale reports whether the slot is older than 50 ms: the process stalled, or
 // something else took long. A stale slot must not be used, since many could
