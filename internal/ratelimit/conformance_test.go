@@ -15,26 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// limiter is what every limiter of this package can do.
-type limiter interface {
-	Acquire(context.Context) (Slot, error)
-	Report(Slot, Answer)
-	Status() Status
-	HoldManual(until time.Time)
-	Release()
-	ProbeNow()
-}
-
-func TestLocal(t *testing.T) {
-	testLimiter(t, []int{3, 20, 100}, func(_ *testing.T, cfg Config) limiter { return NewLocal(cfg) })
-}
-
-// testLimiter is the conformance suite of all limiters. Each of its tests runs
-// in a synctest bubble of its own and calls make inside it; what the limiter
-// needs (a Redis, say) has to live in that bubble too, by its clock, and to be
-// ended with t.Cleanup. The limiter is used by one process. throttled are the
+// testLimiter is the conformance suite of a fleet of one process. Each of its
+// tests runs in a synctest bubble of its own and calls make inside it, which
+// gives the limiter a Redis that goes by the bubble's clock. throttled are the
 // rates a second of the APIs in the simulation of 429s.
-func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) limiter) {
+func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *Fleet) {
 	// What happens at once may take so long: the slot has to come due, and a
 	// fleet needs a moment to agree.
 	const eps = 50 * time.Millisecond
@@ -126,9 +111,9 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			for range 5 {
 				slots = append(slots, d.acquire())
 			}
-			before := d.Status().Rate
+			before := d.look().Rate
 			d.Report(slots[0], Answer{Kind: Throttled})
-			cut := d.Status().Rate
+			cut := d.look().Rate
 			if cut >= before {
 				t.Errorf("rate %v after a 429, was %v", cut, before)
 			}
@@ -136,7 +121,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 				d.Report(s, Answer{Kind: Throttled})
 			}
 			d.wantHold(ReasonThrottled, time.Second)
-			if got := d.Status().Rate; got != cut {
+			if got := d.look().Rate; got != cut {
 				t.Errorf("rate %v after 429s to requests from before the cut to %v", got, cut)
 			}
 		}},
@@ -242,7 +227,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 					d.Report(d.acquire(), transient(i))
 				}
 				d.Report(d.acquire(), a)
-				d.Release()
+				d.release()
 			}
 			for i := range 19 {
 				d.Report(d.acquire(), transient(i))
@@ -334,16 +319,16 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 		}},
 
 		{"manual: until a time", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.HoldManual(time.Now().Add(time.Hour))
-			d.HoldManual(time.Now().Add(time.Minute))
+			d.holdFleet(time.Now().Add(time.Hour))
+			d.holdFleet(time.Now().Add(time.Minute))
 			d.wantHold(ReasonManual, time.Minute)
 			d.wantNext(time.Minute, false)
-			d.HoldManual(time.Now().Add(-time.Minute))
+			d.holdFleet(time.Now().Add(-time.Minute))
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"manual: for ever", Config{Rate: 100, GiveBack: 1000 * time.Hour}, func(t *testing.T, d *driver) {
 			slots := []Slot{d.acquire(), d.acquire(), d.acquire()}
-			d.HoldManual(time.Time{})
+			d.holdFleet(time.Time{})
 			d.Report(slots[0], Answer{Kind: Proper})
 			d.Report(slots[1], Answer{Kind: Unauthorized})
 			d.Report(slots[2], retryAfter(time.Second))
@@ -357,20 +342,20 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			default:
 			}
 			start := time.Now()
-			d.Release()
+			d.release()
 			d.wantHold(ReasonNone, 0)
 			<-done
 			between(t, "after the release the waiter waited", time.Since(start), 0, eps)
 		}},
 		{"release ends every hold", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), retryAfter(time.Hour))
-			d.Release()
+			d.release()
 			d.wantNext(0, false)
 			d.Report(d.acquire(), Answer{Kind: Unauthorized})
-			d.Release()
+			d.release()
 			d.wantNext(0, false)
 			d.outage()
-			d.Release()
+			d.release()
 			d.wantHold(ReasonNone, 0)
 		}},
 
@@ -385,7 +370,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			_ = probe
 		}},
 		{"gives back: other holds after an hour", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.HoldManual(time.Time{})
+			d.holdFleet(time.Time{})
 			time.Sleep(10 * time.Hour) // counts from the Acquire
 			d.wantHeld(time.Hour)
 		}},
@@ -393,7 +378,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			d.times(1, Proper)
 			done := d.go_(func() { d.wantHeld(90 * time.Second) })
 			time.Sleep(30 * time.Second)
-			d.HoldManual(time.Time{})
+			d.holdFleet(time.Time{})
 			<-done
 		}},
 
@@ -401,12 +386,12 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			d.Report(d.acquire(), retryAfter(2*time.Second))
 			time.Sleep(3 * time.Second)
 			d.Report(d.acquire(), Answer{Kind: Unauthorized})
-			d.HoldManual(time.Now().Add(10 * time.Second))
+			d.holdFleet(time.Now().Add(10 * time.Second))
 			time.Sleep(11 * time.Second)
-			d.Release()
+			d.release()
 			synctest.Wait()
 			want := []Reason{ReasonThrottled, ReasonNone, ReasonUnauthorized, ReasonManual, ReasonUnauthorized, ReasonNone}
-			if diff := cmp.Diff(want, d.told()); diff != "" {
+			if diff := cmp.Diff(want, d.heard()); diff != "" {
 				t.Errorf("OnHold calls (-want +got):\n%s", diff)
 			}
 		}},
@@ -424,28 +409,28 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 				running--
 				mu.Unlock()
 			}
-			first := d.go_(func() { d.HoldManual(time.Time{}) })
+			first := d.go_(func() { d.holdFleet(time.Time{}) })
 			synctest.Wait()
 			start := time.Now()
-			d.Release()
+			d.release()
 			between(t, "a call beside a slow OnHold took", time.Since(start), 0, eps)
 			<-first
 			time.Sleep(time.Minute)
-			if diff := cmp.Diff([]Reason{ReasonManual, ReasonNone}, d.told()); diff != "" {
+			if diff := cmp.Diff([]Reason{ReasonManual, ReasonNone}, d.heard()); diff != "" {
 				t.Errorf("OnHold calls (-want +got):\n%s", diff)
 			}
 		}},
 		{"OnHold may use the limiter", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.onHold = func(h Hold) {
 				if h.Reason == ReasonManual {
-					d.Release()
+					d.release()
 					d.Status()
 				}
 			}
-			d.HoldManual(time.Time{})
+			d.holdFleet(time.Time{})
 			synctest.Wait()
 			d.wantHold(ReasonNone, 0)
-			if diff := cmp.Diff([]Reason{ReasonManual, ReasonNone}, d.told()); diff != "" {
+			if diff := cmp.Diff([]Reason{ReasonManual, ReasonNone}, d.heard()); diff != "" {
 				t.Errorf("OnHold calls (-want +got):\n%s", diff)
 			}
 		}},
@@ -454,8 +439,8 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 			synctest.Test(t, func(t *testing.T) {
 				d := &driver{t: t, eps: eps}
 				cfg := tt.cfg
-				cfg.OnHold = d.tell
-				d.limiter = make(t, cfg)
+				cfg.OnHold = d.hear
+				d.Fleet = make(t, cfg)
 				tt.test(t, d)
 			})
 		})
@@ -492,12 +477,12 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) li
 
 // driver uses a limiter and checks what it does.
 type driver struct {
-	limiter
+	*Fleet
 	t      *testing.T
 	eps    time.Duration
 	onHold func(Hold)
 
-	mu      sync.Mutex
+	hearing sync.Mutex
 	reasons []Reason
 }
 
@@ -507,21 +492,21 @@ func retryAfter(d time.Duration) Answer {
 
 func transient(link int) Answer { return Answer{Kind: Transient, Link: fmt.Sprint("link ", link)} }
 
-func (d *driver) tell(h Hold) {
+func (d *driver) hear(h Hold) {
 	if (h.Reason == ReasonNone) != h.Since.IsZero() {
 		d.t.Errorf("OnHold(%+v): since does not fit the reason", h)
 	}
-	d.mu.Lock()
+	d.hearing.Lock()
 	d.reasons = append(d.reasons, h.Reason)
-	d.mu.Unlock()
+	d.hearing.Unlock()
 	if d.onHold != nil {
 		d.onHold(h)
 	}
 }
 
-func (d *driver) told() []Reason {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d *driver) heard() []Reason {
+	d.hearing.Lock()
+	defer d.hearing.Unlock()
 	return d.reasons
 }
 
@@ -554,6 +539,38 @@ func (d *driver) outage() Slot {
 	return before
 }
 
+// holdFleet holds the fleet until the given time, as the command line does.
+func (d *driver) holdFleet(until time.Time) {
+	d.t.Helper()
+	if err := HoldFleet(context.Background(), d.cfg.Redis, until); err != nil {
+		d.t.Error(err)
+	}
+	d.wake()
+}
+
+func (d *driver) release() {
+	d.t.Helper()
+	if err := ReleaseFleet(context.Background(), d.cfg.Redis); err != nil {
+		d.t.Error(err)
+	}
+	d.wake()
+}
+
+// wake lets the process call the script, as the word of another process does.
+func (d *driver) wake() {
+	d.mu.Lock()
+	d.told = true
+	d.wakeRun(d.now())
+	d.unlock()
+}
+
+// look lets the process learn what has changed, and returns its status.
+func (d *driver) look() Status {
+	d.wake()
+	synctest.Wait()
+	return d.Status()
+}
+
 func (d *driver) go_(f func()) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
@@ -566,7 +583,7 @@ func (d *driver) go_(f func()) <-chan struct{} {
 // wantHold checks the present hold and how long it still lasts: 0 for not known.
 func (d *driver) wantHold(reason Reason, lasts time.Duration) {
 	d.t.Helper()
-	h := d.Status().Hold
+	h := d.look().Hold
 	got := time.Duration(0)
 	if !h.Until.IsZero() {
 		got = time.Until(h.Until)
@@ -610,7 +627,7 @@ func (d *driver) wantHeld(held time.Duration, probes ...time.Duration) {
 
 func (d *driver) wantRate(low, high Rate) Rate {
 	d.t.Helper()
-	got := d.Status().Rate
+	got := d.look().Rate
 	if got < low || got > high {
 		d.t.Errorf("rate %v, want %v to %v", float64(got), float64(low), float64(high))
 	}
@@ -666,7 +683,7 @@ func testCancel(t *testing.T, d *driver) {
 	}
 	for _, hold := range []bool{false, true} {
 		if hold {
-			d.HoldManual(time.Time{})
+			d.holdFleet(time.Time{})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		start := time.Now()
@@ -676,14 +693,14 @@ func testCancel(t *testing.T, d *driver) {
 		}
 		cancel()
 	}
-	d.Release()
+	d.release()
 	// Those who left took no slot with them.
 	d.wantNext(400*time.Millisecond, false)
 }
 
 // testWindow lets jittery callers send for a minute, in which all stall for
 // 3 s twice, and counts every window of a second and more.
-func testWindow(t *testing.T, l limiter, rate Rate, burst int) {
+func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 	const length = 60 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
@@ -761,7 +778,7 @@ func fullest(times []time.Duration, window time.Duration) int {
 }
 
 // load keeps callers busy with send until ctx ends.
-func load(ctx context.Context, l limiter, callers int, send func(link string) Answer) {
+func load(ctx context.Context, l *Fleet, callers int, send func(link string) Answer) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	n := 0
@@ -786,7 +803,7 @@ func load(ctx context.Context, l limiter, callers int, send func(link string) An
 }
 
 // testOutageSimulation: 200/s to an API that fails for 60 s.
-func testOutageSimulation(t *testing.T, l limiter) {
+func testOutageSimulation(t *testing.T, l *Fleet) {
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	start := time.Now()
@@ -878,7 +895,7 @@ func (q *secondQuota) allow(since time.Duration) bool {
 
 // testThrottledSimulation: an API that allows rate requests a second, under a
 // ceiling four times as high.
-func testThrottledSimulation(t *testing.T, l limiter, rate int, api quota, withRetryAfter bool) {
+func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRetryAfter bool) {
 	const settle, length = 10 * time.Second, 300 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), settle+length)
 	defer cancel()

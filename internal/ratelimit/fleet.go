@@ -37,9 +37,16 @@ type FleetConfig struct {
 	heartbeat time.Duration // 0: the default
 }
 
-// reportWait bounds how long a Report of an answer that matters waits for
-// Redis to know of it.
-const reportWait = 250 * time.Millisecond
+const (
+	// reportWait bounds how long a Report of an answer that matters waits for
+	// Redis to know of it.
+	reportWait = 250 * time.Millisecond
+
+	// catchUp is how late a slot may be handed out: a timer fires late, by up to a
+	// millisecond or so. What is older is given up. The margin by which the script
+	// stays under the rate pays for it.
+	catchUp = 5 * time.Millisecond
+)
 
 // Fleet is a limiter for the requests of all processes that share a Redis
 // database. Its methods may be called from many goroutines. It works while
@@ -57,10 +64,11 @@ type Fleet struct {
 	kick  chan struct{} // lets Run look again
 
 	mu     sync.Mutex
-	shared governor // the fleet's state at the last reply; takes no answers
-	own    governor // this process's own hold: only unauthorized
-	slots  []slot   // by time
-	room   []slot   // what they are kept in
+	shared fleetState // the fleet's state at the last reply
+	own    keyHold    // this process's own hold
+	latest uint64     // the highest number of a slot handed out
+	slots  []slot     // by time
+	room   []slot     // what they are kept in
 	queue  queue
 	guard  *rate.Limiter // the second guard; also keeps the process's own flag
 	alarm
@@ -93,14 +101,16 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		cfg.heartbeat = heartbeat
 	}
 	f := &Fleet{
-		cfg:    cfg,
-		run:    rand.Text(),
-		start:  time.Now(),
-		kick:   make(chan struct{}, 1),
-		shared: newGovernor(float64(cfg.Rate)),
-		own:    newGovernor(float64(cfg.Rate)),
-		guard:  rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		alarm:  alarm{timerAt: never},
+		cfg:   cfg,
+		run:   rand.Text(),
+		start: time.Now(),
+		kick:  make(chan struct{}, 1),
+		guard: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
+		alarm: alarm{timerAt: never},
+	}
+	f.shared = fleetState{
+		ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
+		interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
 	}
 	f.pump.init()
 	f.setGuard(0)
@@ -140,7 +150,7 @@ func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
 	} else if w.err == nil {
 		// The slot came at the same moment. If it is a probe, the next in the
 		// queue gets another.
-		f.unused(now, w.slot.seq, w.slot.probe)
+		f.unused(now, w.slot)
 	}
 	f.serve(now)
 	f.unlock()
@@ -164,40 +174,30 @@ func (f *Fleet) Report(s Slot, a Answer) {
 // answer takes in an answer. It is urgent if it may change the fleet's state.
 func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 	if a.Kind == Unused {
-		f.unused(now, s.seq, s.probe)
+		f.unused(now, s)
 		return s.probe
 	}
+	f.own.answer(now, s, a.Kind, f.latest)
 	inHold := f.shared.hold(now).reason != ReasonNone
 	switch a.Kind {
 	case Proper:
-		f.own.answer(now, s.seq, a)
 		f.proper(now, s)
 		return s.probe || inHold
 	case Throttled:
-		f.ownTrouble(now, s.seq)
 		f.events = append(f.events, event{kind: "throttled", seq: s.seq, wait: retryAfterMicros(a)})
 		f.stopping = true
-		f.drop(now, false)
+		f.drop(false)
 		return true
 	case Unauthorized:
-		f.own.answer(now, s.seq, a)
 		f.events = append(f.events, event{kind: "unauthorized", seq: s.seq})
 		return true
 	case Transient:
-		f.ownTrouble(now, s.seq)
 		f.events = append(f.events, event{kind: "transient", seq: s.seq, link: linkHash(a.Link)})
 		f.failures++
 		f.sendBy = min(f.sendBy, now+transientDelay)
-		return s.probe || f.shared.failures+f.failures >= outageAnswers
+		return s.probe || f.failures >= f.shared.untilOutage
 	}
 	return false
-}
-
-// ownTrouble takes in an answer that says nothing about the key.
-func (f *Fleet) ownTrouble(now instant, seq uint64) {
-	if f.own.trouble != ReasonNone {
-		f.own.answer(now, seq, Answer{Kind: Transient})
-	}
 }
 
 // proper counts a good answer. Those of one time are one event.
@@ -214,12 +214,16 @@ func (f *Fleet) proper(now instant, s Slot) {
 }
 
 // unused takes in that nothing was sent with a slot.
-func (f *Fleet) unused(now instant, seq uint64, probe bool) {
-	if !probe {
-		return
+func (f *Fleet) unused(now instant, s Slot) {
+	if s.probe {
+		f.own.answer(now, s, Unused, f.latest)
+		f.giveBack(s.seq)
 	}
-	f.own.answer(now, seq, Answer{Kind: Unused})
-	f.events = append(f.events, event{kind: "unused", seq: seq})
+}
+
+// giveBack tells the fleet that nothing is sent with its probe.
+func (f *Fleet) giveBack(probe uint64) {
+	f.events = append(f.events, event{kind: "unused", seq: probe})
 	f.flush(true)
 }
 
@@ -235,7 +239,6 @@ func retryAfterMicros(a Answer) micros {
 func (f *Fleet) Status() Status {
 	f.mu.Lock()
 	wall, now := f.clock()
-	f.shared.tick(now)
 	s := Status{
 		Ceiling: Rate(f.shared.ceiling),
 		Rate:    Rate(f.shared.rate),
@@ -246,48 +249,14 @@ func (f *Fleet) Status() Status {
 	return s
 }
 
-// HoldManual stops sending in the whole fleet until the given time, or, if it
-// is zero, until a release. It replaces the end of a manual hold that stands.
-func (f *Fleet) HoldManual(until time.Time) {
-	f.mu.Lock()
-	wall, now := f.clock()
-	f.events = append(f.events, event{kind: "hold", at: untilInstant(until, wall, now)})
-	done := f.flush(true)
-	f.unlock()
-	f.await(done)
-}
-
-// Release ends every hold in the whole fleet. After an outage the rate climbs
-// from low as ever.
-func (f *Fleet) Release() {
-	f.mu.Lock()
-	now := f.now()
-	f.own.release(now)
-	f.events = append(f.events, event{kind: "release"})
-	done := f.flush(true)
-	f.serve(now)
-	f.unlock()
-	f.await(done)
-}
-
-// ProbeNow lets an unauthorized hold of this process probe at once: the key
-// has changed. Without such a hold it does nothing.
+// ProbeNow tells that the API key has changed. In an unauthorized hold of this
+// process a probe may go at once.
 func (f *Fleet) ProbeNow() {
 	f.mu.Lock()
 	now := f.now()
-	f.own.probeNow(now)
+	f.own.keyChanged(now)
 	f.serve(now)
 	f.unlock()
-}
-
-// untilInstant returns the instant of a time given by the wall clock, never
-// for the zero time.
-func untilInstant(until, wall time.Time, now instant) instant {
-	if until.IsZero() {
-		return never
-	}
-	// The bound keeps the sum from overflowing.
-	return now + min(until.Sub(wall), 100*366*24*time.Hour)
 }
 
 func (f *Fleet) now() instant { return time.Since(f.start) }
@@ -367,22 +336,27 @@ func (f *Fleet) fire() {
 // grant hands a slot out, or returns the zero Slot if one of the guards does
 // not let it.
 func (f *Fleet) grant(now instant, s slot) Slot {
-	at, ownProbe := f.own.open(now)
-	if at > now || !f.guard.AllowN(f.start.Add(now), 1) {
-		f.unused(now, s.seq, s.probe)
+	if f.own.open(now) > now || !f.guard.AllowN(f.start.Add(now), 1) {
+		f.lose(s)
 		return Slot{}
 	}
-	// The number is the fleet's, in the process's own hold too.
-	f.own.seq = max(f.own.seq, s.seq) - 1
-	f.own.grant(now, ownProbe)
+	f.own.granted(now, s.seq)
+	f.latest = max(f.latest, s.seq)
 	f.spent++
-	return Slot{granted: f.start.Add(now), seq: s.seq, probe: s.probe || ownProbe}
+	return Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on}
+}
+
+// lose gives a reserved slot up.
+func (f *Fleet) lose(s slot) {
+	if s.probe {
+		f.giveBack(s.seq)
+	}
 }
 
 // expire gives up the slots that are too late.
 func (f *Fleet) expire(now instant) {
 	for len(f.slots) > 0 && now-f.slots[0].due > catchUp {
-		f.unused(now, f.slots[0].seq, f.slots[0].probe)
+		f.lose(f.slots[0])
 		f.slots = f.slots[1:]
 		if f.queue.head == nil {
 			f.wasted++
@@ -392,27 +366,25 @@ func (f *Fleet) expire(now instant) {
 
 // drop gives up the reserved slots, as a hold has begun: all, or all but the
 // fleet's probe.
-func (f *Fleet) drop(now instant, probes bool) {
+func (f *Fleet) drop(probes bool) {
 	f.slots = slices.DeleteFunc(f.slots, func(s slot) bool {
 		if s.probe && !probes {
 			return false
 		}
-		f.unused(now, s.seq, s.probe)
+		f.lose(s)
 		return true
 	})
 }
 
 // observe notes the begin, change and end of holds.
 func (f *Fleet) observe(now instant) {
-	f.shared.tick(now)
-	f.own.tick(now)
 	was := f.shown.reason
 	f.shown = f.hold(now)
 	if f.shown.reason == was {
 		return
 	}
 	if f.shown.reason != ReasonNone {
-		f.drop(now, f.own.trouble != ReasonNone)
+		f.drop(f.own.on)
 	}
 	if f.cfg.OnHold != nil {
 		wall := time.Now()

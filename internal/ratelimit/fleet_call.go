@@ -39,8 +39,8 @@ func (m micros) duration() time.Duration { return time.Duration(m * micros(time.
 type event struct {
 	kind string // as in fleet_rules.lua
 	seq  uint64
-	// For proper: how many, and when. For throttled: the wait in µs, 0 for
-	// none. For transient: the link's hash. For hold: until when. For set: the rate.
+	// For proper: how many, and when. For throttled: the wait, 0 for none. For
+	// transient: the link's hash. For hold: how long. For set: the rate.
 	count int
 	probe bool
 	at    instant
@@ -55,15 +55,10 @@ func (e event) args(now instant) []any {
 	switch e.kind {
 	case "proper":
 		a, b = strconv.Itoa(e.count), micros.text(microsOf(now-e.at))
-	case "throttled":
+	case "throttled", "hold":
 		a = e.wait.text()
 	case "transient":
 		a = e.link
-	case "hold":
-		a = neverMicros.text()
-		if e.at != never {
-			a = microsOf(e.at - now).text()
-		}
 	case "set":
 		a = strconv.FormatFloat(float64(e.rate), 'f', -1, 64)
 	}
@@ -140,18 +135,15 @@ type reply struct {
 	epoch, now              micros
 	rate, ceiling, override float64
 	burst                   int
-	clear                   micros
-	slope                   float64
+	interval                micros // between slots; 0 without a rate
 
 	manualSince, manualUntil     micros
 	throttleSince, throttleUntil micros
-	probeDue                     micros
-	proving                      bool
 	outage                       bool
 	since, nextProbe             micros
-	probeSeq                     uint64
-	probeAt                      micros
-	failures                     int
+	probeSeq                     uint64 // the probe that is out, or 0
+	opens                        micros // a slot may be granted from then on, as far as holds go
+	untilOutage                  int    // so many more failures may be an outage
 	releases                     uint64
 	seq                          uint64 // the latest grant of the fleet
 
@@ -161,7 +153,7 @@ type reply struct {
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
 func parseReply(words []string) (*reply, error) {
-	const fields = 31
+	const fields = 28
 	if len(words) < fields || (len(words)-fields)%4 != 0 {
 		return nil, errReply
 	}
@@ -180,36 +172,29 @@ func parseReply(words []string) (*reply, error) {
 		n: int(next()), from: us(), base: us(), spacing: us(), first: uint64(next()), probe: next() == 1,
 		retry: us(), horizon: us(), active: int(next()),
 		epoch: us(), now: us(),
-		rate: next(), ceiling: next(), override: next(), burst: int(next()), clear: us(), slope: next(),
-		manualSince: us(), manualUntil: us(), throttleSince: us(), throttleUntil: us(), probeDue: us(), proving: next() == 1,
-		outage: next() == 1, since: us(), nextProbe: us(), probeSeq: uint64(next()), probeAt: us(),
-		failures: int(next()), releases: uint64(next()), seq: uint64(next()),
+		rate: next(), ceiling: next(), override: next(), burst: int(next()), interval: us(),
+		manualSince: us(), manualUntil: us(), throttleSince: us(), throttleUntil: us(),
+		outage: next() == 1, since: us(), nextProbe: us(), probeSeq: uint64(next()),
+		opens: us(), untilOutage: int(next()), releases: uint64(next()), seq: uint64(next()),
 	}
 	r.workers = words[fields:]
 	return r, failed
 }
 
-// governor returns the fleet's state as a governor's, in the caller's
-// instants: here is the fleet's instant 0 in them. Its answers are counted in
-// Redis alone, so it must not be given any.
-func (r *reply) governor(here instant) governor {
+// state returns the fleet's state in the caller's instants: here is the fleet's
+// instant 0 in them.
+func (r *reply) state(here instant) fleetState {
 	at := func(m micros) instant {
 		if m >= neverMicros {
 			return never
 		}
 		return here + m.duration()
 	}
-	g := governor{
-		ceiling: r.ceiling, rate: r.rate, now: at(r.now),
-		clear: r.clear.duration(), slope: r.slope,
+	return fleetState{
+		ceiling: r.ceiling, rate: r.rate, interval: r.interval,
 		manual:   span{at(r.manualSince), at(r.manualUntil)},
 		throttle: span{at(r.throttleSince), at(r.throttleUntil)},
-		probeDue: at(r.probeDue), proving: r.proving,
-		probe: r.probeSeq, probeAt: at(r.probeAt),
-		failures: r.failures, seq: r.seq,
+		outage:   r.outage, since: at(r.since), nextProbe: at(r.nextProbe), probing: r.probeSeq != 0,
+		opens: at(r.opens), untilOutage: r.untilOutage,
 	}
-	if r.outage {
-		g.trouble, g.since, g.nextProbe = ReasonOutage, at(r.since), at(r.nextProbe)
-	}
-	return g
 }

@@ -37,13 +37,13 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 		return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", err)
 	}
 	now := time.Since(start)
-	g := r.governor(now - r.now.duration())
+	state := r.state(now - r.now.duration())
 	s := FleetStatus{
 		Ceiling:  Rate(r.ceiling),
 		Rate:     Rate(r.rate),
 		Burst:    r.burst,
 		Override: r.override > 0,
-		Hold:     g.hold(now).at(start.Add(now), now),
+		Hold:     state.hold(now).at(start.Add(now), now),
 	}
 	for w := range slices.Chunk(r.workers, 4) {
 		flag, err := strconv.ParseFloat(w[1], 64)
@@ -79,7 +79,11 @@ func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error 
 // HoldFleet stops sending until the given time, or, if it is zero, until
 // [ReleaseFleet]. It replaces the end of a manual hold that stands.
 func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) error {
-	if _, err := command(ctx, rdb, event{kind: "hold", at: untilInstant(until, time.Now(), 0)}); err != nil {
+	lasts := neverMicros
+	if !until.IsZero() {
+		lasts = microsOf(time.Until(until))
+	}
+	if _, err := command(ctx, rdb, event{kind: "hold", wait: lasts}); err != nil {
 		return fmt.Errorf("hold the fleet: %w", err)
 	}
 	return nil

@@ -41,6 +41,8 @@ const (
 	drift = 200e-6
 	// The first calls only compare the clocks: the very first is slow.
 	firstCalls = 5
+	// Of its own flag a process uses so much: its slots may come a little early.
+	ownShare = 0.9925
 	// So much of a better knowledge of Redis' clock is taken on in a time.
 	slew = 0.004
 )
@@ -161,7 +163,7 @@ func (f *Fleet) leave(ctx context.Context) {
 	for more := true; more && ctx.Err() == nil; {
 		f.mu.Lock()
 		now := f.now()
-		f.drop(now, true)
+		f.drop(true)
 		req := f.request(now)
 		more = len(f.events) > 0 // the call repeats one that failed
 		f.unlock()
@@ -222,9 +224,7 @@ func (f *Fleet) callDue(now instant) instant {
 		at = now
 	}
 	if usable, want := f.demand(now); want > 0 && (f.paced() || 2*want >= usable) {
-		open, _ := f.shared.open(now)
-		ownOpen, _ := f.own.open(now)
-		at = min(at, max(now, f.askAt, open, ownOpen))
+		at = min(at, max(now, f.askAt, f.shared.opens, f.own.open(now)))
 	} else if n := len(f.slots); n > 0 && f.spare() > 0 {
 		at = min(at, f.slots[n-1].due-f.renewal())
 	}
@@ -238,7 +238,7 @@ func (f *Fleet) callDue(now instant) instant {
 // next call. They are a quarter of the process's share, and it takes them only
 // while others leave half of the schedule free.
 func (f *Fleet) spare() int {
-	n := int(within(f.shared.rate)*f.horizon.Seconds()/float64(f.active)) / 4
+	n := f.share() / 4
 	switch {
 	case n < spareLeast, n < int(f.speed*f.horizon.Seconds()), f.backlog > f.horizon/2, f.paced(), f.shown.reason != ReasonNone:
 		return 0
@@ -248,6 +248,12 @@ func (f *Fleet) spare() int {
 
 // renewal is how long before a slot is due one behind it has to be asked for.
 func (f *Fleet) renewal() time.Duration { return 2*f.lag + time.Millisecond - catchUp }
+
+// share is how many of the slots that are given ahead are this process's in
+// fairness.
+func (f *Fleet) share() int {
+	return int(microsOf(f.horizon) / f.shared.interval / micros(f.active))
+}
 
 // demand returns how many slots the process could use in the next 100 ms or
 // so, in its fair share, and how many of them it has not reserved yet.
@@ -263,7 +269,7 @@ func (f *Fleet) demand(now instant) (usable, want int) {
 		left := (len(f.slots) - late) * f.step
 		return spare, spare - left
 	}
-	share := int(within(f.shared.rate) * f.horizon.Seconds() / float64(f.active))
+	share := f.share()
 	switch {
 	case f.shown.reason != ReasonNone:
 		share = 1 // a probe
@@ -279,7 +285,7 @@ func (f *Fleet) demand(now instant) (usable, want int) {
 func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
 
 // flag returns the process's own highest rate.
-func (f *Fleet) flag() float64 { return within(float64(f.cfg.Rate)) }
+func (f *Fleet) flag() float64 { return ownShare * float64(f.cfg.Rate) }
 
 // request makes the next call. The events that a failed call may have carried
 // go again under that call's number, and alone.
@@ -297,7 +303,7 @@ func (f *Fleet) request(now instant) *request {
 	f.called, f.spent, f.wasted, f.told = now, 0, 0, false
 
 	usable, want := f.demand(now)
-	if open, _ := f.own.open(now); open > now || f.paced() && now < f.paceAt || f.known < firstCalls {
+	if f.own.open(now) > now || f.paced() && now < f.paceAt || f.known < firstCalls {
 		want = 0
 	}
 	if f.paced() && want > 0 {
@@ -364,22 +370,22 @@ func (f *Fleet) take(now, sent instant, r *reply) {
 	f.seq = max(f.seq, r.seq)
 	f.horizon, f.active = r.horizon.duration(), r.active
 	if !isFirst && f.releases != r.releases {
-		f.own.release(now)
+		f.own.end()
 	}
 	f.releases = r.releases
-	f.shared = r.governor(f.here)
+	f.shared = r.state(f.here)
 	f.setGuard(now)
 	f.warn(r)
 	f.observe(now)
 	if r.n > 0 {
 		f.backlog = (r.base + micros(r.burst-1)*r.spacing - r.from).duration()
 	}
-	f.reserve(now, r)
+	f.reserve(r)
 
 	f.askAt = f.paceAt
 	if r.n < f.asked {
 		f.askAt = max(f.askAt, now+time.Millisecond)
-		if open, _ := f.shared.open(now); open <= now {
+		if f.shared.opens <= now {
 			// Others have the slots. Ask again when there are a few, and not
 			// all at the same moment.
 			spread := f.horizon / 8
@@ -418,10 +424,10 @@ func (f *Fleet) synchronise(now, sent instant, r *reply) {
 
 // reserve adds the reply's slots, unless a hold begins that the script does
 // not know of yet.
-func (f *Fleet) reserve(now instant, r *reply) {
-	if f.stopping || f.own.trouble != ReasonNone && r.n > 1 {
+func (f *Fleet) reserve(r *reply) {
+	if f.stopping || f.own.on && r.n > 1 {
 		if r.probe {
-			f.unused(now, r.first, true)
+			f.giveBack(r.first)
 		}
 		return
 	}

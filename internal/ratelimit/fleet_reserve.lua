@@ -12,6 +12,19 @@
 -- a command. The same call again (go-redis repeats what got no answer) changes
 -- nothing and returns the same slots.
 local format = string.format
+
+local silentAfter = 15 * second -- without a call a process is not alive,
+local idleAfter = second        -- and after this it wants no slots
+-- Slots are given at a margin under the rate, as timers fire late and slots
+-- that came due are then used together. Above marginAbove a second it is wider:
+-- there a millisecond of jitter on the way holds more requests than 1 % of jitter
+-- allows.
+local margin, marginWide, marginAbove = 0.995, 0.9925, 1000
+-- How far ahead slots are given: time enough for every process to have one, and
+-- for two calls.
+local horizonLeast, horizonMost = 100000, 250000
+local lost = 50000             -- added to what others have reserved when the state is lost
+local aheadMost = 3 * second   -- no schedule is further ahead than this
 local id, run, call = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local flag, usable, want, lead = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local epoch, seen = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -47,7 +60,7 @@ for name, text in pairs(workers) do
   local w = {}
   for word in string.gmatch(text, '%S+') do w[#w + 1] = word end
   local silent = now - tonumber(w[5])
-  if silent > 15 * second or (name == id and ARGV[14] == '1') then
+  if silent > silentAfter or (name == id and ARGV[14] == '1') then
     gone[#gone + 1] = 'w:' .. name
   else
     if tonumber(w[4]) > 0 then
@@ -56,7 +69,7 @@ for name, text in pairs(workers) do
     else
       guests = math.min(guests, tonumber(w[3]))
     end
-    if tonumber(w[6]) > 0 and silent < second then active = active + 1 end
+    if tonumber(w[6]) > 0 and silent < idleAfter then active = active + 1 end
   end
 end
 if ceiling == math.huge and guests < math.huge then ceiling, burst = guests, 1 end
@@ -64,11 +77,8 @@ if ceiling < math.huge then g.burst = burst else ceiling = g.ceiling end
 if g.override > 0 then ceiling = g.override end
 setCeiling(ceiling)
 
--- Slots are given so far ahead: time enough for every process to have one, and
--- for two calls.
--- The margin is that of within in local.go.
-local interval = g.rate > 0 and second / (g.rate * (g.rate > 1000 and 0.9925 or 0.995)) or 0
-local horizon = math.min(math.max(100000, active * interval), 250000) + 2 * lead
+local interval = g.rate > 0 and second / (g.rate * (g.rate > marginAbove and marginWide or margin)) or 0
+local horizon = math.min(math.max(horizonLeast, active * interval), horizonMost) + 2 * lead
 if g.rate > 0 then
   -- What is reserved ahead counts as slots, not as time, when the rate rises.
   -- When it falls, the next slot comes one new interval after the last.
@@ -78,9 +88,9 @@ if g.rate > 0 then
   -- The state is lost or older than the fleet knows: what others have reserved
   -- runs out first.
   if epoch ~= 0 and (epoch ~= g.epoch or (stored.now and tonumber(stored.now) < seen)) then
-    g.tat = math.max(g.tat, now + horizon + 50000 + (g.burst - 1) * interval)
+    g.tat = math.max(g.tat, now + horizon + lost + (g.burst - 1) * interval)
   end
-  if g.tat > now + 3 * second + (g.burst + 1) * interval then g.tat = now end -- cannot be
+  if g.tat > now + aheadMost + (g.burst + 1) * interval then g.tat = now end -- cannot be
   g.interval = interval
 end
 
@@ -100,7 +110,7 @@ if want > 0 and not again and g.rate > 0 then
       first, spacing = g.seq + 1, interval
       g.seq = g.seq + n
       if isProbe then
-        g.probe, g.probeAt, g.probeDue, probe = g.seq, now, now + 900 * second, 1
+        g.probe, g.probeAt, g.probeDue, probe = g.seq, now, now + throttleProbe, 1
       end
     end
   end
@@ -132,15 +142,19 @@ if id ~= '' or #ARGV > 14 then
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 end
 
+local opens = open()
 local reply = {}
 for i, value in ipairs({n, from, base, spacing, first, probe, retry, horizon, math.max(active, 1)}) do
   reply[i] = format('%.17g', value)
 end
 for _, name in ipairs({
-  'epoch', 'now', 'rate', 'ceiling', 'override', 'burst', 'clear', 'slope',
-  'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil', 'probeDue', 'proving',
-  'outage', 'since', 'nextProbe', 'probe', 'probeAt', 'failures', 'releases', 'seq',
+  'epoch', 'now', 'rate', 'ceiling', 'override', 'burst', 'interval',
+  'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil',
+  'outage', 'since', 'nextProbe', 'probe',
 }) do reply[#reply + 1] = stored[name] end
+for _, value in ipairs({opens, outageAnswers - g.failures, g.releases, g.seq}) do
+  reply[#reply + 1] = format('%.17g', value)
+end
 if id == '' then
   for _, word in ipairs(alive) do reply[#reply + 1] = word end
 end

@@ -1,5 +1,11 @@
--- The rules of governor.go for the whole fleet, but for the unauthorized hold,
--- which is each process's own. fleet_reserve.lua follows and uses them.
+-- The rules by which a fleet adapts its rate and holds, but for the unauthorized
+-- hold, which is each process's own. fleet_reserve.lua follows and uses them.
+--
+-- Grants are numbered from 1. "Before the hold" and "after the cut" compare these
+-- numbers, not times: an answer tells of the world as its request found it.
+--
+-- Three holds exist side by side, each with its own end: manual, throttled, and
+-- outage, which only an answer ends.
 --
 -- KEYS[1] is a hash: a field for each number in g below, good and links (text),
 -- and w:<id> for each process. Instants are µs of a clock that begins near 0
@@ -9,15 +15,53 @@ local key = KEYS[1]
 local second = 1000000
 local never = 9007199254740991 -- 2^53-1
 
+-- The rules' numbers. Times are in µs.
+local throttleFirst = second       -- hold after a 429 without Retry-After
+local throttleMost = 30 * second   -- to which it doubles
+local throttleProbe = 900 * second -- a longer Retry-After is probed this often
+local retryAfterMost = 366 * 86400 * second
+
+local cutEvery = second
+local cutTo = 0.85      -- of the good answers of the last second
+-- One cut lowers the rate by a twentieth to a half. The answers of the last
+-- second say little when sending has just begun (at the start, after a quiet
+-- time), or when the rate is a few a second; and the next cut is only a second
+-- away.
+local cutMost, cutLeast = 0.5, 0.95
+local rateLeast = 0.1            -- the rate is never cut below this many a second,
+local ceilingPartLeast = 0.001   -- nor below this part of the ceiling
+
+local climbStep = 0.0025         -- of the ceiling, a second
+local climbDouble = 20 * second  -- without a 429, after which the step doubles
+
+local outageAnswers, outageLinks = 20, 10 -- failures one after another, of so many links or more
+local outageFirst, outageMost = second, 10 * second -- between an outage's probes
+local recoverFrom, recoverIn = 0.1, 14    -- of the ceiling; seconds
+
+local probeExpires = 20 * second -- without an answer another may go
+local proofExpires = second      -- the same for a request after the end of a throttled hold
+
+local meterParts, meterPart = 10, 100000 -- good answers are counted in so many parts of so long
+
 -- The state of a fleet that begins.
 local g = {
   epoch = 0, shift = 0, now = 0, seq = 0,
   tat = 0, interval = 0, burst = 1, ceiling = 0, rate = 0, override = 0,
-  sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -second, cutSeq = 0,
+  -- Adaptation. Its clock, sending, stands still in a hold: there is nothing to
+  -- be learnt then. clear is its time since the last 429. slope: recovering from
+  -- an outage, by so much a second. Answers to grants up to cutSeq do not cut again.
+  sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -cutEvery, cutSeq = 0,
   manualSince = 0, manualUntil = 0,
+  -- A throttled hold may be probed from probeDue on. 429s of grants up to stepSeq
+  -- do not double step. heldSeq is the latest grant at the last 429. proving: the
+  -- hold is over, but no answer has shown yet that the API takes requests again: a
+  -- failure, too, may mean that it is overloaded. They go one at a time until
+  -- then, and a 429 to them says nothing about the rate.
   throttleSince = 0, throttleUntil = 0, probeDue = 0, step = 0, stepSeq = 0, heldSeq = 0, proving = 0,
+  -- Failures of grants up to outageSeq belong to an outage gone by.
   outage = 0, since = 0, nextProbe = 0, pause = 0, outageSeq = 0,
-  probe = 0, probeAt = 0, failures = 0, releases = 0,
+  probe = 0, probeAt = 0, -- the probe that is out, or 0
+  failures = 0, releases = 0,
 }
 local stored, workers = {}, {}
 local flat = redis.call('HGETALL', key)
@@ -42,7 +86,7 @@ if g.epoch == 0 then g.epoch, g.shift = time, -time end
 if time + g.shift < g.now then g.shift = g.now - time end
 local now = time + g.shift
 
-local good = {} -- counts of tenths of the sending clock, as meter in governor.go
+local good = {} -- counts of tenths of a second of the sending clock
 for n in string.gmatch(stored.good or '0 0 0 0 0 0 0 0 0 0', '%d+') do good[#good + 1] = tonumber(n) end
 local links, distinct = {}, 0
 for link in string.gmatch(stored.links or '', '%S+') do
@@ -56,8 +100,8 @@ end
 
 -- How many steps the rate has climbed d after the last 429.
 local function climbed(d)
-  local n = math.min(math.floor(d / (20 * second)), 60)
-  return 20 * (2 ^ n - 1) + (d / second - 20 * n) * 2 ^ n
+  local n = math.min(math.floor(d / climbDouble), 60)
+  return (climbDouble * (2 ^ n - 1) + (d - climbDouble * n) * 2 ^ n) / second
 end
 
 local function tick()
@@ -71,7 +115,7 @@ local function tick()
   if g.slope > 0 then
     g.rate = g.rate + g.slope * d / second
   else
-    g.rate = g.rate + g.ceiling * 0.0025 * (climbed(g.clear) - climbed(before))
+    g.rate = g.rate + g.ceiling * climbStep * (climbed(g.clear) - climbed(before))
   end
   if g.rate >= g.ceiling then g.rate, g.slope = g.ceiling, 0 end
 end
@@ -83,72 +127,75 @@ local function setCeiling(ceiling)
 end
 
 local function turn()
-  local t = math.floor(g.sending / 100000)
-  for i = math.max(g.tenth + 1, t - 9), t do good[i % 10 + 1] = 0 end
+  local t = math.floor(g.sending / meterPart)
+  for i = math.max(g.tenth + 1, t - meterParts + 1), t do good[i % meterParts + 1] = 0 end
   g.tenth = t
 end
 
 local function addGood(n, age)
   turn()
-  local t = math.max(0, math.floor((g.sending - age) / 100000))
-  if t > g.tenth - 10 then good[t % 10 + 1] = good[t % 10 + 1] + n end
+  local t = math.max(0, math.floor((g.sending - age) / meterPart))
+  if t > g.tenth - meterParts then good[t % meterParts + 1] = good[t % meterParts + 1] + n end
 end
 
 local function goodRate()
   turn()
   local sum = 0
-  for i = 1, 10 do sum = sum + good[i] end
-  local first = math.max(0, g.tenth - 9)
-  return sum * second / math.max(g.sending - first * 100000, 100000)
+  for i = 1, meterParts do sum = sum + good[i] end
+  local first = math.max(0, g.tenth - meterParts + 1)
+  return sum * second / math.max(g.sending - first * meterPart, meterPart)
 end
 
+-- Sending begins again slowly: an API that comes back finds all its clients
+-- waiting. This is a cut, too.
 local function endOutage()
   g.outage = 0
   calm()
-  g.rate = math.min(g.rate, 0.1 * g.ceiling)
-  g.slope = (g.ceiling - g.rate) / 14
+  g.rate = math.min(g.rate, recoverFrom * g.ceiling)
+  g.slope = (g.ceiling - g.rate) / recoverIn
   g.clear = 0
   g.cutAt, g.cutSeq = now, g.seq
 end
 
 local function throttled(seq, wait, proof)
-  wait = math.min(math.ceil(wait), 366 * 86400 * second)
+  wait = math.min(math.ceil(wait), retryAfterMost)
   if wait <= 0 then
+    -- The 429s of requests that were under way together count as one.
     if g.step == 0 then
-      g.step, g.stepSeq = second, g.seq
+      g.step, g.stepSeq = throttleFirst, g.seq
     elseif seq > g.stepSeq then
-      g.step, g.stepSeq = math.min(2 * g.step, 30 * second), g.seq
+      g.step, g.stepSeq = math.min(2 * g.step, throttleMost), g.seq
     end
     wait = g.step
   end
   if g.throttleUntil <= now then g.throttleSince, g.throttleUntil = now, now end
   g.throttleUntil = math.max(g.throttleUntil, now + wait)
-  g.probeDue = math.min(g.throttleUntil, now + 900 * second)
+  g.probeDue = math.min(g.throttleUntil, now + throttleProbe)
   g.heldSeq, g.proving = g.seq, 1
   g.clear = 0
-  if proof or seq <= g.cutSeq or now - g.cutAt < second then return end
-  local cut = math.min(math.max(0.85 * goodRate(), 0.5 * g.rate), 0.95 * g.rate)
-  g.rate = math.min(g.rate, math.max(cut, 0.1, g.ceiling / 1000))
+  if proof or seq <= g.cutSeq or now - g.cutAt < cutEvery then return end
+  local cut = math.min(math.max(cutTo * goodRate(), cutMost * g.rate), cutLeast * g.rate)
+  g.rate = math.min(g.rate, math.max(cut, rateLeast, ceilingPartLeast * g.ceiling))
   g.cutAt, g.cutSeq, g.slope = now, g.seq, 0
 end
 
 local function transient(seq, probe, link)
   if g.outage == 1 then
     if probe then
-      g.pause = math.min(2 * g.pause, 10 * second)
+      g.pause = math.min(2 * g.pause, outageMost)
       g.nextProbe = now + g.pause
     end
     return
   end
   if seq <= g.outageSeq then return end
   g.failures = g.failures + 1
-  if distinct < 10 and not links[link] then
+  if distinct < outageLinks and not links[link] then
     links[link] = true
     distinct = distinct + 1
   end
-  if g.failures >= 20 and distinct >= 10 then
+  if g.failures >= outageAnswers and distinct >= outageLinks then
     g.outage, g.since = 1, now
-    g.pause, g.nextProbe = second, now + second
+    g.pause, g.nextProbe = outageFirst, now + outageFirst
     g.outageSeq = g.seq
   end
 end
@@ -170,7 +217,7 @@ end
 function happened.unused(seq)
   if seq ~= 0 and seq == g.probe then
     g.probe = 0
-    if seq > g.heldSeq then g.probeDue = now end
+    if seq > g.heldSeq then g.probeDue = now end -- it stands open for the next
   end
 end
 function happened.proper(seq, count, age) -- seq: of the latest
@@ -208,9 +255,9 @@ function happened.set(_, rate) g.override = tonumber(rate) end
 -- From when on a slot may be granted, as far as holds go; and if it is a probe.
 local function open()
   if g.manualUntil > now then return g.manualUntil, false end
-  local at, probe, expires = now, false, second
-  if g.throttleUntil > now then at, probe, expires = math.max(at, g.probeDue), true, 20 * second end
-  if g.outage == 1 then at, probe, expires = math.max(at, g.nextProbe), true, 20 * second end
+  local at, probe, expires = now, false, proofExpires
+  if g.throttleUntil > now then at, probe, expires = math.max(at, g.probeDue), true, probeExpires end
+  if g.outage == 1 then at, probe, expires = math.max(at, g.nextProbe), true, probeExpires end
   probe = probe or g.proving == 1
   if probe and g.probe ~= 0 then at = math.max(at, g.probeAt + expires) end
   return at, probe

@@ -240,7 +240,7 @@ func TestFleetRules(t *testing.T) {
 				m := newModel(t)
 				var drivers []*driver
 				for _, rate := range tt.rates {
-					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, limiter: m.add(Config{Rate: rate})})
+					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, Fleet: m.add(Config{Rate: rate}).Fleet})
 				}
 				time.Sleep(soon)
 				tt.test(t, m, drivers)

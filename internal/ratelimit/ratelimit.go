@@ -2,9 +2,8 @@
 // keeps the requests within a rate, adapts that rate to the API's answers, and
 // stops sending (a hold) where an answer asks for it or an operator does.
 //
-// [Local] does so for one process, [Fleet] for all that share a Redis database.
-// governor.go has the rules, free of clock and locks; the fleet's script
-// follows the same.
+// [Fleet] does so for all processes that share a Redis database. The rules are
+// those of a script, fleet_rules.lua.
 package ratelimit
 
 import (
