@@ -344,7 +344,7 @@ func (f *Feeder) waiting(fl fleet, queued int) int {
 }
 
 func (f *Feeder) advance(ctx context.Context, b *ledger.Batch, low int64) error {
-	err := f.ledger.Advance(ctx, b.ID, f.epoch, b.Cursor, low)
+	err := f.ledger.Advance(ctx, *b, f.epoch, b.Cursor, low)
 	if errors.Is(err, ledger.ErrNoBatch) {
 		return nil // deleted
 	}

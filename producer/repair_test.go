@@ -277,6 +277,63 @@ func TestAfterResume(t *testing.T) {
 	})
 }
 
+// record gives links of a chunk of batch b1 an outcome.
+func (y *yard) record(o ledger.Outcome, chunk, from, to int) {
+	y.t.Helper()
+	g := ledger.Group{Batch: "b1", Chunk: chunk}
+	for pos := from; pos < to; pos++ {
+		g.Entries = append(g.Entries, ledger.Entry{Position: pos, Record: ledger.Record{Outcome: o, Attempts: 1}})
+	}
+	must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+}
+
+// What a resume puts back lies before the low-water mark, and is fed again.
+func TestAfterResumeOfACanary(t *testing.T) {
+	bubble(t, func(t *testing.T, y *yard) {
+		_, err := MakeBatch(t.Context(), y.l, &links{ids: some(1230)}, BatchConfig{ID: "b1", Source: SourceImport, Canary: true})
+		must(t, err)
+		f := y.feeder(1000)
+		y.tick(f)
+		if fed := y.all(); len(fed) != 25 {
+			t.Fatalf("fed %v", ids(fed))
+		}
+		for chunk, links := range []int{1000, 230} {
+			for from := 0; from < links; from += 50 {
+				if at := chunk*ledger.ChunkLinks + from; at != 50 && at != 1000 && at != 1200 {
+					y.record(ledger.Cancelled, chunk, from, min(from+50, links))
+				}
+			}
+		}
+		y.record(ledger.NotFound, 0, 70, 100)
+		y.record(ledger.NotFound, 1, 200, 230)
+		y.record(ledger.NotFound, 0, 50, 70)
+		paused := y.get("b1")
+		if paused.State != ledger.Paused || paused.Counts[ledger.NotFound] != 80 || paused.Pending() != 50 {
+			t.Fatalf("%+v", paused)
+		}
+		must(t, y.l.Advance(t.Context(), paused, f.epoch, 1230, 1000)) // a leader has looked
+		y.ticks(f, time.Minute)
+		if all := y.all(); len(all) > 0 {
+			t.Errorf("enqueued while paused: %v", ids(all))
+		}
+		_, _, err = y.l.Resume(t.Context(), "b1")
+		must(t, err)
+		seen := repairs{}
+		f.cfg.Observer = seen
+		y.tick(f)
+		all := y.all()
+		if diff := cmp.Diff([]string{"b1:0:50", "b1:1:0", "b1:1:200"}, ids(all)); diff != "" || len(seen) > 0 {
+			t.Errorf("after the resume: %s, repairs %v", diff, seen)
+		}
+		for _, s := range all {
+			y.settle(s)
+		}
+		if got := y.get("b1"); got.State != ledger.Done || got.Counts != (ledger.Counts{ledger.Cancelled: 1230}) {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 // An import whose importer died is deleted after a day.
 func TestDeadImport(t *testing.T) {
 	bubble(t, func(t *testing.T, y *yard) {

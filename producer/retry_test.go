@@ -123,7 +123,7 @@ func TestRetryOfAbortedLinks(t *testing.T) {
 		b := parent(t, l, total, nil)
 		if started {
 			must(t, l.Start(ctx, &b, 1, 50))
-			must(t, l.Advance(ctx, b.ID, 1, fed, 0))
+			must(t, l.Advance(ctx, b, 1, fed, 0))
 		}
 		_, _, err := l.Abort(ctx, b.ID)
 		must(t, err)

@@ -381,7 +381,7 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		settle(big, 1, 5, 7, 999)
 		settle(big, 2, 299)
 		must(t, y.l.Start(ctx, &big, 1, 50))
-		must(t, y.l.Advance(ctx, big.ID, 1, 2300, 1000))
+		must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
 		make("paused", 2300, 2310)
 		_, _, err := y.l.Pause(ctx, "paused", "by command")
 		must(t, err)

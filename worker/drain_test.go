@@ -205,12 +205,54 @@ func TestCanary(t *testing.T) {
 		if got.Reason != "canary:not_found" || got.Counts[ledger.NotFound] < 50 || got.Counts.Sum() > 150 {
 			t.Errorf("paused: %+v", got)
 		}
+		// They were not missing: a gateway said so.
+		for _, id := range names(300) {
+			api.SetStatus(id, "active")
+		}
+		asked := api.Counts().Total
+		_, _, err = f.l.Resume(t.Context(), b.ID)
+		must(t, err)
+		if n := f.get(b.ID).Pending(); n != 300 {
+			t.Errorf("%d pending after the resume", n)
+		}
+		f.done(b.ID)
+		if n := f.get(b.ID).Counts[ledger.Cancelled]; n != 300 || api.Counts().Total != asked+300 {
+			t.Errorf("%d cancelled, %d requests after the resume", n, api.Counts().Total-asked)
+		}
+		for link, r := range f.records(b.ID) {
+			if r.Record.Attempts != 1 || r.Record.Ambiguous {
+				t.Errorf("%s: %+v", link, r.Record)
+			}
+		}
+	})
+}
+
+// The last links of a batch may trip it: then it is not done, and comes to its end
+// after a resume.
+func TestCanaryAtTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		links := names(1270)
+		api := sandbox.New(sandbox.Config{})
+		for _, id := range links[:1200] {
+			api.SetStatus(id, "active")
+		}
+		b, err := producer.MakeBatch(t.Context(), f.l, &ids{links: links}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		must(t, err)
+		f.work(Config{Rate: 50, Concurrency: 8}, memory{api}, nil)
+		f.feed(50)
+		f.until("the canary", func() bool { return f.get(b.ID).Canary == "tripped" })
+		pass(5 * time.Minute)
+		got := f.get(b.ID)
+		if got.State != ledger.Paused || got.Counts[ledger.Cancelled] != 1200 || got.Counts[ledger.NotFound] < 50 {
+			t.Errorf("paused: %+v", got)
+		}
 		_, _, err = f.l.Resume(t.Context(), b.ID)
 		must(t, err)
 		f.done(b.ID)
-		if n := f.get(b.ID).Counts[ledger.NotFound]; n != 300 || api.Counts().Total != 300 {
-			t.Errorf("%d not found, %d requests", n, api.Counts().Total)
+		if got := f.get(b.ID); got.Counts != (ledger.Counts{ledger.Cancelled: 1200, ledger.NotFound: 70}) {
+			t.Errorf("%+v", got)
 		}
+		f.until("the end of the batch's time", func() bool { return f.b.Client().TTL(t.Context(), "lc:{b1}").Val() > 0 })
 	})
 }
 

@@ -168,7 +168,7 @@ func TestNewerBatch(t *testing.T) {
 		f.start(&b, 20)
 		f.enqueue(task.Slice{Batch: b.ID, Made: b.Made(), Links: names(20)})
 		key := "lc:{newer}"
-		must(t, f.b.Client().HSet(t.Context(), key, "v", 2, "cursor", 20, "something", "new").Err())
+		must(t, f.b.Client().HSet(t.Context(), key, "v", 99, "cursor", 20, "something", "new").Err())
 		before := f.b.Client().HGetAll(t.Context(), key).Val()
 		f.batch("other", "pl_other")
 		var requests atomic.Int64
@@ -222,13 +222,13 @@ func TestBatchBecomesNewer(t *testing.T) {
 		<-called
 		<-called
 		set := func(v int) { must(t, f.b.Client().HSet(t.Context(), "lc:{b1}", "v", v).Err()) }
-		set(2)
+		set(99)
 		close(changed)
 		pass(5 * time.Minute)
 		if keys := redistest.Keys(t, f.b.Client(), "lc:{b1}:r:*"); len(keys) > 0 {
 			t.Errorf("records %v", keys)
 		}
-		set(1)
+		set(2)
 		f.done("b1")
 		for link, r := range f.records("b1") {
 			if r.Record.Outcome != ledger.Cancelled || !r.Record.Ambiguous {

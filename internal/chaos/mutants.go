@@ -53,7 +53,7 @@ var mutants = []mutant{
 		name: "forgets that an attempt went unanswered",
 		edits: []edit{
 			{"internal/ledger/record.lua", "local ambiguous = math.max(floor(of / 16) % 2, floor(nf / 16) % 2)", "local ambiguous = 0"},
-			{"internal/ledger/record.lua", "char(outcome + 16 * (floor(nf / 16) % 2), attempts)", "char(outcome, attempts)"},
+			{"internal/ledger/record.lua", "char(outcome + 16 * (floor(nf / 16) % 2) + 64", "char(outcome + 64"},
 		},
 		faults: []kind{apiMute, apiHangs},
 	},

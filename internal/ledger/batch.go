@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,6 +36,7 @@ type Batch struct {
 	Name       string
 	State      State
 	Reason     string // why it is paused
+	Canary     string // on, off or tripped; passed: an older release switched it off
 	Parent     string
 	Digest     string
 	Total      int64
@@ -76,7 +78,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		return Batch{ID: id, State: Newer}, err
 	}
 	b := Batch{
-		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"],
+		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"], Canary: h["canary"],
 		Parent: h["parent"], Digest: h["digest"], Total: number(h["total"]), Chunks: int(number(h["chunks"])),
 		Slice: int(number(h["slice"])), Cursor: number(h["cursor"]), Low: number(h["low"]),
 		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
@@ -91,10 +93,10 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 
 // checkVersion returns an error that is ErrNewer for a batch of another format.
 func checkVersion(id, v string) error {
-	if number(v) == formatVersion {
+	if n := number(v); n >= 1 && n <= formatVersion {
 		return nil
 	}
-	return fmt.Errorf("batch %s has format %d, this linkcancel knows %d: %w", id, number(v), formatVersion, ErrNewer)
+	return fmt.Errorf("batch %s has format %d, this linkcancel knows 1 to %d: %w", id, number(v), formatVersion, ErrNewer)
 }
 
 // number reads a field that a script of ours wrote; a missing one is zero.
@@ -230,7 +232,9 @@ func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, err
 	return l.command(ctx, id, "pause", reason)
 }
 
-// Resume lets a paused batch go on, and switches its canary off.
+// Resume lets a paused batch go on, and switches its canary off. If that had tripped,
+// the outcomes of its row become pending again, with all attempts: they are to be
+// asked again (see Row).
 func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {
 	return l.command(ctx, id, "resume", "")
 }
@@ -241,7 +245,7 @@ func (l *Ledger) Abort(ctx context.Context, id string) (State, bool, error) {
 }
 
 func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, bool, error) {
-	reply, err := l.state.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason).Slice()
+	reply, err := l.state.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason, ChunkLinks).Slice()
 	if err != nil {
 		return "", false, fmt.Errorf("%s batch %s: %w", verb, id, scriptError(err))
 	}
@@ -249,6 +253,21 @@ func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, b
 	changed, _ := reply[1].(int64)
 	l.awaitReplica(ctx, id)
 	return State(state), changed == 1, nil
+}
+
+// Row returns the places in the manifest of the outcomes that the canary of a batch
+// has seen in a row, in the order in which they were recorded. Once it has tripped,
+// these are the outcomes that Resume makes pending again.
+func (l *Ledger) Row(ctx context.Context, id string) ([]int, error) {
+	b, err := l.rdb.Get(ctx, keyRow(id)).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read the canary's row of batch %s: %w", id, err)
+	}
+	var places []int
+	for ; len(b) >= 4; b = b[4:] {
+		places = append(places, int(binary.BigEndian.Uint32(b)))
+	}
+	return places, nil
 }
 
 // Prune takes batches that have expired out of the list of all batches.
@@ -354,5 +373,5 @@ func batchKeys(b Batch) []string {
 	for n := range b.Chunks {
 		keys = append(keys, keyChunk(b.ID, n), keyRecords(b.ID, n))
 	}
-	return append(keys, keyErrors(b.ID), keyLinkStatus(b.ID), keyAgain(b.ID), keyBatch(b.ID))
+	return append(keys, keyErrors(b.ID), keyLinkStatus(b.ID), keyAgain(b.ID), keyKinds(b.ID), keyRow(b.ID), keyBatch(b.ID))
 }

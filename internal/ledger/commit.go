@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -15,10 +16,19 @@ import (
 // Entry is what became of one link: its outcome, or, with the outcome None, a
 // note about a link that has none yet.
 type Entry struct {
-	Position   int // in its chunk
+	Position int // in its chunk
+	// Record is to be written. The ledger sets its LinkStatus, After and Due.
 	Record     Record
-	LinkStatus string // Record.LinkStatus is made of it
+	LinkStatus string // of an outcome
 	Error      string
+	// Kind names the answer that a note is about, if the API may not have given it
+	// (plexy.Error.Kind); Record.Plains, at least 1, counts these answers.
+	Kind string
+	// Proven: the API itself has answered about this link. If it had got answers of
+	// a kind before, that kind is contradicted, for the whole batch.
+	Proven bool
+	// Wait is for how long the link of a note is not to be sent again.
+	Wait time.Duration
 }
 
 // Group is what is to be written of one chunk.
@@ -68,13 +78,18 @@ func recordCall(g Group) (keys []string, args []any) {
 	packed := make([]byte, 0, 6*len(g.Entries))
 	var words []any
 	for i, e := range g.Entries {
+		head := e.Record.head(e.Proven)
 		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
-		packed = append(packed, e.Record.head()...)
-		if e.Error != "" || e.LinkStatus != "" {
-			words = append(words, i+1, cutError(e.Error), cutStatus(e.LinkStatus))
+		packed = append(packed, head[:]...)
+		if e.Error != "" || e.LinkStatus != "" || e.Kind != "" || e.Wait > 0 {
+			wait := (max(0, e.Wait) + time.Millisecond - 1).Milliseconds()
+			words = append(words, i+1, cutError(e.Error), cutStatus(e.LinkStatus), cutStatus(e.Kind), wait)
 		}
 	}
-	keys = []string{keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch)}
+	keys = []string{
+		keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch),
+		keyKinds(g.Batch), keyRow(g.Batch),
+	}
 	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed, sentAhead, formatVersion}, words...)
 	return keys, args
 }

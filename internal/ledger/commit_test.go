@@ -23,11 +23,11 @@ func one(o Outcome) Counts {
 func TestOneOutcomeALink(t *testing.T) {
 	hold(t, []rule{
 		{"the first outcome stands, whoever repeats", func(l *bench) {
-			for was, first := range Outcomes[:6] {
+			for _, first := range Outcomes[:6] {
 				for _, second := range Outcomes {
 					redistest.Flush(l, l.rdb)
 					l.running(3)
-					c := l.commit(Entry{Position: 1, Record: Record{Outcome: first, Attempts: 2, HTTPStatus: 404, LinkStatus: was}, Error: "first"})
+					c := l.commit(Entry{Position: 1, Record: Record{Outcome: first, Attempts: 2, HTTPStatus: 404}, LinkStatus: "one", Error: "first"})
 					l.equal("first", Committed{State: Running, Pending: 2, Standing: []Standing{stand(first, true)}}, c)
 					want := l.record(1)
 					for range 2 {
@@ -47,9 +47,9 @@ func TestOneOutcomeALink(t *testing.T) {
 				l.commit(Entry{Record: Record{Ambiguous: true, Attempts: 3, HTTPStatus: 502}})
 				l.commit(outcomes(Aborted, 0, 1)...)
 				l.equal("aborted", Record{Outcome: Aborted, Ambiguous: true, Attempts: 3, HTTPStatus: 502}, l.record(0))
-				c := l.commit(Entry{Record: Record{Outcome: answer, Attempts: 1, HTTPStatus: 204, LinkStatus: 5}, Error: "text"})
+				c := l.commit(Entry{Record: Record{Outcome: answer, Attempts: 1, HTTPStatus: 204}, LinkStatus: "odd", Error: "text"})
 				l.equal("standing", []Standing{stand(answer, true)}, c.Standing)
-				l.equal("answered", Record{Outcome: answer, Ambiguous: true, Attempts: 3, HTTPStatus: 204, LinkStatus: 5}, l.record(0))
+				l.equal("answered", Record{Outcome: answer, Ambiguous: true, Attempts: 3, HTTPStatus: 204, LinkStatus: 1}, l.record(0))
 				l.equal("counts", one(answer), l.get("b").Counts)
 				l.equal("text", "text", l.text(0))
 				l.equal("aborted again", []Standing{stand(answer, false)}, l.commit(outcomes(Aborted, 0, 1)...).Standing)
@@ -109,11 +109,11 @@ func TestNotes(t *testing.T) {
 			[]step{{Record: Record{Ambiguous: true}}, {}}, Record{Ambiguous: true}, ""},
 		{"settling is as given", []step{{Record: Record{Settling: true}}, {}}, Record{}, ""},
 		{"the last status stands before it settles",
-			[]step{{Record: Record{HTTPStatus: 500}}, {Record: Record{HTTPStatus: 502, LinkStatus: 1}}}, Record{HTTPStatus: 502, LinkStatus: 1}, ""},
+			[]step{{Record: Record{HTTPStatus: 500}}, {Record: Record{HTTPStatus: 502}}}, Record{HTTPStatus: 502}, ""},
 		{"while settling, status and text stay those of the DELETE",
 			[]step{
 				{Record{Settling: true, Attempts: 1, HTTPStatus: 422}, "not cancellable"},
-				{Record{Settling: true, Ambiguous: true, Attempts: 2, HTTPStatus: 503, LinkStatus: 4}, "unavailable"},
+				{Record{Settling: true, Ambiguous: true, Attempts: 2, HTTPStatus: 503}, "unavailable"},
 			},
 			Record{Settling: true, Ambiguous: true, Attempts: 2, HTTPStatus: 422}, "not cancellable"},
 		{"while settling, no text stays no text",
@@ -143,6 +143,23 @@ func TestNotes(t *testing.T) {
 		{"a note after the abort is ignored",
 			[]step{{Record: Record{Outcome: Aborted}}, {Record{Ambiguous: true, Attempts: 9, HTTPStatus: 500}, "late"}},
 			Record{Outcome: Aborted}, ""},
+		{"the text of a note stands until there is a newer one",
+			[]step{{Record{Attempts: 1, HTTPStatus: 503}, "busy"}, {Record: Record{Attempts: 1}}, {Record{Attempts: 2}, "away"}, {Record: Record{Attempts: 2}}},
+			Record{Attempts: 2}, "away"},
+		{"the text of a note does not outlive it",
+			[]step{{Record{Attempts: 1, HTTPStatus: 503}, "busy"}, {Record: Record{Outcome: Cancelled, HTTPStatus: 204}}},
+			Record{Outcome: Cancelled, Attempts: 1, HTTPStatus: 204}, ""},
+		{"not even if the note knew nothing else",
+			[]step{{Record{}, "no sockets"}, {Record: Record{Outcome: Cancelled, HTTPStatus: 204}}},
+			Record{Outcome: Cancelled, HTTPStatus: 204}, ""},
+		{"an outcome has its own text",
+			[]step{{Record{Attempts: 1}, "busy"}, {Record{Outcome: Failed, Attempts: 2}, "down"}}, Record{Outcome: Failed, Attempts: 2}, "down"},
+		{"aborted has none", []step{{Record{Attempts: 1}, "busy"}, {Record: Record{Outcome: Aborted}}}, Record{Outcome: Aborted, Attempts: 1}, ""},
+		{"an outcome may be plain, and a note not",
+			[]step{{Record: Record{Plain: true, Attempts: 1}}, {Record: Record{Outcome: NotFound, Plain: true, HTTPStatus: 404}}},
+			Record{Outcome: NotFound, Plain: true, Attempts: 1, HTTPStatus: 404}, ""},
+		{"a plain outcome of a link never touched",
+			[]step{{Record: Record{Outcome: NotFound, Plain: true, HTTPStatus: 404}}}, Record{Outcome: NotFound, Plain: true, HTTPStatus: 404}, ""},
 	} {
 		play := func(l *bench, together bool) {
 			l.running(10)
@@ -304,7 +321,8 @@ func TestCommit(t *testing.T) {
 			l.running(5)
 			view, err := l.Slice(l.Context(), "b", 0, 2, 3)
 			l.must(err)
-			l.equal("slice", SliceView{State: Running, Made: l.get("b").Made(), Records: make([]Record, 3)}, view)
+			b := l.get("b")
+			l.equal("slice", SliceView{State: Running, Made: b.Made(), Created: b.Created, Now: view.Now, Records: make([]Record, 3)}, view)
 			l.equal("record", Record{}, l.record(4))
 		}},
 		{"a text is cut to 256 bytes of valid UTF-8", func(l *bench) {
@@ -341,6 +359,24 @@ func TestCommit(t *testing.T) {
 			maps.DeleteFunc(texts, func(k, _ string) bool { return k[0] == 'x' })
 			l.equal("texts", map[string]string{"1": "of the outcome", "2": "the last"}, texts)
 			l.equal("a link without its text", Record{Outcome: Rejected}, l.record(4))
+		}},
+		{"why links wait takes half of the room for texts", func(l *bench) {
+			l.running(20)
+			filler := map[string]string{}
+			for i := range MaxErrors/2 - 1 {
+				filler[fmt.Sprintf("x%d", i)] = ""
+			}
+			l.set("lc:{b}:e", filler)
+			l.commit(
+				Entry{Position: 0, Record: Record{Attempts: 1}, Error: "the last"},
+				Entry{Position: 1, Record: Record{Attempts: 1}, Error: "too many"},
+				Entry{Position: 2, Record: Record{Settling: true}, Error: "of a DELETE"},
+				Entry{Position: 3, Record: Record{Outcome: Rejected}, Error: "of an outcome"},
+			)
+			l.commit(Entry{Position: 0, Record: Record{Attempts: 2}, Error: "another"})
+			texts := l.hash("lc:{b}:e")
+			maps.DeleteFunc(texts, func(k, _ string) bool { return k[0] == 'x' })
+			l.equal("texts", map[string]string{"0": "another", "2": "of a DELETE", "3": "of an outcome"}, texts)
 		}},
 	})
 }
@@ -421,89 +457,6 @@ func TestEndOfABatch(t *testing.T) {
 			l.fails("a deleted batch", l.FillAborted(l.Context(), Batch{ID: "b", Total: 2003, Chunks: 3}), ErrNoBatch)
 		}},
 	})
-}
-
-func TestCanary(t *testing.T) {
-	groups := func(parts ...[]Entry) [][]Entry { return parts }
-	var rules []rule
-	for _, tt := range []struct {
-		name   string
-		total  int
-		off    bool
-		groups [][]Entry
-		state  State
-		reason string
-	}{
-		{"49 are too few", 100, false, groups(outcomes(NotFound, 0, 49)), Running, ""},
-		{"50 not found", 100, false, groups(outcomes(NotFound, 0, 50)), Paused, "canary:not_found"},
-		{"50 rejected", 100, false, groups(outcomes(Rejected, 0, 50)), Paused, "canary:rejected"},
-		{"the 50th", 100, false, groups(outcomes(NotFound, 0, 49), outcomes(NotFound, 49, 50)), Paused, "canary:not_found"},
-		{"more than 50 at once", 500, false, groups(outcomes(Rejected, 0, 20), outcomes(Rejected, 20, 400)), Paused, "canary:rejected"},
-		{"50 of another outcome", 100, false, groups(outcomes(Failed, 0, 50)), Running, ""},
-		{"both mixed", 100, false, groups(outcomes(NotFound, 0, 25), outcomes(Rejected, 25, 50)), Running, ""},
-		{"one is cancelled", 100, false, groups(outcomes(NotFound, 0, 49), outcomes(Cancelled, 49, 50)), Running, ""},
-		{"one is cancelled before", 100, false, groups(outcomes(Cancelled, 0, 1), outcomes(NotFound, 1, 99)), Running, ""},
-		{"one is aborted", 100, false, groups(outcomes(Aborted, 0, 1), outcomes(NotFound, 1, 99)), Running, ""},
-		{"off", 100, true, groups(outcomes(NotFound, 0, 50)), Running, ""},
-		{"answers that were repeated count once", 100, false, groups(outcomes(NotFound, 0, 49), outcomes(NotFound, 0, 49)), Running, ""},
-		{"notes do not count", 100, false, groups(outcomes(None, 50, 100), outcomes(NotFound, 0, 49)), Running, ""},
-		{"done wins", 50, false, groups(outcomes(NotFound, 0, 50)), Done, ""},
-		{"done later", 100, false, groups(outcomes(NotFound, 0, 50), outcomes(NotFound, 50, 100)), Done, ""},
-		{"what is in flight still ends", 100, false, groups(outcomes(NotFound, 0, 50), outcomes(Cancelled, 50, 60)), Paused, "canary:not_found"},
-	} {
-		rules = append(rules, rule{tt.name, func(l *bench) {
-			b := l.batch("b", tt.total, !tt.off)
-			l.must(l.Start(l.Context(), &b, 1, 50))
-			var c Committed
-			for _, g := range tt.groups {
-				c = l.commit(g...)
-			}
-			b = l.get("b")
-			l.equal("state, as answered, and reason", []string{string(tt.state), string(tt.state), tt.reason}, []string{string(b.State), string(c.State), b.Reason})
-		}})
-	}
-	hold(t, append(rules, []rule{
-		{"it decides once", func(l *bench) {
-			l.batch("b", 1000, true)
-			l.commit(outcomes(NotFound, 0, 49)...)
-			l.commit(outcomes(Cancelled, 49, 50)...)
-			l.set("lc:{b}", Cancelled.String(), 0, NotFound.String(), 50) // as if all 50 were not found
-			l.equal("state", Ready, l.commit(outcomes(NotFound, 50, 100)...).State)
-		}},
-		{"not after resume", func(l *bench) {
-			b := l.batch("b", 1000, true)
-			l.must(l.Start(l.Context(), &b, 1, 50))
-			l.equal("state", Paused, l.commit(outcomes(NotFound, 0, 50)...).State)
-			_, _, err := l.Resume(l.Context(), "b")
-			l.must(err)
-			l.equal("state after resume", Running, l.commit(outcomes(NotFound, 50, 200)...).State)
-		}},
-		{"not after a resume before it decided", func(l *bench) {
-			l.batch("b", 1000, true)
-			_, _, err := l.Pause(l.Context(), "b", "manual")
-			l.must(err)
-			_, _, err = l.Resume(l.Context(), "b")
-			l.must(err)
-			l.equal("state", Ready, l.commit(outcomes(NotFound, 0, 50)...).State)
-		}},
-		{"a batch that is ready pauses, too", func(l *bench) {
-			l.batch("b", 1000, true)
-			l.equal("state", Paused, l.commit(outcomes(NotFound, 0, 50)...).State)
-		}},
-		{"the reason of a pause by hand stands", func(l *bench) {
-			l.batch("b", 1000, true)
-			_, _, err := l.Pause(l.Context(), "b", "manual")
-			l.must(err)
-			l.equal("state", Paused, l.commit(outcomes(NotFound, 0, 50)...).State)
-			l.equal("reason", "manual", l.get("b").Reason)
-		}},
-		{"an aborted batch is not paused", func(l *bench) {
-			l.batch("b", 1000, true)
-			_, _, err := l.Abort(l.Context(), "b")
-			l.must(err)
-			l.equal("state", AbortedState, l.commit(outcomes(NotFound, 0, 50)...).State)
-		}},
-	}...))
 }
 
 // A batch of an id that was used before has a table of its own: nobody may

@@ -7,12 +7,12 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written', 'v')
 if h[1] then
   if h[1] ~= 'importing' then return 'sealed' end
-  if h[4] ~= ARGV[6] then return 'busy' end -- of a newer release
+  if (tonumber(h[4] or 0) or 0) > tonumber(ARGV[6]) then return 'busy' end -- of a newer release
   if now - tonumber(h[2]) < tonumber(ARGV[2]) then return 'busy' end
   for n = 0, tonumber(h[3]) do
     redis.call('DEL', KEYS[1] .. ':m:' .. n, KEYS[1] .. ':r:' .. n)
   end
-  redis.call('DEL', KEYS[1], KEYS[1] .. ':e', KEYS[1] .. ':s')
+  for _, key in ipairs({'', ':e', ':s', ':k', ':c'}) do redis.call('DEL', KEYS[1] .. key) end
 end
 if redis.call('EXISTS', KEYS[1] .. ':gone') == 1 then return 'deleted' end
 local created = tonumber(ARGV[3])

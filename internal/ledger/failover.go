@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -65,9 +64,6 @@ func (l *Ledger) QueueLine(ctx context.Context, key string) (string, error) {
 	return line, nil
 }
 
-// replicaWait is how long a command waits for a replica.
-const replicaWait = time.Second
-
 // awaitReplica waits until a replica, if there is one, has what was written of a
 // batch: what a user was told must not be forgotten. A replica that does not
 // answer is waited for in vain, and the user not kept longer.
@@ -86,8 +82,8 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	}
 	pipe := server.Pipeline()
 	// WAIT is for what was written on its own connection.
-	pipe.Eval(ctx, "return redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSET', KEYS[1], 'v', ARGV[1])", []string{keyBatch(id)}, formatVersion)
-	pipe.Do(ctx, "wait", 1, replicaWait.Milliseconds())
+	pipe.Eval(ctx, "local v = redis.call('HGET', KEYS[1], 'v'); return v and redis.call('HSET', KEYS[1], 'v', v)", []string{keyBatch(id)})
+	pipe.Do(ctx, "wait", 1, l.replicaWait.Milliseconds())
 	_, _ = pipe.Exec(ctx)
 }
 

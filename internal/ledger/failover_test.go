@@ -1,11 +1,13 @@
 package ledger
 
 import (
+	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/redistest"
 )
@@ -41,9 +43,10 @@ func TestFailover(t *testing.T) {
 	master, l, _ := twin(t)
 	const cursor, total = 500, 22_000
 	b := master.running(total)
-	master.must(master.Advance(t.Context(), "b", 1, cursor, 0))
+	master.must(master.Advance(t.Context(), b, 1, cursor, 0))
 	master.commit(outcomes(NotFound, 0, 1)...)
-	master.equal("before it", SliceView{State: Running, Made: b.Made(), Records: []Record{{}}}, master.slice("b", 1))
+	before := master.slice("b", 1)
+	master.equal("before it", SliceView{State: Running, Made: b.Made(), Created: b.Created, Now: before.Now, Records: []Record{{}}}, before)
 	master.awaitReplica(t.Context(), "b")
 	l.must(l.rdb.Do(t.Context(), "replicaof", "no", "one").Err())
 
@@ -78,7 +81,7 @@ func TestFailover(t *testing.T) {
 
 	// A second failover forgets what came after the first.
 	l.must(l.Start(t.Context(), &b, 2, 50))
-	l.must(l.Advance(t.Context(), "b", 2, 3*cursor, 0))
+	l.must(l.Advance(t.Context(), b, 2, 3*cursor, 0))
 	l.must(l.rdb.HSet(t.Context(), "lc:{b}", "line", "another").Err())
 	if view := l.slice("b", cursor+sentAhead); !view.FailedOver || !view.Records[0].Ambiguous {
 		t.Errorf("after a second one: %+v", view)
@@ -101,6 +104,29 @@ func TestFailoverFoundByARecord(t *testing.T) {
 	}
 }
 
+// waits is told when a command is about to wait for a replica, and how many had
+// what was written then.
+type waits struct {
+	before func()
+	acked  []int64
+}
+
+func (w *waits) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (w *waits) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (w *waits) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		last := cmds[len(cmds)-1]
+		if last.Name() != "wait" {
+			return next(ctx, cmds)
+		}
+		w.before()
+		err := next(ctx, cmds)
+		n, _ := last.(*redis.Cmd).Int64()
+		w.acked = append(w.acked, n)
+		return err
+	}
+}
+
 // What a user was told stands on a replica, too.
 func TestSealWaitsForAReplica(t *testing.T) {
 	if !redistest.Have(t) {
@@ -108,24 +134,30 @@ func TestSealWaitsForAReplica(t *testing.T) {
 		return
 	}
 	l, replica, servers := twin(t)
+	l.replicaWait = time.Minute // however busy the machine is
+	options := *l.rdb.(*redis.Client).Options()
+	options.ReadTimeout = 2 * l.replicaWait
+	client, hook := redis.NewClient(&options), &waits{before: func() {}}
+	defer client.Close()
+	client.AddHook(hook)
+	l.rdb = client
 	d := l.draft(3)
-	servers[1].Freeze(t)
-	var thawed atomic.Bool
-	time.AfterFunc(100*time.Millisecond, func() {
-		thawed.Store(true)
-		servers[1].Thaw(t)
-	})
-	l.must(d.Seal(t.Context(), "digest", 0, 0))
-	if !thawed.Load() {
-		t.Error("sealed before the replica could know of it")
-	}
-	replica.equal("on the replica", Ready, replica.get("b").State)
+	l.awaitReplica(t.Context(), "b")
+	l.equal("replicas that had the draft", []int64{1}, hook.acked)
 
 	servers[1].Freeze(t)
+	hook.before = func() { servers[1].Thaw(t) } // when it is waited for
+	l.must(d.Seal(t.Context(), "digest", 0, 0))
+	l.equal("replicas that had the seal", []int64{1, 1}, hook.acked)
+	l.equal("on the replica", Ready, replica.get("b").State)
+
+	servers[1].Freeze(t)
+	hook.before, l.replicaWait = func() {}, 10*time.Millisecond
 	_, changed, err := l.Pause(t.Context(), "b", "a test") // and does not wait for ever
 	if err != nil || !changed {
 		t.Errorf("pause: %v, %v", changed, err)
 	}
+	l.equal("replicas that had the pause", []int64{1, 1, 0}, hook.acked)
 	servers[1].Thaw(t)
 }
 

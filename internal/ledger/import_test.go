@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func TestImport(t *testing.T) {
 			l.must(d.Seal(l.Context(), "sha", 7, 2))
 			b := l.get("b")
 			l.equal("the batch", Batch{
-				ID: "b", Source: "sweep", Name: "nightly", Parent: "a", State: Ready, Digest: "sha",
+				ID: "b", Source: "sweep", Name: "nightly", Parent: "a", State: Ready, Canary: "on", Digest: "sha",
 				Total: 2001, Chunks: 3, Duplicates: 7, Invalid: 2, Created: created,
 			}, b)
 			l.equal("pending", int64(2001), b.Pending())
@@ -56,7 +57,7 @@ func TestImport(t *testing.T) {
 			l.equal("listed", []Batch{b}, all)
 			l.fails("commit", l.Commit(l.Context(), []Group{{Batch: "b", Entries: outcomes(Cancelled, 0, 1)}})[0].Err, ErrNoBatch)
 			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNoBatch)
-			l.fails("advance", l.Advance(l.Context(), "b", 1, 1, 0), ErrNoBatch)
+			l.fails("advance", l.Advance(l.Context(), b, 1, 1, 0), ErrNoBatch)
 			_, err = l.Slice(l.Context(), "b", 0, 0, 3)
 			l.fails("slice", err, ErrNoBatch)
 			if state, changed, err := l.Abort(l.Context(), "b"); state != Importing || changed || err != nil {
@@ -204,6 +205,7 @@ func TestImport(t *testing.T) {
 			l.must(d.Restore(l.Context(), 2, make([]Record, 500), map[int]string{0: "text"}))
 			_, err := l.LinkStatus(l.Context(), "b", "paid")
 			l.must(err)
+			l.rowAndKind()
 			for range 2 {
 				l.must(d.Discard(l.Context()))
 				l.equal("keys", []string(nil), l.keys())
@@ -228,14 +230,16 @@ func TestImport(t *testing.T) {
 			d := l.draft(1004)
 			first := make([]Record, 1000)
 			first[0] = Record{Outcome: Rejected, Attempts: 2, HTTPStatus: 400, After: 77}
+			first[1] = Record{Outcome: NotFound, Plain: true, HTTPStatus: 404, After: 78}
+			first[2] = Record{Attempts: 1, Due: 79}
 			first[999] = Record{Ambiguous: true, Settling: true, Attempts: 1, HTTPStatus: 422}
 			last := []Record{{Outcome: Cancelled}, {Outcome: Aborted}, {}, {Outcome: Cancelled, LinkStatus: 3}}
 			l.must(d.Restore(l.Context(), 0, first, map[int]string{0: "bad", 999: "text\xff"}))
 			l.must(d.Restore(l.Context(), 1, last, map[int]string{1: "aborted"}))
 			l.must(d.Seal(l.Context(), "digest", 0, 0))
 			b := l.get("b")
-			l.equal("counts", Counts{Cancelled: 2, Rejected: 1, Aborted: 1}, b.Counts)
-			if b.State != Ready || b.Pending() != 1000 {
+			l.equal("counts", Counts{Cancelled: 2, NotFound: 1, Rejected: 1, Aborted: 1}, b.Counts)
+			if b.State != Ready || b.Pending() != 999 {
 				l.Errorf("%s, %d pending", b.State, b.Pending())
 			}
 			for chunk, want := range [][]Record{first, last} {
@@ -244,6 +248,20 @@ func TestImport(t *testing.T) {
 				l.equal("records", want, got)
 			}
 			l.equal("texts", map[string]string{"0": "bad", "999": "text", "1001": "aborted"}, l.hash("lc:{b}:e"))
+		}},
+		{"what was known of kinds is not restored", func(l *bench) {
+			d := l.draft(1)
+			l.must(d.Restore(l.Context(), 0, []Record{{Attempts: 2, HTTPStatus: 404, Plains: 2, LinkStatus: 5, Due: 9}}, nil))
+			l.must(d.Seal(l.Context(), "digest", 0, 0))
+			l.equal("record", Record{Attempts: 2, HTTPStatus: 404, Due: 9}, l.slice("b", 0).Records[0])
+		}},
+		{"a text that is restored alone goes with the outcome", func(l *bench) {
+			d := l.draft(1)
+			l.must(d.Restore(l.Context(), 0, []Record{{}}, map[int]string{0: "no sockets"}))
+			l.must(d.Seal(l.Context(), "digest", 0, 0))
+			l.equal("text", "no sockets", l.text(0))
+			l.commit(outcomes(Cancelled, 0, 1)...)
+			l.equal("text after the outcome", "", l.text(0))
 		}},
 		{"a chunk of which nothing is known takes no room", func(l *bench) {
 			d := l.draft(1500)
@@ -291,10 +309,25 @@ func TestImport(t *testing.T) {
 		}},
 		{"a batch of a newer release is not misread", func(l *bench) {
 			l.batch("b", 1, false)
-			l.set("lc:{b}", "v", 2)
-			if _, err := l.Get(l.Context(), "b"); err == nil {
-				l.Error("read")
-			}
+			want := l.keys()
+			l.set("lc:{b}", "v", formatVersion+1)
+			_, err := l.Get(l.Context(), "b")
+			l.fails("get", err, ErrNewer)
+			_, err = l.Slice(l.Context(), "b", 0, 0, 1)
+			l.fails("slice", err, ErrNewer)
+			l.fails("commit", l.Commit(l.Context(), []Group{{Batch: "b", Entries: outcomes(Cancelled, 0, 1)}})[0].Err, ErrNewer)
+			l.equal("keys", want, l.keys())
+		}},
+		{"an import of a newer release is not taken over, one of an older is", func(l *bench) {
+			l.draft(5)
+			l.set("lc:{b}", "v", formatVersion+1, "beat", l.ago(time.Hour))
+			_, _, err := l.Create(l.Context(), DraftConfig{ID: "b"})
+			l.fails("of a newer one", err, ErrBusy)
+			l.set("lc:{b}", "v", 1)
+			l.rowAndKind()
+			l.create(DraftConfig{ID: "b"})
+			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
+			l.equal("format", fmt.Sprint(formatVersion), l.hash("lc:{b}")["v"])
 		}},
 	})
 }

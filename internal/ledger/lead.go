@@ -51,11 +51,17 @@ func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) er
 }
 
 // Advance moves the cursor and the low-water mark of a batch forward, in links
-// from its beginning; either never moves back.
-func (l *Ledger) Advance(ctx context.Context, id string, epoch, cursor, low int64) error {
-	n, err := l.advance.Run(ctx, l.rdb, []string{keyBatch(id)}, epoch, cursor, low).Int()
+// from its beginning; either never moves back. b is the batch as it was when the
+// leader looked for low: a resume since then may have put links before it back, and
+// the mark stays where that has set it.
+func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64) error {
+	var resumed int64
+	if !b.Resumed.IsZero() {
+		resumed = b.Resumed.UnixMilli()
+	}
+	n, err := l.advance.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, epoch, cursor, low, resumed).Int()
 	if err != nil {
-		return fmt.Errorf("advance batch %s: %w", id, scriptError(err))
+		return fmt.Errorf("advance batch %s: %w", b.ID, scriptError(err))
 	}
 	if n == 0 {
 		return ErrNotLeader

@@ -102,7 +102,7 @@ func TestFeeding(t *testing.T) {
 		{"a start tells where the last leader was", func(l *bench) {
 			l.batch("b", 100, false)
 			start(l, 1, 10)
-			l.must(l.Advance(l.Context(), "b", 1, 40, 20))
+			l.must(l.Advance(l.Context(), Batch{ID: "b"}, 1, 40, 20))
 			l.equal("taken over", Batch{ID: "b", State: Running, Slice: 10, Cursor: 40, Low: 20}, start(l, 2, 50))
 		}},
 		{"a batch that is not to run does not run by a start", func(l *bench) {
@@ -130,17 +130,17 @@ func TestFeeding(t *testing.T) {
 		{"a replaced leader moves nothing", func(l *bench) {
 			b := l.batch("b", 100, false)
 			start(l, 2, 10)
-			l.must(l.Advance(l.Context(), "b", 2, 40, 20))
+			l.must(l.Advance(l.Context(), Batch{ID: "b"}, 2, 40, 20))
 			want := l.get("b")
 			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNotLeader)
-			l.fails("advance", l.Advance(l.Context(), "b", 1, 90, 90), ErrNotLeader)
+			l.fails("advance", l.Advance(l.Context(), Batch{ID: "b"}, 1, 90, 90), ErrNotLeader)
 			l.equal("the batch", want, l.get("b"))
-			l.must(l.Advance(l.Context(), "b", 2, 50, 20))
+			l.must(l.Advance(l.Context(), Batch{ID: "b"}, 2, 50, 20))
 		}},
 		{"cursor and low-water mark never go back", func(l *bench) {
 			l.running(100)
 			for _, tt := range [][4]int64{{50, 10, 50, 10}, {40, 20, 50, 20}, {60, 10, 60, 20}, {0, 0, 60, 20}, {100, 100, 100, 100}} {
-				l.must(l.Advance(l.Context(), "b", 1, tt[0], tt[1]))
+				l.must(l.Advance(l.Context(), Batch{ID: "b"}, 1, tt[0], tt[1]))
 				b := l.get("b")
 				l.equal("cursor and low", tt[2:], []int64{b.Cursor, b.Low})
 			}
@@ -148,7 +148,7 @@ func TestFeeding(t *testing.T) {
 		{"a deleted batch is not fed", func(l *bench) {
 			b := Batch{ID: "b"}
 			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNoBatch)
-			l.fails("advance", l.Advance(l.Context(), "b", 1, 1, 1), ErrNoBatch)
+			l.fails("advance", l.Advance(l.Context(), Batch{ID: "b"}, 1, 1, 1), ErrNoBatch)
 			l.equal("keys", []string(nil), l.keys())
 		}},
 		{"repairs are remembered by slice", func(l *bench) {

@@ -17,8 +17,13 @@ import (
 // ChunkLinks is the number of links in a full chunk. It is part of the format.
 const ChunkLinks = 1000
 
-// formatVersion is written to every batch (design of the record: record.go).
-const formatVersion = 1
+// formatVersion is written to every new batch. Batches of all formats from 1 on are
+// read and drained; those of a newer one are left alone. What the formats differ in:
+//
+//	1  the first
+//	2  a pending link's record knows about answers that the API may not have given
+//	   (record.go), and the outcomes of a canary's row become pending again (state.lua)
+const formatVersion = 2
 
 // MaxErrors is how many error texts a batch keeps, MaxErrorBytes how long each
 // may be.
@@ -44,6 +49,8 @@ func keyErrors(id string) string         { return keyBatch(id) + ":e" }
 func keyLinkStatus(id string) string     { return keyBatch(id) + ":s" }
 func keyGone(id string) string           { return keyBatch(id) + ":gone" }
 func keyAgain(id string) string          { return keyBatch(id) + ":a" }
+func keyKinds(id string) string          { return keyBatch(id) + ":k" }
+func keyRow(id string) string            { return keyBatch(id) + ":c" }
 
 // Errors that callers branch on.
 var (
@@ -63,6 +70,10 @@ var (
 	chunkLua string
 	//go:embed seal.lua
 	sealLua string
+	//go:embed canary.lua
+	canaryLua string
+	//go:embed kinds.lua
+	kindsLua string
 	//go:embed record.lua
 	recordLua string
 	//go:embed start.lua
@@ -98,6 +109,8 @@ type Ledger struct {
 
 	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat, now, doubt, queueLine *redis.Script
 
+	replicaWait time.Duration // how long a command waits for a replica
+
 	// neverFailsOver: Redis is not of a kind that forgets at a failover.
 	neverFailsOver atomic.Bool
 }
@@ -105,11 +118,11 @@ type Ledger struct {
 // New returns the ledger kept in the given Redis database.
 func New(rdb redis.UniversalClient) *Ledger {
 	return &Ledger{
-		rdb:        rdb,
+		rdb: rdb, replicaWait: time.Second,
 		create:     redis.NewScript(createLua),
 		chunk:      redis.NewScript(chunkLua),
 		seal:       redis.NewScript(lineLua + sealLua),
-		record:     redis.NewScript(lineLua + recordLua),
+		record:     redis.NewScript(lineLua + kindsLua + canaryLua + recordLua),
 		start:      redis.NewScript(startLua),
 		advance:    redis.NewScript(advanceLua),
 		state:      redis.NewScript(stateLua),

@@ -97,6 +97,13 @@ func (l *bench) running(total int) Batch {
 	return b
 }
 
+// rowAndKind makes what a batch "b" knows of rows and kinds of answers.
+func (l *bench) rowAndKind() {
+	l.Helper()
+	l.must(l.rdb.Set(l.Context(), "lc:{b}:c", "\x00\x00\x00\x00", 0).Err())
+	l.set("lc:{b}:k", "404 empty", "1 1 0 0")
+}
+
 func (l *bench) get(id string) Batch {
 	l.Helper()
 	b, err := l.Get(l.Context(), id)
@@ -225,6 +232,7 @@ func TestEveryKeyOfABatchHasItsHashTag(t *testing.T) {
 		b := l.running(1001)
 		_, err := l.LinkStatus(l.Context(), "b", "paid")
 		l.must(err)
+		l.rowAndKind()
 		l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
 		for chunk := range 2 {
 			c := l.Commit(l.Context(), []Group{{Batch: "b", Chunk: chunk, Entries: []Entry{{Record: Record{Outcome: Rejected}, Error: "no"}}}})
@@ -232,7 +240,7 @@ func TestEveryKeyOfABatchHasItsHashTag(t *testing.T) {
 		}
 		keys := l.keys()
 		l.equal("the keys", []string{
-			"lc:batches", "lc:open", "lc:{b}", "lc:{b}:a", "lc:{b}:e", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0", "lc:{b}:r:1", "lc:{b}:s",
+			"lc:batches", "lc:open", "lc:{b}", "lc:{b}:a", "lc:{b}:c", "lc:{b}:e", "lc:{b}:k", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0", "lc:{b}:r:1", "lc:{b}:s",
 		}, keys)
 		listed := append(batchKeys(b), keyBatches, keyOpen)
 		slices.Sort(listed)
@@ -283,12 +291,14 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, calls["Lease"] = l.Lease(ctx, "a", time.Second)
 	calls["Unlease"] = l.Unlease(ctx, "a")
 	calls["Start"] = l.Start(ctx, &b, 1, 1)
-	calls["Advance"] = l.Advance(ctx, "b", 1, 1, 1)
+	calls["Advance"] = l.Advance(ctx, b, 1, 1, 1)
 	_, calls["Again"] = l.Again(ctx, "b")
 	calls["SetAgain"] = l.SetAgain(ctx, "b", "0:0", 1)
 	calls["Beat"] = l.Beat(ctx, WorkerBeat{ID: "w"})
 	calls["Gone"] = l.Gone(ctx, "w")
 	_, _, calls["Workers"] = l.Workers(ctx)
+	_, calls["Kind"] = l.Kind(ctx, "b", "404 empty")
+	_, calls["Row"] = l.Row(ctx, "b")
 	for _, err := range l.Walk(ctx, b) {
 		calls["Walk"] = err
 	}
@@ -315,7 +325,7 @@ func FuzzBatchID(f *testing.F) {
 		if len(id) > MaxBatchID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
 			t.Fatalf("%q is taken for an id", id)
 		}
-		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyGone(id), keyAgain(id)} {
+		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyGone(id), keyAgain(id), keyKinds(id), keyRow(id)} {
 			_, tag, _ := strings.Cut(key, "{")
 			if tag, _, _ = strings.Cut(tag, "}"); tag != id {
 				t.Errorf("the hash tag of %q is %q", key, tag)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/redistest"
 )
 
@@ -30,43 +31,52 @@ func BenchmarkRecord(b *testing.B) {
 	})
 }
 
-// BenchmarkCommit records the outcomes of a slice of 50 links on a real Redis,
-// alone and together with 19 others in one round trip.
+// BenchmarkCommit records the outcomes of a slice of 50 links, alone and together
+// with 19 others in one round trip: on a real Redis, and on the embedded one,
+// which reads the script anew for each call.
 func BenchmarkCommit(b *testing.B) {
-	if !redistest.Have(b) {
-		return
-	}
-	const slice, total = 50, 100 * ChunkLinks
 	for _, bench := range []struct {
 		name   string
 		groups int
 	}{{"1_slice", 1}, {"20_slices", 20}} {
 		b.Run(bench.name, func(b *testing.B) {
-			rdb := redistest.Open(b, redistest.Start(b)).Client()
-			l := New(rdb)
-			next := total
-			for b.Loop() {
-				if next == total { // nothing is left to record
-					b.StopTimer()
-					redistest.Flush(b, rdb)
-					makeRunning(b, l, total)
-					next = 0
-					b.StartTimer()
-				}
-				groups := make([]Group, bench.groups)
-				for i := range groups {
-					groups[i] = Group{Batch: "b", Chunk: next / ChunkLinks, Entries: outcomes(Cancelled, next%ChunkLinks, next%ChunkLinks+slice)}
-					next += slice
-				}
-				for _, c := range l.Commit(b.Context(), groups) {
-					if c.Err != nil || !c.Standing[slice-1].Wrote {
-						b.Fatalf("nothing was written: %+v", c)
-					}
-				}
+			if redistest.Have(b) {
+				benchCommit(b, redistest.Open(b, redistest.Start(b)), bench.groups)
 			}
-			b.ReportMetric(float64(b.N*bench.groups*slice)/b.Elapsed().Seconds(), "links/s")
+		})
+		b.Run(bench.name+"_embedded", func(b *testing.B) {
+			embedded := broker.Embedded()
+			b.Cleanup(func() { _ = embedded.Close() })
+			benchCommit(b, embedded, bench.groups)
 		})
 	}
+}
+
+func benchCommit(b *testing.B, redis *broker.Broker, slices int) {
+	const slice, total = 50, 100 * ChunkLinks
+	rdb := redis.Client()
+	l := New(rdb)
+	next := total
+	for b.Loop() {
+		if next == total { // nothing is left to record
+			b.StopTimer()
+			redistest.Flush(b, rdb)
+			makeRunning(b, l, total)
+			next = 0
+			b.StartTimer()
+		}
+		groups := make([]Group, slices)
+		for i := range groups {
+			groups[i] = Group{Batch: "b", Chunk: next / ChunkLinks, Entries: outcomes(Cancelled, next%ChunkLinks, next%ChunkLinks+slice)}
+			next += slice
+		}
+		for _, c := range l.Commit(b.Context(), groups) {
+			if c.Err != nil || !c.Standing[slice-1].Wrote {
+				b.Fatalf("nothing was written: %+v", c)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.N*slices*slice)/b.Elapsed().Seconds(), "links/s")
 }
 
 // makeRunning makes a batch "b" that is fed.

@@ -35,9 +35,15 @@ func randomGroups(rng *rand.Rand, abort bool) []Group {
 		for range 1 + rng.IntN(6) {
 			e := Entry{Position: rng.IntN(modelLinks), Record: Record{
 				Ambiguous: rng.IntN(4) == 0, Settling: rng.IntN(3) == 0, Attempts: uint8(rng.IntN(13)),
-				HTTPStatus: rng.IntN(600), LinkStatus: rng.IntN(64),
-			}}
-			if rng.IntN(4) == 0 {
+				HTTPStatus: rng.IntN(600), Plain: rng.IntN(3) == 0, Plains: uint8(rng.IntN(4)),
+			}, Proven: rng.IntN(6) == 0}
+			if rng.IntN(2) == 0 {
+				e.Kind = fmt.Sprintf("404 %d", rng.IntN(70))
+			}
+			if rng.IntN(3) == 0 {
+				e.Wait = time.Duration(rng.IntN(3)) * time.Minute
+			}
+			if rng.IntN(8) == 0 {
 				e.Record.Outcome = Outcomes[rng.IntN(6)]
 			}
 			if abort && rng.IntN(4) == 0 {
@@ -46,18 +52,124 @@ func randomGroups(rng *rand.Rand, abort bool) []Group {
 			if rng.IntN(2) == 0 {
 				e.Error = fmt.Sprintf("text %d", rng.Uint32())
 			}
+			if rng.IntN(2) == 0 {
+				e.LinkStatus = fmt.Sprintf("status %d", rng.IntN(70))
+			}
 			groups[i].Entries = append(groups[i].Entries, e)
 		}
 	}
 	return groups
 }
 
-// model is what record.lua does, told in Go.
+// model is what record.lua does, told in Go. A Due of 1 is any that is not 0.
 type model struct {
-	records [modelTotal]Record
-	texts   map[string]string
-	counts  Counts
-	aborted bool
+	records  [modelTotal]Record
+	texts    map[string]string
+	statuses map[string]int
+	kinds    map[string]Kind
+	indexes  map[string]int // of kinds
+	seen     map[string]map[int]bool
+	counts   Counts
+	aborted  bool
+}
+
+func newModel() *model {
+	return &model{
+		texts: map[string]string{}, statuses: map[string]int{}, kinds: map[string]Kind{}, indexes: map[string]int{},
+		seen: map[string]map[int]bool{},
+	}
+}
+
+// index finds or makes the place of a text in a table of 62.
+func index(table map[string]int, text string) int {
+	if at, ok := table[text]; ok {
+		return at
+	}
+	if len(table) == 62 {
+		return 63
+	}
+	table[text] = len(table) + 1
+	return table[text]
+}
+
+// kind is that of a link's last answers, by its index and name.
+func (m *model) kind(r Record) (int, string) {
+	if r.Outcome != None || r.Plains == 0 {
+		return 0, ""
+	}
+	for name, at := range m.indexes {
+		if at == r.LinkStatus {
+			return at, name
+		}
+	}
+	return 63, ""
+}
+
+// plains counts a note's answer.
+func (m *model) plains(place int, e Entry) (plains uint8, kind int) {
+	was := m.records[place]
+	before, _ := m.kind(was)
+	if e.Kind == "" {
+		if e.Record.Plains == 0 || before == 0 {
+			return 0, 0
+		}
+		return e.Record.Plains, before
+	}
+	now := index(m.indexes, e.Kind)
+	if now < 63 && now != before {
+		k := m.kinds[e.Kind]
+		k.Text = e.Kind
+		if m.seen[e.Kind] == nil {
+			m.seen[e.Kind] = map[int]bool{}
+		}
+		if !m.seen[e.Kind][place] {
+			m.seen[e.Kind][place] = k.Links < 20
+			k.Links++
+		}
+		m.kinds[e.Kind] = k
+	}
+	if before != 0 && before != now {
+		return 1, now
+	}
+	return max(1, e.Record.Plains), now
+}
+
+// note is a link's record after a note.
+func (m *model) note(place int, e Entry) Record {
+	was := m.records[place]
+	r := Record{
+		Ambiguous: e.Record.Ambiguous || was.Ambiguous, Settling: e.Record.Settling,
+		Attempts: max(e.Record.Attempts, was.Attempts), HTTPStatus: e.Record.HTTPStatus,
+	}
+	r.Plains, r.LinkStatus = m.plains(place, e)
+	if was.Settling && r.Settling {
+		r.HTTPStatus = was.HTTPStatus
+	}
+	if e.Wait > 0 || r == (Record{}) && e.Error != "" {
+		r.Due = 1
+	}
+	return r
+}
+
+// end is a link's record after an outcome.
+func (m *model) end(place int, e Entry) Record {
+	was := m.records[place]
+	r := Record{
+		Outcome: e.Record.Outcome, Ambiguous: e.Record.Ambiguous || was.Ambiguous, Plain: e.Record.Plain,
+		Attempts: max(e.Record.Attempts, was.Attempts), HTTPStatus: e.Record.HTTPStatus,
+	}
+	if r.Outcome == Aborted {
+		r.HTTPStatus = was.HTTPStatus
+	}
+	if e.LinkStatus != "" {
+		r.LinkStatus = index(m.statuses, e.LinkStatus)
+		r.HTTPStatus = e.Record.HTTPStatus
+	}
+	m.counts[r.Outcome]++
+	if was.Outcome == Aborted {
+		m.counts[Aborted]--
+	}
+	return r
 }
 
 func (m *model) commit(g Group) Committed {
@@ -66,38 +178,31 @@ func (m *model) commit(g Group) Committed {
 	c := Committed{State: Running}
 	for _, e := range entries {
 		place := g.Chunk*ChunkLinks + e.Position
-		was, r := m.records[place], e.Record
-		ended := was.Outcome != None
-		replaced := was.Outcome == Aborted && r.Outcome != Aborted && r.Outcome != None
-		if ended && !replaced {
+		key, was, o := strconv.Itoa(place), m.records[place], e.Record.Outcome
+		if _, name := m.kind(was); e.Proven && name != "" {
+			k := m.kinds[name]
+			k.Contradicted = true
+			m.kinds[name] = k
+		}
+		switch {
+		case was.Outcome != None && (was.Outcome != Aborted || o == Aborted || o == None):
 			c.Standing = append(c.Standing, stand(was.Outcome, false))
 			continue
-		}
-		text := e.Error
-		stillSettling := was.Settling && r.Settling && r.Outcome == None
-		if stillSettling {
-			text = ""
-		}
-		if stillSettling || r.Outcome == Aborted {
-			r.HTTPStatus, r.LinkStatus = was.HTTPStatus, was.LinkStatus
-		}
-		r.Ambiguous = r.Ambiguous || was.Ambiguous
-		r.Attempts = max(r.Attempts, was.Attempts)
-		if r.Outcome != None {
-			r.Settling = false
-			m.counts[r.Outcome]++
-		}
-		if replaced {
-			m.counts[Aborted]--
-		}
-		m.records[place] = r
-		switch key := strconv.Itoa(place); {
-		case text != "":
-			m.texts[key] = text
-		case was.Settling && !stillSettling:
+		case o != None:
+			m.records[place] = m.end(place, e)
 			delete(m.texts, key)
+		default:
+			m.records[place] = m.note(place, e)
+			if was.Settling && e.Record.Settling {
+				e.Error = "" // that of the DELETE stays
+			} else if was.Settling {
+				delete(m.texts, key)
+			}
 		}
-		c.Standing = append(c.Standing, stand(r.Outcome, true))
+		if e.Error != "" {
+			m.texts[key] = e.Error
+		}
+		c.Standing = append(c.Standing, stand(o, true))
 	}
 	c.Pending = modelTotal - m.counts.Sum()
 	if m.aborted {
@@ -110,9 +215,9 @@ func TestCommitDoesWhatTheModelDoes(t *testing.T) {
 	hold(t, []rule{{"model", func(l *bench) {
 		rng := seeded(l.T)
 		b := l.running(modelTotal)
-		m := &model{texts: map[string]string{}}
+		m := newModel()
 		for step := range 300 {
-			if step == 150 {
+			if step == 200 {
 				_, _, err := l.Abort(l.Context(), "b")
 				l.must(err)
 				m.aborted = true
@@ -130,10 +235,17 @@ func TestCommitDoesWhatTheModelDoes(t *testing.T) {
 		s, err := l.Snapshot(l.Context(), b)
 		l.must(err)
 		for place, want := range m.records {
-			l.equal("record", want, s.At(place).Record, cmpopts.IgnoreFields(Record{}, "After"))
+			got := s.At(place).Record
+			got.Due = min(got.Due, 1)
+			l.equal("record", want, got, cmpopts.IgnoreFields(Record{}, "After"))
 		}
 		l.equal("texts", m.texts, l.hash("lc:{b}:e"))
 		l.equal("counts", m.counts, l.get("b").Counts)
+		kinds := map[string]Kind{}
+		for _, k := range l.kindTable() {
+			kinds[k.Text] = k
+		}
+		l.equal("kinds", m.kinds, kinds)
 	}}})
 }
 

@@ -5,30 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // SliceView is a slice as a worker finds it before it begins.
 type SliceView struct {
-	State State
-	Made  int64 // when the batch was made, ms
+	State   State
+	Made    int64     // when the batch was made, ms
+	Created time.Time // the same
+	Now     time.Time // Redis' clock; of a cluster that of any server
 	// Records, ambiguous also where a failover of Redis may have forgotten that
 	// the link was sent.
 	Records []Record
+	// Kinds are the batch's kinds of answers, by the index that records with Plains
+	// name; nil if there is no such record. One that is missing is not to be trusted.
+	Kinds map[int]Kind
 	// FailedOver: this call was the first to find such a failover.
 	FailedOver bool
 }
 
 // Slice reads the state of a batch and the records of n links of a chunk, from
-// the first on, in one round trip. ErrNoBatch: deleted, expired or not sealed.
+// the first on, in one round trip, or two with kinds. ErrNoBatch: deleted, expired or not sealed.
 // ErrNewer: leave it to a newer release.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	pipe := l.rdb.Pipeline()
 	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
 	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
+	clock := pipe.Time(ctx)
 	// Last: what comes from an old master while another succeeds it is whole.
 	doubt := l.askDoubt(ctx, pipe, id)
 	_, _ = pipe.Exec(ctx) // each command has its own error
@@ -36,6 +44,9 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
 	if err := records.Err(); err != nil && !errors.Is(err, redis.Nil) {
+		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+	}
+	if err := clock.Err(); err != nil {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
 	state, _ := head.Val()[0].(string)
@@ -47,7 +58,10 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	if err := checkVersion(id, version); err != nil {
 		return SliceView{}, err
 	}
-	view := SliceView{State: State(state), Made: number(created), Records: decodeRecords([]byte(records.Val()), n)}
+	view := SliceView{
+		State: State(state), Made: number(created), Created: millis(created), Now: clock.Val().UTC(),
+		Records: decodeRecords([]byte(records.Val()), n),
+	}
 	before, news, err := l.doubtOf(ctx, doubt, id)
 	if err != nil {
 		return SliceView{}, err
@@ -56,6 +70,11 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	for i := range view.Records {
 		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < before {
 			r.Ambiguous = true
+		}
+	}
+	if slices.ContainsFunc(view.Records, func(r Record) bool { return r.Plains > 0 }) {
+		if view.Kinds, err = l.kinds(ctx, id); err != nil {
+			return SliceView{}, err
 		}
 	}
 	return view, nil
@@ -189,7 +208,12 @@ func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 func (s *Snapshot) Record(place int) Record { return DecodeRecord(s.records[place*RecordSize:]) }
 
 // LinkStatus is the link status that a record of the batch names.
-func (s *Snapshot) LinkStatus(r Record) string { return s.statuses[r.LinkStatus] }
+func (s *Snapshot) LinkStatus(r Record) string {
+	if r.Plains > 0 {
+		return "" // it names a kind of answers
+	}
+	return s.statuses[r.LinkStatus]
+}
 
 // At is what is known of the link at a place of the manifest, counted from 0;
 // the Link itself is left out.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -64,17 +65,21 @@ func TestReading(t *testing.T) {
 		b := l.running(2003)
 		paid, err := l.LinkStatus(l.Context(), "b", "paid")
 		l.must(err)
+		_, err = l.LinkStatus(l.Context(), "b", "odd")
+		l.must(err)
 		known := map[int]LinkRecord{
 			0:    {Record: Record{Outcome: Cancelled, Attempts: 1, HTTPStatus: 204}},
 			999:  {Record: Record{Outcome: NotCancellable, Attempts: 2, HTTPStatus: 422, LinkStatus: paid}, LinkStatus: "paid"},
-			2000: {Record: Record{Outcome: Rejected, Attempts: 1, HTTPStatus: 400, LinkStatus: 63}, LinkStatus: "other", Error: "bad id"},
+			2000: {Record: Record{Outcome: Rejected, Attempts: 1, HTTPStatus: 400, LinkStatus: 2}, LinkStatus: "odd", Error: "bad id"},
+			2001: {Record: Record{Attempts: 1, HTTPStatus: 404, Plains: 1, LinkStatus: 1}, Error: "404, empty"},
 			2002: {Record: Record{Settling: true, Ambiguous: true, Attempts: 1, HTTPStatus: 202}, Error: "accepted"},
 		}
 		for place, lr := range known {
-			c := l.Commit(l.Context(), []Group{{Batch: "b", Chunk: place / ChunkLinks, Entries: []Entry{{
-				Position: place % ChunkLinks, Record: lr.Record, Error: lr.Error,
-			}}}})
-			l.must(c[0].Err)
+			e := Entry{Position: place % ChunkLinks, Record: lr.Record, LinkStatus: lr.LinkStatus, Error: lr.Error}
+			if lr.Record.Plains > 0 {
+				e.Kind = "404 empty"
+			}
+			l.must(l.Commit(l.Context(), []Group{{Batch: "b", Chunk: place / ChunkLinks, Entries: []Entry{e}}})[0].Err)
 		}
 		return b, known
 	}
@@ -141,7 +146,15 @@ func TestReading(t *testing.T) {
 			_, known := mixed(l)
 			view, err := l.Slice(l.Context(), "b", 2, 0, 3)
 			l.must(err)
-			l.equal("slice", SliceView{State: Running, Made: l.get("b").Made(), Records: []Record{known[2000].Record, {}, known[2002].Record}}, view, noTime)
+			created := l.get("b").Created
+			l.equal("slice", SliceView{
+				State: Running, Made: created.UnixMilli(), Created: created, Now: view.Now,
+				Records: []Record{known[2000].Record, known[2001].Record, known[2002].Record},
+				Kinds:   map[int]Kind{1: {Text: "404 empty", Links: 1}},
+			}, view, noTime)
+			if now := l.ago(0); view.Now.UnixMilli() > now || now-view.Now.UnixMilli() > time.Minute.Milliseconds() {
+				l.Errorf("read at %v, by Redis' clock; it is %d now", view.Now, now)
+			}
 			view, err = l.Slice(l.Context(), "b", 0, 998, 2)
 			l.must(err)
 			l.equal("end of a chunk", []Record{{}, known[999].Record}, view.Records, noTime)
@@ -149,7 +162,7 @@ func TestReading(t *testing.T) {
 			l.must(err)
 			view, err = l.Slice(l.Context(), "b", 1, 0, 1)
 			l.must(err)
-			l.equal("paused", SliceView{State: Paused, Made: l.get("b").Made(), Records: make([]Record, 1)}, view)
+			l.equal("paused", SliceView{State: Paused, Made: created.UnixMilli(), Created: created, Now: view.Now, Records: make([]Record, 1)}, view)
 			l.must(l.rdb.Del(l.Context(), "lc:{b}").Err())
 			_, err = l.Slice(l.Context(), "b", 2, 0, 3)
 			l.fails("deleted", err, ErrNoBatch)
@@ -165,7 +178,7 @@ func TestReading(t *testing.T) {
 					}
 				}
 			})
-			l.equal("texts", map[int]string{0: "", 999: "", 2000: "bad id", 2002: "accepted"}, texts)
+			l.equal("texts", map[int]string{0: "", 999: "", 2000: "bad id", 2001: "404, empty", 2002: "accepted"}, texts)
 		}},
 		{"the last chunk has what is left", func(l *bench) {
 			b := l.running(2003)

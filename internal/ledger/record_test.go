@@ -20,10 +20,18 @@ func TestRecordLayout(t *testing.T) {
 		{Record{HTTPStatus: 204}, []byte{0, 0, 0, 204, 0, 0, 0, 0}},
 		{Record{HTTPStatus: 599, LinkStatus: 1}, []byte{0, 0, 0x06, 0x57, 0, 0, 0, 0}},
 		{Record{LinkStatus: 63}, []byte{0, 0, 0xfc, 0, 0, 0, 0, 0}},
-		{Record{After: 0x01020304}, []byte{0, 0, 0, 0, 1, 2, 3, 4}},
+		{Record{Outcome: Failed, After: 0x01020304}, []byte{6, 0, 0, 0, 1, 2, 3, 4}},
+		{Record{Outcome: NotFound, Plain: true, HTTPStatus: 404}, []byte{0x43, 0, 0x01, 0x94, 0, 0, 0, 0}},
+		{Record{Due: 0x01020304}, []byte{0, 0, 0, 0, 1, 2, 3, 4}},
+		{Record{Plains: 3, LinkStatus: 63, HTTPStatus: 404, Due: 0x03ffffff}, []byte{0xc0, 0, 0x01, 0x94, 0xff, 0xff, 0xff, 0xff}},
+		{Record{Ambiguous: true, Settling: true, Plains: 1, LinkStatus: 1, Due: 1}, []byte{0x70, 0, 0, 0, 0x04, 0, 0, 1}},
+		// What belongs to the other state is left out.
+		{Record{Outcome: NotFound, Plains: 2, Due: 9, LinkStatus: 1}, []byte{3, 0, 0x04, 0, 0, 0, 0, 0}},
+		{Record{Plain: true, After: 9}, make([]byte, 8)},
 		// What does not fit is cut off at the limit, and touches no other field.
 		{Record{HTTPStatus: 5000, LinkStatus: 64}, []byte{0, 0, 0xff, 0xff, 0, 0, 0, 0}},
 		{Record{HTTPStatus: -1, LinkStatus: -1}, make([]byte, 8)},
+		{Record{Plains: 4, LinkStatus: 64, Due: 1 << 31}, []byte{0xc0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}},
 	} {
 		if got := tt.record.Append(nil); !bytes.Equal(got, tt.want) {
 			t.Errorf("%+v: % x, want % x", tt.record, got, tt.want)
@@ -64,16 +72,30 @@ func TestOnlyAnOutcomeHasATime(t *testing.T) {
 	}
 }
 
+// A record of a pending link that was written in format 1 has no plains and no due.
+func TestPendingRecordOfFormat1(t *testing.T) {
+	want := Record{Ambiguous: true, Settling: true, Attempts: 3, HTTPStatus: 422}
+	if diff := cmp.Diff(want, DecodeRecord([]byte{0x30, 3, 0x01, 0xa6, 0, 0, 0, 0})); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Every record in range comes back as it was; any bytes are some record, whose
 // encoding is stable.
 func FuzzRecord(f *testing.F) {
-	f.Add(uint8(0), false, false, uint8(0), uint16(0), uint8(0), uint32(0), []byte{})
-	f.Add(uint8(7), true, true, uint8(255), uint16(1023), uint8(63), uint32(1<<32-1), bytes.Repeat([]byte{0xff}, 9))
-	f.Add(uint8(1), false, true, uint8(3), uint16(204), uint8(1), uint32(86400), []byte{0xc1, 2, 3})
-	f.Fuzz(func(t *testing.T, outcome uint8, ambiguous, settling bool, attempts uint8, status uint16, link uint8, after uint32, raw []byte) {
+	f.Add(uint8(0), uint8(0), uint8(0), uint16(0), uint8(0), uint32(0), []byte{})
+	f.Add(uint8(7), uint8(7), uint8(255), uint16(1023), uint8(63), uint32(1<<32-1), bytes.Repeat([]byte{0xff}, 9))
+	f.Add(uint8(0), uint8(0x1b), uint8(12), uint16(404), uint8(62), uint32(1<<26-1), []byte{0xc0, 2, 3, 4, 5, 6, 7, 8})
+	f.Add(uint8(1), uint8(2), uint8(3), uint16(204), uint8(1), uint32(86400), []byte{0xc1, 2, 3})
+	f.Fuzz(func(t *testing.T, outcome, flags, attempts uint8, status uint16, link uint8, last uint32, raw []byte) {
 		r := Record{
-			Outcome: Outcome(outcome % uint8(len(outcomeNames))), Ambiguous: ambiguous, Settling: settling, Attempts: attempts,
-			HTTPStatus: int(status % (maxStatus + 1)), LinkStatus: int(link % (maxLinkStatus + 1)), After: after,
+			Outcome: Outcome(outcome % uint8(len(outcomeNames))), Ambiguous: flags&1 != 0, Settling: flags&2 != 0, Attempts: attempts,
+			HTTPStatus: int(status % (maxStatus + 1)), LinkStatus: int(link % (maxLinkStatus + 1)),
+		}
+		if r.Outcome == None {
+			r.Plains, r.Due = flags>>3&3, last&maxDue
+		} else {
+			r.Plain, r.After = flags&4 != 0, last
 		}
 		b := r.Append([]byte("before"))
 		if len(b) != len("before")+RecordSize {

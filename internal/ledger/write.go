@@ -136,11 +136,18 @@ func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 // Restore writes what is known of the links of one chunk from before, ahead of
 // the seal: outcomes of an interrupted run, or the ambiguous marks of a
 // parent. records holds one record a link of the chunk; texts are by position
-// in the chunk. ErrTaken: another import has this id now.
+// in the chunk. What was known of kinds of answers is not restored: pending links
+// begin to count them again. ErrTaken: another import has this id now.
 func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts map[int]string) error {
 	var b []byte
 	known := len(texts) > 0
-	for _, r := range records {
+	for pos, r := range records {
+		if r.Plains > 0 { // an index into another batch's table
+			r.Plains, r.LinkStatus = 0, 0
+		}
+		if texts[pos] != "" && r == (Record{}) {
+			r.Due = 1 // as record.lua does: it must not look untouched
+		}
 		b = r.Append(b)
 		known = known || r != Record{}
 	}
