@@ -101,6 +101,16 @@ type WorkerBeat struct {
 	Hold   string    `json:"hold"`   // the reason of its hold, "" if it sends
 	Own    bool      `json:"own"`    // the hold is this process's alone
 	At     time.Time `json:"-"`
+
+	// What an older release does not tell is empty.
+	API         string `json:"api,omitempty"`        // base URL
+	Version     string `json:"version,omitempty"`    // of linkcancel
+	Key         string `json:"key,omitempty"`        // fingerprint of its API key
+	KeySource   string `json:"key_source,omitempty"` // where that came from
+	Cause       string `json:"cause,omitempty"`      // of its hold, or of slow progress
+	InFlight    int    `json:"in_flight,omitempty"`  // requests without an answer
+	Concurrency int    `json:"concurrency,omitempty"`
+	TookMillis  int64  `json:"took_ms,omitempty"` // how long an answer takes of late
 }
 
 // beatValid is how long a sign of life counts.

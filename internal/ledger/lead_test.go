@@ -184,7 +184,11 @@ func TestSignsOfLife(t *testing.T) {
 		slices.SortFunc(beats, func(a, b WorkerBeat) int { return cmp.Compare(a.ID, b.ID) })
 		return beats, now
 	}
-	one := WorkerBeat{ID: "host-1", Rate: 12.5, Unsent: 40, Slots: 50, Hold: "unauthorized", Own: true}
+	one := WorkerBeat{
+		ID: "host-1", Rate: 12.5, Unsent: 40, Slots: 50, Hold: "unauthorized", Own: true,
+		API: "https://api.plexypay.com/v1", Version: "1.2.3", Key: "3f9a01", KeySource: "the file /etc/key", Cause: "401 (code 9: no such key)",
+		InFlight: 7, Concurrency: 50, TookMillis: 4200,
+	}
 	two := WorkerBeat{ID: "host 2", Rate: 1000}
 	hold(t, []rule{
 		{"what a worker tells is read with its time", func(l *bench) {

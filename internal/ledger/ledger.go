@@ -107,7 +107,7 @@ var (
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat, now, doubt, queueLine *redis.Script
+	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat, now, doubt, queueLine, api *redis.Script
 
 	replicaWait time.Duration // how long a command waits for a replica
 
@@ -134,6 +134,7 @@ func New(rdb redis.UniversalClient) *Ledger {
 		now:        redis.NewScript(nowLua),
 		doubt:      redis.NewScript(lineLua + doubtLua),
 		queueLine:  redis.NewScript(lineLua + queueLineLua),
+		api:        redis.NewScript(apiLua),
 	}
 }
 

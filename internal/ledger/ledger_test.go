@@ -299,6 +299,11 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, _, calls["Workers"] = l.Workers(ctx)
 	_, calls["Kind"] = l.Kind(ctx, "b", "404 empty")
 	_, calls["Row"] = l.Row(ctx, "b")
+	_, calls["API"] = l.API(ctx)
+	calls["ClaimAPI"] = l.ClaimAPI(ctx, "https://a")
+	calls["SetAPI"] = l.SetAPI(ctx, "https://a")
+	calls["ProveAPI"] = l.ProveAPI(ctx, "https://a")
+	_, calls["Salt"] = l.Salt(ctx)
 	for _, err := range l.Walk(ctx, b) {
 		calls["Walk"] = err
 	}
@@ -306,7 +311,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 		calls["AllLinks"] = err
 	}
 	for call, err := range calls {
-		if err == nil || errors.Is(err, ErrNoBatch) || errors.Is(err, ErrTaken) || errors.Is(err, ErrNotLeader) {
+		if err == nil || errors.As(err, new(*OtherAPIError)) || errors.Is(err, ErrWorkersAlive) || errors.Is(err, ErrNoBatch) || errors.Is(err, ErrTaken) || errors.Is(err, ErrNotLeader) {
 			t.Errorf("%s: %v", call, err)
 		}
 	}
@@ -330,7 +335,7 @@ func FuzzBatchID(f *testing.F) {
 			if tag, _, _ = strings.Cut(tag, "}"); tag != id {
 				t.Errorf("the hash tag of %q is %q", key, tag)
 			}
-			for _, ours := range []string{keyBatches, keyOpen, keyFeeder, keyEpoch, keyWorkers} {
+			for _, ours := range []string{keyBatches, keyOpen, keyFeeder, keyEpoch, keyWorkers, keyAPI} {
 				if key == ours {
 					t.Errorf("batch %q has the key %s", id, ours)
 				}
