@@ -160,6 +160,12 @@ func TestGzipIsBounded(t *testing.T) {
 			t.Errorf("%s: %q", name, e.Message)
 		}
 	}
+	// What is read can be unpacked, though it is not all that came.
+	read := whole + pack(t, "")
+	cutOff := &answer{status: 404, header: http.Header{"Content-Encoding": {"gzip"}}, limit: len(read) - 1, scrub: newScrubber(testKey), body: []byte(read)}
+	if cutOff.unpack(); cutOff.apiError().Proven {
+		t.Error("cut between two parts: proven")
+	}
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		fmt.Fprint(w, documented)

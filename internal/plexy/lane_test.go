@@ -56,8 +56,16 @@ func (s *countingServer) note(conn net.Conn, state http.ConnState) {
 
 // wait returns when so many connections are closed and idle.
 func (s *countingServer) wait(closed, idle int) {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	late := false
+	defer time.AfterFunc(20*time.Second, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		late = true
+		s.changed.Broadcast()
+	}).Stop()
 	for {
 		n := 0
 		for _, is := range s.idle {
@@ -67,6 +75,9 @@ func (s *countingServer) wait(closed, idle int) {
 		}
 		if s.closed == closed && n == idle {
 			return
+		}
+		if late {
+			s.t.Fatalf("%d connections are closed and %d idle, want %d and %d", s.closed, n, closed, idle)
 		}
 		s.changed.Wait()
 	}
