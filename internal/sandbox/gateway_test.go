@@ -71,6 +71,9 @@ func TestParseAnswer(t *testing.T) {
 			t.Errorf("%s: %s", text, diff)
 		}
 	}
+}
+
+func TestParseAnswerRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":              `"" is no status`,
 		"html":          `"html" is no status`,
