@@ -47,7 +47,7 @@ func (a *api) up() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.addr = l.Addr().String()
-	a.server = &http.Server{Handler: a.box, ErrorLog: log.New(io.Discard, "", 0)}
+	a.server = &http.Server{Handler: a.box, ConnContext: a.box.ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
 	go func(s *http.Server) { _ = s.Serve(l) }(a.server)
 	return nil
 }

@@ -28,6 +28,13 @@ func (r *round) do(ctx context.Context, n int, e event) {
 		err = r.redisFault(ctx, e)
 	case apiOutage, apiDown, apiBusy, apiHangs, apiMute, apiErrs:
 		err = r.apiFault(ctx, n, e)
+	case apiGateway:
+		err = r.gateway(ctx, e)
+	case apiMoved:
+		r.api.box.Move()
+		r.happened(e.kind, time.Now(), "")
+	case poisoned:
+		err = r.poison(ctx, e)
 	case keyRotated:
 		err = r.rotation(ctx, e)
 	case importerKilled, importerEnded, importerHalted:
@@ -189,6 +196,51 @@ func (r *round) apiFault(ctx context.Context, n int, e event) error {
 	}
 	r.happened(e.kind, began, "%s", what)
 	return nil
+}
+
+// gateways are what something in front of the API says instead of it.
+var gateways = []string{"404:html", "404:text", "404:json", "404:grpc", "404:empty", "302:empty", "403:html", "405:html", "410:html", "422:json", "200:html"}
+
+// gateway puts something in front of the API, of all requests, of half or a tenth of
+// them, or of half of the links.
+func (r *round) gateway(ctx context.Context, e event) error {
+	r.gatewayBusy.Lock()
+	defer r.gatewayBusy.Unlock()
+	draw := e.rng()
+	text := gateways[draw.IntN(len(gateways))]
+	answer, err := sandbox.ParseAnswer(text, sandbox.BodyHTML)
+	if err != nil {
+		return err
+	}
+	g := sandbox.Gateway{Answer: answer, Share: []float64{1, 0.5, 0.1, 0.5}[e.pick(4)], Sticky: e.pick(4) == 3}
+	began := time.Now()
+	r.api.box.SetGateway(g)
+	// Longer than a client that is in a hurry would ask again.
+	sleep(ctx, e.lasts+3*time.Second)
+	r.api.box.SetGateway(sandbox.Gateway{})
+	r.happened(e.kind, began, "%s, share %v, by link: %v", text, g.Share, g.Sticky)
+	return nil
+}
+
+// poisons are what a link may always be answered, whatever is well with the others.
+var poisons = []string{"429:api:5s", "503:api:5s", "401:api", "403:html"}
+
+// poison imports links of which one for each of the poisons is locked for ever.
+func (r *round) poison(ctx context.Context, e event) error {
+	began := time.Now()
+	links := r.take(60)
+	left := poisons
+	for _, id := range links {
+		if len(left) > 0 && r.links.status[id] == "active" {
+			if err := r.lock(id, left[0]); err != nil {
+				return err
+			}
+			left = left[1:]
+		}
+	}
+	_, err := r.importBatch(ctx, links)
+	r.happened(e.kind, began, "%d links", len(poisons)-len(left))
+	return err
 }
 
 // newKey makes a key that no log may show.

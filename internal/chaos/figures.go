@@ -43,7 +43,7 @@ func (t *truth) figures() figures {
 		}
 	}
 	for _, q := range t.requests {
-		if q.Status == 0 || q.Status >= 500 || q.Status == 401 || q.Status == 429 {
+		if q.Fault != "" {
 			f.spoilt++
 		}
 		if q.Time.Before(t.r.ended) {

@@ -39,6 +39,9 @@ const (
 	apiHangs   kind = "API hangs"
 	apiMute    kind = "API answers lost"
 	apiErrs    kind = "API errors"
+	apiGateway kind = "gateway before the API"
+	apiMoved   kind = "API moved"
+	poisoned   kind = "links poisoned"
 	keyRotated kind = "key rotated"
 
 	batchPaused  kind = "batch paused"
@@ -59,6 +62,7 @@ var deck = []struct {
 	{redisKilled, 2}, {redisFull, 2},
 	{connectionsCut, 6}, {commandCut, 6}, {replyCut, 6}, {connectionSlow, 4}, {connectionThin, 3}, {halfOpen, 3},
 	{apiOutage, 1}, {apiDown, 1}, {apiBusy, 1}, {apiHangs, 2}, {apiMute, 3}, {apiErrs, 3}, {keyRotated, 1},
+	{apiGateway, 3}, {apiMoved, 1}, {poisoned, 1},
 	{batchPaused, 2}, {batchAborted, 1}, {fleetHeld, 1}, {rateSet, 1}, {otherCancels, 3},
 }
 

@@ -58,15 +58,16 @@ type round struct {
 	timeline   []moment
 	violations []violation
 	errs       []error
-	nextImport int // place in links.imports
-	made       int // batches
+	nextImport int               // place in links.imports
+	made       int               // batches
+	poisoned   map[string]string // links, and what they are always answered
 
 	holds    [][2]time.Time // from the command's return to the release's start
 	limits   []limitSpan
 	archived bool // told once
 
 	// One fault of a kind at a time.
-	redisBusy, outage, keyBusy, pauseBusy, commands sync.Mutex
+	redisBusy, outage, gatewayBusy, keyBusy, pauseBusy, commands sync.Mutex
 }
 
 // batch is what the suite knows of a batch that it made.
@@ -96,7 +97,7 @@ type moment struct {
 
 // newRound starts a fleet.
 func newRound(p plan, binary, dir string, extra ...string) (*round, error) {
-	r := &round{plan: p, binary: binary, dir: dir, batches: map[string]*batch{}, extra: extra}
+	r := &round{plan: p, binary: binary, dir: dir, batches: map[string]*batch{}, poisoned: map[string]string{}, extra: extra}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

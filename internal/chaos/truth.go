@@ -81,6 +81,8 @@ func (t *truth) check() {
 			t.violate("only links of sealed batches are sent", "", link, requests[0].Time, "%d requests for it, and no sealed batch has it", len(requests))
 		}
 	}
+	t.checkPoisoned()
+	t.checkSweeps()
 	t.checkStops()
 	t.checkRate()
 }
@@ -122,6 +124,34 @@ func (t *truth) checkBatches() {
 		case !slices.EqualFunc(made.links, t.rows[id], func(link string, row ledger.LinkRecord) bool { return link == row.Link }):
 			t.violate("a batch has the links of its file", id, "", made.asked, "the file has %d links, the batch has %d others", len(made.links), len(t.rows[id]))
 		}
+	}
+}
+
+// checkPoisoned: a link that always gets the same answer has its end, too.
+func (t *truth) checkPoisoned() {
+	for link, answer := range t.r.poisoned {
+		for _, p := range t.in[link] {
+			if o := p.record.Record.Outcome; o != ledger.Failed && o != ledger.Rejected {
+				t.violate("a poisoned link ends failed or rejected", p.batch.ID, link, p.batch.Created, "it always got %s, and is %s", answer, o)
+			}
+		}
+	}
+}
+
+// checkSweeps: a sweep takes all that is stale, or makes no batch. No import has a
+// link that a sweep takes.
+func (t *truth) checkSweeps() {
+	for i := range t.batches {
+		b := &t.batches[i]
+		if b.Source != "sweep" {
+			continue
+		}
+		for _, link := range t.r.links.sweeps {
+			if len(t.in[link]) == 0 {
+				t.violate("a sweep takes all that is stale", b.ID, link, b.Created, "no batch has it, and the batch has %d links", b.Total)
+			}
+		}
+		return
 	}
 }
 
@@ -206,12 +236,17 @@ func (c *claim) answered(method string, ok func(sandbox.Request) bool) bool {
 
 func (c *claim) check() {
 	record := c.place.record.Record
-	shown := c.answered("GET", func(q sandbox.Request) bool { return q.Status == 200 && !q.Time.Before(c.cancelled) })
-	refused := c.answered("DELETE", func(q sandbox.Request) bool { return q.Status == 400 })
+	// Only what the API itself says counts, or what it says of a locked link.
+	shown := c.answered("GET", func(q sandbox.Request) bool {
+		return q.Status == 200 && q.Fault == "" && !q.Time.Before(c.cancelled)
+	})
+	refused := c.answered("DELETE", func(q sandbox.Request) bool {
+		return q.Fault == "bad_request" || q.Fault == "poison" && q.Status == 401
+	})
 	switch record.Outcome {
 	case ledger.None: // told with the sums
 	case ledger.Cancelled:
-		proved := shown || c.answered("DELETE", func(q sandbox.Request) bool { return q.Status == 204 })
+		proved := shown || c.answered("DELETE", func(q sandbox.Request) bool { return q.Status == 204 && q.Fault == "" })
 		switch {
 		case c.status != "cancelled":
 			c.violate("cancelled is said of cancelled links only", "the API has it as %q", c.status)
@@ -249,14 +284,14 @@ func (c *claim) check() {
 		case c.ours:
 			c.violate("one of ours is never called rejected", "a DELETE of this batch cancelled it")
 		case !refused:
-			c.violate("rejected needs a refusal", "no DELETE of it was answered 400")
+			c.violate("rejected needs a refusal", "the API itself refused no DELETE of it")
 		}
 	case ledger.Failed:
 		last := len(c.requests) - 1
 		switch {
 		case record.Attempts < attempts:
 			c.violate("failed comes after all attempts", "%d attempts of %d: %q", record.Attempts, attempts, c.place.record.Error)
-		case c.ours && last >= 0 && c.requests[last].Status == 200:
+		case c.ours && last >= 0 && c.requests[last].Status == 200 && c.requests[last].Fault == "":
 			c.violate("one of ours is never called failed", "the last GET was answered")
 		case c.ours:
 			c.documented("cancelled by us, and neither DELETE nor the last GET was answered: reads failed")
@@ -375,7 +410,7 @@ func (t *truth) explain(v violation) string {
 				p.batch.ID, r.Attempts, r.HTTPStatus, p.record.LinkStatus, r.Ambiguous, p.record.Error)
 		}
 		for _, q := range t.of[v.link] {
-			line("API    %s  %-6s answered %d, cancelled it: %v", clock(q.Time), q.Method, q.Status, q.Applied)
+			line("API    %s  %-6s answered %d, cancelled it: %v %s", clock(q.Time), q.Method, q.Status, q.Applied, q.Fault)
 		}
 		if at, ok := t.r.api.elsewise[v.link]; ok {
 			line("API    %s  cancelled by someone else", clock(at))
