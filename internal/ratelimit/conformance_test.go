@@ -2,10 +2,11 @@ package ratelimit
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -70,55 +71,54 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 
 		{"throttled: Retry-After", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(5*time.Second))
+			d.throttle(5 * time.Second)
 			d.wantHold(ReasonThrottled, 5*time.Second)
 			first := d.wantNext(5*time.Second, true)
 			d.wantHold(ReasonNone, 0)
 			d.Report(first, Answer{Kind: Proper})
 			d.wantNext(0, false)
 		}},
-		{"throttled: after it one request at a time until one is answered well", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(5*time.Second))
-			d.wantNext(5*time.Second, true) // hangs
-			d.wantNext(time.Second, true)   // hangs too
-			d.Report(d.wantNext(time.Second, true), retryAfter(2*time.Second))
-			d.Report(d.wantNext(2*time.Second, true), Answer{Kind: Unused})
-			d.Report(d.wantNext(0, true), transient(1)) // it may be overloaded still
-			d.Report(d.wantNext(0, true), Answer{Kind: Proper})
-			d.wantNext(0, false)
+		{"throttled: after it one request at a time until one is answered", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			for _, k := range []Kind{Proper, Unproven, Unauthorized} {
+				d.throttle(5 * time.Second)
+				d.wantNext(5*time.Second, true) // hangs
+				d.wantNext(time.Second, true)   // hangs too
+				d.Report(d.wantNext(time.Second, true), retryAfter(2*time.Second))
+				d.Report(d.wantNext(2*time.Second, true), Answer{Kind: Unused})
+				d.Report(d.wantNext(0, true), transient(1)) // it may be overloaded still
+				d.Report(d.wantNext(0, true), Answer{Kind: k})
+				d.Report(d.wantNext(0, false), Answer{Kind: Proper})
+			}
 		}},
 		{"throttled: the longer end stands", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			a, b, c := d.acquire(), d.acquire(), d.acquire()
-			d.Report(a, retryAfter(5*time.Second))
+			a, b := d.acquire(), d.acquire()
+			d.throttle(5 * time.Second)
 			time.Sleep(time.Second)
-			d.Report(b, retryAfter(time.Second))
+			d.Report(a, retryAfter(time.Second))
 			d.wantHold(ReasonThrottled, 4*time.Second)
-			d.Report(c, retryAfter(10*time.Second))
+			d.Report(b, retryAfter(10*time.Second))
 			d.wantHold(ReasonThrottled, 10*time.Second)
 		}},
 		{"throttled: no Retry-After doubles to 30 s", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.throttle(0)
 			for _, s := range []int{1, 2, 4, 8, 16, 30, 30} {
-				d.Report(d.acquire(), Answer{Kind: Throttled})
 				d.wantHold(ReasonThrottled, time.Duration(s)*time.Second)
-				d.wantNext(time.Duration(s)*time.Second, true)
+				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: Throttled})
 			}
-			d.times(1, Proper) // starts the doubling afresh
-			d.Report(d.acquire(), Answer{Kind: Throttled})
+			d.Report(d.wantNext(30*time.Second, true), Answer{Kind: Proper}) // starts the doubling afresh
+			d.throttle(0)
 			d.wantHold(ReasonThrottled, time.Second)
 		}},
 		{"throttled: 429s of one time count once", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			var slots []Slot
-			for range 5 {
-				slots = append(slots, d.acquire())
-			}
+			slots := []Slot{d.acquire(), d.acquire(), d.acquire()}
 			before := d.look().Rate
-			d.Report(slots[0], Answer{Kind: Throttled})
+			d.throttle(0)
 			cut := d.look().Rate
 			if cut >= before {
-				t.Errorf("rate %v after a 429, was %v", cut, before)
+				t.Errorf("rate %v after 429s, was %v", cut, before)
 			}
-			for _, s := range slots[1:] {
-				d.Report(s, Answer{Kind: Throttled})
+			for i, s := range slots {
+				d.Report(s, Answer{Kind: Throttled, Link: fmt.Sprint("late ", i), Status: 429})
 			}
 			d.wantHold(ReasonThrottled, time.Second)
 			if got := d.look().Rate; got != cut {
@@ -126,11 +126,11 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			}
 		}},
 		{"throttled: a past Retry-After is none", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(-time.Hour))
+			d.throttle(-time.Hour)
 			d.wantHold(ReasonThrottled, time.Second)
 		}},
 		{"throttled: a long Retry-After is probed every 15 min", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(2*time.Hour))
+			d.throttle(2 * time.Hour)
 			d.wantHold(ReasonThrottled, 2*time.Hour)
 			d.Report(d.wantNext(15*time.Minute, true), Answer{Kind: Transient})
 			d.wantHold(ReasonThrottled, 105*time.Minute)
@@ -142,13 +142,13 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 		{"throttled: late good answers do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			late := d.acquire()
-			d.Report(d.acquire(), retryAfter(5*time.Second))
+			d.throttle(5 * time.Second)
 			d.Report(late, Answer{Kind: Proper})
 			d.wantHold(ReasonThrottled, 5*time.Second)
 		}},
 		{"throttled: the cut rate climbs back", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.times(300, Proper)
-			d.Report(d.acquire(), retryAfter(time.Second))
+			d.throttle(time.Second)
 			rate := d.wantRate(80, 87) // 0.85 × 99.5
 			time.Sleep(time.Second)
 			d.wantRate(rate, rate+0.01) // not in the hold
@@ -163,30 +163,58 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantRate(100, 100) // 1 a second
 		}},
 
+		{"unauthorized: 401s alone hold nothing", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.times(50, Unauthorized)
+			d.wantHold(ReasonNone, 0)
+			d.wantRate(100, 100)
+		}},
 		{"unauthorized: probes", Config{Rate: 100, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
-			for _, s := range []int{1, 2, 4, 8, 16, 30, 30} {
+			d.HoldKey("401 of the control")
+			for i, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.wantHold(ReasonUnauthorized, time.Duration(s)*time.Second)
-				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: Unauthorized})
+				cause := "401 of the control"
+				if i > 0 {
+					cause = fmt.Sprint("401 number ", i)
+				}
+				d.wantCause(cause)
+				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: Unauthorized, Cause: fmt.Sprint("401 number ", i+1)})
 			}
 			d.Report(d.wantNext(30*time.Second, true), Answer{Kind: Proper})
 			d.wantHold(ReasonNone, 0)
 			d.wantRate(100, 100)
 			d.wantNext(0, false)
 		}},
+		{"unauthorized: a second HoldKey changes the cause alone", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldKey("first")
+			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
+			d.HoldKey("second")
+			d.wantHold(ReasonUnauthorized, 2*time.Second)
+			d.wantCause("second")
+		}},
 		{"unauthorized: answers from before the hold do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			late, later := d.acquire(), d.acquire()
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			late := d.acquire()
+			d.HoldKey("")
 			d.Report(late, Answer{Kind: Proper})
 			d.wantHold(ReasonUnauthorized, time.Second)
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
-			// Nor does an answer to the old key begin another.
-			d.Report(later, Answer{Kind: Unauthorized})
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"unauthorized: answers to an old key do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldKey("")
+			old := d.wantNext(time.Second, true)
+			d.ProbeNow()
+			d.Report(old, Answer{Kind: Proper})
+			d.wantHold(ReasonUnauthorized, 0)
+			present := d.wantNext(0, true)
+			if old.Key() != 0 || present.Key() != 1 || present.Seq() <= old.Seq() {
+				t.Errorf("slots %d of key %d and %d of key %d", old.Seq(), old.Key(), present.Seq(), present.Key())
+			}
+			d.Report(present, Answer{Kind: Proper})
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized: ProbeNow", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.ProbeNow() // nothing to probe
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			d.HoldKey("")
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
 			d.ProbeNow()
 			s := d.wantNext(0, true)
@@ -195,13 +223,23 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.Report(d.wantNext(0, true), Answer{Kind: Unauthorized})
 			d.wantHold(ReasonUnauthorized, 2*time.Second)
 		}},
-		{"unauthorized: a 429 in between counts", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
-			d.Report(d.wantNext(time.Second, true), retryAfter(10*time.Second))
-			d.wantHold(ReasonThrottled, 10*time.Second)
-			// It said nothing about the key: a probe comes first.
-			d.Report(d.wantNext(10*time.Second, true), retryAfter(100*time.Millisecond))
+		{"unauthorized: other answers to a probe tell nothing of the key", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldKey("")
+			for range 3 {
+				for _, a := range []Answer{{Kind: Unproven}, transient(1), {Kind: Throttled, Link: "one", Status: 429}} {
+					d.Report(d.wantNext(time.Second, true), a)
+					d.wantHold(ReasonUnauthorized, time.Second)
+				}
+			}
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
+			d.wantNext(0, false)
+		}},
+		{"unauthorized: a throttled hold beside it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.throttle(10 * time.Second)
+			d.HoldKey("")
+			d.wantHold(ReasonThrottled, 10*time.Second)
+			d.Report(d.wantNext(10*time.Second, true), Answer{Kind: Proper})
+			d.wantHold(ReasonNone, 0)
 			d.wantNext(0, false)
 		}},
 
@@ -221,17 +259,59 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.Report(d.acquire(), transient(9))
 			d.wantHold(ReasonOutage, time.Second)
 		}},
-		{"outage: any other answer in between prevents it", Config{Rate: 1000, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
-			for _, a := range []Answer{{Kind: Proper}, retryAfter(time.Second), {Kind: Unauthorized}} {
+		{"outage: a proper answer in between prevents it, as does a first 429", Config{Rate: 1000}, func(t *testing.T, d *driver) {
+			for _, a := range []Answer{{Kind: Proper}, retryAfter(time.Second)} {
 				for i := range 19 {
 					d.Report(d.acquire(), transient(i))
 				}
 				d.Report(d.acquire(), a)
-				d.release()
 			}
 			for i := range 19 {
 				d.Report(d.acquire(), transient(i))
 			}
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"outage: no other answer prevents it", Config{Rate: 1000}, func(t *testing.T, d *driver) {
+			again := retryAfter(time.Second)
+			again.Repeat = true
+			for i := range 19 {
+				d.Report(d.acquire(), transient(i))
+				for _, a := range []Answer{{Kind: Unproven}, {Kind: Unauthorized}, again, {Kind: Unused}} {
+					d.Report(d.acquire(), a)
+				}
+			}
+			d.wantHold(ReasonNone, 0)
+			d.Report(d.acquire(), transient(19))
+			d.wantHold(ReasonOutage, time.Second)
+		}},
+		{"outage: at once if the control request fails", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			late := d.acquire()
+			d.Report(d.acquire(), Answer{Kind: Down, Link: ControlLink, Cause: "502, text/html"})
+			for _, s := range []int{1, 2, 4, 8, 10, 10} {
+				d.wantHold(ReasonOutage, time.Duration(s)*time.Second)
+				d.wantCause("502, text/html")
+				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: Down, Link: ControlLink, Cause: "502, text/html"})
+			}
+			d.Report(late, Answer{Kind: Down, Cause: "503"}) // no probe
+			d.wantHold(ReasonOutage, 10*time.Second)
+			d.wantCause("503")
+			d.Report(d.wantNext(10*time.Second, true), Answer{Kind: Proper, Link: ControlLink})
+			d.wantHold(ReasonNone, 0)
+			d.Report(late, Answer{Kind: Down}) // of the outage gone by
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"outage: unproven answers neither end it nor begin it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.times(50, Unproven)
+			d.wantHold(ReasonNone, 0)
+			inFlight := d.outage()
+			d.Report(inFlight, Answer{Kind: Unproven, Cause: "late"})
+			d.wantHold(ReasonOutage, time.Second)
+			for i, k := range []Kind{Unproven, Unauthorized, Unproven} {
+				d.Report(d.wantNext(time.Second<<i, true), Answer{Kind: k, Cause: "404, text/html"})
+				d.wantHold(ReasonOutage, time.Second<<(i+1))
+				d.wantCause("404, text/html")
+			}
+			d.Report(d.wantNext(8*time.Second, true), Answer{Kind: Proper})
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"outage: probes", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -266,19 +346,18 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			}
 			d.wantHold(ReasonNone, 0)
 		}},
-		{"outage: a 429 ends it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+		{"outage: a first 429 ends it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.outage()
 			d.Report(d.wantNext(time.Second, true), retryAfter(3*time.Second))
-			d.wantHold(ReasonThrottled, 3*time.Second)
-			d.wantNext(3*time.Second, true)
+			d.wantHold(ReasonNone, 0)
 			d.wantRate(10, 11)
+			d.Report(d.wantNext(100*time.Millisecond, false), retryAfter(3*time.Second))
+			d.wantHold(ReasonThrottled, 3*time.Second)
 		}},
-		{"outage: a 401 ends it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+		{"outage: the 429 that a link always gets does not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.outage()
-			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
-			d.wantHold(ReasonUnauthorized, time.Second)
-			d.wantRate(10, 10)
-			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
+			d.Report(d.wantNext(time.Second, true), Answer{Kind: Throttled, Link: "one", Status: 429, Repeat: true})
+			d.wantHold(ReasonOutage, 2*time.Second)
 		}},
 
 		{"probe: one at a time, for 20 s", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -306,13 +385,14 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			}
 		}},
 		{"probe: an unused one of a long Retry-After too", Config{Rate: 100, GiveBack: 2 * time.Hour}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(time.Hour))
+			d.throttle(time.Hour)
 			d.Report(d.wantNext(15*time.Minute, true), Answer{Kind: Unused})
 			d.wantNext(0, true)
 			d.wantNext(15*time.Minute, true) // no answer came: not after 20 s
 		}},
 		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			d.Report(d.acquire(), Answer{Kind: Proper})
+			d.HoldKey("")
 			start := time.Now()
 			d.Report(d.acquire(), Answer{Kind: Proper})
 			between(t, "the probe waited", time.Since(start), 10*time.Second, 10100*time.Millisecond)
@@ -330,8 +410,9 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			slots := []Slot{d.acquire(), d.acquire(), d.acquire()}
 			d.holdFleet(time.Time{})
 			d.Report(slots[0], Answer{Kind: Proper})
-			d.Report(slots[1], Answer{Kind: Unauthorized})
+			d.Report(slots[1], retryAfter(time.Second))
 			d.Report(slots[2], retryAfter(time.Second))
+			d.HoldKey("")
 			d.ProbeNow()
 			done := d.go_(func() { d.acquire() })
 			time.Sleep(100 * time.Hour)
@@ -348,10 +429,10 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			between(t, "after the release the waiter waited", time.Since(start), 0, eps)
 		}},
 		{"release ends every hold", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(time.Hour))
+			d.throttle(time.Hour)
 			d.release()
 			d.wantNext(0, false)
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			d.HoldKey("")
 			d.release()
 			d.wantNext(0, false)
 			d.outage()
@@ -359,9 +440,102 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantHold(ReasonNone, 0)
 		}},
 
+		{"AcquireFirst goes ahead of all, in its own order", Config{Rate: 10}, func(t *testing.T, d *driver) {
+			d.times(1, Proper)
+			var mu sync.Mutex
+			var order []string
+			var wg sync.WaitGroup
+			for _, name := range []string{"a", "b", "first", "c", "second"} {
+				acquire := d.Acquire
+				if len(name) > 1 {
+					acquire = d.AcquireFirst
+				}
+				wg.Go(func() {
+					s, err := acquire(t.Context())
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					order = append(order, name)
+					mu.Unlock()
+					d.Report(s, Answer{Kind: Proper})
+				})
+				synctest.Wait()
+			}
+			wg.Wait()
+			if diff := cmp.Diff([]string{"first", "second", "a", "b", "c"}, order); diff != "" {
+				t.Errorf("served (-want +got):\n%s", diff)
+			}
+		}},
+		{"AcquireFirst gets the next probe", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			for range 2 {
+				d.outage()
+				ctx, cancel := context.WithCancel(t.Context())
+				others := d.go_(func() {
+					if _, err := d.Acquire(ctx); err == nil {
+						t.Error("another got the probe")
+					}
+				})
+				synctest.Wait()
+				s, err := d.AcquireFirst(t.Context())
+				if err != nil || !s.Probe() {
+					t.Errorf("probe %v, %v", s.Probe(), err)
+				}
+				cancel()
+				<-others
+				d.Report(s, Answer{Kind: Proper, Link: ControlLink})
+				d.wantHold(ReasonNone, 0)
+			}
+		}},
+		{"AcquireFirst waits no longer than others", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.holdFleet(time.Time{})
+			synctest.Wait()
+			first := d.go_(func() {
+				time.Sleep(30 * time.Minute)
+				start := time.Now()
+				if _, err := d.AcquireFirst(t.Context()); !errors.Is(err, ErrHeld) {
+					t.Error(err)
+				}
+				between(t, "ErrHeld took", time.Since(start), time.Hour, time.Hour+eps)
+			})
+			d.wantHeld(time.Hour)
+			<-first
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := d.AcquireFirst(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}},
+		{"AwaitHold", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			await := func(reason Reason, within time.Duration, want bool, took time.Duration) {
+				t.Helper()
+				start := time.Now()
+				if got := d.AwaitHold(t.Context(), reason, within); got != want || time.Since(start) != took {
+					t.Errorf("a hold %q: %v after %v, want %v after %v", reason, got, time.Since(start), want, took)
+				}
+			}
+			await(ReasonThrottled, time.Second, false, time.Second)
+			await(ReasonThrottled, 0, false, 0)
+			time.AfterFunc(600*time.Millisecond, func() { d.HoldKey("") })
+			await(ReasonThrottled, time.Second, false, time.Second)
+			await(ReasonUnauthorized, time.Second, true, 0)
+			d.Report(d.acquire(), Answer{Kind: Proper})
+			time.AfterFunc(600*time.Millisecond, func() { d.HoldKey("") })
+			await(ReasonUnauthorized, time.Second, true, 600*time.Millisecond)
+			d.holdFleet(time.Now().Add(time.Second)) // it shows before the other
+			synctest.Wait()
+			await(ReasonUnauthorized, time.Second/2, false, time.Second/2)
+			await(ReasonUnauthorized, time.Second/2, true, time.Second/2)
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			if start := time.Now(); d.AwaitHold(ctx, ReasonOutage, time.Second) || time.Since(start) != 300*time.Millisecond {
+				t.Errorf("a hold after the end of the context, %v", time.Since(start))
+			}
+		}},
+
 		{"gives back: unauthorized after 30 s", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			waiting := d.acquire()
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			d.HoldKey("")
 			probe := d.wantNext(time.Second, true)
 			d.Report(probe, Answer{Kind: Unauthorized})
 			d.Report(waiting, Answer{Kind: Unused})
@@ -383,9 +557,10 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 
 		{"OnHold tells all in order", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.Report(d.acquire(), retryAfter(2*time.Second))
+			d.throttle(2 * time.Second)
 			time.Sleep(3 * time.Second)
-			d.Report(d.acquire(), Answer{Kind: Unauthorized})
+			d.Report(d.acquire(), Answer{Kind: Proper})
+			d.HoldKey("")
 			d.holdFleet(time.Now().Add(10 * time.Second))
 			time.Sleep(11 * time.Second)
 			d.release()
@@ -463,6 +638,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			&bucketQuota{rate: float64(rate), depth: float64(rate)},
 			&bucketQuota{rate: float64(rate), depth: max(2, float64(rate)/10)},
 			&secondQuota{rate: rate},
+			&slidingQuota{rate: rate},
 		} {
 			for _, retryAfter := range []bool{false, true} {
 				t.Run(fmt.Sprintf("throttled simulation at %d/s by %v, Retry-After %v", rate, api, retryAfter), func(t *testing.T) {
@@ -481,16 +657,37 @@ type driver struct {
 	t      *testing.T
 	eps    time.Duration
 	onHold func(Hold)
+	// lazy: what has changed is learnt only as it is outside of tests.
+	lazy bool
 
 	hearing sync.Mutex
 	reasons []Reason
 }
 
+// retryAfter is a 429 for a link that had none before.
 func retryAfter(d time.Duration) Answer {
-	return Answer{Kind: Throttled, RetryAfter: d, HasRetryAfter: true}
+	return Answer{
+		Kind: Throttled, Link: rand.Text(), Status: 429, Cause: "429 of a link",
+		RetryAfter: d, HasRetryAfter: true,
+	}
 }
 
-func transient(link int) Answer { return Answer{Kind: Transient, Link: fmt.Sprint("link ", link)} }
+// throttle has the API answer 429 for two links, one after the other. wait is
+// the Retry-After, 0 for none.
+func (d *driver) throttle(wait time.Duration) {
+	d.t.Helper()
+	a, b := d.acquire(), d.acquire()
+	for _, s := range []Slot{a, b} {
+		answer := retryAfter(wait)
+		answer.HasRetryAfter = wait != 0
+		d.Report(s, answer)
+	}
+	d.wantCause("429 of a link")
+}
+
+func transient(link int) Answer {
+	return Answer{Kind: Transient, Link: fmt.Sprint("link ", link), Status: 500, Cause: fmt.Sprint("500 of link ", link)}
+}
 
 func (d *driver) hear(h Hold) {
 	if (h.Reason == ReasonNone) != h.Since.IsZero() {
@@ -566,7 +763,9 @@ func (d *driver) wake() {
 
 // look lets the process learn what has changed, and returns its status.
 func (d *driver) look() Status {
-	d.wake()
+	if !d.lazy {
+		d.wake()
+	}
 	synctest.Wait()
 	return d.Status()
 }
@@ -590,6 +789,13 @@ func (d *driver) wantHold(reason Reason, lasts time.Duration) {
 	}
 	if h.Reason != reason || got < lasts-d.eps || got > lasts+d.eps {
 		d.t.Errorf("hold %q for %v, want %q for %v", h.Reason, got, reason, lasts)
+	}
+}
+
+func (d *driver) wantCause(want string) {
+	d.t.Helper()
+	if got := d.look().Hold.Cause; got != want {
+		d.t.Errorf("cause %q, want %q", got, want)
 	}
 }
 
@@ -735,9 +941,9 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 					bunch++
 				}
 				mu.Unlock()
-				time.Sleep(rand.N(30 * time.Millisecond))
+				time.Sleep(mathrand.N(30 * time.Millisecond))
 				l.Report(s, Answer{Kind: Proper})
-				time.Sleep(rand.N(time.Millisecond))
+				time.Sleep(mathrand.N(time.Millisecond))
 			}
 		})
 	}
@@ -794,7 +1000,9 @@ func load(ctx context.Context, l *Fleet, callers int, send func(link string) Ans
 				link := fmt.Sprint(n)
 				mu.Unlock()
 				a := send(link)
-				a.Link = link
+				if a.Link == "" {
+					a.Link = link
+				}
 				l.Report(s, a)
 			}
 		})
@@ -831,7 +1039,7 @@ func testOutageSimulation(t *testing.T, l *Fleet) {
 			after++
 		}
 		mu.Unlock()
-		time.Sleep(50*time.Millisecond + rand.N(100*time.Millisecond))
+		time.Sleep(50*time.Millisecond + mathrand.N(100*time.Millisecond))
 		if down {
 			return Answer{Kind: Transient}
 		}
@@ -893,6 +1101,57 @@ func (q *secondQuota) allow(since time.Duration) bool {
 	return q.used <= q.rate
 }
 
+// slidingQuota counts the requests of the last second.
+type slidingQuota struct {
+	rate  int
+	taken []time.Duration // when, of the last second
+}
+
+func (q *slidingQuota) String() string { return "the last second" }
+
+func (q *slidingQuota) allow(since time.Duration) bool {
+	if n := len(q.taken); n > 0 && since < q.taken[n-1] { // used anew
+		q.taken = nil
+	}
+	for len(q.taken) > 0 && q.taken[0] <= since-time.Second {
+		q.taken = q.taken[1:]
+	}
+	if len(q.taken) >= q.rate {
+		return false
+	}
+	q.taken = append(q.taken, since)
+	return true
+}
+
+// postponed are links that got a 429 and are sent again later.
+type postponed struct {
+	links []string
+	due   []time.Duration
+	times map[string]int
+}
+
+// next returns a link whose time has come, or the new one.
+func (p *postponed) next(since time.Duration, fresh string) string {
+	for i, due := range p.due {
+		if due <= since {
+			link := p.links[i]
+			p.links, p.due = slices.Delete(p.links, i, i+1), slices.Delete(p.due, i, i+1)
+			return link
+		}
+	}
+	return fresh
+}
+
+// add puts a link off, the longer the more often, and returns whether it was put
+// off before.
+func (p *postponed) add(since time.Duration, link string) (repeat bool) {
+	n := p.times[link]
+	p.times[link]++
+	p.links = append(p.links, link)
+	p.due = append(p.due, since+min(time.Minute, time.Second<<n)+mathrand.N(time.Second))
+	return n > 0
+}
+
 // testThrottledSimulation: an API that allows rate requests a second, under a
 // ceiling four times as high.
 func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRetryAfter bool) {
@@ -902,8 +1161,12 @@ func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRe
 	start := time.Now()
 	var mu sync.Mutex
 	good, throttled := 0, 0
-	load(ctx, l, max(50, rate/4), func(string) Answer {
-		time.Sleep(20*time.Millisecond + rand.N(40*time.Millisecond))
+	later := postponed{times: map[string]int{}}
+	load(ctx, l, max(50, rate/4), func(link string) Answer {
+		mu.Lock()
+		link = later.next(time.Since(start), link)
+		mu.Unlock()
+		time.Sleep(20*time.Millisecond + mathrand.N(40*time.Millisecond))
 		mu.Lock()
 		since := time.Since(start)
 		ok := api.allow(since)
@@ -915,21 +1178,23 @@ func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRe
 			}
 		}
 		mu.Unlock()
-		time.Sleep(20*time.Millisecond + rand.N(40*time.Millisecond))
-		switch {
-		case ok:
+		time.Sleep(20*time.Millisecond + mathrand.N(40*time.Millisecond))
+		if ok {
 			return Answer{Kind: Proper}
-		case withRetryAfter:
-			return retryAfter(time.Second)
 		}
-		return Answer{Kind: Throttled}
+		mu.Lock()
+		defer mu.Unlock()
+		return Answer{
+			Kind: Throttled, Link: link, Status: 429, Repeat: later.add(time.Since(start), link),
+			RetryAfter: time.Second, HasRetryAfter: withRetryAfter,
+		}
 	})
 	share := float64(throttled) / float64(good+throttled)
 	used := float64(good) / length.Seconds() / float64(rate)
 	t.Logf("%.2f %% of the answers are 429; %.1f %% of the API's rate used", 100*share, 100*used)
 	most, least := 0.02, 0.8
-	if rate < 10 { // one 429 weighs more, and chance too
-		most, least = 0.03, 0.7
+	if rate < 10 { // it takes three 429s to see that they are not the links' own
+		most, least = 0.1, 0.7
 	}
 	if share >= most {
 		t.Errorf("%.2f %% of the answers are 429, want less than %.0f %%", 100*share, 100*most)

@@ -70,9 +70,11 @@ type Fleet struct {
 	slots  []slot     // by time
 	room   []slot     // what they are kept in
 	queue  queue
+	first  queue         // of AcquireFirst
 	guard  *rate.Limiter // the second guard; also keeps the process's own flag
 	alarm
-	shown held
+	shown   held
+	changed chan struct{} // closed when the reason of shown changes
 	herald
 	pump
 }
@@ -101,12 +103,13 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		cfg.heartbeat = heartbeat
 	}
 	f := &Fleet{
-		cfg:   cfg,
-		run:   rand.Text(),
-		start: time.Now(),
-		kick:  make(chan struct{}, 1),
-		guard: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		alarm: alarm{timerAt: never},
+		cfg:     cfg,
+		run:     rand.Text(),
+		start:   time.Now(),
+		kick:    make(chan struct{}, 1),
+		changed: make(chan struct{}),
+		guard:   rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
+		alarm:   alarm{timerAt: never},
 	}
 	f.shared = fleetState{
 		ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
@@ -120,14 +123,20 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 // Acquire waits for a slot; those who wait are served in the order of their
 // arrival. It returns ctx.Err() as soon as ctx ends, and [ErrHeld] when it
 // waited in one hold for longer than the Config allows.
-func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
+func (f *Fleet) Acquire(ctx context.Context) (Slot, error) { return f.acquire(ctx, &f.queue) }
+
+// AcquireFirst is Acquire ahead of all who wait in Acquire, for control requests.
+// In a hold it gets the next probe.
+func (f *Fleet) AcquireFirst(ctx context.Context) (Slot, error) { return f.acquire(ctx, &f.first) }
+
+func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return Slot{}, err
 	}
 	f.mu.Lock()
 	now := f.now()
 	w := &waiter{arrived: now}
-	f.queue.push(w)
+	q.push(w)
 	f.waiting++
 	f.serve(now)
 	if !w.queued { // served at once
@@ -145,7 +154,7 @@ func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
 	f.mu.Lock()
 	now = f.now()
 	if w.queued {
-		f.queue.remove(w)
+		q.remove(w)
 		f.waiting--
 	} else if w.err == nil {
 		// The slot came at the same moment. If it is a probe, the next in the
@@ -177,46 +186,63 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 		f.unused(now, s)
 		return s.probe
 	}
-	f.own.answer(now, s, a.Kind, f.latest)
-	inHold := f.shared.hold(now).reason != ReasonNone
+	f.own.answer(now, s, a)
+	e := event{seq: s.seq, text: a.cause()}
 	switch a.Kind {
 	case Proper:
-		f.proper(now, s)
-		return s.probe || inHold
+		e.kind, e.text = "proper", ""
+		if a.Link == ControlLink {
+			e.text = ControlLink
+		}
+		f.count(now, e, s.probe || a.Link == ControlLink)
+		return s.probe || f.shared.hold(now).reason != ReasonNone
+	case Unproven, Unauthorized:
+		e.kind = "unproven"
+		f.count(now, e, s.probe)
+		return s.probe
 	case Throttled:
-		f.events = append(f.events, event{kind: "throttled", seq: s.seq, wait: retryAfterMicros(a)})
-		f.stopping = true
-		f.drop(false)
-		return true
-	case Unauthorized:
-		f.events = append(f.events, event{kind: "unauthorized", seq: s.seq})
-		return true
+		e.kind, e.wait, e.link = "throttled", retryAfterMicros(a), suspectText(a)
+		urgent = true
 	case Transient:
-		f.events = append(f.events, event{kind: "transient", seq: s.seq, link: linkHash(a.Link)})
+		e.kind, e.link = "transient", linkHash(a.Link)
 		f.failures++
 		f.sendBy = min(f.sendBy, now+transientDelay)
-		return s.probe || f.failures >= f.shared.untilOutage
+		urgent = s.probe || f.failures >= f.shared.untilOutage
+	case Down:
+		e.kind = "down"
+		urgent = true
+	default:
+		return false
 	}
-	return false
+	f.events = append(f.events, e)
+	return urgent
 }
 
-// proper counts a good answer. Those of one time are one event.
-func (f *Fleet) proper(now instant, s Slot) {
-	if n := len(f.events); n > 0 && !s.probe {
-		last := &f.events[n-1]
-		if last.kind == "proper" && !last.probe && now-last.at < properTime {
+// count takes in an answer of a kind of which there are many. Those of one time
+// are one event, but for one that has to be alone.
+func (f *Fleet) count(now instant, e event, alone bool) {
+	e.count, e.at, e.alone = 1, now, alone
+	for i := len(f.events) - 1; i >= 0 && !e.alone; i-- {
+		last := &f.events[i]
+		if last.kind != "proper" && last.kind != "unproven" {
+			break
+		}
+		if last.kind == e.kind && !last.alone {
+			if e.at-last.at >= properTime {
+				break
+			}
 			last.count++
-			last.seq = max(last.seq, s.seq)
+			last.seq = max(last.seq, e.seq)
 			return
 		}
 	}
-	f.events = append(f.events, event{kind: "proper", seq: s.seq, count: 1, at: now, probe: s.probe})
+	f.events = append(f.events, e)
 }
 
 // unused takes in that nothing was sent with a slot.
 func (f *Fleet) unused(now instant, s Slot) {
 	if s.probe {
-		f.own.answer(now, s, Unused, f.latest)
+		f.own.answer(now, s, Answer{Kind: Unused})
 		f.giveBack(s.seq)
 	}
 }
@@ -247,6 +273,42 @@ func (f *Fleet) Status() Status {
 	}
 	f.mu.Unlock()
 	return s
+}
+
+// HoldKey begins this process's unauthorized hold, with the cause that it shows,
+// since the API refuses the key and not only a link. The first probe goes after
+// 1 s; the time between probes doubles to 30 s. A [Proper] answer to a request
+// with the present key ends the hold.
+func (f *Fleet) HoldKey(cause string) {
+	f.mu.Lock()
+	now := f.now()
+	f.own.begin(now, f.latest, Answer{Cause: cause}.cause())
+	f.flush(true) // for those who look at the fleet
+	f.serve(now)
+	f.unlock()
+}
+
+// AwaitHold waits until this process is under a hold for the given reason, and
+// returns true: at once if it is already. It returns false when the time is over
+// or ctx ends.
+func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Duration) bool {
+	over := time.NewTimer(within)
+	defer over.Stop()
+	for {
+		f.mu.Lock()
+		is, changed := f.hold(f.now()).reason == reason, f.changed
+		f.mu.Unlock()
+		if is {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		case <-over.C:
+			return f.Status().Hold.Reason == reason
+		}
+	}
 }
 
 // ProbeNow tells that the API key has changed. In an unauthorized hold of this
@@ -282,31 +344,27 @@ func (f *Fleet) hold(now instant) held {
 func (f *Fleet) serve(now instant) {
 	f.observe(now)
 	f.expire(now)
-	wake := never
-	for f.queue.head != nil {
-		w := f.queue.head
-		giveUp := never
-		if f.shown.reason != ReasonNone {
-			giveUp = max(w.arrived, f.shown.since) + f.cfg.patience(f.shown.reason)
-		}
-		if giveUp <= now {
-			w.err = ErrHeld
-			f.pop()
-			continue
-		}
-		if len(f.slots) == 0 || f.slots[0].due > now {
-			wake = giveUp
-			break
-		}
+	for f.giveUp(&f.first) <= now {
+		f.pop(&f.first, Slot{}, ErrHeld)
+	}
+	for f.giveUp(&f.queue) <= now {
+		f.pop(&f.queue, Slot{}, ErrHeld)
+	}
+	for f.waiting > 0 && len(f.slots) > 0 && f.slots[0].due <= now {
 		s := f.slots[0]
 		f.slots = f.slots[1:]
-		if w.slot = f.grant(now, s); w.slot != (Slot{}) {
-			f.pop()
+		q := &f.first
+		if q.head == nil {
+			q = &f.queue
+		}
+		if slot := f.grant(now, s); slot != (Slot{}) {
+			f.pop(q, slot, nil)
 		}
 	}
+	wake := min(f.giveUp(&f.first), f.giveUp(&f.queue))
 	switch {
 	case len(f.slots) == 0:
-	case f.queue.head != nil:
+	case f.waiting > 0:
 		wake = min(wake, f.slots[0].due)
 	case f.slots[0].probe:
 		wake = min(wake, f.slots[0].due+catchUp+1) // to give it back
@@ -318,8 +376,18 @@ func (f *Fleet) serve(now instant) {
 	f.wakeRun(now)
 }
 
-func (f *Fleet) pop() {
-	f.queue.pop()
+// giveUp returns when the first one in a queue has waited too long in a hold.
+func (f *Fleet) giveUp(q *queue) instant {
+	if q.head == nil || f.shown.reason == ReasonNone {
+		return never
+	}
+	return max(q.head.arrived, f.shown.since) + f.cfg.patience(f.shown.reason)
+}
+
+// pop ends the wait of the first one in a queue.
+func (f *Fleet) pop(q *queue, slot Slot, err error) {
+	q.head.slot, q.head.err = slot, err
+	q.pop()
 	f.waiting--
 }
 
@@ -358,7 +426,7 @@ func (f *Fleet) expire(now instant) {
 	for len(f.slots) > 0 && now-f.slots[0].due > catchUp {
 		f.lose(f.slots[0])
 		f.slots = f.slots[1:]
-		if f.queue.head == nil {
+		if f.waiting == 0 {
 			f.wasted++
 		}
 	}
@@ -383,6 +451,8 @@ func (f *Fleet) observe(now instant) {
 	if f.shown.reason == was {
 		return
 	}
+	close(f.changed)
+	f.changed = make(chan struct{})
 	if f.shown.reason != ReasonNone {
 		f.drop(f.own.on)
 	}

@@ -39,36 +39,53 @@ func (m micros) duration() time.Duration { return time.Duration(m * micros(time.
 type event struct {
 	kind string // as in fleet_rules.lua
 	seq  uint64
-	// For proper: how many, and when. For throttled: the wait, 0 for none. For
-	// transient: the link's hash. For hold: how long. For set: the rate.
+	// For proper and unproven: how many, and when; alone if no others may join it.
+	// For throttled: the wait, 0 for none, and the suspect. For transient: the
+	// link's hash. For hold: how long. For set: the rate.
 	count int
-	probe bool
+	alone bool
 	at    instant
 	wait  micros
 	link  string
 	rate  Rate
+	text  string // the answer's cause; for proper, ControlLink or nothing
 }
 
-// args are the event's four arguments of the script.
+// args are the event's five arguments of the script.
 func (e event) args(now instant) []any {
 	a, b := "0", "0"
 	switch e.kind {
-	case "proper":
-		a, b = strconv.Itoa(e.count), micros.text(microsOf(now-e.at))
-	case "throttled", "hold":
+	case "proper", "unproven":
+		a, b = strconv.Itoa(e.count), microsOf(now-e.at).text()
+	case "throttled":
+		a, b = e.wait.text(), e.link
+	case "hold":
 		a = e.wait.text()
 	case "transient":
 		a = e.link
 	case "set":
 		a = strconv.FormatFloat(float64(e.rate), 'f', -1, 64)
 	}
-	return []any{e.kind, e.seq, a, b}
+	return []any{e.kind, e.seq, a, b, e.text}
 }
 
 func (m micros) text() string { return strconv.FormatFloat(float64(m), 'f', -1, 64) }
 
+// suspectText is what the script is told of a throttled answer: link, status,
+// and 1 for a repeat.
+func suspectText(a Answer) string {
+	repeat := 0
+	if a.Repeat {
+		repeat = 1
+	}
+	return fmt.Sprintf("%s:%d:%d", linkHash(a.Link), a.Status, repeat)
+}
+
 // linkHash names a link in the script: short, and without spaces.
 func linkHash(link string) string {
+	if link == ControlLink {
+		return link
+	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(link))
 	return strconv.FormatUint(h.Sum64(), 36)
@@ -104,7 +121,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 	if r.leave {
 		leave = 1
 	}
-	args := append(make([]any, 0, 14+4*len(r.events)),
+	args := append(make([]any, 0, 14+5*len(r.events)),
 		r.process, r.run, r.number,
 		strconv.FormatFloat(float64(r.flag), 'f', -1, 64), r.burst, r.usable,
 		r.want, microsOf(r.lead).text(), r.epoch.text(), r.seen.text(), r.seq,
@@ -147,14 +164,15 @@ type reply struct {
 	releases                     uint64
 	seq                          uint64 // the latest grant of the fleet
 
+	cause   string   // of the outage or throttled hold
 	workers []string // for a command: four words each
 }
 
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
 func parseReply(words []string) (*reply, error) {
-	const fields = 28
-	if len(words) < fields || (len(words)-fields)%4 != 0 {
+	const numbers = 28 // and the cause
+	if len(words) <= numbers || (len(words)-numbers-1)%4 != 0 {
 		return nil, errReply
 	}
 	i := 0
@@ -177,7 +195,7 @@ func parseReply(words []string) (*reply, error) {
 		outage: next() == 1, since: us(), nextProbe: us(), probeSeq: uint64(next()),
 		opens: us(), untilOutage: int(next()), releases: uint64(next()), seq: uint64(next()),
 	}
-	r.workers = words[fields:]
+	r.cause, r.workers = words[numbers], words[numbers+1:]
 	return r, failed
 }
 
@@ -196,5 +214,6 @@ func (r *reply) state(here instant) fleetState {
 		throttle: span{at(r.throttleSince), at(r.throttleUntil)},
 		outage:   r.outage, since: at(r.since), nextProbe: at(r.nextProbe), probing: r.probeSeq != 0,
 		opens: at(r.opens), untilOutage: r.untilOutage,
+		cause: r.cause,
 	}
 }

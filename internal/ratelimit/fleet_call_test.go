@@ -48,7 +48,7 @@ func TestFleetCallTwice(t *testing.T) {
 				{kind: "transient", seq: 1, link: linkHash("a")},
 				{kind: "transient", seq: 2, link: linkHash("b")},
 			}},
-			{process: "a b", run: "x", number: 9, flag: 100, burst: 5, events: []event{{kind: "throttled", seq: 3}}},
+			{process: "a b", run: "x", number: 9, flag: 100, burst: 5, events: []event{{kind: "throttled", seq: 3, link: "a:429:0", text: "why"}}},
 		}
 		for _, c := range calls {
 			r := ask(t, rdb, c)
@@ -145,7 +145,7 @@ func TestFleetCommands(t *testing.T) {
 }
 
 func TestParseReply(t *testing.T) {
-	for _, words := range [][]string{nil, {"1"}, strings.Fields(strings.Repeat("1 ", 29)), strings.Fields("x" + strings.Repeat(" 1", 27))} {
+	for _, words := range [][]string{nil, {"1"}, strings.Fields(strings.Repeat("1 ", 30)), strings.Fields("x" + strings.Repeat(" 1", 28))} {
 		if _, err := parseReply(words); err == nil {
 			t.Errorf("parseReply(%q) has no error", words)
 		}

@@ -73,7 +73,6 @@ type pump struct {
 	failures int     // transient ones among them
 	urgent   bool
 	told     bool          // another process changed the holds
-	stopping bool          // one of them begins a hold
 	sendBy   instant       // when events have to go
 	carried  chan struct{} // closed when a call has carried events
 
@@ -313,7 +312,7 @@ func (f *Fleet) request(now instant) *request {
 		f.number++
 		f.unsure, f.doubt = f.events, f.carried
 		f.events, f.carried = nil, make(chan struct{})
-		f.failures, f.urgent, f.stopping, f.sendBy = 0, false, false, never
+		f.failures, f.urgent, f.sendBy = 0, false, never
 	}
 	f.asked = max(0, want)
 	burst := f.cfg.Burst
@@ -422,10 +421,10 @@ func (f *Fleet) synchronise(now, sent instant, r *reply) {
 	f.known++
 }
 
-// reserve adds the reply's slots, unless a hold begins that the script does
-// not know of yet.
+// reserve adds the reply's slots, unless they were asked for before this
+// process's own hold began.
 func (f *Fleet) reserve(r *reply) {
-	if f.stopping || f.own.on && r.n > 1 {
+	if f.own.on && r.n > 1 {
 		if r.probe {
 			f.giveBack(r.first)
 		}

@@ -6,10 +6,10 @@
 -- [7] slots wanted                      [8] lead: µs from now before which a slot is of no use
 -- [9] epoch and [10] instant of the last reply, 0 at first   [11] latest grant known
 -- [12] own hold's reason, [13] how long it lasts yet, µs     [14] 1: the process leaves
--- ARGV[15…] what happened, four a piece: kind, seq, a, b
+-- ARGV[15…] what happened, five a piece: kind, seq, a, b, text
 --
--- Returns the numbers that Go's parseReply reads, and the processes alive for
--- a command. The same call again (go-redis repeats what got no answer) changes
+-- Returns the numbers that Go's parseReply reads, the hold's cause, and the
+-- processes alive for a command. The same call again (go-redis repeats what got no answer) changes
 -- nothing and returns the same slots.
 local format = string.format
 
@@ -43,7 +43,8 @@ if again then
   end
 else
   local stood = holds()
-  for i = 15, #ARGV, 4 do happened[ARGV[i]](tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]) end
+  for i = 15, #ARGV, 5 do happened[ARGV[i]](tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
+  if g.outage == 0 and g.throttleUntil <= now and g.proving == 0 then cause = '' end
   -- The others call at once. A user who may not publish loses only time: they
   -- call twice a second.
   if holds() ~= stood then redis.pcall('PUBLISH', key, id) end
@@ -134,6 +135,8 @@ if id ~= '' or #ARGV > 14 then
   for link in pairs(links) do names[#names + 1] = link end
   table.sort(names)
   put('links', table.concat(names, ' '))
+  put('suspects', suspectsText())
+  put('cause', cause)
   if id ~= '' and ARGV[14] ~= '1' and not again then
     put('w:' .. id, format('%s %s %s %d %.17g %.17g %.0f %d %.17g', workers[id],
       ARGV[12] == '' and '-' or ARGV[12], ARGV[13], n, from, base, first, probe, spacing))
@@ -155,6 +158,7 @@ for _, name in ipairs({
 for _, value in ipairs({opens, outageAnswers - g.failures, g.releases, g.seq}) do
   reply[#reply + 1] = format('%.17g', value)
 end
+reply[#reply + 1] = cause
 if id == '' then
   for _, word in ipairs(alive) do reply[#reply + 1] = word end
 end

@@ -7,8 +7,12 @@
 -- Three holds exist side by side, each with its own end: manual, throttled, and
 -- outage, which only an answer ends.
 --
--- KEYS[1] is a hash: a field for each number in g below, good and links (text),
--- and w:<id> for each process. Instants are µs of a clock that begins near 0
+-- An answer that the API may not have given (unproven) shows neither that the API
+-- works nor that it does not. A 429 may be the trouble of one link: until another
+-- link gets one, too, its link is only suspected.
+--
+-- KEYS[1] is a hash: a field for each number in g below; good, links, suspects and
+-- cause (text); and w:<id> for each process. Instants are µs of a clock that begins near 0
 -- with the key, so that doubles keep fractions of a µs. It follows Redis' TIME,
 -- but stands where TIME goes back, as at a failover.
 local key = KEYS[1]
@@ -20,6 +24,15 @@ local throttleFirst = second       -- hold after a 429 without Retry-After
 local throttleMost = 30 * second   -- to which it doubles
 local throttleProbe = 900 * second -- a longer Retry-After is probed this often
 local retryAfterMost = 366 * 86400 * second
+
+-- A throttled hold needs evidence from more links than one. Times are the longer
+-- of so long and so many slots: at a low rate answers are far apart.
+local pairWithin, pairSlots = second, 4      -- two links with nothing good in between,
+local manyWithin, manySlots = 2 * second, 20 -- or several links, whatever came between:
+local manyLinks, manyPart = 3, 0.01          -- so many, and such a part of the good answers
+local suspectsMost = 20
+local repeatMost = second -- a link that had its 429 before prolongs a hold by no more
+local control = 'control' -- the link of a request that asks only how the API is
 
 local cutEvery = second
 local cutTo = 0.85      -- of the good answers of the last second
@@ -94,6 +107,26 @@ for link in string.gmatch(stored.links or '', '%S+') do
   distinct = distinct + 1
 end
 
+-- The last answer that began a hold or kept it up, for people.
+local cause = stored.cause or ''
+-- Links that were answered 429, or 503 with Retry-After, of late, and held nobody.
+local suspects = {}
+for link, status, seq, at, wait, again, checked in string.gmatch(stored.suspects or '', '(%w+):(%d+):(%d+):(%d+):(%d+):(%d):(%d)') do
+  suspects[#suspects + 1] = {
+    link = link, status = status, seq = tonumber(seq), at = tonumber(at), wait = tonumber(wait),
+    again = tonumber(again),     -- 1: the link had the same answer before
+    checked = tonumber(checked), -- 1: a later request was answered well
+  }
+end
+
+local function suspectsText()
+  local words = {}
+  for i, s in ipairs(suspects) do
+    words[i] = string.format('%s:%s:%.0f:%.0f:%.0f:%d:%d', s.link, s.status, s.seq, s.at, s.wait, s.again, s.checked)
+  end
+  return table.concat(words, ' ')
+end
+
 local function calm() -- forgets the failures one after another
   g.failures, links, distinct = 0, {}, 0
 end
@@ -157,6 +190,58 @@ local function endOutage()
   g.cutAt, g.cutSeq = now, g.seq
 end
 
+-- The longer of a time and of so many slots.
+local function within(least, slots)
+  if g.rate <= 0 then return least end -- the state was lost a moment ago
+  return math.max(least, slots * second / g.rate)
+end
+
+-- Notes that a grant was answered well: what was suspected before it is checked.
+local function checkSuspects(seq, isControl)
+  local kept = {}
+  for _, s in ipairs(suspects) do
+    if not isControl and now - s.at <= within(manyWithin, manySlots) then
+      if s.seq < seq then s.checked = 1 end
+      kept[#kept + 1] = s
+    end
+  end
+  suspects = kept
+end
+
+-- Remembers a suspect, in place of what the same link was suspected of before.
+local function suspect(new)
+  local kept = {}
+  for _, s in ipairs(suspects) do
+    if s.link ~= new.link or s.status ~= new.status then kept[#kept + 1] = s end
+  end
+  kept[#kept + 1] = new
+  if #kept > suspectsMost then table.remove(kept, 1) end
+  suspects = kept
+end
+
+-- Whether the answer to a suspect is the API's state: how long to hold, or nil
+-- while it may be the link's own trouble. It is the API's if another link got the
+-- same a moment ago and no later request was answered well since; if several
+-- links got it, as from an API that lets a part of the requests through; or if a
+-- link and then the control request got it. A link that had it before proves
+-- nothing with another such link, and does not say how long to hold.
+local function evidence(new)
+  local many = math.max(manyLinks, math.min(suspectsMost, manyPart * goodRate() * within(manyWithin, manySlots) / second))
+  local proved, links, wait = false, 1 - new.again, new.again == 0 and new.wait or 0
+  for _, s in ipairs(suspects) do
+    local age = now - s.at
+    if s.link ~= new.link and s.status == new.status and age <= within(manyWithin, manySlots) then
+      local pair = s.checked == 0 and s.again + new.again < 2 and age <= within(pairWithin, pairSlots)
+      proved = proved or pair or new.link == control
+      if s.again == 0 then
+        links = links + 1
+        wait = math.max(wait, s.at + s.wait - now)
+      end
+    end
+  end
+  if proved or new.again == 0 and links >= many then return wait end
+end
+
 local function throttled(seq, wait, proof)
   wait = math.min(math.ceil(wait), retryAfterMost)
   if wait <= 0 then
@@ -179,65 +264,111 @@ local function throttled(seq, wait, proof)
   g.cutAt, g.cutSeq, g.slope = now, g.seq, 0
 end
 
-local function transient(seq, probe, link)
-  if g.outage == 1 then
-    if probe then
-      g.pause = math.min(2 * g.pause, outageMost)
-      g.nextProbe = now + g.pause
-    end
-    return
-  end
+local function beginOutage(why)
+  g.outage, g.since = 1, now
+  g.pause, g.nextProbe = outageFirst, now + outageFirst
+  g.outageSeq = g.seq
+  cause = why
+end
+
+-- A probe of an outage failed.
+local function probeFailed(why)
+  g.pause = math.min(2 * g.pause, outageMost)
+  g.nextProbe = now + g.pause
+  cause = why
+end
+
+local function transient(seq, link, why)
   if seq <= g.outageSeq then return end
   g.failures = g.failures + 1
   if distinct < outageLinks and not links[link] then
     links[link] = true
     distinct = distinct + 1
   end
-  if g.failures >= outageAnswers and distinct >= outageLinks then
-    g.outage, g.since = 1, now
-    g.pause, g.nextProbe = outageFirst, now + outageFirst
-    g.outageSeq = g.seq
-  end
+  if g.failures >= outageAnswers and distinct >= outageLinks then beginOutage(why) end
 end
 
--- What happened, by kind: seq is the grant's number; a and b are the kind's own.
+-- Whether a grant is the probe that is out, which is then out no more.
+local function wasProbe(seq)
+  if seq == 0 or seq ~= g.probe then return false end
+  g.probe = 0
+  return true
+end
+
+-- An answer shows that the API lives.
+local function lives()
+  calm()
+  if g.outage == 1 then endOutage() end
+end
+
+-- What happened, by kind: seq is the grant's number; a, b and text are the kind's own.
 local happened = {}
 
-local function answered(seq, transientToo)
-  if seq > g.heldSeq and not transientToo then g.proving = 0 end
-  local probe = seq ~= 0 and seq == g.probe
-  if probe then g.probe = 0 end
-  if not transientToo then
-    calm()
-    if g.outage == 1 then endOutage() end
-  end
-  return probe
-end
-
 function happened.unused(seq)
-  if seq ~= 0 and seq == g.probe then
-    g.probe = 0
-    if seq > g.heldSeq then g.probeDue = now end -- it stands open for the next
-  end
+  if wasProbe(seq) and seq > g.heldSeq then g.probeDue = now end -- it stands open for the next
 end
-function happened.proper(seq, count, age) -- seq: of the latest
+function happened.proper(seq, count, age, link) -- seq: of the latest
   addGood(tonumber(count), tonumber(age))
-  answered(seq)
+  if seq > g.heldSeq then g.proving = 0 end
+  wasProbe(seq)
+  lives()
   g.step = 0
   if g.throttleUntil > now and seq > g.heldSeq then g.throttleUntil = now end
+  checkSuspects(seq, link == control)
 end
-function happened.throttled(seq, wait)
-  local proof = g.proving == 1 and seq > g.heldSeq
-  answered(seq)
-  throttled(seq, tonumber(wait), proof)
+function happened.unproven(seq, count, age, why) -- seq: of the latest
+  addGood(tonumber(count), tonumber(age))
+  if seq > g.heldSeq then g.proving = 0 end
+  if wasProbe(seq) and g.outage == 1 then probeFailed(why) end
 end
-function happened.unauthorized(seq)
+
+-- In a hold a link is answered as it was before. If the request was to prove that
+-- the hold is over, it is taken for one without an answer: were the hold to begin
+-- again, and no other link were left, it would never end.
+local function throttledAgain(seq, wait, why)
+  local held = g.throttleUntil > now
+  if (held or g.outage == 1) and wasProbe(seq) and g.outage == 1 then probeFailed(why) end
+  if held then
+    if wait <= 0 then wait = repeatMost end
+    local til = math.max(g.throttleUntil, now + math.min(wait, repeatMost))
+    if g.probeDue >= g.throttleUntil then g.probeDue = til end
+    g.throttleUntil = til
+  end
+end
+function happened.throttled(seq, wait, about, why) -- about: link, status, and 1 for a repeat
+  local link, status, again = string.match(about, '(%w+):(%d+):(%d)')
+  wait, again = tonumber(wait), tonumber(again)
+  local known, proof = g.throttleUntil > now or g.proving == 1, g.proving == 1 and seq > g.heldSeq
+  if again == 1 and (known or g.outage == 1) then return throttledAgain(seq, wait, why) end
+  wasProbe(seq)
+  if again == 0 then lives() end
+  if not known then
+    local new = {link = link, status = status, seq = seq, at = now, wait = wait, again = again, checked = 0}
+    wait = evidence(new)
+    if not wait then
+      if again == 0 then g.clear = 0 end
+      return suspect(new)
+    end
+  end
+  suspects, cause = {}, why
+  throttled(seq, wait, proof)
+end
+function happened.transient(seq, link, _, why)
   addGood(1, 0)
-  answered(seq)
+  local probe = wasProbe(seq)
+  if g.outage == 0 then transient(seq, link, why) elseif probe then probeFailed(why) end
 end
-function happened.transient(seq, link)
+-- The control request failed, which was sent because of unproven answers.
+function happened.down(seq, _, _, why)
   addGood(1, 0)
-  transient(seq, answered(seq, true), link)
+  local probe = wasProbe(seq)
+  if g.outage == 0 then
+    if seq > g.outageSeq then beginOutage(why) end
+  elseif probe then
+    probeFailed(why)
+  else
+    cause = why
+  end
 end
 function happened.hold(_, lasts)
   if g.manualUntil <= now then g.manualSince = now end

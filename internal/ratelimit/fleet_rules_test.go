@@ -21,10 +21,12 @@ func TestFleetRules(t *testing.T) {
 		rates []Rate // of the processes
 		test  func(t *testing.T, m *model, d []*driver)
 	}{
-		{"a 429 holds all, and cuts all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
+		{"429s of two links that two processes got hold all, and cut all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
 			d[0].times(100, Proper)
-			d[0].Report(d[0].acquire(), retryAfter(5*time.Second))
-			cut := d[0].wantRate(80, 87)
+			a, b := d[0].acquire(), d[1].acquire()
+			d[0].Report(a, retryAfter(5*time.Second))
+			d[1].Report(b, retryAfter(5*time.Second))
+			cut := d[0].wantRate(75, 87)
 			time.Sleep(soon)
 			for _, d := range d {
 				d.wantHold(ReasonThrottled, 5*time.Second-soon)
@@ -52,9 +54,10 @@ func TestFleetRules(t *testing.T) {
 				wg.Go(func() { m.drive(ctx, p, 10, 20*time.Millisecond, nil) })
 			}
 			time.Sleep(2 * time.Second)
-			s := d[0].acquire()
+			a, b := d[0].acquire(), d[0].acquire()
 			at := time.Since(m.start)
-			d[0].Report(s, retryAfter(5*time.Second))
+			d[0].Report(a, retryAfter(5*time.Second))
+			d[0].Report(b, retryAfter(5*time.Second))
 			wg.Wait()
 			cancel()
 			late, last := 0, time.Duration(0)
@@ -74,8 +77,13 @@ func TestFleetRules(t *testing.T) {
 				time.Sleep(transientDelay + time.Millisecond)
 			}
 			time.Sleep(soon)
-			d[0].wantHold(ReasonOutage, time.Second-soon)
-			d[1].wantHold(ReasonOutage, time.Second-soon)
+			for _, d := range d {
+				d.wantHold(ReasonOutage, time.Second-soon)
+				d.wantCause("500 of link 19")
+			}
+			if s := show(t, m); s.Hold.Reason != ReasonOutage || s.Hold.Cause != "500 of link 19" {
+				t.Errorf("shown: %+v", s.Hold)
+			}
 			// Both ask; one gets the probe.
 			slots := make(chan Slot, 2)
 			for _, d := range d {
@@ -108,7 +116,7 @@ func TestFleetRules(t *testing.T) {
 			d[1].wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].Report(d[0].acquire(), Answer{Kind: Unauthorized})
+			d[0].HoldKey("401")
 			d[0].wantHold(ReasonUnauthorized, time.Second)
 			d[1].wantHold(ReasonNone, 0)
 			d[1].wantNext(0, false)
@@ -130,7 +138,7 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonManual, time.Minute-soon)
 			d[1].wantHold(ReasonManual, time.Minute-soon)
-			if s := show(t, m); s.Hold.Reason != ReasonManual || time.Until(s.Hold.Until).Round(time.Second) != time.Minute-soon.Round(time.Second) {
+			if s := show(t, m); s.Hold.Reason != ReasonManual || s.Hold.Cause != "" || time.Until(s.Hold.Until).Round(time.Second) != time.Minute-soon.Round(time.Second) {
 				t.Errorf("shown: %+v", s.Hold)
 			}
 			if err := HoldFleet(t.Context(), m.client, time.Time{}); err != nil {
@@ -240,7 +248,7 @@ func TestFleetRules(t *testing.T) {
 				m := newModel(t)
 				var drivers []*driver
 				for _, rate := range tt.rates {
-					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, Fleet: m.add(Config{Rate: rate}).Fleet})
+					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, lazy: true, Fleet: m.add(Config{Rate: rate}).Fleet})
 				}
 				time.Sleep(soon)
 				tt.test(t, m, drivers)

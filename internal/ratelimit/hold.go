@@ -6,6 +6,7 @@ import "time"
 type held struct {
 	reason       Reason
 	since, until instant
+	cause        string
 }
 
 // at returns h in times of the wall clock, which shows wall now.
@@ -13,7 +14,7 @@ func (h held) at(wall time.Time, now instant) Hold {
 	if h.reason == ReasonNone {
 		return Hold{}
 	}
-	out := Hold{Reason: h.reason, Since: wall.Add(h.since - now)}
+	out := Hold{Reason: h.reason, Since: wall.Add(h.since - now), Cause: h.cause}
 	if h.until != never {
 		out.Until = wall.Add(h.until - now)
 	}
@@ -36,6 +37,7 @@ type fleetState struct {
 	since, nextProbe instant // of the outage
 	probing          bool    // a probe is out
 	opens            instant // a slot may be granted from then on, as far as holds go
+	cause            string  // of the outage or throttled hold
 
 	// untilOutage is how many more failures may be an outage.
 	untilOutage int
@@ -45,14 +47,14 @@ type fleetState struct {
 // one that lasts longer.
 func (s *fleetState) hold(now instant) held {
 	if s.manual.covers(now) {
-		return held{ReasonManual, s.manual.since, s.manual.until}
+		return held{ReasonManual, s.manual.since, s.manual.until, ""}
 	}
 	var h held
 	if s.outage {
-		h = held{ReasonOutage, s.since, s.nextProbe}
+		h = held{ReasonOutage, s.since, s.nextProbe, s.cause}
 	}
 	if s.throttle.covers(now) && (!s.outage || s.throttle.until > h.until) {
-		return held{ReasonThrottled, s.throttle.since, s.throttle.until}
+		return held{ReasonThrottled, s.throttle.since, s.throttle.until, s.cause}
 	}
 	if h.until <= now || s.probing {
 		h.until = never // a probe's answer is awaited
@@ -81,7 +83,8 @@ const (
 )
 
 // keyHold is the hold of one process whose key the API refuses. One request at
-// a time then probes.
+// a time then probes. Whether the key is refused, and not only the links that
+// were asked for, is for the caller to find out.
 type keyHold struct {
 	on        bool
 	since     instant
@@ -91,8 +94,8 @@ type keyHold struct {
 	probe     uint64        // the one that is out, or 0
 	probeAt   instant
 
-	key    uint64 // how often the key has changed
-	worked uint64 // the key worked for this slot: older refusals are history
+	key   uint64 // how often the key has changed
+	cause string
 }
 
 // open returns the instant from which on a slot may be handed out.
@@ -111,9 +114,9 @@ func (k *keyHold) hold(now instant) held {
 	case !k.on:
 		return held{}
 	case k.nextProbe <= now || k.probe != 0:
-		return held{ReasonUnauthorized, k.since, never} // a probe's answer is awaited
+		return held{ReasonUnauthorized, k.since, never, k.cause} // a probe's answer is awaited
 	}
-	return held{ReasonUnauthorized, k.since, k.nextProbe}
+	return held{ReasonUnauthorized, k.since, k.nextProbe, k.cause}
 }
 
 // granted notes that a slot is handed out: in the hold it is a probe.
@@ -123,22 +126,19 @@ func (k *keyHold) granted(now instant, seq uint64) {
 	}
 }
 
-// begin opens the hold. latest is the latest slot handed out.
-func (k *keyHold) begin(now instant, latest uint64) {
-	*k = keyHold{
-		on: true, since: now, begun: latest, nextProbe: now + keyProbeFirst, pause: keyProbeFirst,
-		key: k.key, worked: k.worked,
+// begin opens the hold, or gives one that is open another cause. latest is the
+// latest slot handed out.
+func (k *keyHold) begin(now instant, latest uint64, cause string) {
+	if !k.on {
+		*k = keyHold{on: true, since: now, begun: latest, nextProbe: now + keyProbeFirst, pause: keyProbeFirst, key: k.key}
 	}
+	k.cause = cause
 }
 
 func (k *keyHold) end() { k.on, k.probe = false, 0 }
 
 // answer takes in the answer to a slot.
-func (k *keyHold) answer(now instant, s Slot, kind Kind, latest uint64) {
-	if kind == Unauthorized && !k.on && s.seq > k.worked {
-		k.begin(now, latest)
-		return
-	}
+func (k *keyHold) answer(now instant, s Slot, a Answer) {
 	if !k.on {
 		return
 	}
@@ -147,13 +147,12 @@ func (k *keyHold) answer(now instant, s Slot, kind Kind, latest uint64) {
 		k.probe = 0
 	}
 	switch {
-	case kind == Proper && s.seq > k.begun:
+	case a.Kind == Proper && s.seq > k.begun && s.key == k.key:
 		k.end()
-		k.worked = s.seq
-	case kind == Unauthorized && probe:
+	case a.Kind == Unauthorized && probe:
 		k.pause = min(2*k.pause, keyProbeMost)
-		k.nextProbe = now + k.pause
-	case kind != Unused && probe: // it tells nothing of the key
+		k.nextProbe, k.cause = now+k.pause, a.cause()
+	case a.Kind != Unused && probe: // it tells nothing of the key
 		k.nextProbe = now + k.pause
 	}
 }

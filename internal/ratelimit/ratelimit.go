@@ -9,7 +9,9 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Reason says why nothing is sent. "" means that there is no hold.
@@ -17,8 +19,8 @@ type Reason string
 
 const (
 	ReasonNone         Reason = ""
-	ReasonThrottled    Reason = "throttled"    // the API answered 429
-	ReasonUnauthorized Reason = "unauthorized" // the API refused the key: 401, 403
+	ReasonThrottled    Reason = "throttled"    // the API answered 429 about more links than one
+	ReasonUnauthorized Reason = "unauthorized" // the API refuses the key: 401, 403
 	ReasonOutage       Reason = "outage"       // the API does not work
 	ReasonManual       Reason = "manual"       // an operator stopped it
 )
@@ -32,6 +34,9 @@ type Hold struct {
 	Until time.Time
 	// Since is when the hold began; zero without a hold.
 	Since time.Time
+	// Cause is the Cause of the answer that began the hold or, later, of the last
+	// failed probe. A manual hold has none.
+	Cause string
 }
 
 // Status is what a limiter does at present.
@@ -84,14 +89,21 @@ type Kind uint8
 const (
 	// Unused: nothing was sent.
 	Unused Kind = iota
-	// Proper: an answer that shows that API and key work, such as 2xx, 404 or 422.
+	// Proper: an answer that the API itself gave, which shows that API and key work.
 	Proper
-	// Throttled: 429, or 503 with Retry-After.
+	// Unproven: an answer that the API may not have given, such as the 404 of a
+	// gateway in front of it. It begins no hold and ends none.
+	Unproven
+	// Throttled: 429, or 503 with Retry-After. A hold needs evidence from two links.
 	Throttled
-	// Unauthorized: 401 or 403.
+	// Unauthorized: 401 or 403. It begins no hold: see [Fleet.HoldKey].
 	Unauthorized
-	// Transient: 408, 425, 5xx, or no answer at all.
+	// Transient: 408, 425, 5xx, or no answer at all. Many of them in a row, from
+	// several links, are an outage.
 	Transient
+	// Down: the control request, which was sent because of unproven answers, was not
+	// answered as by the API. It is an outage at once.
+	Down
 )
 
 // String returns the kind's name in lower case.
@@ -101,12 +113,16 @@ func (k Kind) String() string {
 		return "unused"
 	case Proper:
 		return "proper"
+	case Unproven:
+		return "unproven"
 	case Throttled:
 		return "throttled"
 	case Unauthorized:
 		return "unauthorized"
 	case Transient:
 		return "transient"
+	case Down:
+		return "down"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -114,14 +130,43 @@ func (k Kind) String() string {
 // Answer is what came of a slot.
 type Answer struct {
 	Kind Kind
-	// Link names what the request was about: an outage shows only when
-	// requests about different links fail.
+	// Link names what the request was about: holds need the answers to requests
+	// about different links. It is ControlLink for a control request.
 	Link string
 	// RetryAfter is the Retry-After of a Throttled answer, as a time from now.
 	// It counts only with HasRetryAfter; zero or less (a date gone by) is
 	// taken as none.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
+	// Status is the HTTP status, 0 without an answer. Throttled answers are
+	// compared with those of the same status.
+	Status int
+	// Repeat: the same link got the same answer before, so that it may be the
+	// link's own fault.
+	Repeat bool
+	// Cause says what was seen, for people. Of it 200 bytes are kept with a hold.
+	Cause string
+}
+
+// ControlLink is the Answer.Link of a control request, which asks only how the
+// API is. One that is throttled, too, shows that a link's 429 was not its own
+// trouble.
+const ControlLink = "control"
+
+// causeMost is how many bytes of a cause are kept.
+const causeMost = 200
+
+// cause returns the answer's cause, cut to what is kept of it.
+func (a Answer) cause() string {
+	text := strings.ToValidUTF8(a.Cause, "\uFFFD")
+	if len(text) <= causeMost {
+		return text
+	}
+	end := causeMost
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
 }
 
 // ErrHeld is returned by Acquire when a hold lasts longer than work should

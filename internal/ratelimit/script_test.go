@@ -65,10 +65,17 @@ func (b *book) good(seq uint64) *reply {
 	return b.call(0, event{kind: "proper", seq: seq, count: 1})
 }
 
-// throttle has the API answer 429 to a grant.
+// throttle has the API answer 429 to a grant, and to another link's.
 func (b *book) throttle(seq uint64, wait time.Duration) *reply {
 	b.t.Helper()
-	return b.call(0, event{kind: "throttled", seq: seq, wait: microsOf(wait)})
+	b.throttled(seq, "a:429:0", wait)
+	return b.throttled(seq, "b:429:0", wait)
+}
+
+// throttled has it answer a suspect: link, status, and 1 for a repeat.
+func (b *book) throttled(seq uint64, suspect string, wait time.Duration) *reply {
+	b.t.Helper()
+	return b.call(0, event{kind: "throttled", seq: seq, link: suspect, wait: microsOf(wait), text: suspect})
 }
 
 // answers lets so many good answers a second come for almost the given time.
@@ -189,7 +196,7 @@ func TestScriptProofDoesNotCut(t *testing.T) {
 		cut := b.throttle(b.grant(), time.Second).rate
 		for range 40 {
 			b.pass(time.Second)
-			b.throttle(b.grant(), time.Second)
+			b.throttled(b.grant(), "c:429:0", time.Second)
 		}
 		if b.last.rate != cut {
 			t.Errorf("rate %v after 40 failed proofs, was %v", b.last.rate, cut)
@@ -351,11 +358,14 @@ func (p *play) field(name string) string {
 
 // answer is a random one to a grant.
 func (p *play) answer(seq uint64) event {
-	e := event{kind: []string{"unused", "proper", "throttled", "unauthorized", "transient"}[p.rng.IntN(5)], seq: seq, count: 1}
+	e := event{kind: []string{"unused", "proper", "unproven", "throttled", "down", "transient"}[p.rng.IntN(6)], seq: seq, count: 1}
 	if p.seed%2 == 0 && p.rng.IntN(4) > 0 {
 		e.kind = "transient" // so that outages happen
 	}
 	e.link = linkHash(fmt.Sprint(p.rng.IntN(30)))
+	if e.kind == "throttled" {
+		e.link = suspectText(Answer{Link: e.link, Status: 429, Repeat: p.rng.IntN(3) == 0})
+	}
 	if p.rng.IntN(2) == 0 {
 		e.wait = micros(p.rng.Int64N(3600e6))
 	}
