@@ -308,6 +308,18 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			l.must(l.Advance(l.Context(), now, 1, 150, 50))
 			l.equal("low", int64(50), l.get("b").Low)
 		}},
+		{"and nothing but what it recorded", func(l *bench) {
+			l.watched(60)
+			l.commit(outcomes(NotFound, 0, 50)...)
+			l.commit(outcomes(NotFound, 50, 60)...)
+			other := Record{Outcome: Cancelled, Attempts: 1, HTTPStatus: 204}
+			l.must(l.rdb.SetRange(l.Context(), "lc:{b}:r:0", 7*RecordSize, string(other.Append(nil))).Err())
+			l.set("lc:{b}", "not_found", 59, "cancelled", 1, "finished", 123)
+			b := resume(l, Running, true)
+			l.equal("counts", Counts{Cancelled: 1}, b.Counts)
+			l.equal("not finished", time.Time{}, b.Finished)
+			l.equal("the other", other, l.record(7))
+		}},
 		{"in a batch of format 1, too", func(l *bench) {
 			l.watched(200)
 			l.set("lc:{b}", "v", 1)

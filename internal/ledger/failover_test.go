@@ -159,6 +159,13 @@ func TestSealWaitsForAReplica(t *testing.T) {
 	}
 	l.equal("replicas that had the pause", []int64{1, 1, 0}, hook.acked)
 	servers[1].Thaw(t)
+
+	l.set("lc:{b}", "v", 1) // waiting writes to the batch, and changes nothing
+	l.replicaWait = time.Minute
+	_, _, err = l.Resume(t.Context(), "b")
+	l.must(err)
+	l.equal("replicas that had the resume", []int64{1, 1, 0, 1}, hook.acked)
+	l.equal("format", "1", l.hash("lc:{b}")["v"])
 }
 
 // The lists of batches are on other servers of a cluster than the batches.

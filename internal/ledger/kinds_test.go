@@ -156,6 +156,15 @@ func TestKinds(t *testing.T) {
 			l.known("nor by what came after an abort", empty404, 4, false)
 			l.equal("a plain outcome", Record{Outcome: NotFound, Plain: true, Attempts: 2, HTTPStatus: 404}, l.record(1))
 		}},
+		{"nor does a proven answer that comes after the outcome", func(l *bench) {
+			d := l.create(DraftConfig{ID: "b", Created: time.UnixMilli(l.ago(3 * 365 * 24 * time.Hour))})
+			l.write(d, 10)
+			l.must(d.Seal(l.Context(), "digest", 0, 0))
+			l.commit(plain(1, empty404, 1), plain(2, empty404, 1))
+			l.commit(Entry{Position: 1, Record: Record{Outcome: NotFound, Plain: true}})
+			l.commit(Entry{Position: 1, Record: Record{Outcome: Cancelled}, Proven: true})
+			l.known("not contradicted", empty404, 2, false)
+		}},
 		{"an outcome has a link status of its own", func(l *bench) {
 			l.running(100)
 			l.commit(plain(1, empty404, 1), plain(2, html404, 1))
