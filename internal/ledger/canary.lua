@@ -9,8 +9,19 @@
 local function follow(row, tripped, call)
   local outcome, length = string.match(row or '', '^(%d) (%d+)$')
   outcome, length = tonumber(outcome or 0), tonumber(length or 0)
-  local began, places, others = false, {}, call.others
-  for i = 1, call.count do
+  local began, places, others, from = false, {}, call.others, 1
+  if not tripped and length + call.fit < 50 then
+    -- It cannot become long enough: only what follows the last outcome that ends it
+    -- counts, and most calls end with one.
+    for i = call.count, 1, -1 do
+      local got = string.byte(call.standing[i]) - 16
+      if got > 0 and got ~= 3 and got ~= 5 then
+        outcome, length, began, others, from = 0, 0, true, 1, i
+        break
+      end
+    end
+  end
+  for i = from, call.count do
     local got = string.byte(call.standing[i]) - 16 -- above 0: an outcome that the call wrote
     -- A plain not_found rests on answers over some time, and an API may answer so for
     -- a block of links that are really missing: beside other outcomes it shows little.

@@ -73,11 +73,23 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	return results
 }
 
+// sortEntries sorts entries by position. Most are in order already, and comparing
+// costs less than the general sort, which copies them.
+func sortEntries(entries []Entry) {
+	for i := 1; i < len(entries); i++ {
+		if entries[i].Position < entries[i-1].Position {
+			slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+			return
+		}
+	}
+}
+
 func recordCall(g Group) (keys []string, args []any) {
-	slices.SortStableFunc(g.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+	sortEntries(g.Entries)
 	packed := make([]byte, 0, 6*len(g.Entries))
 	var words []any
-	for i, e := range g.Entries {
+	for i := range g.Entries {
+		e := &g.Entries[i]
 		head := e.Record.head(e.Proven)
 		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
 		packed = append(packed, head[:]...)

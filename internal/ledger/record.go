@@ -118,22 +118,23 @@ func status(r Record) uint16 { return uint16(min(max(r.HTTPStatus, 0), maxStatus
 // DecodeRecord reads the record at the start of b; what is missing reads as
 // zeros.
 func DecodeRecord(b []byte) Record {
-	var full [RecordSize]byte
-	copy(full[:], b)
-	packed, last := binary.BigEndian.Uint16(full[2:]), binary.BigEndian.Uint32(full[4:])
+	if len(b) < RecordSize {
+		b = append(make([]byte, 0, RecordSize), b...)[:RecordSize]
+	}
+	first, packed, last := b[0], binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[4:])
 	r := Record{
-		Outcome:    Outcome(full[0] & 0x0f),
-		Ambiguous:  full[0]&flagAmbiguous != 0,
-		Settling:   full[0]&flagSettling != 0,
-		Attempts:   full[1],
+		Outcome:    Outcome(first & 0x0f),
+		Ambiguous:  first&flagAmbiguous != 0,
+		Settling:   first&flagSettling != 0,
+		Attempts:   b[1],
 		HTTPStatus: int(packed & maxStatus),
 		LinkStatus: int(packed >> 10),
 	}
 	if r.Outcome != None {
-		r.Plain, r.After = full[0]&flagPlain != 0, last
+		r.Plain, r.After = first&flagPlain != 0, last
 		return r
 	}
-	r.Plains, r.Due = full[0]>>plainsShift, last&maxDue
+	r.Plains, r.Due = first>>plainsShift, last&maxDue
 	if r.Plains > 0 {
 		r.LinkStatus = int(last >> kindShift)
 	}

@@ -216,6 +216,7 @@ local watching = (canary == 'on' or canary == 'tripped') and state ~= 'aborted'
 if watching and (row or change[3] > 0 or change[5] > 0) then
   state = watch(state, canary, row, over, {
     count = count, first = first, position = position, standing = standing, others = others, format = format,
+    fit = change[3] + change[5], -- outcomes that may be in a row
   })
 end
 if state == 'done' or state == 'aborted' then
