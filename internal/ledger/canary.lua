@@ -11,12 +11,12 @@ local function follow(row, tripped, call)
   outcome, length = tonumber(outcome or 0), tonumber(length or 0)
   local began, places, others, from = false, {}, call.others, 1
   if not tripped and length + call.fit < 50 then
-    -- It cannot become long enough: only what follows the last outcome that ends it
-    -- counts, and most calls end with one.
+    -- It cannot become long enough: what comes before the last outcome that ends it
+    -- does not matter, and most calls end with one.
     for i = call.count, 1, -1 do
       local got = string.byte(call.standing[i]) - 16
       if got > 0 and got ~= 3 and got ~= 5 then
-        outcome, length, began, others, from = 0, 0, true, 1, i
+        from = i
         break
       end
     end
