@@ -75,7 +75,7 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 	}
 	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
 
-	lane := c.lanes.take(ctx.Value(freshKey{}) != nil)
+	lane := c.lanes.take(IsFresh(ctx))
 	resp, err := lane.transport.RoundTrip(req)
 	if err != nil {
 		c.lanes.discard(lane)

@@ -12,6 +12,13 @@ import (
 // Config.InsecureHTTP did not allow.
 var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
 
+// NormalizeURL checks a base URL as New does and returns it as Client.BaseURL
+// does. The error is about the URL and never shows it as a whole.
+func NormalizeURL(raw string, insecureHTTP bool) (string, error) {
+	base, _, err := parseBase(raw, insecureHTTP)
+	return base, err
+}
+
 // parseBase checks the base URL and returns it as Client.BaseURL tells, with its
 // host. Its errors never show the URL as a whole: it may hold a password.
 func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {

@@ -32,6 +32,9 @@ func Fresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, freshKey{}, true)
 }
 
+// IsFresh tells whether Fresh made the context.
+func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
+
 // lane is one connection to the API, or room for one. A single call uses it at a
 // time, so its owner can close the connection after an answer that is no reason
 // to keep it: no other call can have taken it up.

@@ -34,6 +34,19 @@ func Cancelled(status string) bool {
 // Active tells whether a status means that the link can still be paid.
 func Active(status string) bool { return strings.EqualFold(status, "active") }
 
+// Ended tells whether a link with this status cannot be paid any more: it is
+// cancelled, paid or expired. Source: the vendor documents only "active"; the
+// names of paid and expired links are those that public callers of the API use.
+// A status that is not known counts as payable.
+func Ended(status string) bool {
+	for _, ended := range [...]string{"paid", "charged", "authorized", "success", "completed", "expired"} {
+		if strings.EqualFold(status, ended) {
+			return true
+		}
+	}
+	return Cancelled(status)
+}
+
 // decodeLink reads the link that was asked for by id. It insists on what makes
 // an answer a proof: a JSON object with a status and the requested id. The id
 // may also be its external id, as the vendor's Cancel page calls the id in the
