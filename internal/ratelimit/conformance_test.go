@@ -169,7 +169,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantRate(100, 100)
 		}},
 		{"unauthorized: probes", Config{Rate: 100, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
-			d.HoldKey("401 of the control")
+			d.HoldOwn(ReasonUnauthorized, "401 of the control")
 			for i, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.wantHold(ReasonUnauthorized, time.Duration(s)*time.Second)
 				cause := "401 of the control"
@@ -184,23 +184,23 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantRate(100, 100)
 			d.wantNext(0, false)
 		}},
-		{"unauthorized: a second HoldKey changes the cause alone", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.HoldKey("first")
+		{"unauthorized: a second HoldOwn changes the cause alone", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldOwn(ReasonUnauthorized, "first")
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
-			d.HoldKey("second")
+			d.HoldOwn(ReasonUnauthorized, "second")
 			d.wantHold(ReasonUnauthorized, 2*time.Second)
 			d.wantCause("second")
 		}},
 		{"unauthorized: answers from before the hold do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			late := d.acquire()
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.Report(late, Answer{Kind: Proper})
 			d.wantHold(ReasonUnauthorized, time.Second)
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized: answers to an old key do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			old := d.wantNext(time.Second, true)
 			d.ProbeNow()
 			d.Report(old, Answer{Kind: Proper})
@@ -214,7 +214,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 		{"unauthorized: ProbeNow", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.ProbeNow() // nothing to probe
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
 			d.ProbeNow()
 			s := d.wantNext(0, true)
@@ -224,7 +224,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantHold(ReasonUnauthorized, 2*time.Second)
 		}},
 		{"unauthorized: other answers to a probe tell nothing of the key", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			for range 3 {
 				for _, a := range []Answer{{Kind: Unproven}, transient(1), {Kind: Throttled, Link: "one", Status: 429}} {
 					d.Report(d.wantNext(time.Second, true), a)
@@ -236,7 +236,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 		{"unauthorized: a throttled hold beside it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.throttle(10 * time.Second)
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.wantHold(ReasonThrottled, 10*time.Second)
 			d.Report(d.wantNext(10*time.Second, true), Answer{Kind: Proper})
 			d.wantHold(ReasonNone, 0)
@@ -392,7 +392,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), Answer{Kind: Proper})
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			start := time.Now()
 			d.Report(d.acquire(), Answer{Kind: Proper})
 			between(t, "the probe waited", time.Since(start), 10*time.Second, 10100*time.Millisecond)
@@ -412,7 +412,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.Report(slots[0], Answer{Kind: Proper})
 			d.Report(slots[1], retryAfter(time.Second))
 			d.Report(slots[2], retryAfter(time.Second))
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.ProbeNow()
 			done := d.go_(func() { d.acquire() })
 			time.Sleep(100 * time.Hour)
@@ -432,7 +432,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.throttle(time.Hour)
 			d.release()
 			d.wantNext(0, false)
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.release()
 			d.wantNext(0, false)
 			d.outage()
@@ -516,11 +516,11 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			}
 			await(ReasonThrottled, time.Second, false, time.Second)
 			await(ReasonThrottled, 0, false, 0)
-			time.AfterFunc(600*time.Millisecond, func() { d.HoldKey("") })
+			time.AfterFunc(600*time.Millisecond, func() { d.HoldOwn(ReasonUnauthorized, "") })
 			await(ReasonThrottled, time.Second, false, time.Second)
 			await(ReasonUnauthorized, time.Second, true, 0)
 			d.Report(d.acquire(), Answer{Kind: Proper})
-			time.AfterFunc(600*time.Millisecond, func() { d.HoldKey("") })
+			time.AfterFunc(600*time.Millisecond, func() { d.HoldOwn(ReasonUnauthorized, "") })
 			await(ReasonUnauthorized, time.Second, true, 600*time.Millisecond)
 			d.holdFleet(time.Now().Add(time.Second)) // it shows before the other
 			synctest.Wait()
@@ -535,7 +535,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 
 		{"gives back: unauthorized after 30 s", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			waiting := d.acquire()
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			probe := d.wantNext(time.Second, true)
 			d.Report(probe, Answer{Kind: Unauthorized})
 			d.Report(waiting, Answer{Kind: Unused})
@@ -560,7 +560,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.throttle(2 * time.Second)
 			time.Sleep(3 * time.Second)
 			d.Report(d.acquire(), Answer{Kind: Proper})
-			d.HoldKey("")
+			d.HoldOwn(ReasonUnauthorized, "")
 			d.holdFleet(time.Now().Add(10 * time.Second))
 			time.Sleep(11 * time.Second)
 			d.release()

@@ -381,7 +381,7 @@ func testRecovers(t *testing.T, seed uint64) {
 					}
 					p.Report(s, a)
 					if a.Kind == Unauthorized && time.Since(start) < trouble {
-						p.HoldKey("refused")
+						p.HoldOwn(ReasonUnauthorized, "refused")
 					}
 				}
 			})

@@ -65,7 +65,7 @@ type Fleet struct {
 
 	mu     sync.Mutex
 	shared fleetState // the fleet's state at the last reply
-	own    keyHold    // this process's own hold
+	own    ownHold    // this process's own hold
 	latest uint64     // the highest number of a slot handed out
 	slots  []slot     // by time
 	room   []slot     // what they are kept in
@@ -275,14 +275,15 @@ func (f *Fleet) Status() Status {
 	return s
 }
 
-// HoldKey begins this process's unauthorized hold, with the cause that it shows,
-// since the API refuses the key and not only a link. The first probe goes after
-// 1 s; the time between probes doubles to 30 s. A [Proper] answer to a request
-// with the present key ends the hold.
-func (f *Fleet) HoldKey(cause string) {
+// HoldOwn begins a hold of this process alone, with the cause that it shows:
+// ReasonUnauthorized if the API refuses its key and not only a link, or
+// ReasonOutage if it gets no answers of the API, though others do. The first probe
+// goes after 1 s; the time between probes doubles to 30 s, or 10 s in an outage.
+// A [Proper] answer to a later request with the present key ends the hold.
+func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.mu.Lock()
 	now := f.now()
-	f.own.begin(now, f.latest, Answer{Cause: cause}.cause())
+	f.own.begin(now, f.latest, reason, Answer{Cause: cause}.cause())
 	f.flush(true) // for those who look at the fleet
 	f.serve(now)
 	f.unlock()
@@ -411,7 +412,7 @@ func (f *Fleet) grant(now instant, s slot) Slot {
 	f.own.granted(now, s.seq)
 	f.latest = max(f.latest, s.seq)
 	f.spent++
-	return Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on}
+	return Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()}
 }
 
 // lose gives a reserved slot up.
@@ -454,7 +455,7 @@ func (f *Fleet) observe(now instant) {
 	close(f.changed)
 	f.changed = make(chan struct{})
 	if f.shown.reason != ReasonNone {
-		f.drop(f.own.on)
+		f.drop(f.own.on())
 	}
 	if f.cfg.OnHold != nil {
 		wall := time.Now()

@@ -424,7 +424,7 @@ func (f *Fleet) synchronise(now, sent instant, r *reply) {
 // reserve adds the reply's slots, unless they were asked for before this
 // process's own hold began.
 func (f *Fleet) reserve(r *reply) {
-	if f.own.on && r.n > 1 {
+	if f.own.on() && r.n > 1 {
 		if r.probe {
 			f.giveBack(r.first)
 		}

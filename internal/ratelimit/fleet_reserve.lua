@@ -136,6 +136,7 @@ if id ~= '' or #ARGV > 14 then
   table.sort(names)
   put('links', table.concat(names, ' '))
   put('suspects', suspectsText())
+  put('proper', properText())
   put('cause', cause)
   if id ~= '' and ARGV[14] ~= '1' and not again then
     put('w:' .. id, format('%s %s %s %d %.17g %.17g %.0f %d %.17g', workers[id],

@@ -49,6 +49,7 @@ local climbDouble = 20 * second  -- without a 429, after which the step doubles
 
 local outageAnswers, outageLinks = 20, 10 -- failures one after another, of so many links or more
 local outageFirst, outageMost = second, 10 * second -- between an outage's probes
+local aloneWithin = second -- another's proven answer shows for so long that the API lives
 local recoverFrom, recoverIn = 0.1, 14    -- of the ceiling; seconds
 
 local probeExpires = 20 * second -- without an answer another may go
@@ -117,6 +118,34 @@ for link, status, seq, at, wait, again, checked in string.gmatch(stored.suspects
     again = tonumber(again),     -- 1: the link had the same answer before
     checked = tonumber(checked), -- 1: a later request was answered well
   }
+end
+
+-- When the two processes that had them last had their latest proven answers: the
+-- process and the instant of each.
+local proper = {}
+for by, at in string.gmatch(stored.proper or '', '(%S+) (%d+)') do proper[#proper + 1] = {by = by, at = tonumber(at)} end
+
+local function noteProper(at)
+  local last = proper[1]
+  if not last or last.by ~= ARGV[1] then
+    last = {by = ARGV[1], at = 0}
+    proper = {last, proper[1]}
+  end
+  last.at = math.max(last.at, at)
+end
+
+-- Whether another process had a proven answer a moment ago.
+local function othersProper()
+  for _, p in ipairs(proper) do
+    if p.by ~= ARGV[1] and now - p.at < aloneWithin then return true end
+  end
+  return false
+end
+
+local function properText()
+  local words = {}
+  for i, p in ipairs(proper) do words[i] = string.format('%s %.0f', p.by, p.at) end
+  return table.concat(words, ' ')
 end
 
 local function suspectsText()
@@ -309,6 +338,7 @@ function happened.unused(seq)
 end
 function happened.proper(seq, count, age, link) -- seq: of the latest
   addGood(tonumber(count), tonumber(age))
+  noteProper(now - tonumber(age))
   if seq > g.heldSeq then g.proving = 0 end
   wasProbe(seq)
   lives()
@@ -358,12 +388,14 @@ function happened.transient(seq, link, _, why)
   local probe = wasProbe(seq)
   if g.outage == 0 then transient(seq, link, why) elseif probe then probeFailed(why) end
 end
--- The control request failed, which was sent because of unproven answers.
+-- The control request failed, which was sent because of unproven answers. While
+-- others get proven ones it is that process alone which is cut off: it holds by
+-- itself.
 function happened.down(seq, _, _, why)
   addGood(1, 0)
   local probe = wasProbe(seq)
   if g.outage == 0 then
-    if seq > g.outageSeq then beginOutage(why) end
+    if seq > g.outageSeq and not othersProper() then beginOutage(why) end
   elseif probe then
     probeFailed(why)
   else

@@ -116,7 +116,7 @@ func TestFleetRules(t *testing.T) {
 			d[1].wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].HoldKey("401")
+			d[0].HoldOwn(ReasonUnauthorized, "401")
 			d[0].wantHold(ReasonUnauthorized, time.Second)
 			d[1].wantHold(ReasonNone, 0)
 			d[1].wantNext(0, false)

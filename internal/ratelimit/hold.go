@@ -7,6 +7,7 @@ type held struct {
 	reason       Reason
 	since, until instant
 	cause        string
+	own          bool // of this process alone
 }
 
 // at returns h in times of the wall clock, which shows wall now.
@@ -14,7 +15,7 @@ func (h held) at(wall time.Time, now instant) Hold {
 	if h.reason == ReasonNone {
 		return Hold{}
 	}
-	out := Hold{Reason: h.reason, Since: wall.Add(h.since - now), Cause: h.cause}
+	out := Hold{Reason: h.reason, Since: wall.Add(h.since - now), Cause: h.cause, Own: h.own}
 	if h.until != never {
 		out.Until = wall.Add(h.until - now)
 	}
@@ -47,14 +48,14 @@ type fleetState struct {
 // one that lasts longer.
 func (s *fleetState) hold(now instant) held {
 	if s.manual.covers(now) {
-		return held{ReasonManual, s.manual.since, s.manual.until, ""}
+		return held{reason: ReasonManual, since: s.manual.since, until: s.manual.until}
 	}
 	var h held
 	if s.outage {
-		h = held{ReasonOutage, s.since, s.nextProbe, s.cause}
+		h = held{ReasonOutage, s.since, s.nextProbe, s.cause, false}
 	}
 	if s.throttle.covers(now) && (!s.outage || s.throttle.until > h.until) {
-		return held{ReasonThrottled, s.throttle.since, s.throttle.until, s.cause}
+		return held{ReasonThrottled, s.throttle.since, s.throttle.until, s.cause, false}
 	}
 	if h.until <= now || s.probing {
 		h.until = never // a probe's answer is awaited
@@ -77,16 +78,18 @@ func (s *fleetState) change(now instant) instant {
 
 // The probes of a process's own hold.
 const (
-	keyProbeFirst   = time.Second      // the first one after the hold's begin
+	ownProbeFirst   = time.Second      // the first one after the hold's begin
 	keyProbeMost    = 30 * time.Second // to which the time between them doubles
-	keyProbeExpires = 20 * time.Second // without an answer another may go
+	outageProbeMost = 10 * time.Second // the same in an outage
+	ownProbeExpires = 20 * time.Second // without an answer another may go
 )
 
-// keyHold is the hold of one process whose key the API refuses. One request at
-// a time then probes. Whether the key is refused, and not only the links that
-// were asked for, is for the caller to find out.
-type keyHold struct {
-	on        bool
+// ownHold is the hold of one process: the API refuses its key, or it gets no
+// answers of the API while others do. One request at a time then probes. Whether
+// it is so, and not the trouble of the links that were asked for, is for the
+// caller to find out.
+type ownHold struct {
+	reason    Reason // none, unauthorized or outage
 	since     instant
 	begun     uint64 // the latest slot handed out when it began
 	nextProbe instant
@@ -98,70 +101,76 @@ type keyHold struct {
 	cause string
 }
 
+func (o *ownHold) on() bool { return o.reason != ReasonNone }
+
 // open returns the instant from which on a slot may be handed out.
-func (k *keyHold) open(now instant) instant {
+func (o *ownHold) open(now instant) instant {
 	switch {
-	case !k.on:
+	case !o.on():
 		return now
-	case k.probe != 0:
-		return max(now, k.nextProbe, k.probeAt+keyProbeExpires)
+	case o.probe != 0:
+		return max(now, o.nextProbe, o.probeAt+ownProbeExpires)
 	}
-	return max(now, k.nextProbe)
+	return max(now, o.nextProbe)
 }
 
-func (k *keyHold) hold(now instant) held {
+func (o *ownHold) hold(now instant) held {
 	switch {
-	case !k.on:
+	case !o.on():
 		return held{}
-	case k.nextProbe <= now || k.probe != 0:
-		return held{ReasonUnauthorized, k.since, never, k.cause} // a probe's answer is awaited
+	case o.nextProbe <= now || o.probe != 0:
+		return held{o.reason, o.since, never, o.cause, true} // a probe's answer is awaited
 	}
-	return held{ReasonUnauthorized, k.since, k.nextProbe, k.cause}
+	return held{o.reason, o.since, o.nextProbe, o.cause, true}
 }
 
 // granted notes that a slot is handed out: in the hold it is a probe.
-func (k *keyHold) granted(now instant, seq uint64) {
-	if k.on {
-		k.probe, k.probeAt = seq, now
+func (o *ownHold) granted(now instant, seq uint64) {
+	if o.on() {
+		o.probe, o.probeAt = seq, now
 	}
 }
 
 // begin opens the hold, or gives one that is open another cause. latest is the
 // latest slot handed out.
-func (k *keyHold) begin(now instant, latest uint64, cause string) {
-	if !k.on {
-		*k = keyHold{on: true, since: now, begun: latest, nextProbe: now + keyProbeFirst, pause: keyProbeFirst, key: k.key}
+func (o *ownHold) begin(now instant, latest uint64, reason Reason, cause string) {
+	if !o.on() {
+		*o = ownHold{reason: reason, since: now, begun: latest, nextProbe: now + ownProbeFirst, pause: ownProbeFirst, key: o.key}
 	}
-	k.cause = cause
+	o.cause = cause
 }
 
-func (k *keyHold) end() { k.on, k.probe = false, 0 }
+func (o *ownHold) end() { o.reason, o.probe = ReasonNone, 0 }
 
 // answer takes in the answer to a slot.
-func (k *keyHold) answer(now instant, s Slot, a Answer) {
-	if !k.on {
+func (o *ownHold) answer(now instant, s Slot, a Answer) {
+	if !o.on() {
 		return
 	}
-	probe := s.seq != 0 && s.seq == k.probe
+	probe := s.seq != 0 && s.seq == o.probe
 	if probe {
-		k.probe = 0
+		o.probe = 0
+	}
+	most, failed := keyProbeMost, a.Kind == Unauthorized
+	if o.reason == ReasonOutage {
+		most, failed = outageProbeMost, a.Kind == Unproven || a.Kind == Transient || a.Kind == Down
 	}
 	switch {
-	case a.Kind == Proper && s.seq > k.begun && s.key == k.key:
-		k.end()
-	case a.Kind == Unauthorized && probe:
-		k.pause = min(2*k.pause, keyProbeMost)
-		k.nextProbe, k.cause = now+k.pause, a.cause()
-	case a.Kind != Unused && probe: // it tells nothing of the key
-		k.nextProbe = now + k.pause
+	case a.Kind == Proper && s.seq > o.begun && s.key == o.key:
+		o.end()
+	case failed && probe:
+		o.pause = min(2*o.pause, most)
+		o.nextProbe, o.cause = now+o.pause, a.cause()
+	case a.Kind != Unused && probe: // it tells nothing of the hold's reason
+		o.nextProbe = now + o.pause
 	}
 }
 
-// keyChanged lets a probe go at once. The answer to one that is out tells
-// nothing any more, as it may have gone with the old key.
-func (k *keyHold) keyChanged(now instant) {
-	k.key++
-	if k.on {
-		k.pause, k.nextProbe, k.probe = keyProbeFirst, now, 0
+// keyChanged lets a probe of the key go at once. The answer to one that is out
+// tells nothing any more, as it may have gone with the old key.
+func (o *ownHold) keyChanged(now instant) {
+	o.key++
+	if o.reason == ReasonUnauthorized {
+		o.pause, o.nextProbe, o.probe = ownProbeFirst, now, 0
 	}
 }

@@ -37,6 +37,8 @@ type Hold struct {
 	// Cause is the Cause of the answer that began the hold or, later, of the last
 	// failed probe. A manual hold has none.
 	Cause string
+	// Own: the hold is of this process alone, not of the fleet.
+	Own bool
 }
 
 // Status is what a limiter does at present.
@@ -96,7 +98,7 @@ const (
 	Unproven
 	// Throttled: 429, or 503 with Retry-After. A hold needs evidence from two links.
 	Throttled
-	// Unauthorized: 401 or 403. It begins no hold: see [Fleet.HoldKey].
+	// Unauthorized: 401 or 403. It begins no hold: see [Fleet.HoldOwn].
 	Unauthorized
 	// Transient: 408, 425, 5xx, or no answer at all. Many of them in a row, from
 	// several links, are an outage.
