@@ -110,7 +110,8 @@ type WorkerBeat struct {
 	Cause       string `json:"cause,omitempty"`      // of its hold, or of slow progress
 	InFlight    int    `json:"in_flight,omitempty"`  // requests without an answer
 	Concurrency int    `json:"concurrency,omitempty"`
-	TookMillis  int64  `json:"took_ms,omitempty"` // how long an answer takes of late
+	KeySince    int64  `json:"key_since,omitempty"` // when it got that key, in Unix seconds
+	TookMillis  int64  `json:"took_ms,omitempty"`   // how long an answer takes of late
 }
 
 // beatValid is how long a sign of life counts.
