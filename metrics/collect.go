@@ -183,6 +183,7 @@ type fleet struct {
 	now     time.Time // Redis' time
 	batches []ledger.Batch
 	workers int
+	keys    int // different ones that the workers use
 	sweeps  ledger.Sweeps
 	queues  [len(queues)]queue
 }
@@ -197,6 +198,13 @@ func (c *fleetCollector) read(ctx context.Context) (*fleet, error) {
 	group.Go(func() error {
 		workers, now, err := c.ledger.Workers(ctx)
 		f.workers, f.now = len(workers), now
+		keys := map[string]bool{}
+		for _, w := range workers {
+			if w.Key != "" {
+				keys[w.Key] = true
+			}
+		}
+		f.keys = len(keys)
 		return err
 	})
 	group.Go(func() (err error) {

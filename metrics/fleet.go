@@ -23,7 +23,7 @@ var (
 // fleetDescs describe what all processes share. Every process shows the same, so
 // these are to be queried with max.
 type fleetDescs struct {
-	links, batches, pending, batchLinks, workers, tasks, oldest, rows                *prometheus.Desc
+	links, batches, pending, batchLinks, workers, keys, tasks, oldest, rows          *prometheus.Desc
 	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious *prometheus.Desc
 }
 
@@ -38,6 +38,7 @@ func newFleetDescs() fleetDescs {
 		batchLinks: desc("batch_links", "Links of the 20 newest unfinished batches, by what became of them.",
 			"batch", "outcome"),
 		workers: desc("workers", "Workers alive."),
+		keys:    desc("api_keys", "Different API keys that the workers alive use; an earlier release does not tell its own."),
 		tasks:   desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
 		oldest:  desc("queue_oldest_seconds", "How long the oldest pending task has been waiting for a worker; 0 without one.", "queue"),
 		rows:    desc("import_rows", "Rows of the files of all batches in the ledger: links taken, duplicates of them, and invalid ones left out.", "result"),
@@ -55,7 +56,7 @@ func newFleetDescs() fleetDescs {
 
 func (d *fleetDescs) describe(ch chan<- *prometheus.Desc) {
 	for _, one := range []*prometheus.Desc{
-		d.links, d.batches, d.pending, d.batchLinks, d.workers, d.tasks, d.oldest, d.rows,
+		d.links, d.batches, d.pending, d.batchLinks, d.workers, d.keys, d.tasks, d.oldest, d.rows,
 		d.sweepStart, d.sweepEnd, d.sweepGood, d.sweepNext, d.sweepLinks, d.sweepOK, d.sweepSuspicious,
 	} {
 		ch <- one
@@ -66,6 +67,7 @@ func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
 	d.collectBatches(ch, f.batches)
 	d.collectSweeps(ch, f)
 	ch <- gauge(d.workers, float64(f.workers))
+	ch <- gauge(d.keys, float64(f.keys))
 	for i, name := range queues {
 		for k, state := range taskStates {
 			ch <- gauge(d.tasks, float64(f.queues[i].tasks[k]), name, state)

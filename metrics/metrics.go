@@ -29,10 +29,12 @@ type Metrics struct {
 	inFlight  prometheus.Gauge
 	waited    prometheus.Histogram
 	repairs   *prometheus.CounterVec
+	unproven  *prometheus.CounterVec
 
 	// The series of a link, found once: finding them by their labels for each link
 	// would take longer than counting.
-	calls [len(methods)]struct {
+	unprovens [len(answered)]prometheus.Counter
+	calls     [len(methods)]struct {
 		duration prometheus.Observer
 		requests [len(classes)]prometheus.Counter
 	}
@@ -48,8 +50,10 @@ var (
 	sources = [...]string{"import", "run", "sweep"}
 	methods = [...]string{"DELETE", "GET"}
 	classes = [...]string{"2xx", "3xx", "4xx", "429", "5xx", "none"}
-	repairs = [...]string{"orphaned", "missing"}
-	holds   = [...]ratelimit.Reason{
+	// answered are the classes of answers: all but "none".
+	answered = [...]string{"2xx", "3xx", "4xx", "429", "5xx"}
+	repairs  = [...]string{"orphaned", "missing"}
+	holds    = [...]ratelimit.Reason{
 		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
 	}
 	// bySettling are the outcomes that a GET can find.
@@ -112,13 +116,17 @@ func New(version string) *Metrics {
 			Help: "Slices that this process enqueued again after a crash: orphaned ones had lost their worker, missing ones were not in the queue.",
 		}, []string{"reason"}),
 	}
+	m.unproven = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "linkcancel_api_unproven_answers_total",
+		Help: "Answers to requests for links that the API itself may not have given, by class: pages of a gateway or a firewall, and errors without the API's own body. Failures that are tried again anyhow (408, 425, 5xx) are not counted.",
+	}, []string{"class"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "linkcancel_build_info", Help: "Always 1; the labels name the release and the Go that built it.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.outcomes, m.latency, m.attempts, m.ambiguous, m.settled, m.requests, m.duration, m.inFlight,
-		m.waited, m.repairs, build,
+		m.waited, m.repairs, m.unproven, build,
 		collectors.NewGoCollector(
 			collectors.WithGoCollectorMemStatsMetricsDisabled(),
 			collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: goHeap}),
@@ -161,6 +169,9 @@ func (m *Metrics) begin() {
 	for _, reason := range repairs {
 		m.repairs.WithLabelValues(reason)
 	}
+	for i, class := range answered {
+		m.unprovens[i] = m.unproven.WithLabelValues(class)
+	}
 }
 
 // Request tells of a request that ended; status 0: no answer.
@@ -169,6 +180,10 @@ func (m *Metrics) Request(method string, status int, took time.Duration) {
 	call.requests[class(status)].Inc()
 	call.duration.Observe(took.Seconds())
 }
+
+// Unproven tells of an answer, with its status, that the API itself may not have
+// given.
+func (m *Metrics) Unproven(status int) { m.unprovens[min(class(status), len(answered)-1)].Inc() }
 
 // class is the place of a status in classes.
 func class(status int) int {

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"linkcancel/internal/ledger"
@@ -14,11 +15,12 @@ import (
 type step uint8
 
 const (
-	stepDone      step = iota // the link has its outcome
-	stepSettle                // GET the link: only that tells what the answer means
-	stepRetry                 // an attempt is used up; try again later
-	stepWait                  // no attempt is used up; the limiter holds, then send again
-	stepForbidden             // as stepWait, but it may be this link's own fault
+	stepDone    step = iota // the link has its outcome
+	stepSettle              // GET the link: only that tells what the answer means
+	stepRetry               // an attempt is used up; try again later
+	stepPlain               // as stepRetry, but several such answers may decide
+	stepTrouble             // 401, 403, 429: the link's own trouble, or everybody's
+	stepLocal               // this machine could not send it; no attempt is used up
 )
 
 // verdict is what an answer means: one row of the table of answers.
@@ -26,16 +28,15 @@ type verdict struct {
 	step       step
 	outcome    ledger.Outcome // with stepDone
 	ambiguous  bool           // the request may have been applied
+	proven     bool           // the API itself gave the answer
 	status     int            // HTTP status, 0 without an answer
 	linkStatus string
 	text       string // why, for the report
+	saw        string // what came back, for people
+	plain      string // the kind of an unproven answer (plexy.Error.Kind)
 	kind       ratelimit.Kind
 	retryAfter time.Duration
 	hasRetry   bool
-}
-
-func (v verdict) answer(link string) ratelimit.Answer {
-	return ratelimit.Answer{Kind: v.kind, Link: link, RetryAfter: v.retryAfter, HasRetryAfter: v.hasRetry}
 }
 
 // Notes that go with an outcome.
@@ -49,70 +50,90 @@ const unknownStatus = "unknown"
 
 // classifyCancel says what an answer to DELETE means. ambiguous: an earlier
 // attempt may have been applied, so a refusal may be the echo of our own cancel.
+//
+// Only a proven answer decides at once: a 204, or an error in the API's own
+// form. Anything else may come from something in front of the API.
 func classifyCancel(status int, err error, ambiguous bool) verdict {
 	if err == nil {
 		if status == 204 {
-			return verdict{step: stepDone, outcome: ledger.Cancelled, status: status, kind: ratelimit.Proper}
+			return verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: status, kind: ratelimit.Proper}
 		}
 		// A proxy's friendly page is no proof.
-		return verdict{step: stepSettle, ambiguous: true, status: status, kind: ratelimit.Proper}
+		return verdict{step: stepSettle, ambiguous: true, status: status, saw: fmt.Sprint(status), kind: ratelimit.Unproven}
 	}
 	if v, ok := classifyCommon(err); ok {
 		return v
 	}
-	var api *plexy.Error
-	errors.As(err, &api)
-	v := verdict{status: api.Status, text: errorText(api), kind: ratelimit.Proper}
+	v := classifyError(err)
 	switch {
-	case api.Status == 404 && !ambiguous:
-		v.step, v.outcome, v.text = stepDone, ledger.NotFound, ""
-	case api.Status == 404, api.Status == 422, api.Status == 409, api.Status == 410:
+	case v.status == 409, v.status == 410, v.status == 422:
 		v.step = stepSettle
+	case !v.proven:
+		v.step = stepPlain
 	case ambiguous:
 		v.step = stepSettle
-	default: // 400, 405 and other 4xx; 3xx, which is never followed
+	case v.status == 404:
+		v.step, v.outcome = stepDone, ledger.NotFound
+	default: // 400, 405 and other 4xx
 		v.step, v.outcome = stepDone, ledger.Rejected
 	}
 	return v
 }
 
-// classifySettle says what the GET tells about a link whose DELETE was answered
-// with deleteStatus. ambiguous: an attempt of ours may have been applied, or
-// got a 2xx.
-func classifySettle(deleteStatus int, ambiguous bool, link plexy.Link, err error) verdict {
+// A refusal is the answer to a DELETE that a settling GET is to explain.
+type refusal struct {
+	status    int
+	proven    bool // the API itself gave it
+	ambiguous bool // an attempt of ours may have been applied, or got a 2xx
+}
+
+// classifySettle says what the GET tells about a link.
+func classifySettle(r refusal, link plexy.Link, err error) verdict {
 	if err == nil {
-		v := verdict{step: stepDone, status: deleteStatus, linkStatus: link.Status, kind: ratelimit.Proper}
-		switch {
-		case plexy.Cancelled(link.Status) && ambiguous:
-			v.outcome = ledger.Cancelled
-		case plexy.Cancelled(link.Status):
-			v.outcome = ledger.AlreadyCancelled
-		case is2xx(deleteStatus) && plexy.Active(link.Status):
-			v.step, v.ambiguous = stepRetry, true
-			v.text = fmt.Sprintf("answered %d, but the link is still active", deleteStatus)
-		case isRejection(deleteStatus):
-			v.outcome = ledger.Rejected
-		default:
-			v.outcome = ledger.NotCancellable
-		}
-		return v
+		return classifyShown(r, link.Status)
 	}
 	if v, ok := classifyCommon(err); ok {
 		v.ambiguous = false // a GET changes nothing
 		return v
 	}
-	var api *plexy.Error
-	errors.As(err, &api)
-	v := verdict{status: deleteStatus, kind: ratelimit.Proper}
-	if api.Status == 404 {
-		v.step, v.outcome = stepDone, ledger.NotFound
-		if ambiguous {
+	v := classifyError(err)
+	switch {
+	case v.proven && v.status == 404:
+		v.step, v.outcome, v.status, v.text = stepDone, ledger.NotFound, r.status, ""
+		if r.ambiguous {
 			v.text = noteGone
 		}
-		return v
+	case v.proven:
+		v.step, v.proven = stepRetry, false // it told nothing of the link; perhaps a later GET does
+	default:
+		v.step = stepPlain
 	}
-	// It told nothing of the link; perhaps a later GET does.
-	v.step, v.status, v.text = stepRetry, api.Status, errorText(api)
+	return v
+}
+
+// classifyShown says what it means that a GET shows the link with a status.
+func classifyShown(r refusal, status string) verdict {
+	v := verdict{step: stepDone, proven: true, status: r.status, linkStatus: status, kind: ratelimit.Proper}
+	switch {
+	case plexy.Cancelled(status) && r.ambiguous:
+		v.outcome = ledger.Cancelled
+	case plexy.Cancelled(status):
+		v.outcome = ledger.AlreadyCancelled
+	case is2xx(r.status) && plexy.Active(status):
+		v.step, v.ambiguous = stepRetry, true
+		v.text = fmt.Sprintf("answered %d, but the link is still active", r.status)
+	case is2xx(r.status):
+		v.outcome = ledger.NotCancellable
+	case !r.proven && !plexy.Ended(status):
+		// Something in front of the API refused the DELETE, and the link can
+		// still be paid.
+		v.step = stepRetry
+		v.text = fmt.Sprintf("answered %d, not by the API itself, and the link is still %s", r.status, status)
+	case r.proven && isRejection(r.status):
+		v.outcome = ledger.Rejected
+	default:
+		v.outcome = ledger.NotCancellable
+	}
 	return v
 }
 
@@ -122,24 +143,41 @@ func classifyCommon(err error) (verdict, bool) {
 	if !errors.As(err, &api) {
 		var broken *plexy.TransportError
 		sent := !errors.As(err, &broken) || broken.Sent
-		return verdict{step: stepRetry, ambiguous: sent, text: err.Error(), kind: ratelimit.Transient}, true
+		v := verdict{step: stepRetry, ambiguous: sent, text: err.Error(), saw: err.Error(), kind: ratelimit.Transient}
+		if broken != nil && broken.Local && !broken.Sent {
+			v.step, v.kind = stepLocal, ratelimit.Unused
+		}
+		return v, true
 	}
-	v := verdict{status: api.Status, text: errorText(api), retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter}
+	v := classifyError(err)
 	switch {
-	case api.Status == 401:
-		v.step, v.kind = stepWait, ratelimit.Unauthorized
-	case api.Status == 403:
-		v.step, v.kind = stepForbidden, ratelimit.Unauthorized
+	case api.Status == 401, api.Status == 403:
+		v.step, v.kind = stepTrouble, ratelimit.Unauthorized
 	case api.Status == 429:
-		v.step, v.kind = stepWait, ratelimit.Throttled
+		v.step, v.kind = stepTrouble, ratelimit.Throttled
 	case api.Status == 503 && api.HasRetryAfter:
-		v.step, v.kind, v.ambiguous = stepWait, ratelimit.Throttled, true
+		v.step, v.kind, v.ambiguous = stepTrouble, ratelimit.Throttled, true
 	case api.Status == 408, api.Status == 425, api.Status >= 500:
 		v.step, v.kind, v.ambiguous = stepRetry, ratelimit.Transient, true
 	default:
 		return verdict{}, false
 	}
 	return v, true
+}
+
+// classifyError takes over what an answer of the API, or of something in front
+// of it, tells of itself.
+func classifyError(err error) verdict {
+	var api *plexy.Error
+	errors.As(err, &api)
+	v := verdict{
+		proven: api.Proven, status: api.Status, text: errorText(api), saw: api.Saw(), plain: api.Kind,
+		retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter, kind: ratelimit.Unproven,
+	}
+	if v.proven {
+		v.kind, v.plain = ratelimit.Proper, ""
+	}
+	return v
 }
 
 func is2xx(status int) bool { return status/100 == 2 }
@@ -153,9 +191,12 @@ func isRejection(status int) bool {
 	return status/100 == 3 || status/100 == 4
 }
 
-// errorText is what a report says of an API error: code and message.
+// errorText is what a report says of an API error: code and message, or what
+// came instead.
 func errorText(e *plexy.Error) string {
 	switch {
+	case !e.Proven:
+		return e.Saw()
 	case e.Code != "" && e.Message != "":
 		return "code " + e.Code + ": " + e.Message
 	case e.Code != "":
@@ -164,4 +205,10 @@ func errorText(e *plexy.Error) string {
 		return e.Message
 	}
 	return fmt.Sprintf("HTTP %d", e.Status)
+}
+
+// plainText says that links get an answer again and again that the API may not
+// have given.
+func plainText(saw string, times int) string {
+	return strings.TrimSpace(fmt.Sprintf("%s (%d times, not in the API's own form)", saw, times))
 }

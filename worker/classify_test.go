@@ -17,12 +17,17 @@ import (
 	"linkcancel/internal/ratelimit"
 )
 
-// answered is an answer of the API that is not what was asked for.
+// answered is an answer of the API itself that is not what was asked for.
 func answered(status int) *plexy.Error {
-	return &plexy.Error{Method: "DELETE", Status: status, Code: "7", Message: "no"}
+	return &plexy.Error{Method: "DELETE", Status: status, Code: "7", Message: "no", Proven: status/100 > 3}
 }
 
-// told is such an answer with Retry-After.
+// unproven is an answer of something in front of the API.
+func unproven(status int) *plexy.Error {
+	return &plexy.Error{Method: "DELETE", Status: status, Message: "a page", Kind: fmt.Sprintf("%d k", status)}
+}
+
+// told is an answer of the API itself with Retry-After.
 func told(status int, after time.Duration) *plexy.Error {
 	e := answered(status)
 	e.RetryAfter, e.HasRetryAfter = after, true
@@ -32,177 +37,181 @@ func told(status int, after time.Duration) *plexy.Error {
 var (
 	errUnsent = &plexy.TransportError{Method: "DELETE", Err: errors.New("connection refused")}
 	errCut    = &plexy.TransportError{Method: "DELETE", Sent: true, Err: errors.New("reset")}
+	errLocal  = &plexy.TransportError{Method: "DELETE", Local: true, Err: errors.New("too many open files")}
 )
 
 const textNo = "code 7: no" // of answered
 
+// base is what every verdict takes over from an error.
+func base(err error) verdict {
+	var api *plexy.Error
+	if !errors.As(err, &api) {
+		return verdict{text: err.Error(), saw: err.Error(), kind: ratelimit.Transient}
+	}
+	v := verdict{
+		status: api.Status, text: textNo, saw: api.Saw(), proven: api.Proven,
+		retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter, kind: ratelimit.Proper,
+	}
+	if !api.Proven {
+		v.text, v.plain, v.kind = api.Saw(), api.Kind, ratelimit.Unproven
+	}
+	return v
+}
+
 func TestClassifyCancel(t *testing.T) {
-	var (
-		settle    = verdict{step: stepSettle, text: textNo, kind: ratelimit.Proper}
-		rejected  = verdict{step: stepDone, outcome: ledger.Rejected, text: textNo, kind: ratelimit.Proper}
-		transient = verdict{step: stepRetry, ambiguous: true, text: textNo, kind: ratelimit.Transient}
-	)
+	settle := func(v verdict) verdict { v.step = stepSettle; return v }
+	done := func(o ledger.Outcome) func(verdict) verdict {
+		return func(v verdict) verdict { v.step, v.outcome = stepDone, o; return v }
+	}
+	plain := func(v verdict) verdict { v.step = stepPlain; return v }
+	trouble := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
+		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepTrouble, kind, ambiguous; return v }
+	}
+	retry := func(ambiguous bool) func(verdict) verdict {
+		return func(v verdict) verdict {
+			v.step, v.kind, v.ambiguous = stepRetry, ratelimit.Transient, ambiguous
+			return v
+		}
+	}
+	local := func(v verdict) verdict { v.step, v.kind = stepLocal, ratelimit.Unused; return v }
+
 	for _, row := range []struct {
-		statuses []int // the errors are made of them; 0: err as it is
-		err      error
-		want     verdict
-		after    *verdict // if an earlier attempt was ambiguous; nil: the same
+		errs  []error
+		want  func(verdict) verdict
+		after func(verdict) verdict // if an earlier attempt was ambiguous; nil: the same
 	}{
-		{statuses: []int{204}, want: verdict{step: stepDone, outcome: ledger.Cancelled, kind: ratelimit.Proper}},
-		{statuses: []int{200, 201, 202, 206, 299}, want: verdict{step: stepSettle, ambiguous: true, kind: ratelimit.Proper}},
-		{statuses: []int{404}, want: verdict{step: stepDone, outcome: ledger.NotFound, kind: ratelimit.Proper}, after: &settle},
-		{statuses: []int{422, 409, 410}, want: settle},
-		{statuses: []int{400, 405, 402, 406, 411, 413, 418, 451, 499}, want: rejected, after: &settle},
-		{statuses: []int{300, 301, 302, 303, 304, 307, 308}, want: rejected, after: &settle},
-		{statuses: []int{401}, want: verdict{step: stepWait, text: textNo, kind: ratelimit.Unauthorized}},
-		{statuses: []int{403}, want: verdict{step: stepForbidden, text: textNo, kind: ratelimit.Unauthorized}},
-		{statuses: []int{429}, want: verdict{step: stepWait, text: textNo, kind: ratelimit.Throttled}},
-		{
-			err:  told(429, 7*time.Second),
-			want: verdict{step: stepWait, status: 429, text: textNo, kind: ratelimit.Throttled, retryAfter: 7 * time.Second, hasRetry: true},
-		},
-		{
-			err:  told(503, 0),
-			want: verdict{step: stepWait, status: 503, ambiguous: true, text: textNo, kind: ratelimit.Throttled, hasRetry: true},
-		},
-		{
-			err:  told(500, time.Second), // only a 503 is an invitation
-			want: verdict{step: stepRetry, status: 500, ambiguous: true, text: textNo, kind: ratelimit.Transient, retryAfter: time.Second, hasRetry: true},
-		},
-		{statuses: []int{408, 425, 500, 501, 502, 503, 504, 520, 599}, want: transient},
-		{err: errUnsent, want: verdict{step: stepRetry, text: errUnsent.Error(), kind: ratelimit.Transient}},
-		{err: errCut, want: verdict{step: stepRetry, ambiguous: true, text: errCut.Error(), kind: ratelimit.Transient}},
-		{
-			err:  fmt.Errorf("wrapped: %w", errUnsent),
-			want: verdict{step: stepRetry, text: "wrapped: " + errUnsent.Error(), kind: ratelimit.Transient},
-		},
-		{ // nobody knows: it may have been sent
-			err:  errors.New("odd"),
-			want: verdict{step: stepRetry, ambiguous: true, text: "odd", kind: ratelimit.Transient},
-		},
+		{each(answered, 404), done(ledger.NotFound), settle},
+		{each(answered, 422, 409, 410), settle, nil},
+		{each(answered, 400, 405, 402, 406, 411, 413, 418, 451, 499), done(ledger.Rejected), settle},
+		// What something in front of the API says decides nothing at once.
+		{each(unproven, 404, 400, 405, 407, 402, 421, 451, 300, 301, 302, 303, 304, 307, 308), plain, nil},
+		{each(unproven, 422, 409, 410), settle, nil},
+		{append(each(answered, 401, 403), each(unproven, 401, 403)...), trouble(ratelimit.Unauthorized, false), nil},
+		{append(each(answered, 429), unproven(429), told(429, 7*time.Second)), trouble(ratelimit.Throttled, false), nil},
+		{[]error{told(503, 0), told(503, time.Minute)}, trouble(ratelimit.Throttled, true), nil},
+		{[]error{told(500, time.Second)}, retry(true), nil}, // only a 503 is an invitation
+		{append(each(answered, 408, 425, 500, 501, 502, 503, 504, 520, 599), each(unproven, 408, 500, 502, 503)...), retry(true), nil},
+		{[]error{errUnsent}, retry(false), nil},
+		{[]error{errCut}, retry(true), nil},
+		{[]error{fmt.Errorf("wrapped: %w", errUnsent)}, retry(false), nil},
+		{[]error{errLocal}, local, nil},
+		{[]error{errors.New("odd")}, retry(true), nil}, // nobody knows: it may have been sent
 	} {
-		for _, ambiguous := range []bool{false, true} {
-			statuses := row.statuses
-			if statuses == nil {
-				statuses = []int{0}
-			}
-			for _, status := range statuses {
-				err, want := row.err, row.want
+		for _, err := range row.errs {
+			for _, ambiguous := range []bool{false, true} {
+				want := row.want(base(err))
 				if ambiguous && row.after != nil {
-					want = *row.after
+					want = row.after(base(err))
 				}
-				if status != 0 {
-					want.status = status
-					if status/100 != 2 {
-						err = answered(status)
+				got := classifyCancel(0, err, ambiguous)
+				if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
+					t.Errorf("DELETE: %v; ambiguous before: %v\n%s", err, ambiguous, diff)
+				}
+			}
+		}
+	}
+	for status := 200; status < 300; status++ {
+		want := verdict{step: stepSettle, ambiguous: true, status: status, saw: fmt.Sprint(status), kind: ratelimit.Unproven}
+		if status == 204 {
+			want = verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.Proper}
+		}
+		for _, ambiguous := range []bool{false, true} {
+			if diff := cmp.Diff(want, classifyCancel(status, nil, ambiguous), cmp.AllowUnexported(verdict{})); diff != "" {
+				t.Errorf("DELETE answered %d\n%s", status, diff)
+			}
+		}
+	}
+}
+
+// each makes an error of every status.
+func each(answer func(int) *plexy.Error, statuses ...int) (errs []error) {
+	for _, status := range statuses {
+		errs = append(errs, answer(status))
+	}
+	return errs
+}
+
+func TestClassifyShown(t *testing.T) {
+	// What a link's status means, by what the DELETE was answered.
+	const again = ledger.None // the DELETE is sent again
+	for _, row := range []struct {
+		deletes []int
+		proven  bool
+		want    map[string]ledger.Outcome // by status; cancelled ones are the same for all
+	}{
+		{[]int{422, 409, 410, 404}, true, map[string]ledger.Outcome{
+			"active": ledger.NotCancellable, "paid": ledger.NotCancellable, "expired": ledger.NotCancellable, "something new": ledger.NotCancellable,
+		}},
+		{[]int{400, 405, 403, 418}, true, map[string]ledger.Outcome{
+			"active": ledger.Rejected, "paid": ledger.Rejected, "something new": ledger.Rejected,
+		}},
+		// Not by the API itself: only what cannot be paid any more has ended.
+		{[]int{422, 409, 410, 404, 400, 405, 302, 500, 503, 0}, false, map[string]ledger.Outcome{
+			"active": again, "Active": again, "something new": again,
+			"paid": ledger.NotCancellable, "charged": ledger.NotCancellable, "EXPIRED": ledger.NotCancellable,
+		}},
+		{[]int{200, 202}, false, map[string]ledger.Outcome{
+			"active": again, "Active": again, "paid": ledger.NotCancellable, "expired": ledger.NotCancellable,
+		}},
+	} {
+		for _, status := range row.deletes {
+			for _, ambiguous := range []bool{false, true} {
+				r := refusal{status: status, proven: row.proven, ambiguous: ambiguous}
+				for shown, outcome := range row.want {
+					v := classifySettle(r, plexy.Link{Status: shown}, nil)
+					if v.outcome != outcome || (v.step == stepRetry) != (outcome == again) || v.linkStatus != shown || !v.proven || v.kind != ratelimit.Proper {
+						t.Errorf("GET shows %q after %+v: %+v", shown, r, v)
+					}
+					if again := outcome == again; again && v.ambiguous != is2xx(status) {
+						t.Errorf("GET shows %q after %+v: ambiguous %v", shown, r, v.ambiguous)
 					}
 				}
-				got := classifyCancel(status, err, ambiguous)
-				if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
-					t.Errorf("DELETE answered %d, %v; ambiguous before: %v\n%s", status, err, ambiguous, diff)
+				want := ledger.AlreadyCancelled
+				if ambiguous {
+					want = ledger.Cancelled
+				}
+				for _, shown := range []string{"cancelled", "canceled", "CANCELLED"} {
+					if v := classifySettle(r, plexy.Link{Status: shown}, nil); v.step != stepDone || v.outcome != want || v.status != status {
+						t.Errorf("GET shows %q after %+v: %+v", shown, r, v)
+					}
 				}
 			}
 		}
 	}
 }
 
+// Answers to the GET that are not the link. None of them makes the DELETE ambiguous.
 func TestClassifySettle(t *testing.T) {
-	// What a link's status means, by what the DELETE was answered.
-	type means struct {
-		ambiguous bool
-		status    string
-		want      ledger.Outcome // None: active after a 2xx, cancel again
+	steps := map[step][]error{
+		stepTrouble: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
+		stepRetry:   {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
+		stepPlain:   {unproven(200), unproven(302), unproven(404), unproven(400)},
+		stepLocal:   {errLocal},
 	}
-	refused := func(o ledger.Outcome) []means {
-		return []means{
-			{false, "cancelled", ledger.AlreadyCancelled},
-			{false, "canceled", ledger.AlreadyCancelled},
-			{false, "CANCELLED", ledger.AlreadyCancelled},
-			{true, "cancelled", ledger.Cancelled},
-			{true, "Canceled", ledger.Cancelled},
-			{false, "active", o}, {true, "active", o},
-			{false, "paid", o}, {true, "paid", o},
-			{false, "expired", o}, {true, "something new", o},
-		}
-	}
-	for _, row := range []struct {
-		deletes []int
-		means   []means
-	}{
-		{[]int{422, 409, 410, 404}, refused(ledger.NotCancellable)},
-		{[]int{400, 405, 403, 418, 302, 307}, refused(ledger.Rejected)},
-		{[]int{200, 202}, []means{ // classifyCancel marks a 2xx as ambiguous
-			{true, "cancelled", ledger.Cancelled},
-			{true, "active", ledger.None},
-			{true, "Active", ledger.None},
-			{true, "paid", ledger.NotCancellable},
-			{true, "expired", ledger.NotCancellable},
-		}},
-		{[]int{500, 503, 0}, []means{ // the last look before a link is failed
-			{true, "cancelled", ledger.Cancelled},
-			{false, "cancelled", ledger.AlreadyCancelled},
-		}},
-	} {
-		for _, status := range row.deletes {
-			for _, m := range row.means {
-				want := verdict{step: stepDone, outcome: m.want, status: status, linkStatus: m.status, kind: ratelimit.Proper}
-				if m.want == ledger.None {
-					want.step, want.ambiguous = stepRetry, true
-					want.text = fmt.Sprintf("answered %d, but the link is still active", status)
+	for step, errs := range steps {
+		for _, err := range errs {
+			for _, ambiguous := range []bool{false, true} {
+				v := classifySettle(refusal{status: 422, proven: true, ambiguous: ambiguous}, plexy.Link{}, err)
+				if v.step != step || v.ambiguous || v.outcome != ledger.None || step == stepRetry && v.proven && v.kind == ratelimit.Proper {
+					t.Errorf("GET: %v: %+v, want step %d", err, v, step)
 				}
-				got := classifySettle(status, m.ambiguous, plexy.Link{Status: m.status}, nil)
-				if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
-					t.Errorf("GET shows %s after a %d; ambiguous %v\n%s", m.status, status, m.ambiguous, diff)
-				}
-			}
-		}
-	}
-
-	// Answers to the GET that are not the link. None of them makes the DELETE ambiguous.
-	for _, row := range []struct {
-		err  error
-		want verdict
-	}{
-		{answered(401), verdict{step: stepWait, status: 401, text: textNo, kind: ratelimit.Unauthorized}},
-		{answered(403), verdict{step: stepForbidden, status: 403, text: textNo, kind: ratelimit.Unauthorized}},
-		{answered(429), verdict{step: stepWait, status: 429, text: textNo, kind: ratelimit.Throttled}},
-		{told(429, time.Minute), verdict{step: stepWait, status: 429, text: textNo, kind: ratelimit.Throttled, retryAfter: time.Minute, hasRetry: true}},
-		{told(503, time.Minute), verdict{step: stepWait, status: 503, text: textNo, kind: ratelimit.Throttled, retryAfter: time.Minute, hasRetry: true}},
-		{answered(503), verdict{step: stepRetry, status: 503, text: textNo, kind: ratelimit.Transient}},
-		{answered(500), verdict{step: stepRetry, status: 500, text: textNo, kind: ratelimit.Transient}},
-		{answered(408), verdict{step: stepRetry, status: 408, text: textNo, kind: ratelimit.Transient}},
-		{answered(425), verdict{step: stepRetry, status: 425, text: textNo, kind: ratelimit.Transient}},
-		{errUnsent, verdict{step: stepRetry, text: errUnsent.Error(), kind: ratelimit.Transient}},
-		{errCut, verdict{step: stepRetry, text: errCut.Error(), kind: ratelimit.Transient}},
-		// Proper answers that tell nothing of the link.
-		{answered(200), verdict{step: stepRetry, status: 200, text: textNo, kind: ratelimit.Proper}},
-		{answered(302), verdict{step: stepRetry, status: 302, text: textNo, kind: ratelimit.Proper}},
-		{answered(400), verdict{step: stepRetry, status: 400, text: textNo, kind: ratelimit.Proper}},
-		{answered(410), verdict{step: stepRetry, status: 410, text: textNo, kind: ratelimit.Proper}},
-		{answered(422), verdict{step: stepRetry, status: 422, text: textNo, kind: ratelimit.Proper}},
-	} {
-		for _, ambiguous := range []bool{false, true} {
-			got := classifySettle(422, ambiguous, plexy.Link{}, row.err)
-			if diff := cmp.Diff(row.want, got, cmp.AllowUnexported(verdict{})); diff != "" {
-				t.Errorf("GET: %v; ambiguous %v\n%s", row.err, ambiguous, diff)
 			}
 		}
 	}
 	for ambiguous, note := range map[bool]string{false: "", true: noteGone} {
-		want := verdict{step: stepDone, outcome: ledger.NotFound, status: 422, text: note, kind: ratelimit.Proper}
-		got := classifySettle(422, ambiguous, plexy.Link{}, answered(404))
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
-			t.Errorf("GET answered 404; ambiguous %v\n%s", ambiguous, diff)
+		v := classifySettle(refusal{status: 422, proven: true, ambiguous: ambiguous}, plexy.Link{}, answered(404))
+		if v.step != stepDone || v.outcome != ledger.NotFound || v.status != 422 || v.text != note || !v.proven {
+			t.Errorf("GET answered 404; ambiguous %v: %+v", ambiguous, v)
 		}
 	}
 }
 
 func TestErrorText(t *testing.T) {
 	for want, e := range map[string]*plexy.Error{
-		"code 5: paid": {Status: 422, Code: "5", Message: "paid"},
-		"code 5":       {Status: 422, Code: "5"},
-		"Bad Gateway":  {Status: 502, Message: "Bad Gateway"},
-		"HTTP 502":     {Status: 502},
+		"code 5: paid":       {Status: 422, Code: "5", Message: "paid", Proven: true},
+		"code 5":             {Status: 422, Code: "5", Proven: true},
+		"502, “Bad Gateway”": {Status: 502, Message: "Bad Gateway"},
+		"502, empty":         {Status: 502},
 	} {
 		if got := errorText(e); got != want {
 			t.Errorf("errorText(%+v) = %q, want %q", e, got, want)
@@ -210,31 +219,29 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// Every answer is one of a kind that the limiter knows, and a link with an
-// outcome has had a proper one.
+// No outcome is based on an answer that the API did not give, and every answer is
+// one of a kind that the limiter knows.
 func TestEveryStatusIsClassified(t *testing.T) {
 	for status := 100; status < 1000; status++ {
 		for _, ambiguous := range []bool{false, true} {
-			var err error
-			if status/100 != 2 {
-				err = answered(status)
-			}
-			v := classifyCancel(status, err, ambiguous)
-			if (v.outcome != ledger.None) != (v.step == stepDone) {
-				t.Errorf("%d: step %d with outcome %v", status, v.step, v.outcome)
-			}
-			if v.step == stepDone && v.kind != ratelimit.Proper || v.kind == ratelimit.Unused {
-				t.Errorf("%d: step %d, kind %v", status, v.step, v.kind)
-			}
-			if v.outcome == ledger.Cancelled && status != 204 {
-				t.Errorf("%d: cancelled without proof", status)
-			}
-			if ambiguous && (v.outcome == ledger.NotFound || v.outcome == ledger.AlreadyCancelled) {
-				t.Errorf("%d: %v, though it may be the echo of our own cancel", status, v.outcome)
-			}
-			answer := v.answer("l1")
-			if answer.Kind != v.kind || answer.Link != "l1" {
-				t.Errorf("%d: answer %+v", status, answer)
+			for _, answer := range []func(int) *plexy.Error{answered, unproven} {
+				var err error
+				if status/100 != 2 {
+					err = answer(status)
+				}
+				v := classifyCancel(status, err, ambiguous)
+				if (v.outcome != ledger.None) != (v.step == stepDone) {
+					t.Errorf("%d: step %d with outcome %v", status, v.step, v.outcome)
+				}
+				if v.step == stepDone && (v.kind != ratelimit.Proper || !v.proven) || v.kind == ratelimit.Unused {
+					t.Errorf("%d: step %d, kind %v, proven %v", status, v.step, v.kind, v.proven)
+				}
+				if v.outcome == ledger.Cancelled && status != 204 {
+					t.Errorf("%d: cancelled without proof", status)
+				}
+				if ambiguous && (v.outcome == ledger.NotFound || v.outcome == ledger.AlreadyCancelled) {
+					t.Errorf("%d: %v, though it may be the echo of our own cancel", status, v.outcome)
+				}
 			}
 		}
 	}
@@ -297,46 +304,34 @@ func renderAnswers(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("\n| answer to DELETE | what linkcancel does |\n|---|---|\n")
 	described := map[int]string{} // by status
+	others := statusesBut(400, 500, 401, 403, 404, 408, 409, 410, 422, 425, 429)
 	for _, row := range []struct {
-		label    string
-		statuses []int
-		errs     []error
-		also     string
+		label string
+		errs  []error
+		also  string
 	}{
-		{label: "204", statuses: []int{204}},
-		{label: "any other 2xx", statuses: statusesBut(200, 300, 204), also: "a proxy's friendly page is no proof"},
-		{label: "3xx", statuses: statusesBut(300, 400), also: "a redirect is never followed"},
-		{label: "404", statuses: []int{404}},
-		{label: "409, 410, 422", statuses: []int{409, 410, 422}, also: "the DELETE is not sent again"},
-		{label: "400, 405, any other 4xx", statuses: statusesBut(400, 500, 401, 403, 404, 408, 409, 410, 422, 425, 429), also: "with the API's code and message"},
-		{label: "401", statuses: []int{401}, also: "the key is wrong, not the link"},
-		{label: "403", statuses: []int{403}, also: "a link that gets it twice, while another link got a proper answer in between, is `rejected`"},
-		{label: "429", statuses: []int{429}, errs: []error{told(429, time.Second)}},
+		{label: "404 in the API's own form", errs: each(answered, 404), also: "with the API's code and message"},
+		{label: "400, 405, any other 4xx in the API's own form", errs: each(answered, others...), also: "with the API's code and message"},
+		{label: "409, 410, 422, in whatever form", errs: append(each(answered, 409, 410, 422), each(unproven, 409, 410, 422)...)},
+		{label: "3xx, 404, 400, 405, any other 4xx, not in the API's own form", errs: append(each(unproven, append(others, 404)...), each(unproven, statusesBut(300, 400)...)...), also: "a redirect is never followed"},
+		{label: "401, 403", errs: append(each(answered, 401, 403), each(unproven, 401, 403)...)},
+		{label: "429", errs: append(each(answered, 429), unproven(429), told(429, time.Second))},
 		{label: "503 with `Retry-After`", errs: []error{told(503, time.Second)}},
-		{label: "408, 425, any other 5xx", statuses: append(statusesBut(500, 600), 408, 425)},
+		{label: "408, 425, any other 5xx", errs: each(answered, append(statusesBut(500, 600), 408, 425)...)},
 		{label: "no connection: dial, DNS, TLS", errs: []error{errUnsent}, also: "nothing was sent"},
-		{label: "no answer: time-out, reset, cut off", errs: []error{errCut}},
+		{label: "no answer: timeout, reset, cut off", errs: []error{errCut}},
+		{label: "not sent: this machine has no descriptors, ports or memory left", errs: []error{errLocal}},
 	} {
 		var texts []string
-		add := func(status int, err error) {
-			text := describe(classifyCancel(status, err, false), classifyCancel(status, err, true))
+		for _, err := range row.errs {
+			var api *plexy.Error
+			if errors.As(err, &api) {
+				described[api.Status] = row.label
+			}
+			text := describe(classifyCancel(0, err, false), classifyCancel(0, err, true))
 			if !slices.Contains(texts, text) {
 				texts = append(texts, text)
 			}
-		}
-		for _, status := range row.statuses {
-			if described[status] != "" {
-				t.Errorf("%d stands in the rows %q and %q", status, described[status], row.label)
-			}
-			described[status] = row.label
-			var err error
-			if status/100 != 2 {
-				err = answered(status)
-			}
-			add(status, err)
-		}
-		for _, err := range row.errs {
-			add(0, err)
 		}
 		if len(texts) != 1 {
 			t.Errorf("the row %q has answers of %d kinds: %q", row.label, len(texts), texts)
@@ -344,28 +339,34 @@ func renderAnswers(t *testing.T) string {
 		if row.also != "" {
 			texts[0] += "; " + row.also
 		}
+		if row.label == "404 in the API's own form" { // after the 2xx
+			fmt.Fprintf(&b, "| 204 | %s; the first of a batch is checked with a GET |\n", describe(classifyCancel(204, nil, false), classifyCancel(204, nil, true)))
+			fmt.Fprintf(&b, "| any other 2xx | %s; a proxy's friendly page is no proof |\n", describe(classifyCancel(200, nil, false), classifyCancel(200, nil, true)))
+		}
 		fmt.Fprintf(&b, "| %s | %s |\n", row.label, texts[0])
 	}
-	for status := 200; status < 600; status++ {
+	for status := 300; status < 600; status++ {
 		if described[status] == "" {
 			t.Errorf("%d (%s) stands in no row", status, http.StatusText(status))
 		}
 	}
 
 	b.WriteString("\n*Ask for the link* is a GET; it decides:\n\n| the GET shows | outcome |\n|---|---|\n")
-	shown := func(deleted int, ambiguous bool, status string) string {
-		v := classifySettle(deleted, ambiguous, plexy.Link{Status: status}, nil)
+	shown := func(r refusal, status string) string {
+		v := classifySettle(r, plexy.Link{Status: status}, nil)
 		if v.step == stepRetry {
 			return "the DELETE is sent again"
 		}
 		return "`" + v.outcome.String() + "`"
 	}
 	fmt.Fprintf(&b, "| cancelled | %s if an attempt of ours may have done it, else %s |\n",
-		shown(422, true, "cancelled"), shown(422, false, "cancelled"))
-	fmt.Fprintf(&b, "| active, paid, expired or any other status | %s, with that status; after a refusal such as 400: %s; still active after a 2xx: %s |\n",
-		shown(422, false, "paid"), shown(400, true, "paid"), shown(200, true, "active"))
-	gone := classifySettle(422, true, plexy.Link{}, answered(404))
-	fmt.Fprintf(&b, "| 404 | `%s`; after an attempt that may have been applied with the note \"%s\" |\n", gone.outcome, gone.text)
+		shown(refusal{422, true, true}, "cancelled"), shown(refusal{422, true, false}, "cancelled"))
+	fmt.Fprintf(&b, "| paid, expired | %s, with that status; after a refusal such as 400 in the API's own form: %s |\n",
+		shown(refusal{422, false, false}, "paid"), shown(refusal{400, true, true}, "paid"))
+	fmt.Fprintf(&b, "| active or any other status | after an answer in the API's own form %s, with that status; after any other: %s |\n",
+		shown(refusal{422, true, false}, "active"), shown(refusal{422, false, false}, "active"))
+	gone := classifySettle(refusal{422, true, true}, plexy.Link{}, answered(404))
+	fmt.Fprintf(&b, "| 404 in the API's own form | `%s`; after an attempt that may have been applied with the note \"%s\" |\n", gone.outcome, gone.text)
 	never := script{attempts: 1, calls: []call{{"DELETE", 422, answered(422), ""}, {"GET", 0, errCut, ""}}}
 	l := never.run(t, &link{id: "l1"})
 	fmt.Fprintf(&b, "| no usable answer, as often as it is tried | `%s`, status `%s` |\n\n", l.record.Outcome, l.status)
@@ -383,12 +384,14 @@ func describe(v, after verdict) string {
 		text = "ask for the link"
 	case stepRetry:
 		text = "try again later, with backoff; an attempt is used up"
-	case stepWait, stepForbidden:
-		text = "send again after the hold; no attempt is used up"
+	case stepPlain:
+		text = "try again after 5 s, then 15 s; an attempt is used up each time; the third decides only as described below"
+	case stepLocal:
+		text = "try again after a second; no attempt is used up"
+	case stepTrouble:
+		text = "ask whether others get it too; if so, all stop for `Retry-After` or a growing time (hold `throttled`), the rate is cut and no attempt is used up; if not, this link waits for `Retry-After` and an attempt is used up"
 		if v.kind == ratelimit.Unauthorized {
-			text = "this worker stops until the key is good (hold `unauthorized`); no attempt is used up"
-		} else if v.kind == ratelimit.Throttled {
-			text = "too fast: all stop for `Retry-After` or a growing time (hold `throttled`), the rate is cut; no attempt is used up"
+			text = "ask whether others get it too; if so, this worker stops until the key is good (hold `unauthorized`) and no attempt is used up; if not, an attempt is used up, and the second one in the API's own form makes it `rejected`"
 		}
 	}
 	if v.ambiguous && v.step != stepSettle {

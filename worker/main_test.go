@@ -284,19 +284,32 @@ func (m memory) Get(ctx context.Context, id string) (plexy.Link, error) {
 	}
 	var link struct{ ID, Status string }
 	if json.Unmarshal(body, &link) != nil || link.ID != id {
-		return plexy.Link{}, &plexy.Error{Method: http.MethodGet, Status: status, Message: "not a link"}
+		return plexy.Link{}, &plexy.Error{Method: http.MethodGet, Status: status, Message: "not a link", Kind: fmt.Sprint(status)}
 	}
 	return plexy.Link{ID: id, Status: link.Status}, nil
+}
+
+func (m memory) List(ctx context.Context, _, _ int) (plexy.Page, error) {
+	status, body, err := m.send(ctx, http.MethodGet, "/v1/payment-links")
+	var page struct{ Data []struct{ ID string } }
+	if err == nil && json.Unmarshal(body, &page) != nil {
+		err = &plexy.Error{Method: http.MethodGet, Status: status, Message: "not a list", Kind: fmt.Sprint(status)}
+	}
+	return plexy.Page{}, err
 }
 
 func (m memory) call(ctx context.Context, method, id string) (status int, body []byte, err error) {
 	if err := plexy.CheckID(id); err != nil {
 		return 0, nil, err
 	}
+	return m.send(ctx, method, "/v1/payment-links/"+id)
+}
+
+func (m memory) send(ctx context.Context, method, path string) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, memoryTimeout)
 	defer cancel()
 	w := httptest.NewRecorder()
-	r := httptest.NewRequest(method, "/v1/payment-links/"+id, nil).WithContext(ctx)
+	r := httptest.NewRequest(method, path, nil).WithContext(ctx)
 	r.Header.Set("Authorization", "key")
 	cut := func() (cut bool) {
 		defer func() {
@@ -317,11 +330,14 @@ func (m memory) call(ctx context.Context, method, id string) (status int, body [
 	case w.Code/100 != 2:
 		e := &plexy.Error{Method: method, Status: w.Code}
 		var doc struct {
-			Code    int
-			Message string
+			Code          int
+			Message, Type string
 		}
-		if json.Unmarshal(w.Body.Bytes(), &doc) == nil {
+		e.Proven = json.Unmarshal(w.Body.Bytes(), &doc) == nil && doc.Type != ""
+		if e.Proven {
 			e.Code, e.Message = fmt.Sprint(doc.Code), doc.Message
+		} else {
+			e.Kind = fmt.Sprintf("%d %s", w.Code, w.Header().Get("Content-Type"))
 		}
 		if v := w.Header().Get("Retry-After"); v != "" {
 			after, err := time.ParseDuration(v + "s")

@@ -35,9 +35,11 @@ func (o *tally) add(change func()) {
 }
 
 func (o *tally) Request(string, int, time.Duration) { o.add(func() { o.requests++ }) }
-func (o *tally) Waited(time.Duration)               { o.add(func() { o.waits++ }) }
-func (o *tally) Settled(is ledger.Outcome)          { o.add(func() { o.settled[is]++ }) }
-func (o *tally) Ambiguous(attempts int)             { o.add(func() { o.ambiguous += attempts }) }
+func (t *tally) Unproven(int)                       {}
+
+func (o *tally) Waited(time.Duration)      { o.add(func() { o.waits++ }) }
+func (o *tally) Settled(is ledger.Outcome) { o.add(func() { o.settled[is]++ }) }
+func (o *tally) Ambiguous(attempts int)    { o.add(func() { o.ambiguous += attempts }) }
 func (o *tally) Outcome(source string, is ledger.Outcome, attempts int, after time.Duration) {
 	o.add(func() {
 		o.outcomes[source+" "+is.String()]++

@@ -20,6 +20,16 @@ type Written struct {
 	Record     ledger.Record
 	LinkStatus string
 	Error      string
+	Kind       string        // of the unproven answers that the link got, without an outcome
+	Wait       time.Duration // before it is sent again, without an outcome
+	Proven     bool          // the API itself has answered about it
+}
+
+func (w Written) entry() ledger.Entry {
+	return ledger.Entry{
+		Position: w.Position, Record: w.Record, LinkStatus: w.LinkStatus, Error: w.Error,
+		Kind: w.Kind, Wait: w.Wait, Proven: w.Proven,
+	}
 }
 
 // Journal is told of everything before it is written to the ledger. An error
@@ -122,6 +132,11 @@ func (r *recorder) run(ctx context.Context) {
 
 // commit writes a group, and repeats what Redis did not take.
 func (r *recorder) commit(ctx context.Context, calls []recordCall) {
+	// Those of a chunk are one group, in the order that Commit answers in; the
+	// journal has the same order, which tells what stands one after another.
+	slices.SortStableFunc(calls, func(a, b recordCall) int {
+		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
+	})
 	if r.journal != nil {
 		written := make([]Written, len(calls))
 		for i, c := range calls {
@@ -155,16 +170,12 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 
 // try writes calls once and returns those that Redis did not take, and why.
 func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
-	// Those of a chunk are one group, in the order that Commit answers in.
-	slices.SortStableFunc(calls, func(a, b recordCall) int {
-		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
-	})
 	entries := make([]ledger.Entry, len(calls))
 	var groups []ledger.Group
 	var members [][]recordCall
 	for first, i := 0, 0; i < len(calls); i++ {
 		c := &calls[i]
-		entries[i] = ledger.Entry{Position: c.Position, Record: c.Record, LinkStatus: c.LinkStatus, Error: c.Error}
+		entries[i] = c.entry()
 		if i+1 == len(calls) || calls[i+1].Batch != c.Batch || calls[i+1].Chunk != c.Chunk {
 			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk, Entries: entries[first : i+1]})
 			members = append(members, calls[first:i+1])

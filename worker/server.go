@@ -45,20 +45,31 @@ type Worker struct {
 	observe   Observer
 	states    *states
 	recorder  *recorder
-	forbidden *forbidden
 
-	senders  chan struct{} // places for slices that send
-	tokens   chan struct{} // places for calls in flight
-	slow     chan struct{} // places for calls that hang
-	idle     chan sending  // to a goroutine that waits for a link
-	slices   atomic.Int64  // in hand
-	unsent   atomic.Int64  // links in hand that are not sent yet
-	asking   atomic.Int64  // those of them that ask for a slot at present
-	busy     chan struct{} // the first links after idleness are in hand
-	taking   atomic.Bool   // tasks are taken from the queue
-	answered atomic.Bool
+	evidence evidence
+	control  *control
+	proper   lastProper
+	firsts   firsts
+	refusals atomic.Int64 // links refused while sending is on hold for the key
+	took     average      // of calls
+	resting  resting
+
+	background sync.WaitGroup // what Run waits for at its end
+
+	senders  chan struct{}  // places for slices that send
+	tokens   chan struct{}  // places for calls in flight
+	slow     chan struct{}  // places for calls that hang
+	idle     chan sending   // to a goroutine that waits for a link
+	slices   atomic.Int64   // in hand
+	unsent   atomic.Int64   // links in hand that are not sent yet
+	asking   atomic.Int64   // those of them that ask for a slot at present
+	busy     chan struct{}  // the first links after idleness are in hand
+	taking   atomic.Bool    // tasks are taken from the queue
+	key      string         // the fingerprint of the key at the last sign of life
+	keySince time.Time      // since when
 	silent   bool           // the last sign of life could not be written
 	newer    rate.Sometimes // to tell of tasks that are left alone
+	lacks    rate.Sometimes // to tell of what this machine has run out of
 
 	stopping context.Context // ends every wait
 	stop     context.CancelCauseFunc
@@ -76,14 +87,18 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 		cfg: cfg, api: api, limiter: limiter, ledger: l, broker: b,
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
 		hook:      &broker.ServerHook{},
-		log:       cfg.Log, observe: cfg.Observer, states: newStates(l), forbidden: newForbidden(),
-		senders: make(chan struct{}, sendersMost),
-		tokens:  make(chan struct{}, cfg.Concurrency),
-		slow:    make(chan struct{}, cfg.Concurrency),
-		idle:    make(chan sending),
-		busy:    make(chan struct{}, 1),
+		log:       cfg.Log, observe: cfg.Observer, states: newStates(l),
+		evidence: evidence{ledger: l, url: cfg.API},
+		firsts:   firsts{known: map[firstKey]*firstCancel{}},
+		senders:  make(chan struct{}, sendersMost),
+		tokens:   make(chan struct{}, cfg.Concurrency),
+		slow:     make(chan struct{}, cfg.Concurrency),
+		idle:     make(chan sending),
+		busy:     make(chan struct{}, 1),
 	}
+	w.control = newControl(w)
 	w.newer.First, w.newer.Interval = 1, newerDelay
+	w.lacks.First, w.lacks.Interval = 1, time.Minute
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
 	w.stopping, w.stop = context.WithCancelCause(context.Background())
 	w.calls, w.cut = context.WithCancel(context.Background())
@@ -106,6 +121,7 @@ func (w *Worker) Taking() bool { return w.taking.Load() }
 func (w *Worker) Run(ctx context.Context) error {
 	client := w.broker.NewServerClient(w.hook)
 	defer client.Close()
+	w.evidence.load(ctx)
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		// A slice stays open while one of its calls hangs. The tokens bound the
 		// calls; twice as many slices keep the other links flowing.
@@ -120,7 +136,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		LogLevel:                 asynq.WarnLevel,
 	})
 
-	var background sync.WaitGroup
+	background := &w.background
 	recording, stopRecording := context.WithCancel(context.Background())
 	defer stopRecording()
 	background.Go(func() { w.recorder.run(recording) })
@@ -167,8 +183,20 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// firstAnswer is true once: for the first answer of the API.
-func (w *Worker) firstAnswer() bool { return w.answered.CompareAndSwap(false, true) }
+// Load is what the requests in flight are like.
+type Load struct {
+	InFlight, Concurrency int
+	Took                  time.Duration // a mean of the latest calls; 0 before the first
+	Resting               int           // links that wait to be tried again
+	RestText              string        // why one of them does
+}
+
+// Load tells how busy the worker is with calls.
+func (w *Worker) Load() Load {
+	l := Load{InFlight: len(w.tokens) + len(w.slow), Concurrency: w.cfg.Concurrency, Took: w.took.get()}
+	l.Resting, l.RestText = w.resting.sum(time.Now())
+	return l
+}
 
 // beats publishes signs of life, so that the feeder knows what this worker
 // holds and how fast it is.
@@ -203,11 +231,7 @@ func (w *Worker) beats(ctx context.Context) {
 }
 
 func (w *Worker) beat(ctx context.Context) {
-	status := w.limiter.Status()
-	err := w.ledger.Beat(ctx, ledger.WorkerBeat{
-		ID: w.cfg.ID, Rate: w.cfg.Rate, Unsent: w.Unsent(), Slots: w.cfg.Concurrency,
-		Hold: string(status.Hold.Reason), Own: status.Hold.Reason == "unauthorized",
-	})
+	err := w.ledger.Beat(ctx, w.signOfLife())
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !w.silent:
@@ -217,4 +241,22 @@ func (w *Worker) beat(ctx context.Context) {
 		w.log.Info("sign of life is written again")
 		w.silent = false
 	}
+}
+
+// signOfLife is what the worker tells the fleet of itself.
+func (w *Worker) signOfLife() ledger.WorkerBeat {
+	hold, load := w.limiter.Status().Hold, w.Load()
+	beat := ledger.WorkerBeat{
+		ID: w.cfg.ID, Rate: w.cfg.Rate, Unsent: w.Unsent(), Slots: w.cfg.Concurrency,
+		Hold: string(hold.Reason), Own: hold.Own, Cause: hold.Cause,
+		API: w.cfg.Host, Version: w.cfg.Version, KeySource: w.cfg.KeySource,
+		InFlight: load.InFlight, Concurrency: load.Concurrency, TookMillis: load.Took.Milliseconds(),
+	}
+	if w.cfg.Key != nil {
+		if key := w.cfg.Key(); key != w.key {
+			w.key, w.keySince = key, time.Now()
+		}
+		beat.Key, beat.KeySince = w.key, w.keySince.Unix()
+	}
+	return beat
 }

@@ -27,9 +27,6 @@ type laterError struct {
 func (e *laterError) Error() string { return e.why }
 
 const (
-	backoffUnit = 2 * time.Second
-	backoffMost = 15 * time.Minute
-
 	// stateAge is how old a batch's state may be when a request is sent;
 	// stateRefresh is when it is read again ahead of need.
 	stateAge     = time.Second
@@ -85,16 +82,6 @@ func isFailure(err error) bool {
 	return !errors.As(err, &later)
 }
 
-// backoff is the delay before attempt n+1, n from 1: uniform between 0 and
-// 2 s · 2ⁿ⁻¹, at most 15 min.
-func backoff(n int) time.Duration {
-	most := backoffMost
-	if n < 10 {
-		most = min(most, backoffUnit<<max(0, n-1))
-	}
-	return rand.N(most)
-}
-
 // ProcessTask cancels one slice: it is an asynq.Handler.
 func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	if t.Type() != task.TypeCancel {
@@ -142,7 +129,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	run := newSliceRun(ctx, w, s, view, asked, crashes+s.Again > 0 || line != s.Line)
 	if len(run.links) == 0 {
-		return nil
+		return run.end(nil)
 	}
 	if w.cfg.Tracer != nil {
 		return run.workTraced(t.Headers(), crashes+s.Again)
@@ -188,7 +175,10 @@ type sliceRun struct {
 	waits   context.Context // ends when the worker has to stop, too
 	w       *Worker
 	slice   task.Slice
-	links   []*link // those without an outcome
+	links   []*link         // those without an outcome that may be sent
+	resting []time.Duration // how long the others have to wait yet
+	created time.Time       // the batch
+	proof   *batchProof
 	started time.Time
 	span    trace.Span // nil: no traces
 
@@ -202,25 +192,35 @@ type sliceRun struct {
 		records []ledger.Record
 	}
 
-	calls   sync.WaitGroup
-	writes  sync.WaitGroup
-	mu      sync.Mutex
-	lost    error // an outcome could not be written
-	panicky any
+	calls    sync.WaitGroup
+	writes   sync.WaitGroup
+	mu       sync.Mutex
+	backoffs map[int]time.Duration // by attempt: the links of a slice share it
+	lost     error                 // an outcome could not be written
+	panicky  any
 }
 
 func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, asked time.Time, shared bool) *sliceRun {
-	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), shared: shared}
+	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), shared: shared, created: view.Created, backoffs: map[int]time.Duration{}}
+	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(s.Batch, view.Made)}
 	r.seen.at, r.seen.records = asked, view.Records
 	for i, id := range s.Links {
-		if view.Records[i].Outcome != ledger.None {
+		record := view.Records[i]
+		if record.Outcome != ledger.None {
 			continue
 		}
-		record := view.Records[i]
+		if rest := record.Rest(view.Created, view.Now); rest > 0 {
+			r.resting = append(r.resting, rest)
+			continue
+		}
 		// Who was at work when a process crashed may have sent it, or who has the
 		// slice too since the queue's server failed over.
 		record.Ambiguous = record.Ambiguous || shared
-		r.links = append(r.links, &link{id: id, position: s.Index + i, record: record})
+		l := &link{id: id, position: s.Index + i, record: record}
+		if record.Plains > 0 {
+			l.plain = view.Kinds[record.LinkStatus].Text
+		}
+		r.links = append(r.links, l)
 	}
 	return r
 }
@@ -312,6 +312,7 @@ func (w *Worker) sendLinks(s sending) {
 		p.hold()
 		s.run.one(s.link, s.slot)
 		p.release()
+		s.run.conclude(s.link)
 		s.run.calls.Done()
 		select {
 		case s = <-w.idle:
@@ -330,7 +331,7 @@ func (r *sliceRun) ask(l *link) (ratelimit.Slot, error) {
 	if r.doneElsewhere(l) {
 		return ratelimit.Slot{}, errElsewhere
 	}
-	if l.record.Settling { // now, since a slot must be used at once
+	if l.record.Settling || l.record.Attempts > 0 { // now, since a slot must be used at once
 		l.text, _ = r.w.ledger.ErrorText(r.ctx, r.slice.Batch, r.slice.Chunk, l.position)
 	}
 	slot, err := r.gate()
@@ -363,56 +364,110 @@ func (r *sliceRun) journalStart(l *link) error {
 	return err
 }
 
-// one takes one link as far as this run can, and hands it to the recorder.
+// one takes one link as far as this run can.
 func (r *sliceRun) one(l *link, slot ratelimit.Slot) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.w.log.Error("panic while cancelling", "batch", r.slice.Batch, "link", l.id, "stack", string(debug.Stack()))
-			r.mu.Lock()
-			r.panicky = p
-			r.mu.Unlock()
-			// It may have been sent. The next run knows by asynq's count; a journal
-			// knows by this note alone.
-			l.record.Ambiguous, l.touched = true, true
-			l.ambiguous++
-			r.write(l)
-		}
-	}()
+	defer r.recover(l)
 	if r.leaseAge() > leaseDoubt {
 		l.record.Ambiguous = true
 	}
 	if r.span != nil {
 		r.cancelTraced(l, slot)
 	} else {
-		r.cancel(r.w.calls, l, slot)
+		c := r.canceler(r.w.calls)
+		c.run(l, slot)
+	}
+}
+
+// recover takes in a panic while l was in hand.
+func (r *sliceRun) recover(l *link) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	r.w.log.Error("panic while cancelling", "batch", r.slice.Batch, "link", l.id, "stack", string(debug.Stack()))
+	r.mu.Lock()
+	r.panicky = p
+	r.mu.Unlock()
+	// It may have been sent. The next run knows by asynq's count; a journal
+	// knows by this note alone.
+	l.record.Ambiguous, l.touched, l.trouble = true, true, nil
+	l.ambiguous++
+}
+
+// conclude finds out whose trouble an answer was, which may take a second, and
+// hands what became of the link to the recorder. The link has given its place
+// among the calls in flight back.
+func (r *sliceRun) conclude(l *link) {
+	if l.trouble != nil {
+		c := r.canceler(r.w.calls)
+		c.resolve(l, r.w.troubled(l.trouble))
+	}
+	if l.soon {
+		l.soon = false
+		if r.sendAgain(l) {
+			return
+		}
 	}
 	if l.touched {
 		r.write(l)
 	}
 }
 
-// cancel takes one link as far as this run can; calls is the context of its
-// requests.
-func (r *sliceRun) cancel(calls context.Context, l *link, slot ratelimit.Slot) {
-	c := canceler{
-		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
-		forbidden: r.w.forbidden, badKey: r.w.cfg.BadKey, gate: r.gate, calls: calls, first: r.w.firstAnswer,
+// refusedPause is how long a link that the API refused waits for its second
+// attempt, which decides.
+const refusedPause = 500 * time.Millisecond
+
+// sendAgain sends a link again within this run; false if that may not be.
+func (r *sliceRun) sendAgain(l *link) bool {
+	if !r.w.pause(refusedPause) || r.take(r.w.tokens) != nil {
+		return false
 	}
-	c.run(l, slot)
+	slot, err := r.gate()
+	if err != nil {
+		<-r.w.tokens
+		return false
+	}
+	l.wait = 0
+	r.calls.Add(1)
+	r.w.start(sending{r, l, slot})
+	return true
+}
+
+// canceler takes links further; calls is the context of its requests.
+func (r *sliceRun) canceler(calls context.Context) canceler {
+	return canceler{
+		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
+		proof: r.proof, gate: r.gate, calls: calls, backoff: r.backoff, took: &r.w.took,
+	}
+}
+
+// backoff is the delay after attempt n, the same for all links of this run.
+func (r *sliceRun) backoff(n int) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait, ok := r.backoffs[n]
+	if !ok {
+		wait = backoff(n)
+		r.backoffs[n] = wait
+	}
+	return wait
 }
 
 func (r *sliceRun) write(l *link) {
-	text := l.text
-	if !l.finished && !l.record.Settling {
-		text = "" // of an attempt that is made again
+	written := Written{
+		Link:  l.id,
+		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
+		Record: l.record, LinkStatus: l.status, Error: l.text, Proven: l.proven,
+	}
+	if !l.finished {
+		written.Wait = l.wait
+		if l.record.Plains > 0 {
+			written.Kind = l.plain
+		}
 	}
 	r.writes.Add(1)
 	r.w.recorder.write(recordCall{
-		Written: Written{
-			Link:  l.id,
-			Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
-			Record: l.record, LinkStatus: l.status, Error: text,
-		},
+		Written:   written,
 		ambiguous: l.ambiguous, settled: l.settled,
 		finish: func(err error) {
 			if err != nil {
@@ -455,30 +510,52 @@ func (r *sliceRun) end(stop error) error {
 	if r.lost != nil {
 		return fmt.Errorf("write outcomes: %w", r.lost) // counted: the next run knows nothing of this one
 	}
-	fewest, back := 0, false
-	left := 0
-	for _, l := range r.links {
-		if l.finished {
-			continue
-		}
-		left++
-		back = back || l.back
-		if n := int(l.record.Attempts); fewest == 0 || n < fewest {
-			fewest = n
-		}
-	}
+	left, wait := r.left()
 	switch {
 	case left == 0:
+		r.w.resting.set(r.slice.ID(), restingSlice{})
 		return nil
 	case errors.Is(stop, errNotRunning):
 		return r.afterPause(left)
 	case errors.Is(stop, errLease), r.ctx.Err() != nil, r.leaseAge() > leaseDoubt:
 		// Counted: others may have the slice by now, and have sent what is left.
 		return fmt.Errorf("%d links given back: %w", left, errLease)
-	case back:
+	case stop != nil:
 		return &laterError{why: fmt.Sprintf("%d links given back: %v", left, stop)}
 	}
-	return &laterError{delay: backoff(fewest), why: fmt.Sprintf("%d links to be tried again", left)}
+	r.w.resting.set(r.slice.ID(), restingSlice{links: left, until: time.Now().Add(wait), text: r.leftText()})
+	return &laterError{delay: wait, why: fmt.Sprintf("%d links to be tried again", left)}
+}
+
+// leftText is why one of the links is to be tried again.
+func (r *sliceRun) leftText() string {
+	for _, l := range r.links {
+		if !l.finished && l.text != "" {
+			return l.text
+		}
+	}
+	return ""
+}
+
+// left counts the links without an outcome, and says how long the first of them
+// has to wait.
+func (r *sliceRun) left() (left int, wait time.Duration) {
+	wait = -1
+	add := func(w time.Duration) {
+		left++
+		if wait < 0 || w < wait {
+			wait = w
+		}
+	}
+	for _, l := range r.links {
+		if !l.finished {
+			add(l.wait)
+		}
+	}
+	for _, rest := range r.resting {
+		add(rest)
+	}
+	return left, max(0, wait)
 }
 
 // afterPause: the batch was seen paused, aborted or deleted. If it runs again

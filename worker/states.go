@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"linkcancel/internal/ledger"
@@ -96,3 +97,17 @@ func (s *states) fresh(e *stateEntry, maxAge time.Duration) (ledger.State, bool)
 	defer s.mu.Unlock()
 	return e.head.State, !e.at.IsZero() && time.Since(e.at) <= maxAge
 }
+
+// average is a running mean of durations: each new one counts a tenth.
+type average struct{ nanos atomic.Int64 }
+
+func (a *average) add(d time.Duration) {
+	old := a.nanos.Load()
+	if old == 0 {
+		a.nanos.Store(int64(d))
+		return
+	}
+	a.nanos.Store(old + (int64(d)-old)/10) // a lost update matters to nobody
+}
+
+func (a *average) get() time.Duration { return time.Duration(a.nanos.Load()) }

@@ -42,13 +42,14 @@ func (r *sliceRun) endSpan(err error) {
 	r.span.End()
 }
 
-// cancelTraced is cancel within a span.
+// cancelTraced takes a link further within a span.
 func (r *sliceRun) cancelTraced(l *link, slot ratelimit.Slot) {
 	// Of the slice's contexts only the span: requests outlive its waits.
 	calls, span := r.w.cfg.Tracer.Start(trace.ContextWithSpan(r.w.calls, r.span), "cancel link",
 		trace.WithAttributes(tracing.Batch.String(r.slice.Batch), tracing.Link.String(l.id)))
 	defer func() { endLink(span, l) }() // in a function: as in workTraced
-	r.cancel(calls, l, slot)
+	c := r.canceler(calls)
+	c.run(l, slot)
 }
 
 // endLink ends the span of a link with what this run found out. Its texts are

@@ -23,13 +23,22 @@ type Canceler interface {
 	// *plexy.TransportError for everything else.
 	Cancel(ctx context.Context, id string) (status int, err error)
 	Get(ctx context.Context, id string) (plexy.Link, error)
+	// List returns a page of all links; 0 leaves a parameter out.
+	List(ctx context.Context, page, size int) (plexy.Page, error)
 }
 
 // Limiter says when a request may be sent, and learns from the answers.
 type Limiter interface {
 	Acquire(ctx context.Context) (ratelimit.Slot, error)
+	// AcquireFirst goes ahead of all who wait in Acquire.
+	AcquireFirst(ctx context.Context) (ratelimit.Slot, error)
 	Report(ratelimit.Slot, ratelimit.Answer)
 	Status() ratelimit.Status
+	// AwaitHold says whether sending is on hold for that reason, now or within a
+	// time.
+	AwaitHold(ctx context.Context, reason ratelimit.Reason, within time.Duration) bool
+	// HoldOwn stops this process alone.
+	HoldOwn(reason ratelimit.Reason, cause string)
 }
 
 // Observer is told what happens, for metrics. Its methods must be quick. What is
@@ -38,6 +47,8 @@ type Limiter interface {
 type Observer interface {
 	// Request tells of a request that ended; status 0: no answer.
 	Request(method string, status int, took time.Duration)
+	// Unproven tells of an answer that the API itself may not have given.
+	Unproven(status int)
 	// Waited tells how long a link waited for its slot within the limit.
 	Waited(time.Duration)
 	// Outcome tells that a link of a batch from source got its outcome, with so
@@ -53,6 +64,7 @@ type Observer interface {
 type noObserver struct{}
 
 func (noObserver) Request(string, int, time.Duration)                 {}
+func (noObserver) Unproven(int)                                       {}
 func (noObserver) Waited(time.Duration)                               {}
 func (noObserver) Outcome(string, ledger.Outcome, int, time.Duration) {}
 func (noObserver) Settled(ledger.Outcome)                             {}
@@ -69,9 +81,21 @@ type Config struct {
 	Observer     Observer      // may be nil
 	Journal      Journal       // may be nil
 	Tracer       trace.Tracer  // nil: no traces
-	// BadKey is called when the very first answer of the API is 401 or 403. Nil:
-	// the worker holds until the key is good.
+	// BadKey is called, once, when the API has refused the key twice and never
+	// given a proper answer. Nil: the worker holds until the key is good.
 	BadKey func(error)
+	// Unproved is called, once, when nothing has shown for 20 s that the base URL
+	// is that of the API (5 s if the API itself denies it); the error is an
+	// *UnprovedError. Nil: the worker holds until something does.
+	Unproved func(error)
+	// TrustPlain404 lets answers end a link that the API may not have given: the
+	// third of a kind, confirmed by a GET, however few links get it.
+	TrustPlain404 bool
+	API           string        // the normalized base URL; "": evidence for it is kept in this process alone
+	Host          string        // of the API, told to the fleet
+	Version       string        // of this program, told to the fleet
+	Key           func() string // a fingerprint of the present key, told to the fleet; may be nil
+	KeySource     string        // where the key comes from, for people
 }
 
 func (c *Config) setDefaults() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 )
@@ -82,6 +83,9 @@ func lookAt(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, b 
 	s := look{sighting: sighting{batch: b}}
 	var err error
 	if s.fleet, err = ratelimit.ShowFleet(ctx, rdb); err != nil {
+		return s, err
+	}
+	if s.beats, _, err = workerBeats(ctx, l); err != nil {
 		return s, err
 	}
 	found, err := l.Snapshot(ctx, b)
@@ -200,12 +204,18 @@ func (s look) print(w io.Writer) {
 		rows = append(rows, [2]string{name, fmt.Sprintf(format, args...)})
 	}
 	if s.batch.Open() {
-		f := fleetStatus(s.batch, s.fleet)
+		f := fleetStatus(s.batch, s.fleet, s.beats)
 		switch {
 		case f.instead != "":
 			row("now", "%s", f.instead)
 		case s.span > 0:
 			row("rate", "%s over the last %s", rateText(s.rate), lastText(s.span))
+		}
+		if f.cause != "" {
+			row("cause", "%s", clean.Line(f.cause))
+		}
+		if slow := fleetSlow(s.beats); slow != "" {
+			row("slow", "%s", slow)
 		}
 		if left := s.left(); left >= 0 {
 			row("left", "%s at that rate", spoken(left))

@@ -53,6 +53,9 @@ func (c batchWatchCmd) Run(a *app) error {
 		}
 		if !a.JSON {
 			printSummary(a.stdout, last, t)
+			if alike := allAlike(last); alike != "" {
+				fmt.Fprintf(a.stderr, "\nEvery link is %s: %s\n", alike, canaryHint)
+			}
 			fmt.Fprintf(a.stderr, "\nNext: %s\n", nextStep(last))
 		}
 		if code := linksExit(last, t); code != exitFine {
@@ -73,12 +76,13 @@ func goesOn(b ledger.Batch, id string) string {
 type sighting struct {
 	batch ledger.Batch
 	fleet ratelimit.FleetStatus
+	beats map[string]ledger.WorkerBeat
 }
 
 // timeLeft is how long the pending links take at a rate, in links a second;
 // negative if nobody can tell.
 func (s sighting) timeLeft(rate float64) time.Duration {
-	if rate <= 0 || s.batch.Pending() == 0 || !s.batch.Open() || fleetStatus(s.batch, s.fleet).instead != "" {
+	if rate <= 0 || s.batch.Pending() == 0 || !s.batch.Open() || fleetStatus(s.batch, s.fleet, s.beats).instead != "" {
 		return -1
 	}
 	return timeLeft(s.batch, rate)
@@ -88,7 +92,10 @@ func sight(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id 
 	if s.batch, err = l.Get(ctx, id); err != nil {
 		return s, err
 	}
-	s.fleet, err = ratelimit.ShowFleet(ctx, rdb)
+	if s.fleet, err = ratelimit.ShowFleet(ctx, rdb); err != nil {
+		return s, err
+	}
+	s.beats, _, err = workerBeats(ctx, l)
 	return s, err
 }
 
@@ -212,21 +219,46 @@ func pausedText(b ledger.Batch) string {
 }
 
 // fleetStatus is why the links of b do not move, or what bears on their rate.
-func fleetStatus(b ledger.Batch, s ratelimit.FleetStatus) status {
+func fleetStatus(b ledger.Batch, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) status {
 	held := ownHolds(s.Workers)
 	switch {
 	case b.State == ledger.Paused:
 		return status{instead: pausedText(b)}
 	case s.Hold.Reason != ratelimit.ReasonNone:
-		return status{instead: holdText(s.Hold)}
+		return status{instead: holdText(s.Hold), cause: s.Hold.Cause}
 	case len(s.Workers) == 0:
 		return status{instead: "no worker is running"}
 	case held == len(s.Workers):
-		return status{instead: ownHoldsText(s)}
+		return status{instead: ownHoldsText(s), cause: ownCause(s, beats)}
 	case held > 0:
-		return status{beside: ownHoldsText(s)}
+		return status{beside: ownHoldsText(s), cause: ownCause(s, beats)}
 	}
-	return status{beside: "limit " + limitText(s)}
+	beside := "limit " + limitText(s)
+	if slow := fleetSlow(beats); slow != "" {
+		beside += "  " + slow
+	}
+	return status{beside: beside}
+}
+
+// ownCause is what the API answered to a worker that is on hold by itself.
+func ownCause(s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) string {
+	for _, w := range s.Workers {
+		if cause := beats[w.ID].Cause; w.Hold.Reason != ratelimit.ReasonNone && cause != "" {
+			return cause
+		}
+	}
+	return ""
+}
+
+// fleetSlow says that all workers wait for slow calls; "" if not.
+func fleetSlow(beats map[string]ledger.WorkerBeat) string {
+	inFlight, concurrency, took := 0, 0, time.Duration(0)
+	for _, beat := range beats {
+		inFlight += beat.InFlight
+		concurrency += beat.Concurrency
+		took = max(took, time.Duration(beat.TookMillis)*time.Millisecond)
+	}
+	return slowText(inFlight, concurrency, took)
 }
 
 // ownHoldsText tells of the holds that only some processes have; "" if none has one.
@@ -252,19 +284,19 @@ type textView struct {
 	out io.Writer
 	bar *progress
 
-	mu    sync.Mutex // the bar asks while it draws
-	fleet ratelimit.FleetStatus
+	mu   sync.Mutex // the bar asks while it draws
+	last sighting
 }
 
 func (v *textView) status(b ledger.Batch) status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return fleetStatus(b, v.fleet)
+	return fleetStatus(b, v.last.fleet, v.last.beats)
 }
 
 func (v *textView) show(s sighting) {
 	v.mu.Lock()
-	v.fleet = s.fleet
+	v.last = s
 	v.mu.Unlock()
 	if s.batch.State == ledger.Importing {
 		return // nobody knows how many links there will be

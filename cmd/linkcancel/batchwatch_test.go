@@ -75,7 +75,7 @@ func TestWatch(t *testing.T) {
 			[]string{"running 1", "Batch march is paused (by command), and is still watched. Next: linkcancel batch resume march", "paused 50", "paused 50",
 				"Batch march goes on", "running 60", "done 100"}, "", 800 * time.Millisecond},
 		{"paused by its canary", []seen{{batch: march("running", 1)}, {batch: paused("canary:not_found")}, {batch: march("done", 100)}},
-			[]string{"running 1", "Batch march is paused (canary: the first answers were all not_found), and is still watched. Next: " + canaryHint +
+			[]string{"running 1", "Batch march is paused (canary: 50 links in a row were not_found), and is still watched. Next: " + canaryHint +
 				" linkcancel batch report march shows the links; linkcancel batch resume march goes on", "paused 50", "done 100"}, "", 400 * time.Millisecond},
 		{"aborted, and marked bit by bit", []seen{{batch: march("running", 10)}, {batch: aborted(0)}, {batch: aborted(60)}, {batch: aborted(90)}},
 			[]string{"running 10", "Batch march is aborted", "aborted 10", "aborted 70", "aborted 100"}, "", 600 * time.Millisecond},
@@ -180,7 +180,7 @@ func TestFleetStatus(t *testing.T) {
 		{paused("by command"), held, status{instead: "paused (by command)"}},
 		{paused(""), fleet(50, 50), status{instead: "paused"}},
 	} {
-		if got := fleetStatus(tt.batch, tt.fleet); got != tt.want {
+		if got := fleetStatus(tt.batch, tt.fleet, nil); got != tt.want {
 			t.Errorf("%s, %+v: %+v, want %+v", tt.batch.State, tt.fleet, got, tt.want)
 		}
 	}
@@ -194,11 +194,11 @@ func TestPlainLinesOfAWatch(t *testing.T) {
 		fleet := ratelimit.FleetStatus{Ceiling: 2, Rate: 2, Workers: make([]ratelimit.FleetWorker, 1)}
 		v.show(sighting{batch: ledger.Batch{ID: "march", State: ledger.Importing}, fleet: fleet})
 		for n := range int64(60) { // 12 s
-			v.show(sighting{march("running", n/5*2), fleet})
+			v.show(sighting{batch: march("running", n/5*2), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		v.say("Redis is back")
-		v.show(sighting{march("done", 100), fleet})
+		v.show(sighting{batch: march("done", 100), fleet: fleet})
 		v.end()
 		want := `  0 of 100 links    0 %  limit 2/s
  10 of 100 links   10 %  2.0/s  45 s left  limit 2/s  cancelled 10
@@ -219,18 +219,18 @@ func TestJSONOfAWatch(t *testing.T) {
 		v := &jsonView{out: &out, notes: &notes}
 		fleet := ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}
 		for n := range int64(15) { // 3 s, a link each time
-			v.show(sighting{march("running", n), fleet})
+			v.show(sighting{batch: march("running", n), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 50 { // 10 s of nothing
-			v.show(sighting{march("running", 14), fleet})
+			v.show(sighting{batch: march("running", 14), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 5 {
-			v.show(sighting{paused("by command"), fleet})
+			v.show(sighting{batch: paused("by command"), fleet: fleet})
 		}
 		v.say("word")
-		v.show(sighting{march("done", 100), fleet})
+		v.show(sighting{batch: march("done", 100), fleet: fleet})
 		v.end()
 		type line struct {
 			State   string

@@ -40,6 +40,7 @@ type cli struct {
 	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and bring them into Redis as a batch, for the workers."`
 	Batch       batchCmd       `cmd:"" help:"Look at batches and command them."`
 	Rate        rateCmd        `cmd:"" help:"Look at the fleet's rate limit, and command it."`
+	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
 	Sandbox     sandboxCmd     `cmd:"" help:"Serve a pretend Plexy API."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the worker on this machine is ready."`
 	Completion  completionCmd  `cmd:"" help:"Print the completion script of a shell."`
@@ -74,11 +75,12 @@ type apiFlags struct {
 }
 
 type sendFlags struct {
-	Rate         ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
-	Burst        int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
-	Concurrency  int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most; one that hangs for 5 s gives its place to another, up to as many again."`
-	Attempts     int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
-	DrainTimeout time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
+	Rate          ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
+	Burst         int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
+	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most; one that hangs for 5 s gives its place to another, up to as many again."`
+	Attempts      int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
+	TrustPlain404 bool           `name:"trust-plain-404" help:"Believe a 404 or a refusal without the API's own error body, on the third attempt, even if only a few links get it."`
+	DrainTimeout  time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
 }
 
 type metricsFlags struct {

@@ -27,8 +27,10 @@ type engine struct {
 	worker  *worker.Worker
 	feeder  *producer.Feeder
 	sweeper *producer.Sweeper // nil: none
-	metrics *metrics.Metrics
-	key     *plexy.Key
+	// progress: the user sees holds there.
+	progress bool
+	metrics  *metrics.Metrics
+	key      *plexy.Key
 }
 
 type engineConfig struct {
@@ -37,6 +39,9 @@ type engineConfig struct {
 	key     *plexy.Key
 	journal worker.Journal
 	badKey  func(error)
+	// unproved is told that nothing shows that the base URL is the API's; nil: the
+	// worker holds until something does.
+	unproved func(error)
 	// progress: the user sees holds there, and needs no warning beside it.
 	progress bool
 	// sweeps are to be run by schedule; nil: none.
@@ -72,15 +77,20 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{key: cfg.key, metrics: metrics.New(version)}
+	e := &engine{key: cfg.key, progress: cfg.progress, metrics: metrics.New(version)}
 	api := a.traced(counted{client, e.metrics.InFlight}, cfg.api.BaseURL)
 	if e.limiter, err = e.newLimiter(a, b, cfg); err != nil {
+		return nil, err
+	}
+	salt, err := l.Salt(a.ctx)
+	if err != nil {
 		return nil, err
 	}
 	e.worker, err = worker.New(worker.Config{
 		ID: a.id, Concurrency: cfg.send.Concurrency, Attempts: cfg.send.Attempts, Rate: float64(cfg.send.Rate),
 		DrainTimeout: cfg.send.DrainTimeout, Log: a.log, Observer: e.metrics, Journal: cfg.journal, BadKey: cfg.badKey,
-		Tracer: a.tracer,
+		Unproved: cfg.unproved, TrustPlain404: cfg.send.TrustPlain404, API: client.BaseURL(), Host: client.Host(), Version: version,
+		Key: func() string { return cfg.key.Fingerprint(salt) }, KeySource: cfg.key.Source(), Tracer: a.tracer,
 	}, b, l, api, e.limiter)
 	if err != nil {
 		return nil, err
@@ -118,6 +128,9 @@ func (e *engine) newLimiter(a *app, b *broker.Broker, cfg engineConfig) (*rateli
 			if !h.Until.IsZero() {
 				attrs = append(attrs, "until", h.Until)
 			}
+			if h.Cause != "" {
+				attrs = append(attrs, "cause", h.Cause)
+			}
 			a.log.Log(a.ctx, level, "nothing is sent", attrs...)
 		},
 	}
@@ -148,6 +161,9 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	sideCtx, stop := context.WithCancel(ctx)
 	side.Go(func() { e.feeder.Run(sideCtx) })
 	side.Go(func() { watchKey(sideCtx, a, e.key, e.limiter.ProbeNow) })
+	if !e.progress { // which tells it
+		side.Go(func() { e.watchCause(sideCtx, a) })
+	}
 	if e.sweeper != nil {
 		side.Go(func() {
 			if err := e.sweeper.Run(sideCtx); err != nil {
@@ -165,6 +181,21 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	return err
 }
 
+// holdCheck is how often the cause of a hold is looked at.
+const holdCheck = time.Second
+
+// watchCause logs why sending is on hold: when the cause changes, and each
+// minute. The begin of a hold is logged by the limiter's OnHold.
+func (e *engine) watchCause(ctx context.Context, a *app) {
+	var told causes
+	every(ctx, holdCheck, func() {
+		hold := e.limiter.Status().Hold
+		if hold.Reason != ratelimit.ReasonNone && told.due(hold.Cause, time.Now()) && time.Since(hold.Since) > holdCheck {
+			a.log.Warn("still on hold", "hold", string(hold.Reason), "since", hold.Since, "cause", hold.Cause)
+		}
+	})
+}
+
 // drain runs the engine until the batch needs no more of it, showing progress.
 // errInterrupted: the user stopped it.
 func (e *engine) drain(ctx context.Context, a *app, l *ledger.Ledger, id string) (ledger.Batch, error) {
@@ -172,7 +203,7 @@ func (e *engine) drain(ctx context.Context, a *app, l *ledger.Ledger, id string)
 	if err != nil {
 		return b, err
 	}
-	p := newProgress(a.stderr, b, func() ratelimit.Hold { return e.limiter.Status().Hold })
+	p := newProgress(a.stderr, b, func() ratelimit.Hold { return e.limiter.Status().Hold }, e.worker.Load)
 	engineCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

@@ -15,6 +15,7 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/worker"
 )
 
 const (
@@ -36,6 +37,8 @@ type progress struct {
 	batch ledger.Batch
 	pace  pace
 
+	told causes // of holds
+
 	bars *mpb.Progress
 	bar  *mpb.Bar
 	next time.Time // of the plain line
@@ -45,16 +48,52 @@ type progress struct {
 type status struct {
 	instead string // of the rate: why links do not move
 	beside  string // the rate
+	cause   string // what the API answered, in a hold
 }
 
-// newProgress begins to show b. hold tells of the limiter's hold.
-func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold) *progress {
+// causeEvery is how often the cause of a hold is told again.
+const causeEvery = time.Minute
+
+// causes remembers which causes of holds were told, and when.
+type causes struct{ told map[string]time.Time }
+
+// due says whether a cause is to be told: the first time, and again each minute.
+func (c *causes) due(cause string, now time.Time) bool {
+	if at, known := c.told[cause]; cause == "" || known && now.Sub(at) < causeEvery {
+		return false
+	}
+	if c.told == nil || len(c.told) > 100 {
+		c.told = map[string]time.Time{}
+	}
+	c.told[cause] = now
+	return true
+}
+
+// newProgress begins to show b. hold tells of the limiter's hold, load of the
+// requests in flight.
+func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold, load func() worker.Load) *progress {
 	return startProgress(out, b, plainEvery, func(ledger.Batch) status {
 		if h := hold(); h.Reason != ratelimit.ReasonNone {
-			return status{instead: holdText(h)}
+			return status{instead: holdText(h), cause: h.Cause}
 		}
-		return status{}
+		l := load()
+		beside := slowText(l.InFlight, l.Concurrency, l.Took)
+		if beside == "" && l.Resting > 0 && l.InFlight == 0 {
+			beside = fmt.Sprintf("%s to be tried again (%s)", plural(int64(l.Resting), "link"), l.RestText)
+		}
+		return status{beside: beside}
 	})
+}
+
+// slowCalls is how long calls must take to be what slows sending down.
+const slowCalls = 500 * time.Millisecond
+
+// slowText says that sending is slow because calls are; "" if it is not.
+func slowText(inFlight, concurrency int, took time.Duration) string {
+	if concurrency == 0 || inFlight < concurrency || took < slowCalls {
+		return ""
+	}
+	return fmt.Sprintf("slow API: %d requests in flight, %.1f s each", inFlight, took.Seconds())
 }
 
 // startProgress begins to show b; the first plain line comes after a time.
@@ -99,12 +138,24 @@ func (p *progress) update(b ledger.Batch) {
 	p.batch = b
 	p.pace.add(now, b.Counts.Sum())
 	p.mu.Unlock()
+	p.tellCause(now, b)
 	switch {
 	case p.bar != nil:
 		p.bar.SetCurrent(min(b.Counts.Sum(), b.Total-1)) // the last one by end
 	case !now.Before(p.next) && b.Pending() > 0:
 		p.next = now.Add(plainEvery)
 		fmt.Fprintln(p.out, p.head()+"  "+p.tail())
+	}
+}
+
+// tellCause says why sending is on hold: once for each cause, and again each
+// minute.
+func (p *progress) tellCause(now time.Time, b ledger.Batch) {
+	if b.Pending() == 0 {
+		return
+	}
+	if cause := p.status(b).cause; p.told.due(cause, now) {
+		p.say("On hold: " + cause)
 	}
 }
 

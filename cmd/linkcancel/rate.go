@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 )
 
@@ -33,19 +34,25 @@ type rateJSON struct {
 type holdJSON struct {
 	Reason string     `json:"reason"`
 	Until  *time.Time `json:"until"` // null: not known
+	Cause  string     `json:"cause"` // what the API answered; "" if that is not known
 }
 
 type rateWorkerJSON struct {
-	ID   string    `json:"id"`
-	Rate float64   `json:"rate"`
-	Hold *holdJSON `json:"hold"`
+	ID       string    `json:"id"`
+	Rate     float64   `json:"rate"`
+	Hold     *holdJSON `json:"hold"`
+	API      string    `json:"api"`     // host; "": an earlier release, which does not tell
+	Version  string    `json:"version"` // of linkcancel
+	Key      string    `json:"key"`     // fingerprint of its API key
+	InFlight int       `json:"in_flight"`
+	TookMS   int64     `json:"took_ms"` // mean time of its latest calls
 }
 
 func toHoldJSON(h ratelimit.Hold) *holdJSON {
 	if h.Reason == ratelimit.ReasonNone {
 		return nil
 	}
-	j := &holdJSON{Reason: string(h.Reason)}
+	j := &holdJSON{Reason: string(h.Reason), Cause: h.Cause}
 	if !h.Until.IsZero() {
 		until := h.Until.UTC()
 		j.Until = &until
@@ -69,13 +76,21 @@ func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.Un
 	if err != nil {
 		return err
 	}
+	beats, now, err := workerBeats(a.ctx, ledger.New(b.Client()))
+	if err != nil {
+		return err
+	}
 	if a.JSON {
 		j := rateJSON{
 			Ceiling: float64(s.Ceiling), Rate: float64(s.Rate), Burst: s.Burst, Override: s.Override,
 			Hold: toHoldJSON(s.Hold), Workers: []rateWorkerJSON{},
 		}
 		for _, w := range s.Workers {
-			j.Workers = append(j.Workers, rateWorkerJSON{ID: w.ID, Rate: float64(w.Rate), Hold: toHoldJSON(w.Hold)})
+			beat := beats[w.ID]
+			j.Workers = append(j.Workers, rateWorkerJSON{
+				ID: w.ID, Rate: float64(w.Rate), Hold: toHoldJSON(ownHold(w, beat)),
+				API: beat.API, Version: beat.Version, Key: beat.Key, InFlight: beat.InFlight, TookMS: beat.TookMillis,
+			})
 		}
 		return printJSON(a.stdout, j)
 	}
@@ -84,11 +99,60 @@ func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.Un
 	} else if told != "" {
 		fmt.Fprintln(a.stdout, told)
 	}
-	printRate(a, s)
+	printRate(a, s, beats)
+	if text := keysDiffer(beats, now); text != "" {
+		fmt.Fprintln(a.stderr, text)
+	}
 	return nil
 }
 
-func printRate(a *app, s ratelimit.FleetStatus) {
+// workerBeats reads what the workers tell of themselves, by their ids.
+func workerBeats(ctx context.Context, l *ledger.Ledger) (beats map[string]ledger.WorkerBeat, now time.Time, err error) {
+	alive, now, err := l.Workers(ctx)
+	if err != nil {
+		return nil, now, err
+	}
+	beats = make(map[string]ledger.WorkerBeat, len(alive))
+	for _, beat := range alive {
+		beats[beat.ID] = beat
+	}
+	return beats, now, nil
+}
+
+// ownHold is a worker's own hold, with the cause that it tells.
+func ownHold(w ratelimit.FleetWorker, beat ledger.WorkerBeat) ratelimit.Hold {
+	hold := w.Hold
+	if hold.Reason != ratelimit.ReasonNone {
+		hold.Cause = beat.Cause
+	}
+	return hold
+}
+
+// keysMayDiffer is how long workers may have different keys: while one key is
+// replaced by another.
+const keysMayDiffer = 10 * time.Minute
+
+// keysDiffer warns of workers that have had different keys for too long; "" if
+// there are none.
+func keysDiffer(beats map[string]ledger.WorkerBeat, now time.Time) string {
+	keys := map[string]int{}
+	var latest time.Time
+	for _, beat := range beats {
+		if beat.Key == "" {
+			continue
+		}
+		keys[beat.Key]++
+		if since := time.Unix(beat.KeySince, 0); since.After(latest) {
+			latest = since
+		}
+	}
+	if len(keys) < 2 || now.Sub(latest) < keysMayDiffer {
+		return ""
+	}
+	return fmt.Sprintf("The workers have used %d different API keys for more than %s: give all of them the same.", len(keys), spoken(keysMayDiffer))
+}
+
+func printRate(a *app, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) {
 	row := func(name, text string) { fmt.Fprintf(a.stdout, "  %-8s %s\n", name, text) }
 	switch {
 	case len(s.Workers) == 0 && !s.Override:
@@ -111,12 +175,24 @@ func printRate(a *app, s ratelimit.FleetStatus) {
 		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(s.Workers))
 	}
 	row("hold", hold)
+	if s.Hold.Cause != "" {
+		row("cause", clean.Line(s.Hold.Cause))
+	}
 	row("workers", fmt.Sprint(len(s.Workers)))
 	flags := map[string]bool{}
 	for _, w := range s.Workers {
+		beat := beats[w.ID]
 		text := w.Rate.String()
-		if w.Hold.Reason != ratelimit.ReasonNone {
-			text += "  " + holdText(w.Hold)
+		if beat.API != "" {
+			text += fmt.Sprintf("  %s  %s  key %s", clean.Line(beat.API), clean.Line(beat.Version), beat.Key)
+		}
+		if own := ownHold(w, beat); own.Reason != ratelimit.ReasonNone {
+			text += "  " + holdText(own)
+			if own.Cause != "" {
+				text += " (" + clean.Line(own.Cause) + ")"
+			}
+		} else if slow := slowText(beat.InFlight, beat.Concurrency, time.Duration(beat.TookMillis)*time.Millisecond); slow != "" {
+			text += "  " + slow
 		}
 		fmt.Fprintf(a.stdout, "    %-20s %s\n", clean.Line(w.ID), text)
 		flags[w.Rate.String()] = true

@@ -115,7 +115,7 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	}
 	s.header = report.Header{
 		Batch: batch.ID, Digest: batch.Digest, Name: batch.Name, Files: files, Column: c.Column,
-		SkipInvalid: c.SkipInvalid, Total: batch.Total, Created: batch.Created,
+		SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Total: batch.Total, Created: batch.Created,
 	}
 	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
 		return usagef("%w", err)
@@ -164,6 +164,8 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 	s.report, s.resumed, s.journal = path, true, journal
 	s.header = header
 	s.header.Files = files
+	again := state.Tripped()
+	state.CanaryOff()
 	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
 		// A resume switches the canary off.
 		ID: header.Batch, Source: producer.SourceRun, Name: header.Name, Created: header.Created,
@@ -178,8 +180,14 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
 			strings.Join(files, ", "), grouped(header.Total), grouped(batch.Total))
 	}
+	if err := s.journal.CanaryOff(); err != nil {
+		return err
+	}
 	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
 		grouped(batch.Counts.Sum()), plural(batch.Total, "link"))
+	if again {
+		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
+	}
 	return s.drain(a)
 }
 
@@ -267,11 +275,15 @@ func (j journalAdapter) Commit(written []worker.Written) error {
 func (s *session) drain(a *app) error {
 	ctx, stop := context.WithCancelCause(a.ctx)
 	defer stop(nil)
-	var badKey error
+	var badKey, unproved error
 	e, err := newEngine(a, s.broker, s.ledger, engineConfig{
 		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal}, progress: true,
 		badKey: func(err error) {
 			badKey = err
+			stop(err)
+		},
+		unproved: func(err error) {
+			unproved = err
 			stop(err)
 		},
 	})
@@ -287,8 +299,11 @@ func (s *session) drain(a *app) error {
 	}
 	defer stopServing()
 	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)
-	if badKey != nil {
+	switch {
+	case badKey != nil:
 		return s.refused(b, badKey)
+	case unproved != nil:
+		return s.unproved(a, b, unproved)
 	}
 	if err != nil && !errors.Is(err, errInterrupted) {
 		return fmt.Errorf("%w\nhint: what was done is in %s: mend the cause, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
@@ -305,6 +320,26 @@ func (s *session) refused(b ledger.Batch, badKey error) error {
 	return fmt.Errorf("the API refuses the key: %w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", badKey, s.cmd.BaseURL)
 }
 
+// unproved: nothing has shown that the base URL is that of the API, so that
+// nothing was recorded. The journal stays if a link may have been cancelled.
+func (s *session) unproved(a *app, b ledger.Batch, why error) error {
+	keep := s.resumed || b.Counts.Sum() > 0
+	if !keep {
+		found, err := s.ledger.Snapshot(context.WithoutCancel(a.ctx), b)
+		keep = err != nil
+		for place := range int(b.Total) {
+			keep = keep || found.Record(place).Ambiguous
+		}
+	}
+	hint := fmt.Sprintf("check --base-url (%s); no outcome was recorded", s.cmd.BaseURL)
+	if keep {
+		hint += ", and what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
+	} else {
+		_ = s.journal.Remove()
+	}
+	return fmt.Errorf("%w\nhint: %s", why, hint)
+}
+
 // finish writes the report, and tells what became of the links.
 func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 	// The user's interruption must not cut the report short.
@@ -316,7 +351,9 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
 		return fmt.Errorf("%w\nhint: what was done is in %s: linkcancel run --resume %s goes on", err, s.report+partialSuffix, s.report)
 	}
-	if b.Pending() == 0 {
+	// A batch that its canary has paused is not finished, even if every link has an
+	// outcome: a resume asks again.
+	if b.Pending() == 0 && b.State != ledger.Paused {
 		if err := s.journal.Remove(); err != nil {
 			return err
 		}
@@ -344,6 +381,8 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 		code = exitInterrupted
 	case b.State == ledger.Paused:
 		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nNext: linkcancel run --resume %s goes on all the same\n", reasonText(b.Reason), canaryHint, s.report)
+	case allAlike(b) != "":
+		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(b), canaryHint)
 	case code == exitLinks:
 		fmt.Fprintln(a.stderr, "Some links may still be payable: see the report.")
 	}

@@ -265,13 +265,14 @@ func cmdLink(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// answer ID ANSWER… scripts the next answers to DELETE: an HTTP status, cut or
-// hang. With + the link is cancelled before.
+// answer ID ANSWER… scripts the next answers to DELETE: an answer as sandbox
+// --gateway takes it, by default with the API's own body, or cut or hang. With +
+// the link is cancelled before.
 func cmdAnswer(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) >= 2, "answer ID [+]STATUS|cut|hang…")
+	usage(ts, neg, len(args) >= 2, "answer ID [+]STATUS[:BODY]|cut|hang…")
 	for _, text := range args[1:] {
 		var a sandbox.Answer
-		text, a.Apply = strings.CutPrefix(text, "+")
+		text, apply := strings.CutPrefix(text, "+")
 		switch text {
 		case "cut":
 			a.Cut = true
@@ -279,9 +280,10 @@ func cmdAnswer(ts *testscript.TestScript, neg bool, args []string) {
 			a.Hang = true
 		default:
 			var err error
-			a.Status, err = strconv.Atoi(text)
+			a, err = sandbox.ParseAnswer(text, "api")
 			ts.Check(err)
 		}
+		a.Apply = apply
 		of(ts).need(ts).Script(args[0], a)
 	}
 }

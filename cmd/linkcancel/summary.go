@@ -100,9 +100,20 @@ func (t tally) String() string {
 	return strings.Join(parts, ", ")
 }
 
+// allAlike names the outcome of a finished batch whose links are all not_found or
+// all rejected, which says more of the request than of the links; "" otherwise.
+func allAlike(b ledger.Batch) string {
+	for _, o := range [...]ledger.Outcome{ledger.NotFound, ledger.Rejected} {
+		if b.Total > 0 && b.Counts[o] == b.Total {
+			return o.String()
+		}
+	}
+	return ""
+}
+
 // linksExit is the exit code that tells of the links of a finished batch.
 func linksExit(b ledger.Batch, t tally) int {
-	if b.Counts[ledger.Failed]+b.Counts[ledger.Rejected]+b.Counts[ledger.Aborted]+t.payable() > 0 || b.Pending() > 0 {
+	if b.Counts[ledger.Failed]+b.Counts[ledger.Rejected]+b.Counts[ledger.Aborted]+t.payable() > 0 || b.Pending() > 0 || allAlike(b) != "" {
 		return exitLinks
 	}
 	return exitFine
@@ -156,7 +167,7 @@ func printSummary(w io.Writer, b ledger.Batch, t tally) {
 // reasonText says why a batch is paused.
 func reasonText(reason string) string {
 	if what, ok := strings.CutPrefix(reason, "canary:"); ok {
-		return "canary: the first answers were all " + what
+		return fmt.Sprintf("canary: %d links in a row were %s", ledger.CanaryRow, what)
 	}
 	return reason
 }

@@ -92,6 +92,9 @@ func (c sweepCmd) Run(a *app) error {
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
+	if err := a.claimAPI(l, api.BaseURL()); err != nil {
+		return err
+	}
 	rate, alive, err := plannedRate(a.ctx, b.Client())
 	if err != nil {
 		return err

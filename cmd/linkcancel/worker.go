@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"linkcancel/internal/broker"
@@ -54,7 +55,8 @@ func (c workerCmd) Run(a *app) error {
 	if err := c.sendFlags.check(); err != nil {
 		return err
 	}
-	if _, err := c.client(key, c.Concurrency); err != nil {
+	client, err := c.client(key, c.Concurrency)
+	if err != nil {
 		return err
 	}
 	sweeps, err := c.sweeps()
@@ -67,6 +69,10 @@ func (c workerCmd) Run(a *app) error {
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
+	url := client.BaseURL()
+	if err := a.claimAPI(l, url); err != nil {
+		return err
+	}
 	e, err := newEngine(a, b, l, engineConfig{send: c.sendFlags, api: c.apiFlags, key: key, sweeps: sweeps})
 	if err != nil {
 		return err
@@ -82,8 +88,18 @@ func (c workerCmd) Run(a *app) error {
 	c.checkClock(a, l)
 	a.log.Info("worker started", "id", a.id, "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
-	if err := e.run(a.ctx, a); err != nil {
+	ctx, stopFor := context.WithCancelCause(a.ctx)
+	defer stopFor(nil)
+	var watching sync.WaitGroup
+	watching.Go(func() { watchAPI(ctx, l, url, stopFor) })
+	err = e.run(ctx, a)
+	stopFor(nil)
+	watching.Wait()
+	if err != nil {
 		return err
+	}
+	if cause := context.Cause(ctx); a.ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
+		return cause
 	}
 	a.log.Info("worker stopped")
 	return nil

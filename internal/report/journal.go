@@ -13,8 +13,9 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// JournalVersion is the format that this program writes and reads.
-const JournalVersion = 1
+// JournalVersion is the format that this program writes. It also reads version
+// 1, which has no "c" lines.
+const JournalVersion = 2
 
 // Header is the first line of a journal: what it takes to start the same run
 // again.
@@ -26,6 +27,7 @@ type Header struct {
 	Files       []string  `json:"files"`
 	Column      string    `json:"column,omitempty"`
 	SkipInvalid bool      `json:"skip_invalid,omitempty"`
+	NoCanary    bool      `json:"no_canary,omitempty"`
 	Total       int64     `json:"total"`
 	Created     time.Time `json:"created"`
 }
@@ -52,6 +54,7 @@ type Entry struct {
 //
 //	s 0 50 50                       chunk, first position, links: these may be sent from now on
 //	r 0 51 <record> <unix> "" "…"   chunk, position, record in hex, seconds, link status, error
+//	c                               the canary is off from now on; the outcomes of its row are withdrawn
 type Journal struct {
 	path string
 	file *os.File
@@ -175,6 +178,12 @@ func (j *Journal) Commit(entries []Entry) error {
 		}
 		return b
 	})
+}
+
+// CanaryOff notes that the canary is off from now on, and that the outcomes of the
+// row that tripped it, if it has, are withdrawn: those links are asked again.
+func (j *Journal) CanaryOff() error {
+	return j.write(func(b []byte) []byte { return append(b, "c\n"...) })
 }
 
 // write hands the lines that add appends to the operating system, in one call.

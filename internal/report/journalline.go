@@ -66,6 +66,7 @@ func readJournal(r io.Reader) (h Header, s *State, good int64, err error) {
 		line = line[:len(line)-1]
 		if number == 1 {
 			err = readHeader(line, &h)
+			s.canaryOff = h.NoCanary
 		} else {
 			err = s.apply(line)
 		}
@@ -82,8 +83,8 @@ func readHeader(line []byte, h *Header) error {
 	if json.Unmarshal(line, &version) != nil || version.Version < 1 {
 		return ErrBadJournal
 	}
-	if version.Version != JournalVersion {
-		return fmt.Errorf("the journal has version %d, and this linkcancel knows only version %d: resume with the linkcancel that wrote it",
+	if version.Version > JournalVersion {
+		return fmt.Errorf("the journal has version %d, and this linkcancel knows versions up to %d: resume with the linkcancel that wrote it",
 			version.Version, JournalVersion)
 	}
 	if json.Unmarshal(line, h) != nil {
@@ -94,6 +95,11 @@ func readHeader(line []byte, h *Header) error {
 
 // apply takes one line after the first into the state.
 func (s *State) apply(line []byte) error {
+	if string(line) == "c" {
+		s.withdraw()
+		s.canaryOff = true
+		return nil
+	}
 	kind, line, found := bytes.Cut(line, []byte(" "))
 	if !found || len(kind) != 1 {
 		return ErrBadJournal

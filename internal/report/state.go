@@ -12,7 +12,17 @@ type State struct {
 	chunks map[int][]linkState
 	texts  []string
 	places map[string]uint32 // in texts
+
+	// The canary's row, as ledger/record.lua counts it: outcomes of one kind one
+	// after another.
+	canaryOff bool
+	row       []position
+	rowOf     ledger.Outcome
+	others    bool // there is an outcome that is not not_found
 }
+
+// position is a link's place in a chunk.
+type position struct{ chunk, at int }
 
 // linkState is the state of one link.
 type linkState struct {
@@ -30,6 +40,51 @@ func newState() *State {
 		texts:  []string{""},
 		places: map[string]uint32{"": 0},
 	}
+}
+
+// Tripped says whether the run was stopped by its canary, and not resumed since:
+// the outcomes of the row that tripped it are to be withdrawn by CanaryOff.
+func (s *State) Tripped() bool { return !s.canaryOff && len(s.row) >= ledger.CanaryRow }
+
+// CanaryOff withdraws the outcomes of the row that tripped the canary, so that
+// Records returns those links without an outcome. Journal.CanaryOff notes it.
+func (s *State) CanaryOff() {
+	s.withdraw()
+	s.canaryOff = true
+}
+
+func (s *State) withdraw() {
+	if s.Tripped() {
+		for _, p := range s.row {
+			link := &s.chunks[p.chunk][p.at]
+			before := ledger.DecodeRecord(link.record[:])
+			*link = linkState{seen: true}
+			ledger.Record{Ambiguous: before.Ambiguous}.Append(link.record[:0])
+		}
+	}
+	s.row = nil
+}
+
+// count counts a link's first outcome for the canary.
+func (s *State) count(e Entry) {
+	o := e.Record.Outcome
+	switch {
+	case s.canaryOff:
+	case s.Tripped():
+		if o == s.rowOf {
+			s.row = append(s.row, position{e.Chunk, e.Position})
+		}
+	case o != ledger.NotFound && o != ledger.Rejected:
+		s.row = nil
+	case o == ledger.NotFound && e.Record.Plain && s.others:
+	default:
+		if o != s.rowOf {
+			s.row = nil
+		}
+		s.rowOf = o
+		s.row = append(s.row, position{e.Chunk, e.Position})
+	}
+	s.others = s.others || o != ledger.NotFound
 }
 
 // Records returns what is known of the n links of a chunk, in their order:
@@ -55,6 +110,11 @@ func (s *State) Records(chunk, n int) []Entry {
 		if link.started {
 			e.Record.Ambiguous = true
 		}
+		if e.Record.Outcome == ledger.None && e.Record.Plains > 0 {
+			// Which kind of answer it was is forgotten: they are counted anew.
+			e.Record.Plains, e.Record.LinkStatus, e.Record.Attempts = 0, 0, 0
+		}
+		e.Record.Due = 0
 		entries = append(entries, e)
 	}
 	return entries
@@ -90,6 +150,9 @@ func (s *State) commit(e Entry) {
 			before.Append(link.record[:0])
 		}
 		return
+	}
+	if before.Outcome == ledger.None && e.Record.Outcome != ledger.None {
+		s.count(e)
 	}
 	e.Record.Ambiguous = e.Record.Ambiguous || before.Ambiguous
 	*link = linkState{status: s.place(e.LinkStatus), problem: s.place(e.Error), seen: true}

@@ -1,0 +1,289 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+)
+
+const (
+	// controlWait is how long a link waits for the control's answer before it is
+	// given back.
+	controlWait = 3 * time.Second
+
+	// A control is asked after plainRow unproven answers in a row, or after
+	// plainQuiet without a proven one; of two links at least. After a good one it
+	// takes plainAgain answers more.
+	plainRow   = 10
+	plainAgain = 30
+	plainQuiet = 2 * time.Second
+
+	// troubleSoon is how long other links' answers may decide about a trouble
+	// before the control is asked, troubleMost the time for both.
+	troubleSoon = 150 * time.Millisecond
+	troubleMost = time.Second
+
+	// outageSoon is how long the fleet's limiter may take to begin an outage.
+	outageSoon = 300 * time.Millisecond
+
+	// unprovedMost is how long the first evidence is waited for before Unproved
+	// is called, unprovedSure the same if the API itself says that there is no
+	// such path.
+	unprovedMost = 20 * time.Second
+	unprovedSure = 5 * time.Second
+)
+
+// control is the request that tells the API's state from a link's: a page of the
+// list, or, where the list gives none, a link that the API has shown before. One
+// is sent at a time, for all who want to know.
+type control struct {
+	w *Worker
+
+	mu       sync.Mutex
+	flight   *flight // under way; nil: none
+	listGood bool    // the list has given a page
+
+	// Unproven answers one after another.
+	row     int
+	links   map[string]struct{} // at most two
+	since   time.Time           // of the first of them
+	need    int                 // so many ask for a control
+	saw     string              // the latest
+	failing time.Time           // since when there has been no evidence, though it was asked for
+}
+
+// flight is one control under way.
+type flight struct {
+	done   chan struct{}
+	down   bool // if it fails, the API is down
+	result controlResult
+}
+
+// controlResult is what a control found out.
+type controlResult struct {
+	good   bool // the API answers
+	kind   ratelimit.Kind
+	proven bool
+	key    uint64
+	saw    string // what came back
+}
+
+func newControl(w *Worker) *control { return &control{w: w, need: plainRow} }
+
+// ask sends a control unless one is under way. down: if it fails, the API is
+// down, and the fleet stops.
+func (c *control) ask(down bool) *flight {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flight != nil {
+		c.flight.down = c.flight.down || down
+		return c.flight
+	}
+	f := &flight{done: make(chan struct{}), down: down}
+	c.flight = f
+	c.w.background.Go(func() { c.fly(f) })
+	return f
+}
+
+// result waits for the result of a control; ok is false without one.
+func (c *control) result(ctx context.Context, down bool, within time.Duration) (r controlResult, ok bool) {
+	f := c.ask(down)
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.result, f.result.kind != ratelimit.Unused
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return controlResult{}, false
+}
+
+// fly sends the control: the list, and if that gives no page and never did, a
+// known link.
+func (c *control) fly(f *flight) {
+	r := c.try(f, "")
+	if known := c.w.evidence.shown(); !r.good && r.kind != ratelimit.Unused && r.kind != ratelimit.Throttled && known != "" && !c.listed() {
+		r = c.try(f, known)
+	}
+	c.mu.Lock()
+	f.result, c.flight = r, nil
+	down := f.down
+	if r.good {
+		c.row, c.links, c.need = 0, nil, plainAgain
+	}
+	c.mu.Unlock()
+	close(f.done)
+	if r.good || !down || r.kind == ratelimit.Unused || r.kind == ratelimit.Throttled {
+		return
+	}
+	// The fleet's limiter does not stop all for one process while others get
+	// proven answers: then it is this process that is cut off.
+	if !c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonOutage, outageSoon) && c.w.stopping.Err() == nil && !c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonUnauthorized, 0) {
+		c.w.limiter.HoldOwn(ratelimit.ReasonOutage, r.saw)
+	}
+}
+
+func (c *control) listed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listGood
+}
+
+// try sends one request: for a page of the list, or for a link.
+func (c *control) try(f *flight, link string) controlResult {
+	w := c.w
+	slot, err := c.slot()
+	if err != nil {
+		return controlResult{kind: ratelimit.Unused}
+	}
+	began := time.Now()
+	ctx := plexy.Fresh(w.calls)
+	what := "GET of the list"
+	if link == "" {
+		_, err = w.api.List(ctx, 0, 0)
+	} else {
+		what = "GET of a link" // which link does not matter
+		_, err = w.api.Get(ctx, link)
+	}
+	r, answer := classifyControl(err)
+	status := answer.Status
+	w.observe.Request("GET", status, time.Since(began))
+	r.key = slot.Key()
+	if !r.good {
+		r.saw = cause(what, verdict{status: status, saw: r.saw})
+	}
+	answer.Link, answer.Cause = ratelimit.ControlLink, r.saw
+	c.mu.Lock()
+	down := f.down
+	c.listGood = c.listGood || r.good && link == ""
+	c.mu.Unlock()
+	switch {
+	case w.calls.Err() != nil:
+		answer.Kind, r.kind = ratelimit.Unused, ratelimit.Unused
+	case r.good:
+		w.proved(link)
+		w.proper.set(slot)
+	case down && (answer.Kind == ratelimit.Unproven || answer.Kind == ratelimit.Transient):
+		answer.Kind = ratelimit.Down
+	}
+	w.limiter.Report(slot, answer)
+	return r
+}
+
+// slot acquires a slot ahead of all links.
+func (c *control) slot() (ratelimit.Slot, error) {
+	for {
+		began := time.Now()
+		slot, err := c.w.limiter.AcquireFirst(c.w.stopping)
+		if err == nil {
+			c.w.observe.Waited(time.Since(began))
+		}
+		if err != nil || !slot.Stale() {
+			return slot, err
+		}
+		c.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+	}
+}
+
+// classifyControl says what the answer to a control shows of the API.
+func classifyControl(err error) (r controlResult, answer ratelimit.Answer) {
+	if err == nil {
+		return controlResult{good: true, kind: ratelimit.Proper, proven: true}, ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
+	}
+	v, ok := classifyCommon(err)
+	if !ok {
+		v = classifyError(err)
+		v.kind = ratelimit.Unproven // not what was asked for, whoever said so
+	}
+	return controlResult{kind: v.kind, proven: v.proven, saw: v.saw},
+		ratelimit.Answer{Kind: v.kind, Status: v.status, RetryAfter: v.retryAfter, HasRetryAfter: v.hasRetry}
+}
+
+// proper takes in that the API itself has answered.
+func (c *control) proper() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.row > 0 || c.need != plainRow {
+		c.row, c.links, c.need = 0, nil, plainRow
+	}
+}
+
+// plain takes in an unproven answer about a link, and asks the control when
+// there have been enough of them.
+func (c *control) plain(link, saw string) {
+	c.mu.Lock()
+	c.saw = saw
+	if c.row == 0 {
+		c.since, c.links = time.Now(), map[string]struct{}{}
+	}
+	c.row++
+	if len(c.links) < 2 {
+		c.links[link] = struct{}{}
+	}
+	enough := len(c.links) >= 2 && (c.row >= c.need || c.need == plainRow && time.Since(c.since) >= plainQuiet)
+	if enough {
+		c.row = 0
+	}
+	c.mu.Unlock()
+	switch held := c.w.limiter.Status().Hold.Reason; {
+	case !c.w.evidence.ok():
+		c.w.background.Go(func() {
+			if r, ok := c.result(c.w.stopping, true, unprovedMost); ok && !r.good {
+				c.w.unproved(saw, r)
+			}
+		})
+	case enough || held == ratelimit.ReasonOutage:
+		// In an outage only the control can tell that links are really missing.
+		c.ask(true)
+	}
+}
+
+// provedNow ends the wait for the first evidence.
+func (c *control) provedNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failing = time.Time{}
+}
+
+// unproved takes in that evidence was asked for in vain, and calls Unproved when
+// that has lasted too long.
+func (w *Worker) unproved(saw string, r controlResult) {
+	if w.cfg.Unproved == nil {
+		return
+	}
+	c := w.control
+	c.mu.Lock()
+	first := c.failing.IsZero()
+	if first {
+		c.failing = time.Now()
+	}
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	wait := unprovedMost
+	if r.proven {
+		wait = unprovedSure
+	}
+	w.background.Go(func() {
+		if w.pause(wait) && !w.evidence.ok() {
+			w.cfg.Unproved(&UnprovedError{Link: saw, Control: r.saw})
+		}
+	})
+}
+
+// UnprovedError says that nothing has shown that the base URL is that of the API,
+// and what was answered instead.
+type UnprovedError struct {
+	Link    string // to a request for a link
+	Control string // to the request for the list
+}
+
+func (e *UnprovedError) Error() string {
+	return fmt.Sprintf("this does not look like the payment-links API: %s; %s", e.Link, e.Control)
+}
