@@ -39,6 +39,7 @@ type options struct {
 	root     string
 	mutants  string
 	scenario string
+	draws    int
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -52,6 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&o.verbose, "v", false, "tell each fault")
 	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with this in their names")
 	flags.StringVar(&o.scenario, "scenario", "", "run a scenario instead of chance: all, fleet, full, acks or poison")
+	flags.IntVar(&o.draws, "draws", 0, "instead, run so many runs behind a gateway that is drawn by chance")
 	flags.StringVar(&o.root, "root", "../..", "the folder of linkcancel's sources")
 	if err := flags.Parse(args); err != nil {
 		return exitBroken
@@ -68,6 +70,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		do = s.runMutants
 	case o.scenario != "":
 		do = s.runScenarios
+	case o.draws > 0:
+		do = s.runDraws
 	}
 	err := do(ctx)
 	switch {
