@@ -284,6 +284,19 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.Report(d.acquire(), transient(19))
 			d.wantHold(ReasonOutage, time.Second)
 		}},
+		{"outage: not with a hundred unproven answers in between", Config{Rate: 1000}, func(t *testing.T, d *driver) {
+			for i := range 19 {
+				d.Report(d.acquire(), transient(i))
+			}
+			d.times(100, Unproven)
+			for i := range 19 {
+				d.Report(d.acquire(), transient(i))
+			}
+			d.times(99, Unproven)
+			d.wantHold(ReasonNone, 0)
+			d.Report(d.acquire(), transient(19))
+			d.wantHold(ReasonOutage, time.Second)
+		}},
 		{"outage: at once if the control request fails", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			late := d.acquire()
 			d.Report(d.acquire(), Answer{Kind: Down, Link: ControlLink, Cause: "502, text/html"})

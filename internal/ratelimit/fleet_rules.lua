@@ -12,9 +12,9 @@
 -- link gets one, too, its link is only suspected.
 --
 -- KEYS[1] is a hash: a field for each number in g below; good, links, suspects and
--- cause (text); and w:<id> for each process. Instants are µs of a clock that begins near 0
--- with the key, so that doubles keep fractions of a µs. It follows Redis' TIME,
--- but stands where TIME goes back, as at a failover.
+-- cause (text); and w:<id> for each process. Instants are µs of a clock that begins
+-- near 0 with the key, so that doubles keep fractions of a µs. It follows Redis'
+-- TIME, but stands where TIME goes back, as at a failover.
 local key = KEYS[1]
 local second = 1000000
 local never = 9007199254740991 -- 2^53-1
@@ -48,6 +48,7 @@ local climbStep = 0.0025         -- of the ceiling, a second
 local climbDouble = 20 * second  -- without a 429, after which the step doubles
 
 local outageAnswers, outageLinks = 20, 10 -- failures one after another, of so many links or more
+local rowBreaks = 100 -- unproven answers between two failures: they are not one after another
 local outageFirst, outageMost = second, 10 * second -- between an outage's probes
 local aloneWithin = second -- another's proven answer shows for so long that the API lives
 local recoverFrom, recoverIn = 0.1, 14    -- of the ceiling; seconds
@@ -75,7 +76,8 @@ local g = {
   -- Failures of grants up to outageSeq belong to an outage gone by.
   outage = 0, since = 0, nextProbe = 0, pause = 0, outageSeq = 0,
   probe = 0, probeAt = 0, -- the probe that is out, or 0
-  failures = 0, releases = 0,
+  failures = 0, unproven = 0, -- in a row; and since the last of them
+  releases = 0,
 }
 local stored, workers = {}, {}
 local flat = redis.call('HGETALL', key)
@@ -157,7 +159,7 @@ local function suspectsText()
 end
 
 local function calm() -- forgets the failures one after another
-  g.failures, links, distinct = 0, {}, 0
+  g.failures, g.unproven, links, distinct = 0, 0, {}, 0
 end
 
 -- How many steps the rate has climbed d after the last 429.
@@ -309,7 +311,7 @@ end
 
 local function transient(seq, link, why)
   if seq <= g.outageSeq then return end
-  g.failures = g.failures + 1
+  g.failures, g.unproven = g.failures + 1, 0
   if distinct < outageLinks and not links[link] then
     links[link] = true
     distinct = distinct + 1
@@ -350,6 +352,8 @@ function happened.unproven(seq, count, age, why) -- seq: of the latest
   addGood(tonumber(count), tonumber(age))
   if seq > g.heldSeq then g.proving = 0 end
   if wasProbe(seq) and g.outage == 1 then probeFailed(why) end
+  g.unproven = g.unproven + tonumber(count)
+  if g.unproven >= rowBreaks then calm() end
 end
 
 -- In a hold a link is answered as it was before. If the request was to prove that
@@ -360,9 +364,9 @@ local function throttledAgain(seq, wait, why)
   if (held or g.outage == 1) and wasProbe(seq) and g.outage == 1 then probeFailed(why) end
   if held then
     if wait <= 0 then wait = repeatMost end
-    local til = math.max(g.throttleUntil, now + math.min(wait, repeatMost))
-    if g.probeDue >= g.throttleUntil then g.probeDue = til end
-    g.throttleUntil = til
+    local ends = math.max(g.throttleUntil, now + math.min(wait, repeatMost))
+    if g.probeDue >= g.throttleUntil then g.probeDue = ends end
+    g.throttleUntil = ends
   end
 end
 function happened.throttled(seq, wait, about, why) -- about: link, status, and 1 for a repeat

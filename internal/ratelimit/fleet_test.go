@@ -83,7 +83,7 @@ func TestFleetOnRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testLimiter(t, []int{3, 20, 100}, func(t *testing.T, cfg Config) *Fleet {
+	testLimiter(t, []int{3, 100}, func(t *testing.T, cfg Config) *Fleet {
 		server := miniredis.NewMiniRedis()
 		t.Cleanup(server.Close)
 		client := dial(t, server, nil)
