@@ -71,6 +71,8 @@ const (
 	// throttledMost is how often one page may be answered 429, and refusedMost 401
 	// or 403 when the key was good before. Neither uses an attempt up.
 	throttledMost = 50
+	// throttledWait is the longest wait after a 429 without Retry-After.
+	throttledWait = 30 * time.Second
 	refusedMost   = 3
 
 	// tracedPages is how many pages of a list are in the trace of its sweep.
@@ -334,10 +336,7 @@ func (w *listing) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, 
 		if final != nil {
 			return plexy.Page{}, final
 		}
-		if !wait {
-			continue
-		}
-		if err := w.wait(ctx, t.attempts, err); err != nil {
+		if err := w.wait(ctx, wait, err); err != nil {
 			return plexy.Page{}, err
 		}
 	}
@@ -345,7 +344,7 @@ func (w *listing) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, 
 
 // judge says what becomes of an answer that is no page: it is the reason to give
 // up, or the page is asked for again, after a wait or as soon as the limiter lets.
-func (w *listing) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait bool, final error) {
+func (w *listing) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait time.Duration, final error) {
 	var api *plexy.Error
 	if !errors.As(err, &api) {
 		api = &plexy.Error{}
@@ -353,36 +352,34 @@ func (w *listing) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait b
 	first := n == 0 && w.requests == 0
 	switch {
 	case kind == ratelimit.Unauthorized && (!w.answered || t.refused == refusedMost):
-		return false, fmt.Errorf("%w: %w", ErrKeyRefused, err)
+		return 0, fmt.Errorf("%w: %w", ErrKeyRefused, err)
 	case kind == ratelimit.Unauthorized:
 		t.refused++
-		w.tell(err, 0)
-		return false, nil // the limiter holds
+		return listBackoffUnit << (t.refused - 1), nil // perhaps the key is just being replaced
 	case kind == ratelimit.Throttled && t.throttled < throttledMost:
 		t.throttled++
-		w.tell(err, 0)
-		return false, nil
+		return max(min(api.RetryAfter, listBackoffMost), min(listBackoff(t.throttled), throttledWait)), nil
 	case w.ends(n, err):
-		return false, errPastEnd
+		return 0, errPastEnd
 	case first && w.size > 0 && (api.Status == 400 || api.Status == 422):
 		w.size = 0 // perhaps that is what it does not like
 		if api.Proven {
 			w.answered = true
-			return false, nil
+			return 0, nil
 		}
 	case first && api.Proven && kind == ratelimit.Proper:
-		return false, fmt.Errorf("%w: %w", ErrNoList, err)
+		return 0, fmt.Errorf("%w: %w", ErrNoList, err)
 	}
 	if t.attempts++; t.attempts < w.attempts {
-		return true, nil
+		return listBackoff(t.attempts), nil
 	}
 	switch {
 	case missing(n, err):
-		return false, fmt.Errorf("%s was asked for %d times, and nothing but this answer says that the list ends before it: %w", pageName(n), t.attempts, err)
+		return 0, fmt.Errorf("%s was asked for %d times, and nothing but this answer says that the list ends before it: %w", pageName(n), t.attempts, err)
 	case first && api.Status > 0 && api.Status < 500 && kind != ratelimit.Throttled:
-		return false, fmt.Errorf("%w: asked for %d times: %w", ErrNoList, t.attempts, err)
+		return 0, fmt.Errorf("%w: asked for %d times: %w", ErrNoList, t.attempts, err)
 	}
-	return false, fmt.Errorf("%s was asked for %d times: %w", pageName(n), t.attempts, err)
+	return 0, fmt.Errorf("%s was asked for %d times: %w", pageName(n), t.attempts, err)
 }
 
 // missing says whether an error is how the API itself may say that a list has no
@@ -414,10 +411,18 @@ func (w *listing) ends(n int, err error) bool {
 }
 
 // wait waits before the next attempt: uniform between 0 and 2 s · 2ⁿ⁻¹, at most
-// 15 min.
-func (w *listing) wait(ctx context.Context, attempts int, why error) error {
-	wait := rand.N(min(listBackoffMost, listBackoffUnit<<min(attempts-1, 10)))
-	w.log.Debug("page of the list is asked for again", "attempt", attempts, "error", why)
+// listBackoff is the delay before a page is asked for the n-th time again: uniform
+// between 0 and 2 s · 2ⁿ⁻¹, at most 15 min.
+func listBackoff(n int) time.Duration {
+	return rand.N(min(listBackoffMost, listBackoffUnit<<min(n-1, 10)))
+}
+
+// wait waits before the page is asked for again.
+func (w *listing) wait(ctx context.Context, wait time.Duration, why error) error {
+	if wait == 0 {
+		return nil
+	}
+	w.log.Debug("page of the list is asked for again", "after", wait.String(), "error", why)
 	w.tell(why, wait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -455,6 +460,9 @@ func (w *listing) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, e
 	}
 	// For the limiter, a page is what elsewhere is a link.
 	answer.Link = pageName(n)
+	if err != nil {
+		answer.Cause = err.Error()
+	}
 	w.limiter.Report(slot, answer)
 	return page, answer.Kind, err
 }
@@ -470,20 +478,22 @@ func pageName(n int) string {
 // an answer the status is 0.
 func classifyPage(err error) (status int, answer ratelimit.Answer) {
 	if err == nil {
-		return 200, ratelimit.Answer{Kind: ratelimit.Proper}
+		return 200, ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
 	}
 	var api *plexy.Error
 	if !errors.As(err, &api) {
 		return 0, ratelimit.Answer{Kind: ratelimit.Transient}
 	}
-	answer = ratelimit.Answer{RetryAfter: api.RetryAfter, HasRetryAfter: api.HasRetryAfter}
+	answer = ratelimit.Answer{Status: api.Status, RetryAfter: api.RetryAfter, HasRetryAfter: api.HasRetryAfter}
 	switch status = api.Status; {
 	case status == 401, status == 403:
 		answer.Kind = ratelimit.Unauthorized
 	case status == 429, status == 503 && api.HasRetryAfter:
 		answer.Kind = ratelimit.Throttled
-	case status == 408, status == 425, status >= 500, status/100 != 2 && !api.Proven:
+	case status == 408, status == 425, status >= 500:
 		answer.Kind = ratelimit.Transient
+	case !api.Proven:
+		answer.Kind = ratelimit.Unproven
 	default:
 		answer.Kind = ratelimit.Proper
 	}

@@ -436,15 +436,15 @@ func TestListAnswers(t *testing.T) {
 		"422 to the size": {[]error{proven(422)}, "proper", "", nil},
 		"400 to all":      {[]error{proven(400), proven(400)}, "proper proper", "no list is there: GET answered 400", ErrNoList},
 		// Something in front of it says so: perhaps only for a moment.
-		"a plain 404":           {[]error{status(404), status(404)}, "transient transient", "", nil},
-		"a plain 404 for ever":  {slices.Repeat([]error{status(404)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 404 (Not Found)", ErrNoList},
-		"a redirect":            {[]error{status(302)}, "transient", "", nil},
-		"a redirect for ever":   {slices.Repeat([]error{status(302)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 302", ErrNoList},
-		"a friendly page":       {[]error{status(200), status(200)}, "proper proper", "", nil},
-		"friendly for ever":     {slices.Repeat([]error{status(200)}, 3), "proper proper proper", "no list is there: asked for 3 times: GET answered 200", ErrNoList},
-		"a plain 422 of size":   {[]error{status(422)}, "transient", "", nil},
-		"a plain 400 for ever":  {slices.Repeat([]error{status(400)}, 3), "transient transient transient", "no list is there: asked for 3 times: GET answered 400", ErrNoList},
-		"a plain 404, then 404": {[]error{status(404), proven(404)}, "transient proper", "no list is there: GET answered 404", ErrNoList},
+		"a plain 404":           {[]error{status(404), status(404)}, "unproven unproven", "", nil},
+		"a plain 404 for ever":  {slices.Repeat([]error{status(404)}, 3), "unproven unproven unproven", "no list is there: asked for 3 times: GET answered 404 (Not Found)", ErrNoList},
+		"a redirect":            {[]error{status(302)}, "unproven", "", nil},
+		"a redirect for ever":   {slices.Repeat([]error{status(302)}, 3), "unproven unproven unproven", "no list is there: asked for 3 times: GET answered 302", ErrNoList},
+		"a friendly page":       {[]error{status(200), status(200)}, "unproven unproven", "", nil},
+		"friendly for ever":     {slices.Repeat([]error{status(200)}, 3), "unproven unproven unproven", "no list is there: asked for 3 times: GET answered 200", ErrNoList},
+		"a plain 422 of size":   {[]error{status(422)}, "unproven", "", nil},
+		"a plain 400 for ever":  {slices.Repeat([]error{status(400)}, 3), "unproven unproven unproven", "no list is there: asked for 3 times: GET answered 400", ErrNoList},
+		"a plain 404, then 404": {[]error{status(404), proven(404)}, "unproven proper", "no list is there: GET answered 404", ErrNoList},
 		"a broken limiter":      {nil, "", "on hold for long", ratelimit.ErrHeld},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -474,8 +474,10 @@ func TestListAnswers(t *testing.T) {
 				if !strings.HasPrefix(kinds, test.kinds) || strings.TrimSpace(strings.ReplaceAll(pages, "proper", "")) != "" || err != nil && pages != "" {
 					t.Errorf("reported %s", kinds)
 				}
-				// The delays before the second and third attempt.
-				if passed := time.Since(began); passed > 6*time.Second {
+				// The delays before the second and third attempt, and after 429s up to
+				// 15 min each, as Retry-After asks.
+				most := 6*time.Second + time.Duration(strings.Count(kinds, "throttled"))*listBackoffMost
+				if passed := time.Since(began); passed > most {
 					t.Errorf("it took %v", passed)
 				}
 			})
@@ -600,9 +602,12 @@ func TestListReports(t *testing.T) {
 	r := newReading(s)
 	must(t, r.read(t.Context()))
 	want := []ratelimit.Answer{
-		{Kind: ratelimit.Proper, Link: "the first page"},
-		{Kind: ratelimit.Throttled, Link: "page 1", RetryAfter: 7 * time.Second, HasRetryAfter: true},
-		{Kind: ratelimit.Proper, Link: "page 1"},
+		{Kind: ratelimit.Proper, Link: "the first page", Status: 200},
+		{
+			Kind: ratelimit.Throttled, Link: "page 1", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true,
+			Cause: "GET answered 429 (Too Many Requests)",
+		},
+		{Kind: ratelimit.Proper, Link: "page 1", Status: 200},
 	}
 	if diff := cmp.Diff(want, r.limiter.told[:3]); diff != "" {
 		t.Error(diff)
