@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The stand-in answers every request with 204, as the API does, after a fixed
-// latency. It must cost as little as can be, since it runs on the same cores as
+// The stand-in answers every DELETE with 204, as the API does, after a fixed
+// latency, and a GET with the link. It must cost as little as can be, since it runs on the same cores as
 // what is measured: so it is one thread with epoll, no goroutine a connection.
 //
 // PUT /reset?want=N&latency=20ms&stamps=1 begins a measurement. When N different
@@ -177,7 +177,12 @@ func (s *standIn) request(c *apiConn, data []byte) {
 	if s.First == 0 {
 		s.First = int64(now)
 	}
-	link, ok := linkNumber(target[bytes.LastIndexByte(target, '/')+1:])
+	id := target[bytes.LastIndexByte(target, '/')+1:]
+	link, ok := linkNumber(id)
+	if ok && string(method) == "GET" {
+		s.show(c, id, s.seen[link/64]&(1<<(link%64)) != 0)
+		return
+	}
 	if !ok || string(method) != "DELETE" {
 		s.Strange++
 	} else {
@@ -198,6 +203,21 @@ func (s *standIn) request(c *apiConn, data []byte) {
 	}
 	s.answer(c)
 }
+
+// show answers a GET of a link at once: linkcancel checks the first 204 of a batch.
+func (s *standIn) show(c *apiConn, id []byte, cancelled bool) {
+	status := "active"
+	if cancelled {
+		status = "cancelled"
+	}
+	body := fmt.Sprintf(`{"id":%q,"status":%q}`, id, status)
+	_, _ = fmt.Fprintf(fdWriter(c.fd), "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+// fdWriter writes to a file descriptor.
+type fdWriter int
+
+func (w fdWriter) Write(p []byte) (int, error) { return unix.Write(int(w), p) }
 
 // answerDue sends the answers whose time has come.
 func (s *standIn) answerDue() {
