@@ -50,8 +50,9 @@ var (
 	sources = [...]string{"import", "run", "sweep"}
 	methods = [...]string{"DELETE", "GET"}
 	classes = [...]string{"2xx", "3xx", "4xx", "429", "5xx", "none"}
-	// answered are the classes of answers: all but "none".
-	answered = [...]string{"2xx", "3xx", "4xx", "429", "5xx"}
+	// answered are the classes of unproven answers that are counted, the first of
+	// classes. A 429 or a 5xx has no form of its own with many APIs.
+	answered = [...]string{"2xx", "3xx", "4xx"}
 	repairs  = [...]string{"orphaned", "missing"}
 	holds    = [...]ratelimit.Reason{
 		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
@@ -118,7 +119,7 @@ func New(version string) *Metrics {
 	}
 	m.unproven = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "linkcancel_api_unproven_answers_total",
-		Help: "Answers to requests for links that the API itself may not have given, by class: pages of a gateway or a firewall, and errors without the API's own body. Failures that are tried again anyhow (408, 425, 5xx) are not counted.",
+		Help: "Answers to requests for links that the API itself may not have given, by class: pages of a gateway or a firewall, and errors without the API's own body. Failures and throttling (408, 425, 429, 5xx) are not counted: linkcancel_api_requests_total has them.",
 	}, []string{"class"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "linkcancel_build_info", Help: "Always 1; the labels name the release and the Go that built it.",
@@ -183,7 +184,11 @@ func (m *Metrics) Request(method string, status int, took time.Duration) {
 
 // Unproven tells of an answer, with its status, that the API itself may not have
 // given.
-func (m *Metrics) Unproven(status int) { m.unprovens[min(class(status), len(answered)-1)].Inc() }
+func (m *Metrics) Unproven(status int) {
+	if c := class(status); c < len(answered) {
+		m.unprovens[c].Inc()
+	}
+}
 
 // class is the place of a status in classes.
 func class(status int) int {

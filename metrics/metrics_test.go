@@ -155,6 +155,9 @@ func TestCounts(t *testing.T) {
 		m.Request("DELETE", status, 20*time.Millisecond)
 	}
 	m.Request("GET", 200, time.Second)
+	for _, status := range []int{200, 302, 403, 404, 429, 503, 999} {
+		m.Unproven(status)
+	}
 	m.InFlight(1)
 	m.InFlight(1)
 	m.InFlight(-1)
@@ -176,6 +179,7 @@ func TestCounts(t *testing.T) {
 		"api_requests_total 2xx DELETE": 2, "api_requests_total 3xx DELETE": 1, "api_requests_total 4xx DELETE": 2,
 		"api_requests_total 429 DELETE": 1, "api_requests_total 5xx DELETE": 2, "api_requests_total none DELETE": 3,
 		"api_requests_total 2xx GET": 1, "api_request_duration_seconds DELETE": 11, "api_request_duration_seconds GET": 1,
+		"api_unproven_answers_total 2xx": 1, "api_unproven_answers_total 3xx": 1, "api_unproven_answers_total 4xx": 2,
 		"api_requests_in_flight": 1, "limit_wait_seconds": 1,
 		"outcomes_total failed run": 1, "outcomes_total failed import": 1,
 		"link_latency_seconds import": 11, "link_latency_seconds run": 6, "link_latency_seconds sweep": 5, "link_attempts": 22,
