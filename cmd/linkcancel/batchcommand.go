@@ -29,7 +29,7 @@ type batchResumeCmd struct{ batchArg }
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
-	return `The links go on where they stopped. If the batch had paused itself because its first 50 answers were all not_found or all rejected, it does so no more. A batch that runs already stays so, and that is no error.`
+	return `The links go on where they stopped. If the batch had paused itself because 50 links in a row were not_found, or rejected, these are asked again, and it does so no more. A batch that runs already stays so, and that is no error.`
 }
 
 func (c batchResumeCmd) Run(a *app) error {

@@ -95,7 +95,7 @@ type csvFlags struct {
 	Name        string `help:"A name for the batch; the first file's by default."`
 	ID          string `name:"id" help:"An id for the batch; made up by default."`
 	Max         *int64 `help:"Refuse more links than this." placeholder:"N"`
-	NoCanary    bool   `help:"Go on even if the first 50 answers are all not_found or all rejected."`
+	NoCanary    bool   `help:"Go on even if 50 links in a row are not_found, or rejected."`
 }
 
 // app is what commands need of the process.

@@ -21,7 +21,7 @@ type sweepCmd struct {
 	selectionFlags
 	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
 	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}. It caps this command alone, and the fleet's limit holds too." placeholder:"N/s"`
-	NoCanary bool           `help:"Go on even if the first 50 answers are all not_found or all rejected."`
+	NoCanary bool           `help:"Go on even if 50 links in a row are not_found, or rejected."`
 	redisFlags
 	apiFlags
 }
