@@ -69,6 +69,7 @@ type controlResult struct {
 	kind   ratelimit.Kind
 	proven bool
 	key    uint64
+	slot   ratelimit.Slot
 	saw    string // what came back
 }
 
@@ -122,8 +123,14 @@ func (c *control) fly(f *flight) {
 		return
 	}
 	// The fleet's limiter does not stop all for one process while others get
-	// proven answers: then it is this process that is cut off.
-	if !c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonOutage, outageSoon) && c.w.stopping.Err() == nil && !c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonUnauthorized, 0) {
+	// proven answers: then it is this process that is cut off, unless it has had a
+	// proven answer itself since. The key may have no right to the list.
+	switch {
+	case c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonOutage, outageSoon),
+		c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonUnauthorized, 0),
+		c.w.stopping.Err() != nil,
+		c.w.proper.after(c.w.stopping, r.slot, 0):
+	default:
 		c.w.limiter.HoldOwn(ratelimit.ReasonOutage, r.saw)
 	}
 }
@@ -153,7 +160,7 @@ func (c *control) try(f *flight, link string) controlResult {
 	r, answer := classifyControl(err)
 	status := answer.Status
 	w.observe.Request("GET", status, time.Since(began))
-	r.key = slot.Key()
+	r.key, r.slot = slot.Key(), slot
 	if !r.good {
 		r.saw = cause(what, verdict{status: status, saw: r.saw})
 	}
