@@ -126,6 +126,24 @@ func TestCanary(t *testing.T) {
 	hold(t, append(rules, canaryRules...))
 }
 
+// CanaryRow is for readers of the row elsewhere: it is the number in canary.lua.
+func TestCanaryRow(t *testing.T) {
+	hold(t, []rule{
+		{"not one before", func(l *bench) {
+			l.watched(2 * CanaryRow)
+			l.commit(outcomes(NotFound, 0, CanaryRow-1)...)
+			l.equal("canary", "on", l.get("b").Canary)
+			l.commit(outcomes(NotFound, CanaryRow-1, CanaryRow)...)
+			l.equal("canary", "tripped", l.get("b").Canary)
+		}},
+		{"nor in one call", func(l *bench) {
+			l.watched(2 * CanaryRow)
+			l.commit(slices.Concat(outcomes(Rejected, 0, CanaryRow-1), outcomes(Cancelled, CanaryRow-1, CanaryRow))...)
+			l.equal("canary", "on", l.get("b").Canary)
+		}},
+	})
+}
+
 var canaryRules = []rule{
 	{"the hot path writes nothing for it", func(l *bench) {
 		l.watched(1500)

@@ -243,6 +243,69 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantNext(0, false)
 		}},
 
+		{"own outage: probes", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldOwn(ReasonOutage, "404 of the list")
+			for i, s := range []int{1, 2, 4, 8, 10, 10} {
+				d.wantHold(ReasonOutage, time.Duration(s)*time.Second)
+				cause := "404 of the list"
+				if i > 0 {
+					cause = fmt.Sprint("404 number ", i)
+				}
+				d.wantCause(cause)
+				if !d.look().Hold.Own {
+					t.Error("the hold is not the process's own")
+				}
+				kind := []Kind{Unproven, Transient}[i%2]
+				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: kind, Link: fmt.Sprint(i), Cause: fmt.Sprint("404 number ", i+1)})
+			}
+			d.Report(d.wantNext(10*time.Second, true), Answer{Kind: Proper})
+			d.wantHold(ReasonNone, 0)
+			d.wantRate(100, 100)
+			d.wantNext(0, false)
+		}},
+		{"own outage: only a proper answer from within it ends it", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			late := d.acquire()
+			d.HoldOwn(ReasonOutage, "")
+			d.Report(late, Answer{Kind: Proper})
+			d.wantHold(ReasonOutage, time.Second)
+			for range 3 {
+				d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
+				d.wantHold(ReasonOutage, time.Second)
+			}
+			d.Report(d.wantNext(time.Second, true), Answer{Kind: Proper})
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"own outage: another key does not end it, and sends no probe", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldOwn(ReasonOutage, "")
+			old := d.wantNext(time.Second, true)
+			d.ProbeNow()
+			d.Report(old, Answer{Kind: Unproven})
+			d.wantHold(ReasonOutage, 2*time.Second)
+			d.ProbeNow()
+			d.wantHold(ReasonOutage, 2*time.Second)
+			d.Report(d.wantNext(2*time.Second, true), Answer{Kind: Proper})
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"own outage: a second reason changes the cause alone", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldOwn(ReasonOutage, "first")
+			d.Report(d.wantNext(time.Second, true), Answer{Kind: Down, Link: ControlLink})
+			d.HoldOwn(ReasonUnauthorized, "second")
+			d.wantHold(ReasonOutage, 2*time.Second)
+			d.wantCause("second")
+		}},
+		{"own outage: AcquireFirst gets the probe", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.HoldOwn(ReasonOutage, "")
+			waiting := d.go_(func() { d.acquire() })
+			synctest.Wait()
+			s, err := d.AcquireFirst(context.Background())
+			if err != nil || !s.Probe() {
+				t.Errorf("AcquireFirst: %v, probe %v", err, s.Probe())
+			}
+			d.Report(s, Answer{Kind: Proper, Link: ControlLink})
+			<-waiting
+			d.wantHold(ReasonNone, 0)
+		}},
+
 		{"outage: begins with 20 failures of 10 links", Config{Rate: 1000}, func(t *testing.T, d *driver) {
 			for i := range 19 {
 				d.Report(d.acquire(), transient(i))

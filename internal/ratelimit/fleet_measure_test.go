@@ -50,7 +50,7 @@ func measureFleet(b *testing.B, limit Rate, processes int) {
 	var wg sync.WaitGroup
 	for i := range processes {
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), "FLEET_CHILD="+url, fmt.Sprintf("FLEET_ID=process %d", i),
+		cmd.Env = append(os.Environ(), "FLEET_CHILD="+url, fmt.Sprintf("FLEET_ID=process-%d", i),
 			fmt.Sprintf("FLEET_RATE=%v", float64(limit)), "FLEET_LENGTH="+(length+warm).String())
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()

@@ -105,7 +105,7 @@ func (m *model) join(cfg FleetConfig) *process {
 	p := &process{lines: &m.lines}
 	client := dial(m.t, m.server, p.line)
 	client.AddHook(countCalls{p})
-	cfg.Redis, cfg.Process = client, fmt.Sprintf("process %d", len(m.processes))
+	cfg.Redis, cfg.Process = client, fmt.Sprintf("process-%d", len(m.processes))
 	p.Fleet = runFleet(m.t, cfg)
 	m.processes = append(m.processes, p)
 	return p

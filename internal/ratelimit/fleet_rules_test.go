@@ -13,6 +13,9 @@ import (
 // soon is when the last process of a fleet knows of a change.
 const soon = heartbeat + 10*time.Millisecond
 
+// aloneFor is aloneWithin of fleet_rules.lua.
+const aloneFor = time.Second
+
 // TestFleetRules has tests of what the conformance suite, which knows one
 // process, cannot show.
 func TestFleetRules(t *testing.T) {
@@ -130,6 +133,57 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonNone, 0)
 		}},
+		{"an outage of its own is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
+			d[0].HoldOwn(ReasonOutage, "404 of the list")
+			time.Sleep(soon)
+			d[0].wantHold(ReasonOutage, time.Second-soon)
+			d[1].wantHold(ReasonNone, 0)
+			d[1].times(3, Proper) // another's answers do not end it
+			time.Sleep(soon)
+			s := show(t, m)
+			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonOutage || s.Workers[1].Hold.Reason != ReasonNone {
+				t.Errorf("shown: %+v", s)
+			}
+		}},
+		{"a control that fails holds nobody while another process gets proper answers", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
+			down := Answer{Kind: Down, Link: ControlLink, Cause: "404 of the list"}
+			d[1].times(1, Proper)
+			time.Sleep(aloneFor - 300*time.Millisecond)
+			d[0].Report(d[0].acquire(), down)
+			time.Sleep(100 * time.Millisecond)
+			d[0].wantHold(ReasonNone, 0)
+			d[1].wantHold(ReasonNone, 0)
+			time.Sleep(time.Second)
+			d[0].Report(d[0].acquire(), down)
+			time.Sleep(soon)
+			for _, d := range d {
+				d.wantHold(ReasonOutage, time.Second-soon)
+				d.wantCause("404 of the list")
+			}
+		}},
+		{"a process's own proper answers do not speak against its control", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
+			d[0].times(1, Proper)
+			time.Sleep(100 * time.Millisecond)
+			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
+			time.Sleep(soon)
+			d[1].wantHold(ReasonOutage, time.Second-soon)
+		}},
+		{"the latest proper answers of two processes are known", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
+			d[1].times(1, Proper)
+			time.Sleep(100 * time.Millisecond)
+			d[0].times(1, Proper) // does not hide that of the other
+			time.Sleep(100 * time.Millisecond)
+			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
+			time.Sleep(100 * time.Millisecond)
+			d[0].wantHold(ReasonNone, 0)
+		}},
+		{"unproven answers of another process do not show that the API lives", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
+			d[1].times(5, Unproven)
+			time.Sleep(100 * time.Millisecond)
+			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
+			time.Sleep(soon)
+			d[1].wantHold(ReasonOutage, time.Second-soon)
+		}},
 		{"a manual hold and its release act within a second", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			time.Sleep(time.Second)
 			if err := HoldFleet(t.Context(), m.client, time.Now().Add(time.Minute)); err != nil {
@@ -163,7 +217,7 @@ func TestFleetRules(t *testing.T) {
 			d[0].wantRate(100, 100)
 			s := show(t, m)
 			s.Hold = Hold{}
-			want := FleetStatus{Ceiling: 100, Rate: 100, Burst: 1, Workers: []FleetWorker{{ID: "process 0", Rate: 100}}}
+			want := FleetStatus{Ceiling: 100, Rate: 100, Burst: 1, Workers: []FleetWorker{{ID: "process-0", Rate: 100}}}
 			if diff := cmp.Diff(want, s); diff != "" {
 				t.Errorf("shown (-want +got):\n%s", diff)
 			}

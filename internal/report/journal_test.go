@@ -189,15 +189,18 @@ func TestJournalCutAnywhere(t *testing.T) {
 }
 
 func TestJournalRefuses(t *testing.T) {
-	head := `{"version":1,"batch":"b"}` + "\n"
+	head := `{"version":2,"batch":"b"}` + "\n"
 	for _, tt := range []struct{ text, want string }{
 		{"", "no full first line"},
-		{`{"version":2}` + "\n", "version 2"},
-		{`{"version":2,"files":"other"}` + "\n", "version 2"},
+		{`{"version":3}` + "\n", "version 3"},
+		{`{"version":3,"files":"other"}` + "\n", "version 3"},
 		{"{}\n", "line 1: it is no line of a journal"},
 		{"link,outcome\n", "line 1: it is no line of a journal"},
 		{head + "\n", "line 2"},
 		{head + "x 1\n", "line 2"},
+		{head + "c\n", ""},
+		{head + "c 1\n", "line 2"},
+		{head + "c \n", "line 2"},
 		{head + "s 0 0 1\ns 0 0\n", "line 3"},
 		{head + "s 0 0 0\n", "line 2"},
 		{head + "s 0 999 2\n", "line 2"},
@@ -334,6 +337,7 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte(head + "s 0 0 3\nr 0 1 1102016500000005 1772366405 \"paid\" \"a b\"\nr 0 2 10010"))
 	f.Add([]byte(head + "r 1 999 0000000000000000 0 \"\\u0041\" \"\\\"\"\n"))
 	f.Add([]byte(`{"version":9}` + "\n"))
+	f.Add([]byte("c\nr 0 0 0301019400000005 1772366405 \"\" \"\"\nc\n"))
 	f.Add([]byte{0, 10, 0})
 	f.Add([]byte("s 0 0 3\nr 0 1 1102016500000005 1772366405 \"paid\" \"a b\"\ns 0 1 1\nr 0 1 0000000000000000 0 \"\" \"\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
