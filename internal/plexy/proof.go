@@ -116,7 +116,9 @@ func (a *answer) saw(why error) string {
 // seen is what a person is shown of the body.
 func (a *answer) seen() string {
 	body, whole := a.head()
-	text := strings.TrimSpace(string(body))
+	// The key may have angle brackets: if they were taken for a tag, parts of it
+	// would stay. What is unescaped later is looked through again.
+	text := strings.TrimSpace(a.scrub.key.Hide(string(body)))
 	if strings.HasPrefix(text, "<") || strings.Contains(strings.ToLower(a.media()), "html") {
 		title, rest := pageText(text)
 		if title != "" {

@@ -3,6 +3,7 @@ package plexy
 import (
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"regexp"
 	"strings"
@@ -198,6 +199,15 @@ func TestSaw(t *testing.T) {
 	cutOff.bodyErr = errors.New("unexpected EOF")
 	if got, want := cutOff.apiError().Saw(), "502, text/html, cut off"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+	// A key with brackets is taken for no tag, or parts of it would stay.
+	const odd = `sk_live_01<b>&/"+ ~abcdefgh`
+	for _, body := range []string{"<html>bad key " + odd, "<html>bad key " + html.EscapeString(odd), "<title>bad key " + odd + "</title>"} {
+		a := answered(404, body, "text/html", "")
+		a.scrub = newScrubber(odd)
+		if got, want := a.apiError().Saw(), "404, text/html, “bad key [redacted]”"; got != want {
+			t.Errorf("Saw() of %q = %q, want %q", body, got, want)
+		}
 	}
 	// Nobody knows whether the last word is whole: it may be a part of the key.
 	cutOff.body = []byte("bad key " + testKey[:12])
