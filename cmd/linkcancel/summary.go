@@ -111,9 +111,11 @@ func allAlike(b ledger.Batch) string {
 	return ""
 }
 
-// linksExit is the exit code that tells of the links of a finished batch.
+// linksExit is the exit code that tells of the links of a finished batch, or of one
+// that stands still: then its outcomes may not stand, even if every link has one.
 func linksExit(b ledger.Batch, t tally) int {
-	if b.Counts[ledger.Failed]+b.Counts[ledger.Rejected]+b.Counts[ledger.Aborted]+t.payable() > 0 || b.Pending() > 0 || allAlike(b) != "" {
+	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.payable()
+	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
 		return exitLinks
 	}
 	return exitFine
