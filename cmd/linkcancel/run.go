@@ -331,9 +331,12 @@ func (s *session) unproved(a *app, b ledger.Batch, why error) error {
 			keep = keep || found.Record(place).Ambiguous
 		}
 	}
-	hint := fmt.Sprintf("check --base-url (%s); no outcome was recorded", s.cmd.BaseURL)
+	hint := fmt.Sprintf("check --base-url (%s)", s.cmd.BaseURL)
+	if b.Counts.Sum() == 0 {
+		hint += "; no outcome was recorded"
+	}
 	if keep {
-		hint += ", and what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
+		hint += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
 	} else {
 		_ = s.journal.Remove()
 	}

@@ -235,6 +235,9 @@ func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {
 			cfg.Key = value
 		case name == "latency":
 			cfg.Latency, err = time.ParseDuration(value)
+		case name == "gateway": // in front of all requests, as sandbox --gateway has it
+			cfg.Gateway.Share = 1
+			cfg.Gateway.Answer, err = sandbox.ParseAnswer(value, "html")
 		case name == "faulty-lists":
 			cfg.Faults.Lists, err = strconv.ParseBool(value)
 		default:
