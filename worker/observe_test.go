@@ -35,7 +35,7 @@ func (o *tally) add(change func()) {
 }
 
 func (o *tally) Request(string, int, time.Duration) { o.add(func() { o.requests++ }) }
-func (t *tally) Unproven(int)                       {}
+func (o *tally) Unproven(int)                       {}
 
 func (o *tally) Waited(time.Duration)      { o.add(func() { o.waits++ }) }
 func (o *tally) Settled(is ledger.Outcome) { o.add(func() { o.settled[is]++ }) }
