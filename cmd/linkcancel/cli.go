@@ -79,7 +79,7 @@ type sendFlags struct {
 	Burst         int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
 	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most; one that hangs for 5 s gives its place to another, up to as many again."`
 	Attempts      int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
-	TrustPlain404 bool           `name:"trust-plain-404" help:"Believe a 404 or a refusal without the API's own error body, on the third attempt, even if only a few links get it."`
+	TrustPlain404 bool           `name:"trust-plain-404" env:"LINKCANCEL_TRUST_PLAIN_404" help:"Believe a 404 or a refusal without the API's own error body, on the third attempt, even if only a few links get it."`
 	DrainTimeout  time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
 }
 
