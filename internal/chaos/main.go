@@ -51,7 +51,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&o.round, "round", 0, "only this round of the seed; 0: all")
 	flags.StringVar(&o.keep, "keep", filepath.Join(os.TempDir(), "linkcancel-chaos"), "where the logs of a round stay that failed")
 	flags.BoolVar(&o.verbose, "v", false, "tell each fault")
-	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with this in their names")
+	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with one of these in their names: a,b")
 	flags.StringVar(&o.scenario, "scenario", "", "run a scenario instead of chance: all, fleet, full, acks or poison")
 	flags.IntVar(&o.draws, "draws", 0, "instead, run so many runs behind a gateway that is drawn by chance")
 	flags.StringVar(&o.root, "root", "../..", "the folder of linkcancel's sources")

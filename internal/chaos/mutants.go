@@ -18,8 +18,10 @@ import (
 type mutant struct {
 	name   string
 	edits  []edit
-	faults []kind // that bring it to light
-	twice  bool   // as many again: it takes luck
+	faults []kind      // that bring it to light
+	twice  bool        // as many again: it takes luck
+	stage  func(*plan) // instead of faults by chance
+	within time.Duration
 }
 
 // edit replaces the only occurrence of a text in a file.
@@ -35,13 +37,13 @@ var mutants = []mutant{
 	},
 	{
 		name:   "drops the ledger check: sends again what has its outcome",
-		edits:  []edit{{"worker/slice.go", "if view.Records[i].Outcome != ledger.None {", "if false {"}},
+		edits:  []edit{{"worker/slice.go", "		if record.Outcome != ledger.None {", "		if false {"}},
 		faults: []kind{apiErrs, workerEnded},
 	},
 	{
 		name: "trusts a 422: never looks at the link",
-		edits: []edit{{"worker/classify.go", "	case api.Status == 404, api.Status == 422,",
-			"	case api.Status == 422:\n		v.step, v.outcome = stepDone, ledger.AlreadyCancelled\n	case api.Status == 404,"}},
+		edits: []edit{{"worker/classify.go", "	case v.status == 409, v.status == 410, v.status == 422:",
+			"	case v.status == 422:\n		v.step, v.outcome = stepDone, ledger.AlreadyCancelled\n	case v.status == 409, v.status == 410:"}},
 		faults: []kind{apiMute},
 	},
 	{
@@ -79,7 +81,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "blames the link for a refused key",
-		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepWait, ratelimit.Unauthorized\n	case api.Status == 403", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized\n	case api.Status == 403"}},
+		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepTrouble, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
 		faults: []kind{keyRotated},
 	},
 	{
@@ -100,8 +102,44 @@ var mutants = []mutant{
 	},
 	{
 		name:   "leaks a goroutine with each request",
-		edits:  []edit{{"worker/cancel.go", "	status, err := c.api.Cancel(c.calls, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(c.calls, l.id)"}},
+		edits:  []edit{{"worker/cancel.go", "	status, err := c.api.Cancel(calls, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(calls, l.id)"}},
 		faults: []kind{connectionsCut},
+	},
+	{
+		name:   "takes a gateway's 404 for the API's",
+		edits:  []edit{{"worker/classify.go", "	case !v.proven:\n		v.step = stepPlain\n", "	case !v.proven && v.status != 404:\n		v.step = stepPlain\n"}},
+		stage:  func(p *plan) { p.instead = behind("404:html", 0.5, mutantFaults) },
+		within: stagedWithin,
+	},
+	{
+		name:  "trusts a kind of answers that was contradicted",
+		edits: []edit{{"worker/proof.go", "	case k.Contradicted:", "	case false:"}},
+		// Until the third attempts, 24 s after the first at the latest.
+		stage:  func(p *plan) { p.links, p.instead = 300, behind("404:html", 0.9, 30*time.Second) },
+		within: stagedWithin,
+	},
+	{
+		name:   "lets one link's 429 hold the fleet",
+		edits:  []edit{{"internal/ratelimit/fleet_rules.lua", "  if proved or new.again == 0 and links >= many then return wait end", "  do return wait end"}},
+		stage:  func(p *plan) { p.rate, p.links, p.clean, p.instead = 100, 100, true, lockedAmongOthers(poisons) },
+		within: stagedWithin,
+	},
+	{
+		name:   "keeps a connection that brought a failure",
+		edits:  []edit{{"internal/plexy/errorbody.go", "		a.keep = a.status < 500", "		a.keep = true"}},
+		faults: []kind{apiErrs, apiMoved},
+	},
+	{
+		name:   "takes it for granted that the base URL is right",
+		edits:  []edit{{"worker/proof.go", "func (e *evidence) ok() bool {\n	e.mu.Lock()\n	defer e.mu.Unlock()\n	return e.has\n", "func (e *evidence) ok() bool {\n	return true\n"}},
+		stage:  func(p *plan) { p.wrong, p.instead = "404:api", rightAgain },
+		within: stagedWithin,
+	},
+	{
+		name:   "believes the first 204",
+		edits:  []edit{{"worker/proof.go", "{ return p.first.ok.Load() }", "{ return true }"}},
+		stage:  func(p *plan) { p.links, p.instead = 100, lied },
+		within: stagedWithin,
 	},
 }
 
@@ -139,6 +177,8 @@ func (m mutant) overlay(root, dir string) (file string, err error) {
 const (
 	// mutantWithin is how soon a mutant must be found out.
 	mutantWithin = 60 * time.Second
+	// stagedWithin is the same where links are tried for a while before they end.
+	stagedWithin = 150 * time.Second
 	mutantFaults = 6 * time.Second
 )
 
@@ -152,6 +192,10 @@ func mutantPlan(seed uint64, m mutant) plan {
 	p.rate, p.links, p.sweeps = 300, 900, false
 	p.workers = 3
 	p.finish = 48 * time.Second
+	if m.stage != nil {
+		m.stage(&p)
+		p.finish = 100 * time.Second
+	}
 	return p
 }
 
@@ -166,11 +210,13 @@ func (s *suite) runMutants(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "Seed %d. Each mutant has one safeguard less; it has to be found out within %.0f s.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), "mutant", "", "after", "by")
+	fmt.Fprintf(s.out, "Seed %d. Each mutant has one safeguard less; it has to be found out within %.0f s, or %.0f s where it takes a while.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), stagedWithin.Seconds(), "mutant", "", "after", "by")
 	survived, wronged := 0, 0
 	tried := slices.Clone(mutants)
 	if s.mutants != "all" {
-		tried = slices.DeleteFunc(tried, func(m mutant) bool { return !strings.Contains(m.name, s.mutants) })
+		tried = slices.DeleteFunc(tried, func(m mutant) bool {
+			return !slices.ContainsFunc(strings.Split(s.mutants, ","), func(part string) bool { return strings.Contains(m.name, part) })
+		})
 	}
 	for i, m := range tried {
 		sub := filepath.Join(dir, fmt.Sprint(i))
@@ -224,7 +270,7 @@ func (s *suite) tellMutant(m mutant, tried trial) (killed bool) {
 	switch {
 	case len(found) == 0:
 		row("SURVIVED", "")
-	case tried.took > mutantWithin:
+	case tried.took > cmp.Or(m.within, mutantWithin):
 		row("SURVIVED", "found too late: "+found[0].rule)
 	default:
 		row("killed", found[0].rule)

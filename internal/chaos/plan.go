@@ -86,6 +86,7 @@ type plan struct {
 	finish  time.Duration // for all work, after the last fault
 	clean   bool          // the API answers each request well
 	events  []event
+	wrong   string                              // what every request is answered from the beginning, as at a wrong path
 	instead func(context.Context, *round) error // of the events
 }
 

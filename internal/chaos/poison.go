@@ -14,31 +14,37 @@ const slowest = 1.1
 
 // lockedAmongOthers cancels 600 links with a batch of 300 beside them, and does it
 // again with locked links among them.
-func lockedAmongOthers(ctx context.Context, r *round) error {
-	err := r.until("the first batches to be done", time.Minute, func() bool {
+func lockedAmongOthers(answers []string) func(context.Context, *round) error {
+	return func(ctx context.Context, r *round) error {
+		if err := r.firstDone(ctx); err != nil {
+			return err
+		}
+		without, err := r.timed(ctx, nil)
+		if err != nil || without == 0 {
+			return err
+		}
+		began := time.Now()
+		with, err := r.timed(ctx, answers)
+		r.happened(poisoned, began, "%d links", len(answers))
+		if err != nil || with == 0 {
+			return err
+		}
+		r.notes = append(r.notes, fmt.Sprintf("the others took %.1f s, and %.1f s beside locked links", without.Seconds(), with.Seconds()))
+		if with > time.Duration(slowest*float64(without)) {
+			r.violate(violation{rule: notSlowed, what: fmt.Sprintf("the others took %v, and %v without the locked ones", with, without)})
+		}
+		return nil
+	}
+}
+
+// firstDone waits until the batches that stood from the beginning are done.
+func (r *round) firstDone(ctx context.Context) error {
+	return r.until("the first batches to be done", time.Minute, func() bool {
 		return !slices.ContainsFunc(r.known(), func(id string) bool {
 			b, err := r.ledger.Get(ctx, id)
 			return err != nil || b.Pending() > 0
 		})
 	})
-	if err != nil {
-		return err
-	}
-	without, err := r.timed(ctx, nil)
-	if err != nil || without == 0 {
-		return err
-	}
-	began := time.Now()
-	with, err := r.timed(ctx, lockedLong)
-	r.happened(poisoned, began, "%d links", len(lockedLong))
-	if err != nil || with == 0 {
-		return err
-	}
-	r.notes = append(r.notes, fmt.Sprintf("the others took %.1f s, and %.1f s beside locked links", without.Seconds(), with.Seconds()))
-	if with > time.Duration(slowest*float64(without)) {
-		r.violate(violation{rule: notSlowed, what: fmt.Sprintf("the others took %v, and %v without the locked ones", with, without)})
-	}
-	return nil
 }
 
 const notSlowed = "a locked link does not slow the others"

@@ -135,6 +135,13 @@ func (r *round) start() (err error) {
 	if r.api, err = startAPI(cfg); err != nil {
 		return err
 	}
+	if r.plan.wrong != "" {
+		answer, err := sandbox.ParseAnswer(r.plan.wrong, sandbox.BodyAPI)
+		if err != nil {
+			return err
+		}
+		r.api.box.SetGateway(sandbox.Gateway{Answer: answer, Share: 1})
+	}
 	r.keyFile = filepath.Join(r.dir, "api-key")
 	if err := r.rotate(r.newKey()); err != nil {
 		return err
@@ -339,13 +346,19 @@ func (r *round) awaitWork(ctx context.Context) error {
 			open++
 			p := seen[b.ID]
 			if p == nil {
-				p = &progress{at: r.ended}
+				p = &progress{at: time.Now()} // a sweep by schedule may come later than the last fault
 				seen[b.ID] = p
 			}
 			if sum := b.Counts.Sum(); sum != p.sum {
 				p.sum, p.at = sum, time.Now()
 			}
-			// A link that is tried again waits 32 s at the most.
+			if time.Since(p.at) > goesOnWithin && !p.told {
+				// A link that is tried again waits 32 s at most. A locked one may take
+				// longer until all its attempts are used up.
+				if p.at, err = r.lastTry(ctx, b, p.at); err != nil {
+					return err
+				}
+			}
 			if time.Since(p.at) > goesOnWithin && !p.told {
 				p.told = true
 				r.violate(violation{rule: "work goes on by itself within 45 s", batch: b.ID,
@@ -363,6 +376,26 @@ func (r *round) awaitWork(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// lastTry is when the latest request for a pending link of a batch came, or at if that
+// is later.
+func (r *round) lastTry(ctx context.Context, b ledger.Batch, at time.Time) (time.Time, error) {
+	pending := map[string]bool{}
+	for row, err := range r.ledger.Walk(ctx, b) {
+		if err != nil {
+			return at, err
+		}
+		if row.Record.Outcome == ledger.None {
+			pending[row.Link] = true
+		}
+	}
+	for _, q := range r.api.box.Requests() {
+		if pending[q.ID] && q.Time.After(at) {
+			at = q.Time
+		}
+	}
+	return at, nil
 }
 
 func isClosed(c <-chan struct{}) bool {

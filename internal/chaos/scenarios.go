@@ -42,7 +42,7 @@ var scenarios = []scenario{
 	{
 		name: "poison", what: "4 locked links among 600, and a batch beside them",
 		plan: func(seed uint64) plan {
-			return plan{seed: seed, round: 1, workers: 2, rate: 50, links: 100, finish: finishWithin, clean: true, instead: lockedAmongOthers}
+			return plan{seed: seed, round: 1, workers: 2, rate: 50, links: 100, finish: finishWithin, clean: true, instead: lockedAmongOthers(lockedLong)}
 		},
 	},
 }

@@ -85,6 +85,7 @@ func (t *truth) check() {
 	t.checkSweeps()
 	t.checkStops()
 	t.checkRate()
+	t.checkConnections()
 }
 
 func (t *truth) violate(rule, batch, link string, at time.Time, format string, args ...any) {
@@ -152,6 +153,24 @@ func (t *truth) checkSweeps() {
 			}
 		}
 		return
+	}
+}
+
+// checkConnections: a connection that may lead to a gateway, or to a server that is
+// about to go away, is closed.
+func (t *truth) checkConnections() {
+	bad := map[uint32]sandbox.Request{}
+	for _, q := range t.requests {
+		if q.Conn == 0 {
+			continue
+		}
+		if was, ok := bad[q.Conn]; ok {
+			t.violate("a connection is not used again after a 5xx or a gateway's answer", "", q.ID, q.Time, "it brought %d (%s), and was used again %v later", was.Status, was.Fault, q.Time.Sub(was.Time))
+			return
+		}
+		if q.Status >= 500 || q.Fault == "gateway" && q.Status != 204 && t.r.plan.wrong == "" {
+			bad[q.Conn] = q
+		}
 	}
 }
 

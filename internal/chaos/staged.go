@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/sandbox"
+)
+
+// behind puts a gateway before the requests for links, for a time. The list is spared,
+// so that the fleet sees that the API lives and goes on sending.
+func behind(text string, share float64, lasts time.Duration) func(context.Context, *round) error {
+	return func(ctx context.Context, r *round) error {
+		answer, err := sandbox.ParseAnswer(text, sandbox.BodyHTML)
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		r.api.box.SetGateway(sandbox.Gateway{Answer: answer, Share: share, SpareLists: true})
+		sleep(ctx, lasts)
+		r.api.box.SetGateway(sandbox.Gateway{})
+		r.happened(apiGateway, began, "%s, share %v, not before the list", text, share)
+		return nil
+	}
+}
+
+// rightAgain takes the gateway away that stood before the API from the beginning.
+func rightAgain(ctx context.Context, r *round) error {
+	sleep(ctx, 8*time.Second)
+	r.api.box.SetGateway(sandbox.Gateway{})
+	r.happened(apiGateway, r.began, "%s from the beginning", r.plan.wrong)
+	return nil
+}
+
+// lied imports links whose DELETEs are answered 204, though nothing is cancelled.
+func lied(ctx context.Context, r *round) error {
+	if err := r.firstDone(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	r.api.box.SetGateway(sandbox.Gateway{Answer: sandbox.Answer{Status: 204}, Share: 1, SpareGets: true, SpareLists: true})
+	id, err := r.importBatch(ctx, r.take(60))
+	if err != nil {
+		return err
+	}
+	var state ledger.State
+	err = r.until("the batch to be paused or done", 20*time.Second, func() bool {
+		b, err := r.ledger.Get(ctx, id)
+		state = b.State
+		return err == nil && (state == ledger.Paused || state == ledger.Done)
+	})
+	if err != nil {
+		return fmt.Errorf("it is %s: %w", state, err)
+	}
+	r.api.box.SetGateway(sandbox.Gateway{})
+	r.happened(apiGateway, began, "204 for every DELETE of %s", id)
+	if state == ledger.Paused {
+		_, err = r.command(ctx, r.redis.url(), "batch", "resume", id)
+	}
+	return ignore(err)
+}
