@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios failover compose-test release clean
+.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,7 @@ screenshots: ## Draw the dashboard, with the data of a fleet at work, into docs
 CHAOS_SECONDS ?= 60
 CHAOS_SEED    ?= 0
 CHAOS_ROUND   ?= 0
+DRAWS         ?= 200
 CHAOS := cd internal/chaos && $(GO) run . -seed $(CHAOS_SEED)
 
 chaos: ## Try to break it for CHAOS_SECONDS (60): kills, cuts, outages, and all links accounted for
@@ -118,13 +119,16 @@ chaos: ## Try to break it for CHAOS_SECONDS (60): kills, cuts, outages, and all 
 	@cd internal/chaos && $(GO) vet ./... && $(TEST) -count=1 ./...
 	@$(CHAOS) -seconds $(CHAOS_SECONDS) -round $(CHAOS_ROUND) -v=$(if $(CHAOS_VERBOSE),true,false)
 
-chaos-mutants: ## Break linkcancel in a dozen ways, and see whether make chaos finds each within 60 s
+chaos-mutants: ## Break linkcancel in 19 ways, and see whether make chaos finds each
 	@sh .ci/tools
 	@$(CHAOS) -mutants all
 
-chaos-scenarios: ## 24 workers on one Redis; Redis out of memory for 30 s; acknowledgements that fail
+chaos-scenarios: ## 24 workers on one Redis; Redis out of memory for 30 s; acknowledgements that fail; locked links
 	@sh .ci/tools
 	@$(CHAOS) -scenario all
+
+draws: ## DRAWS (200) runs, each behind a gateway that chance draws: its answer, its share, its time
+	@$(CHAOS) -draws $(DRAWS)
 
 compose-test: ## Prove docker-compose.yml on a Docker engine, without any registry
 	deploy/compose-test.sh
