@@ -59,11 +59,14 @@ var (
 
 func newDraw(seed uint64) draw {
 	rng := rand.New(rand.NewPCG(seed, 12))
+	links := 100 + rng.IntN(200)
+	const rate = 50
 	d := draw{
 		seed: seed, status: drawStatuses[rng.IntN(len(drawStatuses))], body: bodyNames[rng.IntN(len(bodyNames))],
 		share: [...]float64{1, 1, .5, .1}[rng.IntN(4)], sticky: rng.IntN(4) == 0,
-		from: time.Duration(rng.IntN(4000)) * time.Millisecond, lasts: time.Duration(1+rng.IntN(17)) * time.Second,
-		links: 20 + rng.IntN(280), rate: 50, empty: rng.IntN(3) == 0,
+		// It begins while the links are being sent.
+		from: time.Duration(rng.IntN(800*links/rate)) * time.Millisecond, lasts: time.Duration(1+rng.IntN(17)) * time.Second,
+		links: links, rate: rate, empty: rng.IntN(3) == 0,
 	}
 	return d
 }

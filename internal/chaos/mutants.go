@@ -178,7 +178,7 @@ const (
 	// mutantWithin is how soon a mutant must be found out.
 	mutantWithin = 60 * time.Second
 	// stagedWithin is the same where links are tried for a while before they end.
-	stagedWithin = 150 * time.Second
+	stagedWithin = 4 * time.Minute
 	mutantFaults = 6 * time.Second
 )
 
