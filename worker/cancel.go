@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -386,10 +387,15 @@ func (c *canceler) resolve(l *link, held bool) {
 }
 
 // finishUnknown ends a link whose DELETE was refused and whose status could
-// never be read.
+// never be read. If something in front of the API may have refused it, the link
+// only failed: it may never have reached the API.
 func (c *canceler) finishUnknown(l *link) {
 	status, text := l.record.HTTPStatus, l.text
 	l.settled = true
+	if l.record.Plains > 0 || is2xx(status) {
+		c.finish(l, verdict{outcome: ledger.Failed, status: status, linkStatus: unknownStatus, text: cmp.Or(text, noteUnknown)})
+		return
+	}
 	c.finish(l, verdict{outcome: ledger.NotCancellable, status: status, linkStatus: unknownStatus})
 	if l.text = text; text == "" {
 		l.text = noteUnknown

@@ -251,6 +251,14 @@ func TestCanceler(t *testing.T) {
 			{[]call{getPlain(404)}, 0, noteWhy(ledger.Record{Settling: true, Attempts: 2, HTTPStatus: 422}, "")},
 			{[]call{getErr(errCut)}, 0, done(ledger.Record{Outcome: ledger.NotCancellable, Attempts: 3, HTTPStatus: 422}, "unknown", noteUnknown)},
 		}},
+		{"a 200 that is no proof, and no GET is answered by the API", script{attempts: 2}, []run{
+			{[]call{{method: "DELETE", status: 200}, getPlain(404)}, 0, noteWhy(ledger.Record{Settling: true, Ambiguous: true, Attempts: 1, HTTPStatus: 200}, "")},
+			{[]call{getPlain(404)}, 0, done(ledger.Record{Outcome: ledger.Failed, Ambiguous: true, Attempts: 2, HTTPStatus: 200}, "unknown", noteUnknown)},
+		}},
+		{"a gateway's 422, and no GET is answered by the API", script{attempts: 2}, []run{
+			{[]call{delPlain(422), getPlain(404)}, 0, counted(noteWhy(ledger.Record{Settling: true, Plains: 1, Attempts: 1, HTTPStatus: 422}, "422, “a page”"), "422 k")},
+			{[]call{getPlain(404)}, 0, counted(done(ledger.Record{Outcome: ledger.Failed, Plains: 1, Attempts: 2, HTTPStatus: 422}, "unknown", noteUnknown), "422 k")},
+		}},
 		{"a settling GET waits out a hold", script{held: true}, []run{
 			{[]call{del(422), getErr(answered(429))}, 0, back(ledger.Record{Settling: true, HTTPStatus: 422}, textNo)},
 			{[]call{get("paid")}, 0, done(ledger.Record{Outcome: ledger.NotCancellable, Attempts: 1, HTTPStatus: 422}, "paid", "")},

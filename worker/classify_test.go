@@ -367,9 +367,13 @@ func renderAnswers(t *testing.T) string {
 		shown(refusal{422, true, false}, "active"), shown(refusal{422, false, false}, "active"))
 	gone := classifySettle(refusal{422, true, true}, plexy.Link{}, answered(404))
 	fmt.Fprintf(&b, "| 404 in the API's own form | `%s`; after an attempt that may have been applied with the note \"%s\" |\n", gone.outcome, gone.text)
-	never := script{attempts: 1, calls: []call{{"DELETE", 422, answered(422), ""}, {"GET", 0, errCut, ""}}}
-	l := never.run(t, &link{id: "l1"})
-	fmt.Fprintf(&b, "| no usable answer, as often as it is tried | `%s`, status `%s` |\n\n", l.record.Outcome, l.status)
+	never := func(err error) *link {
+		s := script{attempts: 1, calls: []call{{"DELETE", 422, err, ""}, {"GET", 0, errCut, ""}}}
+		return s.run(t, &link{id: "l1"})
+	}
+	refused, stopped := never(answered(422)), never(unproven(422))
+	fmt.Fprintf(&b, "| no usable answer, as often as it is tried | after an answer in the API's own form `%s`, status `%s`; after any other: `%s` |\n\n",
+		refused.record.Outcome, refused.status, stopped.record.Outcome)
 	return b.String()
 }
 
