@@ -59,7 +59,7 @@ var (
 
 func newDraw(seed uint64) draw {
 	rng := rand.New(rand.NewPCG(seed, 12))
-	links := 100 + rng.IntN(200)
+	links := 20 + rng.IntN(280)
 	const rate = 50
 	d := draw{
 		seed: seed, status: drawStatuses[rng.IntN(len(drawStatuses))], body: bodyNames[rng.IntN(len(bodyNames))],
