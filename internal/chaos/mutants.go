@@ -21,7 +21,7 @@ type mutant struct {
 	faults []kind      // that bring it to light
 	twice  bool        // as many again: it takes luck
 	stage  func(*plan) // instead of faults by chance
-	within time.Duration
+	within time.Duration // how soon it must be found out; 0: mutantWithin
 }
 
 // edit replaces the only occurrence of a text in a file.
