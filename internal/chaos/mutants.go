@@ -18,9 +18,9 @@ import (
 type mutant struct {
 	name   string
 	edits  []edit
-	faults []kind      // that bring it to light
-	twice  bool        // as many again: it takes luck
-	stage  func(*plan) // instead of faults by chance
+	faults []kind        // that bring it to light
+	twice  bool          // as many again: it takes luck
+	stage  func(*plan)   // instead of faults by chance
 	within time.Duration // how soon it must be found out; 0: mutantWithin
 }
 
