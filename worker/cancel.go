@@ -370,6 +370,9 @@ func (c *canceler) resolve(l *link, held bool) {
 	r.Attempts++
 	l.wait = max(c.backoff(int(r.Attempts)), t.retryAfter)
 	exhausted := int(r.Attempts) >= c.attempts
+	if exhausted {
+		l.wait = t.retryAfter // the last look has nothing to wait for but what the API asks
+	}
 	refused := t.kind == ratelimit.Unauthorized && t.proven
 	switch {
 	case r.Settling && exhausted:

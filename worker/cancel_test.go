@@ -455,6 +455,9 @@ func TestWaits(t *testing.T) {
 	if got := wait(10, ledger.Record{Attempts: 4}, del(told(429, time.Second))); got != 5*time.Second {
 		t.Errorf("after a Retry-After of a second at the fifth attempt: %v", got)
 	}
+	if got := wait(10, ledger.Record{Attempts: 9}, del(told(429, time.Second))); got != time.Second {
+		t.Errorf("the last look, after a Retry-After of a second: %v", got)
+	}
 	if got := wait(10, ledger.Record{}, del(errLocal)); got != localWait {
 		t.Errorf("after a local lack: %v", got)
 	}
