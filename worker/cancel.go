@@ -114,8 +114,8 @@ type proof interface {
 	// answered takes in an answer, and returns what the limiter is to hear of it.
 	answered(slot ratelimit.Slot, link, method string, v verdict) ratelimit.Kind
 	// proved says whether the base URL has shown that it is the API's. If not, it
-	// asks the control; saw is what asked for the proof.
-	proved(saw string) bool
+	// asks the control; saw is the answer about the link that asks for the proof.
+	proved(link, saw string) bool
 	// trusted says whether unproven answers of a kind may end a link, else why not.
 	trusted(kind string) (bool, string)
 	// believed says whether a 204 of the batch has been confirmed, so that all may
@@ -175,7 +175,8 @@ func (c *canceler) delete(l *link, slot ratelimit.Slot) (more bool) {
 		if l.confirms = r.Plains == plainsMost; l.confirms {
 			return true
 		}
-		return c.used(l, plainWait(int(r.Plains)))
+		// By the attempts: each answer may be of another kind.
+		return c.used(l, plainWait(int(r.Attempts)+1))
 	case stepTrouble:
 		l.trouble = &trouble{verdict: v, slot: slot, repeat: repeat == v.status}
 		return false
@@ -198,7 +199,7 @@ func (c *canceler) decide(l *link, v verdict) (more bool) {
 		}
 	case ledger.NotFound, ledger.Rejected:
 		// Without a status nothing was sent: the id itself is impossible.
-		if v.status != 0 && !c.proof.proved(v.saw) {
+		if v.status != 0 && !c.proof.proved(l.id, v.saw) {
 			l.record.HTTPStatus, l.text = v.status, v.text
 			l.back, l.wait = true, localWait
 			return false
@@ -287,7 +288,7 @@ func (c *canceler) confirm(l *link, slot ratelimit.Slot) (more bool) {
 func (c *canceler) accept(l *link, v verdict) bool {
 	r := &l.record
 	ok, why := c.proof.trusted(l.plain)
-	if ok && !c.proof.proved(v.saw) {
+	if ok && !c.proof.proved(l.id, v.saw) {
 		ok, why = false, "nothing shows that the base URL is the API's"
 	}
 	if !ok {
@@ -383,7 +384,7 @@ func (c *canceler) resolve(l *link, held bool) {
 	case r.Settling || !refused:
 	case r.Ambiguous:
 		r.Settling = true // an earlier attempt may have been applied: a GET tells
-	case c.proof.proved(t.saw):
+	case c.proof.proved(l.id, t.saw):
 		r.Attempts--
 		c.finish(l, verdict{outcome: ledger.Rejected, status: t.status, text: t.text})
 	}

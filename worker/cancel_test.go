@@ -46,7 +46,7 @@ type stubProof struct {
 }
 
 func (stubProof) answered(_ ratelimit.Slot, _, _ string, v verdict) ratelimit.Kind { return v.kind }
-func (p stubProof) proved(string) bool                                             { return !p.unproved }
+func (p stubProof) proved(string, string) bool                                     { return !p.unproved }
 func (p stubProof) trusted(string) (bool, string)                                  { return p.distrust == "", p.distrust }
 func (p stubProof) believed() bool                                                 { return !p.refuted }
 func (stubProof) confirmed(func() verdict) bool                                    { return false }

@@ -119,9 +119,9 @@ func classifyShown(r refusal, status string) verdict {
 		v.outcome = ledger.Cancelled
 	case plexy.Cancelled(status):
 		v.outcome = ledger.AlreadyCancelled
-	case is2xx(r.status) && plexy.Active(status):
+	case is2xx(r.status) && !plexy.Ended(status):
 		v.step, v.ambiguous = stepRetry, true
-		v.text = fmt.Sprintf("answered %d, but the link is still active", r.status)
+		v.text = fmt.Sprintf("answered %d, but the link is still %s", r.status, status)
 	case is2xx(r.status):
 		v.outcome = ledger.NotCancellable
 	case !r.proven && !plexy.Ended(status):

@@ -43,9 +43,13 @@ const (
 type control struct {
 	w *Worker
 
+	showing sync.Mutex // held while shows asks
+	shownAt time.Time  // when it was answered well
+
 	mu       sync.Mutex
 	flight   *flight // under way; nil: none
 	listGood bool    // the list has given a page
+	everGood bool    // a control was answered well
 
 	// Unproven answers one after another.
 	row     int
@@ -108,13 +112,14 @@ func (c *control) result(ctx context.Context, down bool, within time.Duration) (
 // known link.
 func (c *control) fly(f *flight) {
 	r := c.try(f, "")
-	if known := c.w.evidence.shown(); !r.good && r.kind != ratelimit.Unused && r.kind != ratelimit.Throttled && known != "" && !c.listed() {
-		r = c.try(f, known)
+	if known := c.w.evidence.some(1); !r.good && r.kind != ratelimit.Unused && r.kind != ratelimit.Throttled && len(known) > 0 && !c.listed() {
+		r = c.try(f, known[0])
 	}
 	c.mu.Lock()
 	f.result, c.flight = r, nil
 	down := f.down
 	if r.good {
+		c.everGood = true
 		c.row, c.links, c.need = 0, nil, plainAgain
 	}
 	c.mu.Unlock()
@@ -135,6 +140,13 @@ func (c *control) fly(f *flight) {
 	}
 }
 
+// blind says whether no control was ever answered well.
+func (c *control) blind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.everGood
+}
+
 func (c *control) listed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,8 +163,9 @@ func (c *control) try(f *flight, link string) controlResult {
 	began := time.Now()
 	ctx := plexy.Fresh(w.calls)
 	what := "GET of the list"
+	var page plexy.Page
 	if link == "" {
-		_, err = w.api.List(ctx, 0, 0)
+		page, err = w.api.List(ctx, 0, 0)
 	} else {
 		what = "GET of a link" // which link does not matter
 		_, err = w.api.Get(ctx, link)
@@ -174,12 +187,44 @@ func (c *control) try(f *flight, link string) controlResult {
 		answer.Kind, r.kind = ratelimit.Unused, ratelimit.Unused
 	case r.good:
 		w.proved(link)
+		for _, listed := range page.Links[:min(len(page.Links), knownAsked)] {
+			w.evidence.given(listed.ID)
+		}
 		w.proper.set(slot)
 	case down && (answer.Kind == ratelimit.Unproven || answer.Kind == ratelimit.Transient):
 		answer.Kind = ratelimit.Down
 	}
 	w.limiter.Report(slot, answer)
 	return r
+}
+
+// showsFor is how long the answer of shows holds.
+const showsFor = time.Second
+
+// shows says whether the API still shows links that it has shown, listed or
+// cancelled before. If not, what is missing may only be out of reach: the way to
+// single links can be broken while the list answers.
+func (c *control) shows() bool {
+	c.showing.Lock()
+	defer c.showing.Unlock()
+	if time.Since(c.shownAt) < showsFor {
+		return true
+	}
+	known := c.w.evidence.some(knownAsked)
+	if len(known) == 0 {
+		// Then the API may have none: the list says so.
+		if r, ok := c.result(c.w.stopping, false, controlWait); !ok || !r.good {
+			return false
+		}
+		known = c.w.evidence.some(knownAsked)
+	}
+	for _, link := range known {
+		if r := c.try(&flight{}, link); !r.good {
+			return false
+		}
+	}
+	c.shownAt = time.Now()
+	return true
 }
 
 // slot acquires a slot ahead of all links.
@@ -239,8 +284,9 @@ func (c *control) plain(link, saw string) {
 	c.mu.Unlock()
 	switch held := c.w.limiter.Status().Hold.Reason; {
 	case !c.w.evidence.ok():
+		down := c.w.evidence.deny(link)
 		c.w.background.Go(func() {
-			if r, ok := c.result(c.w.stopping, true, unprovedMost); ok && !r.good {
+			if r, ok := c.result(c.w.stopping, down, unprovedMost); ok && !r.good && down {
 				c.w.unproved(saw, r)
 			}
 		})

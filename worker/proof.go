@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +22,24 @@ type evidence struct {
 
 	mu    sync.Mutex
 	has   bool
-	known string // a link that the API has shown or cancelled
+	known []string // links that the API has shown, listed or cancelled, at most knownMost
+	next  int      // of known, the one that makes way for a newer
+
+	denied map[string]struct{} // links with an answer that would need evidence, at most deniedMost
+	since  time.Time           // of the first of them
 }
+
+const (
+	// knownMost is how many links are remembered to ask the API for, knownAsked how
+	// many are asked for before unproven answers may end a link.
+	knownMost  = 8
+	knownAsked = 3
+
+	// deniedMost is how many links are sent without evidence before sending stops:
+	// the first few of a file may really be missing. After deniedWait fewer do.
+	deniedMost = 20
+	deniedWait = 3 * time.Second
+)
 
 // load asks the ledger for evidence that another process has had.
 func (e *evidence) load(ctx context.Context) {
@@ -50,16 +68,38 @@ func (e *evidence) given(link string) (first bool) {
 	defer e.mu.Unlock()
 	first = !e.has
 	e.has = true
-	if link != "" {
-		e.known = link
+	switch {
+	case link == "":
+	case len(e.known) < knownMost:
+		e.known = append(e.known, link)
+	default:
+		e.known[e.next] = link
+		e.next = (e.next + 1) % knownMost
 	}
 	return first
 }
 
-func (e *evidence) shown() string {
+// some returns links that the API has shown, listed or cancelled before, n at most.
+func (e *evidence) some(n int) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.known
+	known := slices.Clone(e.known)
+	rand.Shuffle(len(known), func(i, k int) { known[i], known[k] = known[k], known[i] })
+	return known[:min(n, len(known))]
+}
+
+// deny takes in that a link got an answer that counts only with evidence. enough:
+// so many have that sending is to stop if the control brings none.
+func (e *evidence) deny(link string) (enough bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.denied == nil {
+		e.denied, e.since = map[string]struct{}{}, time.Now()
+	}
+	if len(e.denied) < deniedMost {
+		e.denied[link] = struct{}{}
+	}
+	return len(e.denied) >= deniedMost || time.Since(e.since) >= deniedWait
 }
 
 // write tells the ledger, for the other processes.
@@ -98,6 +138,13 @@ func (p *lastProper) ever() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seq > 0
+}
+
+// had says whether there was one with that key.
+func (p *lastProper) had(key uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seq > 0 && p.key == key
 }
 
 // after waits until there is one to a request that was granted after slot, with
@@ -173,17 +220,18 @@ func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}
 }
 
 // end takes in what a look found; firstOpen: nothing, so that a later 204 is to
-// be looked into, unless it was tried often enough.
-func (f *firstCancel) end(state firstState) (gaveUp bool) {
+// be looked into, unless it was tried often enough. inVain: so ended the first.
+func (f *firstCancel) end(state firstState) (inVain bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if gaveUp = state == firstOpen && f.tries >= firstTries; gaveUp {
+	if state == firstOpen && f.tries >= firstTries {
 		state = firstOK
 	}
+	inVain = f.tries == 1 && state == firstOpen
 	f.state = state
 	f.ok.Store(state == firstOK)
 	close(f.done)
-	return gaveUp
+	return inVain
 }
 
 // firsts has the checks of the batches in hand.
@@ -246,12 +294,13 @@ func (p *batchProof) answered(slot ratelimit.Slot, link, method string, v verdic
 }
 
 // proved is part of proof.
-func (p *batchProof) proved(saw string) bool {
+func (p *batchProof) proved(link, saw string) bool {
 	if p.w.evidence.ok() {
 		return true
 	}
-	r, ok := p.w.control.result(p.w.stopping, true, controlWait)
-	if ok && !r.good {
+	enough := p.w.evidence.deny(link)
+	r, ok := p.w.control.result(p.w.stopping, enough, controlWait)
+	if enough && ok && !r.good {
 		p.w.unproved("a link's request was answered "+saw, r)
 	}
 	return p.w.evidence.ok()
@@ -272,6 +321,8 @@ func (p *batchProof) trusted(kind string) (bool, string) {
 		return false, "other links got such answers too, and then the API's own"
 	case k.Links < kindLinks:
 		return false, "too few links got such answers to tell them from a gateway's"
+	case !p.w.control.shows():
+		return false, "the API does not show links that it has shown before"
 	}
 	return true, ""
 }
@@ -285,11 +336,7 @@ func (p *batchProof) confirmed(show func() verdict) bool {
 		state, mine, wait := p.first.begin()
 		switch {
 		case mine:
-			state := p.look(show)
-			if p.first.end(state) {
-				p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered", "batch", p.batch)
-			}
-			return state != firstRefuted
+			return p.lookFirst(show) != firstRefuted
 		case state == firstOK:
 			return true
 		case state == firstRefuted:
@@ -301,6 +348,16 @@ func (p *batchProof) confirmed(show func() verdict) bool {
 			return true // it is at its end: the 204 counts, as documented
 		}
 	}
+}
+
+// lookFirst looks into a 204 for all who wait.
+func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
+	defer func() { // also if show panics: the others must not wait for ever
+		if p.first.end(state) {
+			p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered by the API", "batch", p.batch)
+		}
+	}()
+	return p.look(show)
 }
 
 // look asks for a link that was answered 204.
@@ -383,10 +440,15 @@ func (w *Worker) troubled(t *trouble) bool {
 // keyTroubled does so for 401 and 403: only answers to the same key count.
 func (w *Worker) keyTroubled(t *trouble) bool {
 	if w.limiter.AwaitHold(w.stopping, ratelimit.ReasonUnauthorized, 0) {
+		// A key that may neither list nor read has nothing else to probe with: then
+		// what is refused again and again is the link's own trouble.
+		if t.repeat && t.slot.Probe() && w.control.blind() && w.proper.had(t.slot.Key()) {
+			return false
+		}
 		w.refused(t)
 		return true
 	}
-	if w.proper.after(w.stopping, t.slot, 2*troubleSoon) {
+	if w.proper.after(w.stopping, t.slot, w.othersSoon()) {
 		return false
 	}
 	r, ok := w.control.result(w.stopping, false, troubleMost)
@@ -403,6 +465,16 @@ func (w *Worker) keyTroubled(t *trouble) bool {
 	w.limiter.HoldOwn(ratelimit.ReasonUnauthorized, w.keyCause(t.saw))
 	w.refused(t)
 	return true
+}
+
+// othersSoon is how long other links' answers may take to show whether the key is
+// good: a few slots at a low rate.
+func (w *Worker) othersSoon() time.Duration {
+	slots := 4 * time.Second
+	if rate := float64(w.limiter.Status().Rate); rate > 1 {
+		slots = time.Duration(float64(slots) / rate)
+	}
+	return min(max(2*troubleSoon, slots), 2*troubleMost)
 }
 
 // refused counts links that were refused while sending is on hold for the key.

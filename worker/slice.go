@@ -42,8 +42,8 @@ const (
 	// place among the calls in flight to another.
 	slowCall = 5 * time.Second
 
-	// keyPatience is how long a worker keeps its slices while its key is refused.
-	keyPatience = 30 * time.Second
+	// alonePatience is how long a worker keeps its slices while it alone is on hold.
+	alonePatience = 30 * time.Second
 
 	// crashesMost is how often a slice may take its worker down.
 	crashesMost = 50
@@ -96,11 +96,11 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		w.log.Error("unreadable task dropped", "error", err)
 		return nil
 	}
-	// A process whose key is refused keeps one slice to probe with, and leaves
-	// the others to those whose key is good.
-	if open := w.slices.Add(1); open > 1 && w.keyRefused() {
+	// A process that is on hold by itself keeps one slice to probe with, and leaves
+	// the others to those that can send.
+	if open := w.slices.Add(1); open > 1 && w.heldAlone() {
 		w.slices.Add(-1)
-		return &laterError{delay: time.Second + rand.N(time.Second), why: "the key of this worker is refused"}
+		return &laterError{delay: time.Second + rand.N(time.Second), why: "this worker is on hold by itself"}
 	}
 	defer w.slices.Add(-1)
 	crashes, _ := asynq.GetRetryCount(ctx)
@@ -155,11 +155,11 @@ func (w *Worker) leave(why error) error {
 	return &laterError{delay: newerDelay, why: why.Error()}
 }
 
-// keyRefused says whether the process has been held for its key for so long
-// that its work was given back.
-func (w *Worker) keyRefused() bool {
+// heldAlone says whether this process alone has been on hold for so long that its
+// work was given back: its key is refused, or it gets no answers of the API.
+func (w *Worker) heldAlone() bool {
 	hold := w.limiter.Status().Hold
-	return hold.Reason == ratelimit.ReasonUnauthorized && time.Since(hold.Since) > keyPatience
+	return hold.Own && time.Since(hold.Since) > alonePatience
 }
 
 // hasHigherCopy says whether repair has enqueued a later copy of the task.
@@ -398,19 +398,26 @@ func (r *sliceRun) recover(l *link) {
 // hands what became of the link to the recorder. The link has given its place
 // among the calls in flight back.
 func (r *sliceRun) conclude(l *link) {
-	if l.trouble != nil {
-		c := r.canceler(r.w.calls)
-		c.resolve(l, r.w.troubled(l.trouble))
-	}
-	if l.soon {
-		l.soon = false
-		if r.sendAgain(l) {
-			return
-		}
+	if r.resolve(l) {
+		return
 	}
 	if l.touched {
 		r.write(l)
 	}
+}
+
+// resolve ends what began with a trouble. sent: the link was sent again.
+func (r *sliceRun) resolve(l *link) (sent bool) {
+	defer r.recover(l)
+	if l.trouble != nil {
+		c := r.canceler(r.w.calls)
+		c.resolve(l, r.w.troubled(l.trouble))
+	}
+	if !l.soon {
+		return false
+	}
+	l.soon = false
+	return r.sendAgain(l)
 }
 
 // refusedPause is how long a link that the API refused waits for its second

@@ -276,7 +276,7 @@ func (s *session) drain(a *app) error {
 	ctx, stop := context.WithCancelCause(a.ctx)
 	defer stop(nil)
 	var badKey, unproved error
-	e, err := newEngine(a, s.broker, s.ledger, engineConfig{
+	config := engineConfig{
 		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal}, progress: true,
 		badKey: func(err error) {
 			badKey = err
@@ -286,7 +286,13 @@ func (s *session) drain(a *app) error {
 			unproved = err
 			stop(err)
 		},
-	})
+	}
+	if done, err := s.ledger.Get(ctx, s.header.Batch); err == nil && done.Counts.Sum() > 0 {
+		// The key was good before. The links that are left may be those that it is
+		// refused for.
+		config.badKey = nil
+	}
+	e, err := newEngine(a, s.broker, s.ledger, config)
 	if err != nil {
 		return err
 	}

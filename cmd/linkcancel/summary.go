@@ -76,10 +76,11 @@ func tallyOf(found *ledger.Snapshot, b ledger.Batch) tally {
 	return t
 }
 
-// payable is the number of links not cancellable that may still take payments.
+// payable is the number of links not cancellable that may still take payments: a
+// status that is not known to end a link counts.
 func (t tally) payable() (n int64) {
 	for status, links := range t {
-		if plexy.Active(status) || status == unknownLinkStatus || status == "" {
+		if !plexy.Ended(status) {
 			n += links
 		}
 	}

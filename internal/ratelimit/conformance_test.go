@@ -168,7 +168,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantHold(ReasonNone, 0)
 			d.wantRate(100, 100)
 		}},
-		{"unauthorized: probes", Config{Rate: 100, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
+		{"unauthorized: probes", Config{Rate: 100, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.HoldOwn(ReasonUnauthorized, "401 of the control")
 			for i, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.wantHold(ReasonUnauthorized, time.Duration(s)*time.Second)
@@ -466,7 +466,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantNext(0, true)
 			d.wantNext(15*time.Minute, true) // no answer came: not after 20 s
 		}},
-		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackUnauthorized: time.Hour}, func(t *testing.T, d *driver) {
+		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), Answer{Kind: Proper})
 			d.HoldOwn(ReasonUnauthorized, "")
 			start := time.Now()

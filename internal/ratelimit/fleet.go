@@ -382,7 +382,7 @@ func (f *Fleet) giveUp(q *queue) instant {
 	if q.head == nil || f.shown.reason == ReasonNone {
 		return never
 	}
-	return max(q.head.arrived, f.shown.since) + f.cfg.patience(f.shown.reason)
+	return max(q.head.arrived, f.shown.since) + f.cfg.patience(f.shown)
 }
 
 // pop ends the wait of the first one in a queue.

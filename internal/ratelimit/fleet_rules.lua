@@ -50,7 +50,6 @@ local climbDouble = 20 * second  -- without a 429, after which the step doubles
 local outageAnswers, outageLinks = 20, 10 -- failures one after another, of so many links or more
 local rowBreaks = 100 -- unproven answers between two failures: they are not one after another
 local outageFirst, outageMost = second, 10 * second -- between an outage's probes
-local aloneWithin = second -- another's proven answer shows for so long that the API lives
 local recoverFrom, recoverIn = 0.1, 14    -- of the ceiling; seconds
 
 local probeExpires = 20 * second -- without an answer another may go
@@ -136,12 +135,18 @@ local function noteProper(at)
   last.at = math.max(last.at, at)
 end
 
--- Whether another process had a proven answer a moment ago.
+-- Whether another process that is alive has had a proven answer since the last one
+-- of this process.
 local function othersProper()
+  local mine, others = 0, 0
   for _, p in ipairs(proper) do
-    if p.by ~= ARGV[1] and now - p.at < aloneWithin then return true end
+    if p.by == ARGV[1] then
+      mine = p.at
+    elseif workers[p.by] then
+      others = math.max(others, p.at)
+    end
   end
-  return false
+  return others > mine
 end
 
 local function properText()

@@ -182,9 +182,9 @@ type Config struct {
 	// Burst is how many requests may be sent at once after a quiet time.
 	// Default 1.
 	Burst int
-	// GiveBackUnauthorized is how long one Acquire waits in an unauthorized
-	// hold before it returns ErrHeld. Default 30 s.
-	GiveBackUnauthorized time.Duration
+	// GiveBackOwn is how long one Acquire waits in a hold of this process alone
+	// before it returns ErrHeld. Default 30 s.
+	GiveBackOwn time.Duration
 	// GiveBack is the same for any other hold. Default 1 h.
 	GiveBack time.Duration
 	// OnHold, if not nil, is called when a hold begins, gives way to one of
@@ -197,8 +197,8 @@ func (c Config) withDefaults() Config {
 	if c.Burst == 0 {
 		c.Burst = 1
 	}
-	if c.GiveBackUnauthorized == 0 {
-		c.GiveBackUnauthorized = 30 * time.Second
+	if c.GiveBackOwn == 0 {
+		c.GiveBackOwn = 30 * time.Second
 	}
 	if c.GiveBack == 0 {
 		c.GiveBack = time.Hour
@@ -213,16 +213,16 @@ func (c Config) validate() error {
 		return fmt.Errorf("rate %v is not between one request a day and %v: use one that ParseRate accepts", c.Rate, MaxRate)
 	case c.Burst < 1:
 		return fmt.Errorf("burst %d is below 1: nothing could ever be sent; use 1 or more", c.Burst)
-	case c.GiveBack < 0 || c.GiveBackUnauthorized < 0:
-		return fmt.Errorf("a give-back time is negative (%v, %v): use 0 for the default", c.GiveBack, c.GiveBackUnauthorized)
+	case c.GiveBack < 0 || c.GiveBackOwn < 0:
+		return fmt.Errorf("a give-back time is negative (%v, %v): use 0 for the default", c.GiveBack, c.GiveBackOwn)
 	}
 	return nil
 }
 
-// patience is how long one Acquire waits in a hold for the given reason.
-func (c Config) patience(r Reason) time.Duration {
-	if r == ReasonUnauthorized {
-		return c.GiveBackUnauthorized
+// patience is how long one Acquire waits in a hold.
+func (c Config) patience(h held) time.Duration {
+	if h.own {
+		return c.GiveBackOwn
 	}
 	return c.GiveBack
 }

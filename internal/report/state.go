@@ -111,8 +111,9 @@ func (s *State) Records(chunk, n int) []Entry {
 			e.Record.Ambiguous = true
 		}
 		if e.Record.Outcome == ledger.None && e.Record.Plains > 0 {
-			// Which kind of answer it was is forgotten: they are counted anew.
-			e.Record.Plains, e.Record.LinkStatus, e.Record.Attempts = 0, 0, 0
+			// Which kind of answer it was is forgotten: they are counted anew, and the
+			// DELETE is sent again.
+			e.Record.Plains, e.Record.LinkStatus, e.Record.Attempts, e.Record.Settling = 0, 0, 0, false
 		}
 		e.Record.Due = 0
 		entries = append(entries, e)
