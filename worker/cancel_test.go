@@ -367,6 +367,11 @@ func TestCanceler(t *testing.T) {
 			{[]call{delPlain(404)}, 0, counted(noteWhy(ledger.Record{Plains: 2, Attempts: 2, HTTPStatus: 404}, "404, “a page”"), "404 k")},
 			{[]call{delPlain(404), getPlain(404), getPlain(404)}, 0, counted(done(ledger.Record{Outcome: ledger.Failed, Plains: 3, Attempts: 3, HTTPStatus: 404}, "", "404, “a page” (3 times, not in the API's own form): too few"), "404 k")},
 		}},
+		{"an empty 404, and nothing shows that the path is right", script{proof: stubProof{unproved: true}}, []run{
+			{[]call{delPlain(404)}, 0, counted(noteWhy(ledger.Record{Plains: 1, Attempts: 1, HTTPStatus: 404}, "404, “a page”"), "404 k")},
+			{[]call{delPlain(404)}, 0, counted(noteWhy(ledger.Record{Plains: 2, Attempts: 2, HTTPStatus: 404}, "404, “a page”"), "404 k")},
+			{[]call{delPlain(404), getPlain(404), getPlain(404)}, 0, counted(done(ledger.Record{Outcome: ledger.Failed, Plains: 3, Attempts: 3, HTTPStatus: 404}, "", "404, “a page” (3 times, not in the API's own form): nothing shows that the base URL is the API's"), "404 k")},
+		}},
 		{"a 404 whose GET shows an active link", script{attempts: 4}, []run{
 			{[]call{delPlain(404)}, 0, counted(noteWhy(ledger.Record{Plains: 1, Attempts: 1, HTTPStatus: 404}, "404, “a page”"), "404 k")},
 			{[]call{delPlain(404)}, 0, counted(noteWhy(ledger.Record{Plains: 2, Attempts: 2, HTTPStatus: 404}, "404, “a page”"), "404 k")},

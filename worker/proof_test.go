@@ -1,0 +1,117 @@
+package worker
+
+import (
+	"testing"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/sandbox"
+)
+
+// Only answers to the same key, to later requests, tell of a refusal.
+func TestLastProper(t *testing.T) {
+	slot := func(seq, key uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq, key) }
+	var p lastProper
+	if p.ever() {
+		t.Error("there was an answer before the first")
+	}
+	p.set(slot(5, 1))
+	p.set(slot(4, 1)) // its answer came late
+	for _, tt := range []struct {
+		seq, key uint64
+		want     bool
+	}{{3, 1, true}, {4, 1, true}, {5, 1, false}, {6, 1, false}, {3, 0, false}, {3, 2, false}} {
+		if got := p.after(t.Context(), slot(tt.seq, tt.key), 0); got != tt.want {
+			t.Errorf("after slot %d of key %d: %v", tt.seq, tt.key, got)
+		}
+	}
+	if !p.ever() {
+		t.Error("there was none")
+	}
+}
+
+// One refused link does not make a key bad, and that it is, is told once.
+func TestBadKeyAtTheSecondRefusal(t *testing.T) {
+	told := 0
+	w := &Worker{cfg: Config{BadKey: func(error) { told++ }}}
+	for n, want := range []int{0, 1, 1} {
+		w.refused(&trouble{verdict: verdict{saw: "401"}})
+		if told != want {
+			t.Errorf("after %d refusals BadKey was called %d times, want %d", n+1, told, want)
+		}
+	}
+	told = 0
+	w = &Worker{cfg: w.cfg}
+	w.proper.set(ratelimit.NewSlot(time.Now(), 1, 0))
+	w.refused(&trouble{})
+	w.refused(&trouble{})
+	if told > 0 {
+		t.Error("BadKey was called, though an answer was proper")
+	}
+}
+
+// Until the base URL has shown that it is the API's, the limiter takes no answer
+// for one of the API.
+func TestProperAnswersNeedEvidence(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{Gateway: sandbox.Gateway{Answer: says(t, "404:html"), Share: 1}})
+		p := f.work(Config{}, memory{api}, nil)
+		proof := &batchProof{w: p.w, batch: "b1"}
+		slot := ratelimit.NewSlot(time.Now(), 1, 0)
+		refused := verdict{proven: true, status: 404, kind: ratelimit.Proper, saw: "404"}
+		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.Unproven {
+			t.Errorf("without evidence: %v", got)
+		}
+		cancelled := verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.Proper}
+		if got := proof.answered(slot, "pl_2", "DELETE", cancelled); got != ratelimit.Proper {
+			t.Errorf("the evidence itself: %v", got)
+		}
+		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.Proper {
+			t.Errorf("with evidence: %v", got)
+		}
+	})
+}
+
+func TestClassifyControl(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		good bool
+		kind ratelimit.Kind
+	}{
+		{"a page", nil, true, ratelimit.Proper},
+		{"the API's own 404", answered(404), false, ratelimit.Unproven},
+		{"a gateway's 404", unproven(404), false, ratelimit.Unproven},
+		{"401", answered(401), false, ratelimit.Unauthorized},
+		{"429", answered(429), false, ratelimit.Throttled},
+		{"500", answered(500), false, ratelimit.Transient},
+		{"no answer", errCut, false, ratelimit.Transient},
+		{"no ports left", errLocal, false, ratelimit.Unused},
+	} {
+		r, answer := classifyControl(tt.err)
+		if r.good != tt.good || r.kind != tt.kind || answer.Kind != tt.kind {
+			t.Errorf("%s: %+v, %+v", tt.name, r, answer)
+		}
+	}
+}
+
+// A kind of answer that one link got, and then the API's own, ends no other link.
+func TestContradictedKind(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		links := names(60)
+		locked := map[string]sandbox.Answer{}
+		for _, id := range links[20:40] {
+			locked[id] = says(t, "404:html")
+		}
+		api := sandbox.New(sandbox.Config{IDs: links, Poison: locked})
+		api.Script(links[50], says(t, "404:html"))
+		before := truth(api)
+		b := f.batch("b1", links...)
+		f.work(Config{Rate: 50, Concurrency: 8, Attempts: 4}, memory{api}, nil)
+		f.feed(50)
+		f.done(b.ID)
+		f.check(b.ID, api, before)
+		f.want(b.ID, ledger.Counts{ledger.Cancelled: 40, ledger.Failed: 20})
+	})
+}
