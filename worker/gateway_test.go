@@ -289,7 +289,7 @@ func TestWrongPathHoldsTheFleet(t *testing.T) {
 				f.feed(50)
 				pass(15 * time.Second)
 				hold := p.w.limiter.Status().Hold
-				if hold.Reason != ratelimit.ReasonOutage || !strings.Contains(hold.Cause, "404") {
+				if hold.Reason != ratelimit.ReasonOutage || hold.Own || !strings.Contains(hold.Cause, "404") {
 					t.Errorf("held: %+v", hold)
 				}
 				pass(2 * time.Minute)
