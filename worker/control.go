@@ -43,8 +43,8 @@ const (
 type control struct {
 	w *Worker
 
-	showing sync.Mutex // held while shows asks
-	shownAt time.Time  // when it was answered well
+	showing chan struct{} // has room while nobody asks in shows
+	shownAt time.Time     // when it was answered well
 
 	mu       sync.Mutex
 	flight   *flight // under way; nil: none
@@ -77,7 +77,9 @@ type controlResult struct {
 	saw    string // what came back
 }
 
-func newControl(w *Worker) *control { return &control{w: w, need: plainRow} }
+func newControl(w *Worker) *control {
+	return &control{w: w, need: plainRow, showing: make(chan struct{}, 1)}
+}
 
 // ask sends a control unless one is under way. down: if it fails, the API is
 // down, and the fleet stops.
@@ -205,8 +207,12 @@ const showsFor = time.Second
 // cancelled before. If not, what is missing may only be out of reach: the way to
 // single links can be broken while the list answers.
 func (c *control) shows() bool {
-	c.showing.Lock()
-	defer c.showing.Unlock()
+	select {
+	case c.showing <- struct{}{}:
+		defer func() { <-c.showing }()
+	case <-c.w.stopping.Done():
+		return false
+	}
 	if time.Since(c.shownAt) < showsFor {
 		return true
 	}
