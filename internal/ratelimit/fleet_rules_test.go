@@ -13,7 +13,6 @@ import (
 // soon is when the last process of a fleet knows of a change.
 const soon = heartbeat + 10*time.Millisecond
 
-
 // TestFleetRules has tests of what the conformance suite, which knows one
 // process, cannot show.
 func TestFleetRules(t *testing.T) {
