@@ -184,6 +184,9 @@ const (
 	// firstLooks is how often the link of such a 204 is asked for while it is
 	// still shown as active: a copy of the API's database may lag.
 	firstLooks = 3
+	// vagueLooks is how often it is asked for while a 2xx comes that shows no
+	// link: longer than most disturbances last.
+	vagueLooks = 20
 	firstPause = time.Second
 )
 
@@ -360,26 +363,38 @@ func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
 	return p.look(show)
 }
 
-// look asks for a link that was answered 204.
+// look asks for a link that was answered 204. A worker that stops meanwhile
+// believes no 204: the next one settles the link with a GET.
 func (p *batchProof) look(show func() verdict) firstState {
-	for n := 1; ; n++ {
+	active, vague := 0, 0
+	for {
 		v := show()
+		var reason string
 		switch {
 		case v.step == stepTrouble && v.kind == ratelimit.Unauthorized && v.proven:
 			p.w.log.Warn("cannot check whether a 204 cancels: the key may not read links", "batch", p.batch, "status", v.status)
 			return firstOK
 		case v.step == stepDone:
 			return firstOK
-		case v.step == stepRetry && v.linkStatus != "" && n < firstLooks:
-			if !p.w.pause(firstPause) {
-				return firstOpen
-			}
-			continue
 		case v.step == stepRetry && v.linkStatus != "":
-			p.w.stopBatch(p.batch)
+			if active++; active == firstLooks {
+				reason = ReasonUnconfirmed
+			}
+		case v.step == stepPlain && is2xx(v.status):
+			// Something that says yes to every request also says 204.
+			if vague++; vague == vagueLooks {
+				reason = "a link that was answered 204 cannot be read: GET answered " + v.saw
+			}
+		default:
+			return firstOpen
+		}
+		if reason != "" {
+			p.w.stopBatch(p.batch, reason)
 			return firstRefuted
 		}
-		return firstOpen
+		if !p.w.pause(firstPause) {
+			return firstRefuted
+		}
 	}
 }
 
@@ -387,10 +402,10 @@ func (p *batchProof) look(show func() verdict) firstState {
 const ReasonUnconfirmed = "a link that was answered 204 is still active"
 
 // stopBatch pauses a batch whose 204s cannot be believed.
-func (w *Worker) stopBatch(batch string) {
-	w.log.Error("batch paused: "+ReasonUnconfirmed, "batch", batch)
+func (w *Worker) stopBatch(batch, reason string) {
+	w.log.Error("batch paused", "batch", batch, "reason", reason)
 	for {
-		_, _, err := w.ledger.Pause(w.calls, batch, ReasonUnconfirmed)
+		_, _, err := w.ledger.Pause(w.calls, batch, reason)
 		if err == nil || errors.Is(err, ledger.ErrNoBatch) || !w.pause(commitPauseMost) {
 			return
 		}
