@@ -460,7 +460,7 @@ func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verd
 	return v
 }
 
-// cause is what a person is told of an answer that may stop sending.
+// cause describes, to a person, an answer that may stop sending.
 func cause(what string, v verdict) string {
 	if v.status == 0 {
 		return v.saw // an error that names the request itself

@@ -39,7 +39,7 @@ type engineConfig struct {
 	key     *plexy.Key
 	journal worker.Journal
 	badKey  func(error)
-	// unproved is told that nothing shows that the base URL is the API's; nil: the
+	// unproved is called when nothing shows that the base URL is the API's; nil: the
 	// worker holds until something does.
 	unproved func(error)
 	// progress: the user sees holds there, and needs no warning beside it.

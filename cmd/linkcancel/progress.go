@@ -51,13 +51,13 @@ type status struct {
 	cause   string // what the API answered, in a hold
 }
 
-// causeEvery is how often the cause of a hold is told again.
+// causeEvery is how often the cause of a hold is logged again.
 const causeEvery = time.Minute
 
-// causes remembers which causes of holds were told, and when.
+// causes remembers which causes of holds were logged, and when.
 type causes struct{ told map[string]time.Time }
 
-// due says whether a cause is to be told: the first time, and again each minute.
+// due reports whether to log a cause: the first time, and again each minute.
 func (c *causes) due(cause string, now time.Time) bool {
 	if at, known := c.told[cause]; cause == "" || known && now.Sub(at) < causeEvery {
 		return false

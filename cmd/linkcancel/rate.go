@@ -106,7 +106,7 @@ func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.Un
 	return nil
 }
 
-// workerBeats reads what the workers tell of themselves, by their ids.
+// workerBeats reads the workers' heartbeats, by their ids.
 func workerBeats(ctx context.Context, l *ledger.Ledger) (beats map[string]ledger.WorkerBeat, now time.Time, err error) {
 	alive, now, err := l.Workers(ctx)
 	if err != nil {

@@ -20,7 +20,7 @@ const keyAPI = "lc:api"
 var apiLua string
 
 // claimValid is how long a claim of the API keeps others out by itself: until its
-// worker has given a sign of life, or its sweep has made a batch.
+// worker has sent a heartbeat, or its sweep has made a batch.
 const claimValid = 15 * time.Second
 
 // ErrWorkersAlive: the API is not replaced while a worker sends to it.

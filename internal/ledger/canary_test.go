@@ -380,7 +380,7 @@ func TestResumePutsTheRowBack(t *testing.T) {
 	})
 }
 
-// rowModel is what canary.lua does, told in Go.
+// rowModel is what canary.lua does, in Go.
 type rowModel struct {
 	outcomes []Outcome // by place
 	row      []int

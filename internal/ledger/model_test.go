@@ -61,7 +61,7 @@ func randomGroups(rng *rand.Rand, abort bool) []Group {
 	return groups
 }
 
-// model is what record.lua does, told in Go. A Due of 1 is any that is not 0.
+// model is what record.lua does, in Go. A Due of 1 is any that is not 0.
 type model struct {
 	records  [modelTotal]Record
 	texts    map[string]string

@@ -39,7 +39,7 @@ func (a *answer) notWanted(why error) *Error {
 type errorBody struct {
 	code, message, source, kind string
 	rawCode                     string // as it was sent, not to be shown
-	// documented tells that it has all that an error of the API has. Source: the
+	// documented reports whether it has every field of an error of the API. Source: the
 	// example on the vendor's pages. Others send code and message too, such as
 	// grpc-gateway.
 	documented bool
@@ -63,7 +63,7 @@ func decodeErrorBody(body []byte, whole bool, scrub scrubber) (read errorBody) {
 	return read
 }
 
-// isText tells whether raw is a JSON string that is not blank.
+// isText reports whether raw is a JSON string that is not blank.
 func isText(raw json.RawMessage) bool {
 	var text string
 	return len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &text) == nil && strings.TrimSpace(text) != ""

@@ -20,7 +20,7 @@ type Error struct {
 	// parameters, 4 not found, 5 unprocessable entity. Without such a body Code,
 	// Type and Source are empty, and Message is a line of what came instead.
 	Code, Message, Type, Source string
-	// Proven tells that the API itself gave the answer, and not a gateway in
+	// Proven means that the API itself gave the answer, and not a gateway in
 	// front of it. The whole body was read, and it is the documented one: a JSON
 	// object with a code that fits the status, a message, and a source or a type.
 	// Source: the vendor's pages. A 2xx or a 3xx is never proven.
@@ -38,7 +38,7 @@ type Error struct {
 	saw string // what Saw returns; "" for a proven answer
 }
 
-// Saw is what a person is told about the answer. For a proven one it is the
+// Saw describes the answer to a person. For a proven one it is the
 // API's code and message, such as "404 (code 4: payment link not found)". For
 // any other it is the media type and the beginning of the body, of HTML the
 // title, such as "404, text/html, “404 Not Found”". At most 60 characters of the
@@ -85,7 +85,7 @@ type TransportError struct {
 	// (the dial, the name look-up or the TLS handshake failed, or the context
 	// ended before the write) nothing left this machine.
 	Sent bool
-	// Local tells that nothing was sent because this machine ran out of file
+	// Local means that nothing was sent because this machine ran out of file
 	// descriptors, ports or memory. The API and the link have no part in it.
 	Local bool
 	// Err is the cause. errors.Is finds context.Canceled and

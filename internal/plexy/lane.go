@@ -32,7 +32,7 @@ func Fresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, freshKey{}, true)
 }
 
-// IsFresh tells whether Fresh made the context.
+// IsFresh reports whether Fresh made the context.
 func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
 // lane is one connection to the API, or room for one. A single call uses it at a

@@ -21,7 +21,7 @@ func localErrors() []syscall.Errno {
 	return []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
 }
 
-// isLocal tells whether err, of a request that was not sent, is a lack of this
+// isLocal reports whether err, of a request that was not sent, is a lack of this
 // machine's own.
 func isLocal(err error) bool {
 	isLack := func(err error) bool {

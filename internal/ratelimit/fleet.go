@@ -312,7 +312,7 @@ func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Durati
 	}
 }
 
-// ProbeNow tells that the API key has changed. In an unauthorized hold of this
+// ProbeNow says that the API key has changed. In an unauthorized hold of this
 // process a probe may go at once.
 func (f *Fleet) ProbeNow() {
 	f.mu.Lock()

@@ -71,7 +71,7 @@ func (e event) args(now instant) []any {
 
 func (m micros) text() string { return strconv.FormatFloat(float64(m), 'f', -1, 64) }
 
-// suspectText is what the script is told of a throttled answer: link, status,
+// suspectText is what the script gets about a throttled answer: link, status,
 // and 1 for a repeat.
 func suspectText(a Answer) string {
 	repeat := 0

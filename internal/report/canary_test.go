@@ -29,7 +29,7 @@ func plainly(entries []Entry) []Entry {
 	return entries
 }
 
-// A journal tells whether the canary stopped the run, by the rule of the ledger:
+// A journal shows whether the canary stopped the run, by the rule of the ledger:
 // see canary.lua.
 func TestTripped(t *testing.T) {
 	const nf, rejected, row = ledger.NotFound, ledger.Rejected, ledger.CanaryRow

@@ -43,12 +43,12 @@ func (g Gateway) Check() error {
 	return nil
 }
 
-// on tells whether there is a gateway that answers anything.
+// on reports whether there is a gateway that answers anything.
 func (g Gateway) on() bool {
 	return g.Share > 0 && (g.Answer.Status != 0 || g.Answer.Cut || g.Answer.Hang)
 }
 
-// up tells whether the gateway is there so long after the server's start.
+// up reports whether the gateway is there so long after the server's start.
 func (g Gateway) up(age time.Duration) bool {
 	return age >= g.From && (g.For == 0 || age < g.From+g.For)
 }
@@ -61,7 +61,7 @@ type asked struct {
 	page   int    // of the list
 }
 
-// takes tells whether the gateway is in front of such requests.
+// takes reports whether the gateway is in front of such requests.
 func (g Gateway) takes(q asked) bool {
 	switch q.what {
 	case single:

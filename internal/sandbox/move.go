@@ -34,7 +34,7 @@ func (s *Server) Move() {
 	s.moves++
 }
 
-// left tells whether a connection leads to a server that the API has left.
+// left reports whether a connection leads to a server that the API has left.
 func (s *Server) left(c connection) bool { return c.number > 0 && c.moves < s.moves }
 
 // movedAnswer is what the old server says.
