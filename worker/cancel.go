@@ -392,18 +392,21 @@ func (c *canceler) resolve(l *link, held bool) {
 
 // finishUnknown ends a link whose DELETE was refused and whose status could
 // never be read. If something in front of the API may have refused it, the link
-// only failed: it may never have reached the API.
+// only failed: it may never have reached the API. If the API refused the request
+// itself, such as for its key, the link is rejected.
 func (c *canceler) finishUnknown(l *link) {
-	status, text := l.record.HTTPStatus, l.text
+	end := verdict{outcome: ledger.NotCancellable, status: l.record.HTTPStatus, linkStatus: unknownStatus, text: cmp.Or(l.text, noteUnknown)}
+	switch {
+	case l.record.Plains > 0, is2xx(end.status):
+		end.outcome = ledger.Failed
+	case isRejection(end.status) && c.proof.proved(l.id, end.text):
+		end.outcome = ledger.Rejected
+	case isRejection(end.status):
+		end.outcome = ledger.Failed
+	}
 	l.settled = true
-	if l.record.Plains > 0 || is2xx(status) {
-		c.finish(l, verdict{outcome: ledger.Failed, status: status, linkStatus: unknownStatus, text: cmp.Or(text, noteUnknown)})
-		return
-	}
-	c.finish(l, verdict{outcome: ledger.NotCancellable, status: status, linkStatus: unknownStatus})
-	if l.text = text; text == "" {
-		l.text = noteUnknown
-	}
+	c.finish(l, end)
+	l.text = end.text
 }
 
 func (c *canceler) finish(l *link, v verdict) {

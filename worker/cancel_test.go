@@ -329,6 +329,12 @@ func TestCanceler(t *testing.T) {
 			{[]call{del(403)}, 0, soon(ledger.Record{Attempts: 2, HTTPStatus: 403})},
 			{[]call{del(401)}, 0, done(ledger.Record{Outcome: ledger.Rejected, Attempts: 3, HTTPStatus: 401}, "", textNo)},
 		}},
+		{"401 for ever after an unanswered attempt: rejected, and nobody knows the status", script{attempts: 4}, []run{
+			{[]call{del(500)}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, textNo)},
+			{[]call{del(401)}, 0, soon(ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 401})},
+			{[]call{del(401)}, 0, noteWhy(ledger.Record{Settling: true, Ambiguous: true, Attempts: 3, HTTPStatus: 401}, textNo)},
+			{[]call{getErr(answered(401))}, 0, done(ledger.Record{Outcome: ledger.Rejected, Ambiguous: true, Attempts: 4, HTTPStatus: 401}, "unknown", noteUnknown)},
+		}},
 		{"a firewall's 403 is no rejection", script{attempts: 2}, []run{
 			{[]call{delPlain(403)}, 0, noteWhy(ledger.Record{Attempts: 1, HTTPStatus: 403}, "403, “a page”")},
 			{[]call{delPlain(403)}, 0, noteWhy(ledger.Record{Attempts: 2, HTTPStatus: 403}, "403, “a page”")},

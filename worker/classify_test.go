@@ -367,13 +367,13 @@ func renderAnswers(t *testing.T) string {
 		shown(refusal{422, true, false}, "active"), shown(refusal{422, false, false}, "active"))
 	gone := classifySettle(refusal{422, true, true}, plexy.Link{}, answered(404))
 	fmt.Fprintf(&b, "| 404 in the API's own form | `%s`; after an attempt that may have been applied with the note \"%s\" |\n", gone.outcome, gone.text)
-	never := func(err error) *link {
-		s := script{attempts: 1, calls: []call{{"DELETE", 422, err, ""}, {"GET", 0, errCut, ""}}}
-		return s.run(t, &link{id: "l1"})
+	never := func(status int, err error) *link {
+		s := script{attempts: 1, calls: []call{{"DELETE", status, err, ""}, {"GET", 0, errCut, ""}}}
+		return s.run(t, &link{id: "l1", record: ledger.Record{Ambiguous: status == 400}})
 	}
-	refused, stopped := never(answered(422)), never(unproven(422))
-	fmt.Fprintf(&b, "| no usable answer, as often as it is tried | after an answer in the API's own form `%s`, status `%s`; after any other: `%s` |\n\n",
-		refused.record.Outcome, refused.status, stopped.record.Outcome)
+	refused, rejected, stopped := never(422, answered(422)), never(400, answered(400)), never(422, unproven(422))
+	fmt.Fprintf(&b, "| no usable answer, as often as it is tried | after an answer in the API's own form `%s`, or `%s` if it was such as 400 or 401, status `%s`; after any other: `%s` |\n\n",
+		refused.record.Outcome, rejected.record.Outcome, refused.status, stopped.record.Outcome)
 	return b.String()
 }
 

@@ -172,16 +172,16 @@ func (s *standIn) request(c *apiConn, data []byte) {
 		s.control(c, string(target))
 		return
 	}
+	id := target[bytes.LastIndexByte(target, '/')+1:]
+	link, ok := linkNumber(id)
+	if ok && string(method) == "GET" { // no link is sent twice by it
+		s.show(c, id, s.seen[link/64]&(1<<(link%64)) != 0)
+		return
+	}
 	now := s.now()
 	s.Requests++
 	if s.First == 0 {
 		s.First = int64(now)
-	}
-	id := target[bytes.LastIndexByte(target, '/')+1:]
-	link, ok := linkNumber(id)
-	if ok && string(method) == "GET" {
-		s.show(c, id, s.seen[link/64]&(1<<(link%64)) != 0)
-		return
 	}
 	if !ok || string(method) != "DELETE" {
 		s.Strange++
