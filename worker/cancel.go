@@ -229,7 +229,11 @@ func (c *canceler) settle(l *link, slot ratelimit.Slot) (more bool) {
 		l.settled = true
 		return c.decide(l, v)
 	case stepRetry:
-		if v.linkStatus != "" {
+		switch {
+		case v.linkStatus != "" && (r.HTTPStatus == 401 || r.HTTPStatus == 403) && int(r.Attempts)+1 >= c.attempts:
+			l.settled, v.outcome = true, ledger.Rejected // refused to the end
+			return c.decide(l, v)
+		case v.linkStatus != "":
 			return c.stillActive(l, v)
 		}
 		return c.settleLater(l, c.backoff(int(r.Attempts)+1))

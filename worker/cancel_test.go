@@ -335,6 +335,19 @@ func TestCanceler(t *testing.T) {
 			{[]call{del(401)}, 0, noteWhy(ledger.Record{Settling: true, Ambiguous: true, Attempts: 3, HTTPStatus: 401}, textNo)},
 			{[]call{getErr(answered(401))}, 0, done(ledger.Record{Outcome: ledger.Rejected, Ambiguous: true, Attempts: 4, HTTPStatus: 401}, "unknown", noteUnknown)},
 		}},
+		{"401 while the key is rotated, after an unanswered attempt: sent again", script{attempts: 6}, []run{
+			{[]call{del(500)}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, textNo)},
+			{[]call{del(401)}, 0, soon(ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 401})},
+			{[]call{del(401)}, 0, noteWhy(ledger.Record{Settling: true, Ambiguous: true, Attempts: 3, HTTPStatus: 401}, textNo)},
+			{[]call{get("active")}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 4, HTTPStatus: 401}, "answered 401, and the link is still active")},
+			{[]call{del(204)}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 5, HTTPStatus: 204}, "", "")},
+		}},
+		{"403 to the end, and the link can be read", script{attempts: 4}, []run{
+			{[]call{del(500)}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, textNo)},
+			{[]call{del(403)}, 0, soon(ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 403})},
+			{[]call{del(403)}, 0, noteWhy(ledger.Record{Settling: true, Ambiguous: true, Attempts: 3, HTTPStatus: 403}, textNo)},
+			{[]call{get("active")}, 0, done(ledger.Record{Outcome: ledger.Rejected, Ambiguous: true, Attempts: 4, HTTPStatus: 403}, "active", "answered 403, and the link is still active")},
+		}},
 		{"a firewall's 403 is no rejection", script{attempts: 2}, []run{
 			{[]call{delPlain(403)}, 0, noteWhy(ledger.Record{Attempts: 1, HTTPStatus: 403}, "403, “a page”")},
 			{[]call{delPlain(403)}, 0, noteWhy(ledger.Record{Attempts: 2, HTTPStatus: 403}, "403, “a page”")},

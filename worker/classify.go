@@ -129,6 +129,13 @@ func classifyShown(r refusal, status string) verdict {
 		// still be paid.
 		v.step = stepRetry
 		v.text = fmt.Sprintf("answered %d, not by the API itself, and the link is still %s", r.status, status)
+	case r.proven && (r.status == 401 || r.status == 403):
+		// It was the key that was refused, and another may be in use by now.
+		v.outcome = ledger.NotCancellable
+		if !plexy.Ended(status) {
+			v.step, v.outcome = stepRetry, ledger.None
+			v.text = fmt.Sprintf("answered %d, and the link is still %s", r.status, status)
+		}
 	case r.proven && isRejection(r.status):
 		v.outcome = ledger.Rejected
 	default:

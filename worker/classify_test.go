@@ -142,8 +142,12 @@ func TestClassifyShown(t *testing.T) {
 		{[]int{422, 409, 410, 404}, true, map[string]ledger.Outcome{
 			"active": ledger.NotCancellable, "paid": ledger.NotCancellable, "expired": ledger.NotCancellable, "something new": ledger.NotCancellable,
 		}},
-		{[]int{400, 405, 403, 418}, true, map[string]ledger.Outcome{
+		{[]int{400, 405, 418}, true, map[string]ledger.Outcome{
 			"active": ledger.Rejected, "paid": ledger.Rejected, "something new": ledger.Rejected,
+		}},
+		// The key was refused, and the one that read the link may be another.
+		{[]int{401, 403}, true, map[string]ledger.Outcome{
+			"active": again, "something new": again, "paid": ledger.NotCancellable, "expired": ledger.NotCancellable,
 		}},
 		// Not by the API itself: only what cannot be paid any more has ended.
 		{[]int{422, 409, 410, 404, 400, 405, 302, 500, 503, 0}, false, map[string]ledger.Outcome{
