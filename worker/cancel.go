@@ -77,6 +77,9 @@ type trouble struct {
 	slot   ratelimit.Slot
 	repeat bool // the link got the same answer before
 	last   bool // to the last look before the link is failed
+	// unclear: nothing showed whether the key is good, so that a refusal uses up
+	// an attempt and decides nothing.
+	unclear bool
 }
 
 // countPlain counts one more unproven answer in a row of its kind.
@@ -378,7 +381,7 @@ func (c *canceler) resolve(l *link, held bool) {
 	if exhausted {
 		l.wait = t.retryAfter // the last look has nothing to wait for but what the API asks
 	}
-	refused := t.kind == ratelimit.Unauthorized && t.proven
+	refused := t.kind == ratelimit.Unauthorized && t.proven && !t.unclear
 	switch {
 	case r.Settling && exhausted:
 		r.Attempts--

@@ -470,11 +470,12 @@ func (w *Worker) keyTroubled(t *trouble) bool {
 	switch {
 	case w.stopping.Err() != nil:
 		return true
-	case !ok:
-		return false
-	case r.key != t.slot.Key(): // the key has changed since
+	case ok && r.key != t.slot.Key(): // the key has changed since
 		return true
-	case r.kind != ratelimit.Unauthorized || w.proper.after(w.stopping, t.slot, 0):
+	case ok && r.kind == ratelimit.Proper, w.proper.after(w.stopping, t.slot, 0):
+		return false
+	case !ok || r.kind != ratelimit.Unauthorized:
+		t.unclear = true
 		return false
 	}
 	w.limiter.HoldOwn(ratelimit.ReasonUnauthorized, w.keyCause(t.saw))
