@@ -389,6 +389,42 @@ func TestLockedLinks(t *testing.T) {
 	})
 }
 
+// A link is rejected for a 401 only if something shows that the key is good.
+func TestRefusedWhileNothingTells(t *testing.T) {
+	for name, tt := range map[string]struct {
+		down bool // lists and GETs fail
+		want ledger.Outcome
+	}{
+		"lists and GETs work": {false, ledger.Rejected},
+		"lists and GETs fail": {true, ledger.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fleet) {
+				links := names(2)
+				config := sandbox.Config{IDs: links, Poison: map[string]sandbox.Answer{links[1]: says(t, "401:api")}}
+				if tt.down {
+					config.Gateway = sandbox.Gateway{Answer: says(t, "500:html"), Share: 1, Page: 1}
+				}
+				api := sandbox.New(config)
+				before := truth(api)
+				b := f.batch("b1", links...)
+				f.watched(Config{Rate: 1, Concurrency: 1, Attempts: 4}, through{memory{api}, func(_ context.Context, method, _ string) error {
+					if tt.down && method == "GET" {
+						return errCut
+					}
+					return nil
+				}})
+				f.feed(50)
+				f.done(b.ID)
+				f.check(b.ID, api, before)
+				if r := f.records(b.ID)[links[1]]; r.Record.Outcome != tt.want {
+					t.Errorf("ended %+v, want %v", r, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // Half of the links are forbidden to a valid key: they take twice the time at most.
 func TestForbiddenLinks(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {

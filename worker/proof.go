@@ -472,7 +472,7 @@ func (w *Worker) keyTroubled(t *trouble) bool {
 		return true
 	case ok && r.key != t.slot.Key(): // the key has changed since
 		return true
-	case ok && r.kind == ratelimit.Proper, w.proper.after(w.stopping, t.slot, 0):
+	case ok && r.proven && (r.kind == ratelimit.Proper || r.kind == ratelimit.Unproven), w.proper.after(w.stopping, t.slot, 0):
 		return false
 	case !ok || r.kind != ratelimit.Unauthorized:
 		t.unclear = true
