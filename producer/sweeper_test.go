@@ -711,7 +711,7 @@ func TestReplacedSweeper(t *testing.T) {
 		stalled := make(chan struct{})
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult, error) {
 			must(t, c.rdb.HSet(t.Context(), "lc:sweep", "token", "of another").Err())
-			<-ctx.Done() // by its next sign of life
+			<-ctx.Done() // by its next heartbeat
 			close(stalled)
 			if err := cfg.Confirm(SweepPlan{}); !errors.Is(err, ledger.ErrSweepLost) && !errors.Is(err, context.Canceled) {
 				t.Errorf("the batch would be made: %v", err)

@@ -172,7 +172,7 @@ func TestUnauthorizedGivesSlicesBack(t *testing.T) {
 		beats, _, err := f.l.Workers(t.Context())
 		must(t, err)
 		if len(beats) != 1 || !beats[0].Own || beats[0].Hold != "unauthorized" {
-			t.Errorf("signs of life %+v", beats)
+			t.Errorf("heartbeats %+v", beats)
 		}
 		began := time.Now()
 		good := sandbox.New(sandbox.Config{Seed: 1, Links: 100})

@@ -27,7 +27,7 @@ const (
 	beatEvery    = 500 * time.Millisecond
 	beatIdle     = 2 * time.Second // with nothing in hand
 	// At fastRate and above the feeder's look-ahead has not grown with the rate:
-	// with older signs of life it would run dry.
+	// with older heartbeats it would run dry.
 	beatFast = 100 * time.Millisecond
 	fastRate = 10_000
 )
@@ -65,9 +65,9 @@ type Worker struct {
 	asking   atomic.Int64   // those of them that ask for a slot at present
 	busy     chan struct{}  // the first links after idleness are in hand
 	taking   atomic.Bool    // tasks are taken from the queue
-	key      string         // the fingerprint of the key at the last sign of life
+	key      string         // the fingerprint of the key at the last heartbeat
 	keySince time.Time      // since when
-	silent   bool           // the last sign of life could not be written
+	silent   bool           // the last heartbeat could not be written
 	newer    rate.Sometimes // to tell of tasks that are left alone
 	lacks    rate.Sometimes // to tell of what this machine has run out of
 
@@ -198,7 +198,7 @@ func (w *Worker) Load() Load {
 	return l
 }
 
-// beats publishes signs of life, so that the feeder knows what this worker
+// beats publishes heartbeats, so that the feeder knows what this worker
 // holds and how fast it is.
 func (w *Worker) beats(ctx context.Context) {
 	ticker := time.NewTicker(beatFast)
@@ -235,10 +235,10 @@ func (w *Worker) beat(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !w.silent:
-		w.log.Warn("cannot write sign of life", "error", err)
+		w.log.Warn("cannot write heartbeat", "error", err)
 		w.silent = true
 	case err == nil && w.silent:
-		w.log.Info("sign of life is written again")
+		w.log.Info("heartbeat is written again")
 		w.silent = false
 	}
 }

@@ -61,7 +61,7 @@ func (l *Ledger) API(ctx context.Context) (API, error) {
 // life, or it was claimed less than 15 s ago: then the error is an *OtherAPIError.
 //
 // What is looked at is not all on one server of a cluster, and may change meanwhile.
-// A worker that claims once more after its first sign of life can be sure: from then
+// A worker that claims once more after its first heartbeat can be sure: from then
 // on nobody replaces what it has claimed.
 func (l *Ledger) ClaimAPI(ctx context.Context, url string) error {
 	has, err := l.writeAPI(ctx, "claim", url, "", 0)
@@ -91,7 +91,7 @@ func (l *Ledger) idle(ctx context.Context) (bool, error) {
 }
 
 // SetAPI replaces the API that the fleet works on, open batches or not. The URL must
-// be normalized. ErrWorkersAlive: a worker gives signs of life, or begins to.
+// be normalized. ErrWorkersAlive: a worker sends heartbeats, or begins to.
 func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 	claimed, err := l.rdb.HGet(ctx, keyAPI, "claimed").Result()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -51,7 +51,7 @@ type Batch struct {
 	Started    time.Time
 	Finished   time.Time
 	Resumed    time.Time
-	Beat       time.Time // last sign of life of the importer, while importing
+	Beat       time.Time // last heartbeat of the importer, while importing
 	Trace      string    // the place in a trace of what made it (W3C traceparent); "": it made none
 }
 

@@ -98,13 +98,13 @@ func TestImport(t *testing.T) {
 			l.must(err)
 			l.equal("the first chunk", links(0, 1000), got)
 		}},
-		{"every chunk is a sign of life", func(l *bench) {
+		{"every chunk is a heartbeat", func(l *bench) {
 			d := l.create(DraftConfig{ID: "b"})
 			l.set("lc:{b}", "beat", l.ago(20*time.Second))
 			before := l.ago(0)
 			l.write(d, 1)
 			if got := l.get("b").Beat.UnixMilli(); got < before {
-				l.Errorf("the sign of life is %d ms old", before-got)
+				l.Errorf("the heartbeat is %d ms old", before-got)
 			}
 		}},
 		{"a busy importer is not disturbed", func(l *bench) {
@@ -269,13 +269,13 @@ func TestImport(t *testing.T) {
 			l.must(d.Restore(l.Context(), 0, make([]Record, 1000), nil))
 			l.equal("keys", want, l.keys())
 		}},
-		{"what is restored is a sign of life", func(l *bench) {
+		{"what is restored is a heartbeat", func(l *bench) {
 			d := l.draft(1)
 			l.set("lc:{b}", "beat", l.ago(20*time.Second))
 			before := l.ago(0)
 			l.must(d.Restore(l.Context(), 0, []Record{{Ambiguous: true}}, nil))
 			if got := l.get("b").Beat.UnixMilli(); got < before {
-				l.Errorf("the sign of life is %d ms old", before-got)
+				l.Errorf("the heartbeat is %d ms old", before-got)
 			}
 		}},
 		{"a restore that failed may be repeated", func(l *bench) {

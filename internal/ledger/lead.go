@@ -92,7 +92,7 @@ func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
 	return nil
 }
 
-// WorkerBeat is a worker's sign of life.
+// WorkerBeat is a worker's heartbeat.
 type WorkerBeat struct {
 	ID     string    `json:"id"`
 	Rate   float64   `json:"rate"`   // its own --rate, requests a second
@@ -114,17 +114,17 @@ type WorkerBeat struct {
 	TookMillis  int64  `json:"took_ms,omitempty"`   // how long an answer takes of late
 }
 
-// beatValid is how long a sign of life counts.
+// beatValid is how long a heartbeat counts.
 const beatValid = 15 * time.Second
 
-// Beat writes a worker's sign of life.
+// Beat writes a worker's heartbeat.
 func (l *Ledger) Beat(ctx context.Context, b WorkerBeat) error {
 	doc, err := json.Marshal(b)
 	if err != nil {
-		return fmt.Errorf("encode sign of life: %w", err)
+		return fmt.Errorf("encode heartbeat: %w", err)
 	}
 	if err := l.beat.Run(ctx, l.rdb, []string{keyWorkers}, b.ID, doc).Err(); err != nil {
-		return fmt.Errorf("write sign of life: %w", err)
+		return fmt.Errorf("write heartbeat: %w", err)
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func (l *Ledger) Gone(ctx context.Context, id string) error {
 	return l.rdb.HDel(ctx, keyWorkers, id).Err()
 }
 
-// Workers reads the signs of life that still count, and forgets the others. now
+// Workers reads the heartbeats that still count, and forgets the others. now
 // is Redis' time, by which they are stamped.
 func (l *Ledger) Workers(ctx context.Context) (alive []WorkerBeat, now time.Time, err error) {
 	h, err := l.rdb.HGetAll(ctx, keyWorkers).Result()

@@ -38,7 +38,7 @@ const (
 	keyOpen    = "lc:open"    // set: ids of unfinished batches
 	keyFeeder  = "lc:feeder"  // the leader's lease
 	keyEpoch   = "lc:epoch"   // counts the leaders
-	keyWorkers = "lc:workers" // hash: signs of life of the workers
+	keyWorkers = "lc:workers" // hash: heartbeats of the workers
 )
 
 // All keys of a batch share its hash tag, so every script works on a cluster.
@@ -139,7 +139,7 @@ func New(rdb redis.UniversalClient) *Ledger {
 }
 
 // Now is Redis' clock, the only one that the ledger goes by. Of a cluster it is
-// that of the server which has the workers' signs of life.
+// that of the server which has the workers' heartbeats.
 func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
 	micros, err := l.now.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
 	if err != nil {

@@ -1,7 +1,7 @@
 -- The sweep that the fleet runs by its schedule: one at a time, each instant of
 -- the schedule once.
 -- KEYS[1] sweep   ARGV verb, token of the worker, …
--- begin: due ms, how long a sign of life counts ms, patience with another run ms, format
+-- begin: due ms, how long a heartbeat counts ms, patience with another run ms, format
 --   Returns 'begun', now, the due time of another run that was given up (or 0);
 --   or 'busy', 'ended', 'outdated' (a later one was begun) or 'newer'.
 -- beat: how long it counts ms

@@ -21,7 +21,7 @@ type FleetStatus struct {
 	Workers  []FleetWorker
 }
 
-// FleetWorker is a process that showed a sign of life in the last 15 s.
+// FleetWorker is a process that sent a heartbeat in the last 15 s.
 type FleetWorker struct {
 	ID   string
 	Rate Rate // its own flag

@@ -107,7 +107,7 @@ func now() []Panel {
 			query("{{queue}}", `max by (queue) (linkcancel_fleet_queue_oldest_seconds{job="$job"})`),
 			decimals(0), steps("green", 60.0, "orange", 600.0, "red")),
 		stat(4, "Redis and workers",
-			"Whether all workers can read Redis, and how many workers are alive by their signs of life in it.",
+			"Whether all workers can read Redis, and how many workers are alive by their heartbeats in it.",
 			"none", "Not known: no worker is scraped",
 			query("Redis", `min(linkcancel_redis_up{job="$job"})`),
 			query("workers", `max(linkcancel_fleet_workers{job="$job"})`),
