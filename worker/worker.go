@@ -128,3 +128,15 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+// pause waits; false if the worker has to stop meanwhile.
+func (w *Worker) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.stopping.Done():
+		return false
+	}
+}

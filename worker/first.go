@@ -1,0 +1,178 @@
+package worker
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+const (
+	// firstTries is how many 204s of a batch are looked into at most until one
+	// of them is confirmed.
+	firstTries = 5
+	// firstLooks is how often the link of such a 204 is asked for while it is
+	// still shown as active: a copy of the API's database may lag.
+	firstLooks = 3
+	// vagueLooks is how often it is asked for while a 2xx comes that shows no
+	// link: longer than most disturbances last.
+	vagueLooks = 20
+	firstPause = time.Second
+)
+
+// firstCancel checks the first 204 of a batch: while it is looked into, no other
+// of the batch is believed.
+type firstCancel struct {
+	ok    atomic.Bool // state is firstOK
+	mu    sync.Mutex
+	state firstState
+	tries int
+	done  chan struct{} // closed when the look that is under way has ended
+}
+
+type firstState uint8
+
+const (
+	firstOpen firstState = iota
+	firstLooking
+	firstOK
+	firstRefuted // the link is still active: no 204 of the batch is believed
+)
+
+// begin says what is known. mine: the caller is to look, and to call end.
+// Otherwise wait is closed when there is news.
+func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state == firstOpen {
+		f.state, f.done = firstLooking, make(chan struct{})
+		f.tries++
+		return firstLooking, true, nil
+	}
+	return f.state, false, f.done
+}
+
+// end takes in what a look found; firstOpen: nothing, so that a later 204 is to
+// be looked into, unless it was tried often enough. inVain: so ended the first.
+func (f *firstCancel) end(state firstState) (inVain bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if state == firstOpen && f.tries >= firstTries {
+		state = firstOK
+	}
+	inVain = f.tries == 1 && state == firstOpen
+	f.state = state
+	f.ok.Store(state == firstOK)
+	close(f.done)
+	return inVain
+}
+
+// firsts has the checks of the batches in hand.
+type firsts struct {
+	mu    sync.Mutex
+	known map[firstKey]*firstCancel
+}
+
+type firstKey struct {
+	batch string
+	made  int64
+}
+
+func (f *firsts) of(batch string, made int64) *firstCancel {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := firstKey{batch, made}
+	c := f.known[key]
+	if c == nil {
+		if len(f.known) > 1000 {
+			clear(f.known)
+		}
+		c = &firstCancel{}
+		f.known[key] = c
+	}
+	return c
+}
+
+// believed is part of proof.
+func (p *batchProof) believed() bool { return p.first.ok.Load() }
+
+// confirmed is part of proof.
+func (p *batchProof) confirmed(show func() verdict) bool {
+	for {
+		state, mine, wait := p.first.begin()
+		switch {
+		case mine:
+			return p.lookFirst(show) != firstRefuted
+		case state == firstOK:
+			return true
+		case state == firstRefuted:
+			return false
+		}
+		select {
+		case <-wait:
+		case <-p.w.calls.Done():
+			return true // it is at its end: the 204 counts, as documented
+		}
+	}
+}
+
+// lookFirst looks into a 204 for all who wait.
+func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
+	defer func() { // also if show panics: the others must not wait for ever
+		if p.first.end(state) {
+			p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered by the API", "batch", p.batch)
+		}
+	}()
+	return p.look(show)
+}
+
+// look asks for a link that was answered 204. A worker that stops meanwhile
+// believes no 204: the next one settles the link with a GET.
+func (p *batchProof) look(show func() verdict) firstState {
+	active, vague := 0, 0
+	for {
+		v := show()
+		var reason string
+		switch {
+		case v.status == 403 && v.proven: // a 401 may only mean that the key is being replaced
+			p.w.log.Warn("cannot check whether a 204 cancels: the key may not read links", "batch", p.batch, "status", v.status)
+			return firstOK
+		case v.step == stepDone:
+			return firstOK
+		case v.step == stepRetry && v.linkStatus != "":
+			if active++; active == firstLooks {
+				reason = ReasonUnconfirmed
+			}
+		case v.step == stepPlain && is2xx(v.status):
+			// Something that says yes to every request also says 204.
+			if vague++; vague == vagueLooks {
+				reason = "a link that was answered 204 cannot be read: GET answered " + v.saw
+			}
+		default:
+			return firstOpen
+		}
+		if reason != "" {
+			p.w.stopBatch(p.batch, reason)
+			return firstRefuted
+		}
+		if !p.w.pause(firstPause) {
+			return firstRefuted
+		}
+	}
+}
+
+// ReasonUnconfirmed is why a batch is paused whose first 204 cancelled nothing.
+const ReasonUnconfirmed = "a link that was answered 204 is still active"
+
+// stopBatch pauses a batch whose 204s cannot be believed.
+func (w *Worker) stopBatch(batch, reason string) {
+	w.log.Error("batch paused", "batch", batch, "reason", reason)
+	for {
+		_, _, err := w.ledger.Pause(w.calls, batch, reason)
+		if err == nil || errors.Is(err, ledger.ErrNoBatch) || !w.pause(commitPauseMost) {
+			return
+		}
+	}
+}
