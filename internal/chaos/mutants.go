@@ -137,7 +137,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "believes the first 204",
-		edits:  []edit{{"worker/proof.go", "{ return p.first.ok.Load() }", "{ return true }"}},
+		edits:  []edit{{"worker/first.go", "{ return p.first.ok.Load() }", "{ return true }"}},
 		stage:  func(p *plan) { p.links, p.instead = 100, lied },
 		within: stagedWithin,
 	},
