@@ -32,7 +32,11 @@ const requestsKept = 1 << 20
 
 func startAPI(cfg sandbox.Config) (*api, error) {
 	cfg.KeepRequests = requestsKept
-	a := &api{box: sandbox.New(cfg), addr: "127.0.0.1:0", faults: map[int]sandbox.Faults{-1: cfg.Faults}, elsewise: map[string]time.Time{}}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	a := &api{box: sandbox.New(cfg), addr: fmt.Sprintf("127.0.0.1:%d", port), faults: map[int]sandbox.Faults{-1: cfg.Faults}, elsewise: map[string]time.Time{}}
 	return a, a.up()
 }
 
@@ -46,7 +50,6 @@ func (a *api) up() error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.addr = l.Addr().String()
 	a.server = &http.Server{Handler: a.box, ConnContext: a.box.ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
 	go func(s *http.Server) { _ = s.Serve(l) }(a.server)
 	return nil

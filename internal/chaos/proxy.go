@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 
@@ -26,8 +27,12 @@ func silence() {
 
 // newProxy opens a way to the server at upstream.
 func newProxy(name, upstream string) (*proxy, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
 	metrics := toxiproxy.NewMetricsContainer(nil)
-	p := &proxy{Proxy: toxiproxy.NewProxy(toxiproxy.NewServer(metrics, zerolog.Nop()), name, "127.0.0.1:0", upstream)}
+	p := &proxy{Proxy: toxiproxy.NewProxy(toxiproxy.NewServer(metrics, zerolog.Nop()), name, fmt.Sprintf("127.0.0.1:%d", port), upstream)}
 	return p, p.Start()
 }
 
