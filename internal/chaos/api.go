@@ -23,6 +23,7 @@ type api struct {
 
 	mu       sync.Mutex
 	server   *http.Server
+	served   chan struct{}          // closed when the server has left its port
 	faults   map[int]sandbox.Faults // those that are on, by event
 	elsewise map[string]time.Time   // links that someone else cancelled, and when
 }
@@ -51,7 +52,11 @@ func (a *api) up() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.server = &http.Server{Handler: a.box, ConnContext: a.box.ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
-	go func(s *http.Server) { _ = s.Serve(l) }(a.server)
+	a.served = make(chan struct{})
+	go func(s *http.Server, served chan struct{}) {
+		defer close(served)
+		_ = s.Serve(l)
+	}(a.server, a.served)
 	return nil
 }
 
@@ -61,6 +66,7 @@ func (a *api) down() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_ = a.server.Close()
+	<-a.served // the port is free only when no Accept holds it any more
 }
 
 // fault adds what goes wrong under a name, or takes it away if it is nothing.
