@@ -23,7 +23,6 @@ type api struct {
 
 	mu       sync.Mutex
 	server   *http.Server
-	served   chan struct{}          // closed when the server has left its port
 	faults   map[int]sandbox.Faults // those that are on, by event
 	elsewise map[string]time.Time   // links that someone else cancelled, and when
 }
@@ -45,18 +44,18 @@ func (a *api) url() string { return "http://" + a.addr + "/v1" }
 
 // up lets the API listen, at the address it had before.
 func (a *api) up() error {
-	l, err := net.Listen("tcp", a.addr)
-	if err != nil {
+	var l net.Listener
+	err := again(func() (err error) {
+		l, err = net.Listen("tcp", a.addr)
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the API: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.server = &http.Server{Handler: a.box, ConnContext: a.box.ConnContext, ErrorLog: log.New(io.Discard, "", 0)}
-	a.served = make(chan struct{})
-	go func(s *http.Server, served chan struct{}) {
-		defer close(served)
-		_ = s.Serve(l)
-	}(a.server, a.served)
+	go func(s *http.Server) { _ = s.Serve(l) }(a.server)
 	return nil
 }
 
@@ -66,7 +65,6 @@ func (a *api) down() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_ = a.server.Close()
-	<-a.served // the port is free only when no Accept holds it any more
 }
 
 // fault adds what goes wrong under a name, or takes it away if it is nothing.

@@ -41,7 +41,10 @@ func (p *proxy) url() string { return "redis://" + p.Listen + "/0" }
 // cut ends all connections. New ones are let through.
 func (p *proxy) cut() error {
 	p.Stop()
-	return p.Start()
+	if err := again(p.Start); err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	return nil
 }
 
 // spoil adds a toxic; heal takes all away. downstream: to the process.

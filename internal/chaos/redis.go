@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -103,4 +105,17 @@ func freePort() (int, error) {
 		}
 	}
 	return 0, err
+}
+
+// again listens, and tries again while the port is in use: a process that is just
+// being started holds a copy of every socket for a moment, also of one that its
+// parent has closed.
+func again(listen func() error) (err error) {
+	for range 100 {
+		if err = listen(); !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
 }
