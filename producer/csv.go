@@ -26,6 +26,10 @@ type CSVConfig struct {
 	// Empty: it is found.
 	Column string
 
+	// AnyID accepts ids that have another form than the others of their file, and
+	// URLs in which no id of the documented form stands.
+	AnyID bool
+
 	// SkipInvalid passes over rows that cannot be used. A file that cannot be
 	// split into rows is refused all the same.
 	SkipInvalid bool
@@ -55,6 +59,7 @@ type Stats struct {
 	Links      int64 // distinct ones
 	Duplicates int64
 	Invalid    int64
+	Headers    int64 // rows that repeat the header of their file
 }
 
 // CSV is a source of links: the distinct ones of some CSV files, in order. It
@@ -104,7 +109,9 @@ func refuseInput(why, hint string) error {
 
 // open opens the next file.
 func (c *CSV) open() error {
-	rows, err := linkcsv.OpenRows(c.paths[0], c.cfg.Stdin, c.cfg.Column)
+	rows, err := linkcsv.OpenRows(c.paths[0], c.cfg.Stdin, linkcsv.Options{
+		Column: c.cfg.Column, AnyID: c.cfg.AnyID, Ahead: c.cfg.SkipInvalid,
+	})
 	if err != nil {
 		return err
 	}
@@ -149,7 +156,7 @@ func (c *CSV) Next() (string, error) {
 		}
 		if c.cfg.Max > 0 && c.stats.Links > c.cfg.Max {
 			c.err = &InputError{
-				Bad:  []linkcsv.Bad{{File: row.File, Line: row.Line, Column: row.Column, Why: fmt.Sprintf("more than %d links", c.cfg.Max)}},
+				Bad:  []linkcsv.Bad{{File: row.File, Place: row.Place, Why: fmt.Sprintf("more than %d links", c.cfg.Max)}},
 				Hint: "Nothing was done. Allow more with --max, or give a smaller file.",
 			}
 			return "", c.err
@@ -187,16 +194,29 @@ func (c *CSV) next() (linkcsv.Row, error) {
 		if err != io.EOF {
 			return row, err
 		}
+		c.mixed()
 		if err := c.closeRows(); err != nil {
 			return linkcsv.Row{}, err
 		}
 	}
 }
 
+// mixed takes in that rows of the open file have turned out to be bad.
+func (c *CSV) mixed() {
+	mixed := c.rows.Mixed()
+	if mixed == nil {
+		return
+	}
+	for _, bad := range mixed.Bad {
+		c.bad.Add(bad)
+	}
+	c.bad.More += mixed.More
+}
+
 // invalid deals with a row that cannot be used.
 func (c *CSV) invalid(row linkcsv.Row) error {
 	if !c.cfg.SkipInvalid {
-		c.bad.Add(linkcsv.Bad{File: row.File, Line: row.Line, Column: row.Column, Why: row.Err.Error()})
+		c.bad.Add(linkcsv.Bad{File: row.File, Place: row.Place, Why: row.Err.Error()})
 		if c.stats.Invalid >= badMost {
 			c.bad.Hint = "Nothing was done, and the rest was not read. Is it the right file, and the right column?"
 			return &c.bad
@@ -221,6 +241,10 @@ func (c *CSV) end(err error) error {
 		return &c.bad
 	case err != io.EOF:
 		return err
+	case len(c.bad.Bad) > 0 && c.cfg.SkipInvalid:
+		// They were returned before a later row showed that they are bad.
+		c.bad.Hint = "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept them with --any-id."
+		return &c.bad
 	case len(c.bad.Bad) > 0:
 		c.bad.Hint = "Nothing was done. Correct these rows, or leave them out with --skip-invalid (--rejects FILE keeps them)."
 		return &c.bad
@@ -257,6 +281,7 @@ func (c *CSV) closeRows() error {
 	if c.rows == nil {
 		return nil
 	}
+	c.stats.Headers += c.rows.Repeated()
 	err := c.rows.Close()
 	c.rows = nil
 	return err

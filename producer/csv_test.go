@@ -107,9 +107,22 @@ func TestCSVAccepts(t *testing.T) {
 		{"column by number, no header", "7,@1\n8,@2\n", "2", "@1 @2"},
 		{"column by number never loses a link", "id,@1\nid,@2\n", "2", "@1 @2"},
 		{"column by number, other ids, no header", "7,ORD-1\n8,ORD-2\n", "2", "ORD-1 ORD-2"},
-		{"column by number, mixed ids, no header", "ORD-1\n@2\nORD-3\n", "1", "ORD-1 @2 ORD-3"},
 		{"column by number out of two candidates", "@1,@2\n@3,@4\n", "2", "@2 @4"},
 		{"column by number out of equal names", "id,id\n@1,@2\n", "2", "@2"},
+		{"a separator line", "sep=;\nname;id\n\"a,b,c\";@1\n", "", "@1"},
+		{"a separator line of Windows, behind a mark", "\ufeffSEP=|\r\nname|id\r\na|@1\r\n", "", "@1"},
+		{"a separator line without header", "sep=,\n@1,x\n", "", "@1"},
+		{"two byte-order marks", "\ufeff\ufeff\"id\",\"name\"\r\n\"@1\",\"a\"\r\n", "", "@1"},
+		{"files put together", "id,n\n@1,5\nid,n\n@2,6\n\ufeffid,n\n@3,7\n\ufeff\"id\",n\n@4,8\n", "", "@1 @2 @3 @4"},
+		{"rows of empty cells", "id;n;m\r\n@1;5;a\r\n;;\r\n\"\";\" \";\r\n@2;;\r\n;;\r\n", "", "@1 @2"},
+		{"rows short by empty cells", "id,n,m\n@1,5,x\n@2,5\n@3\n", "", "@1 @2 @3"},
+		{"rows of other ids short by empty cells", "id,n,m\nORD-1,5,x\nORD-2,5\nORD-3\n", "", "ORD-1 ORD-2 ORD-3"},
+		{"rows long by empty cells", "id,n\n@1,5,\n@2,6,,\" \"\n", "", "@1 @2"},
+		{"Ctrl-Z at the end", "id,n\r\n@1,5\r\n\x1a", "", "@1"},
+		{"cells as formulas", "id,n\n=\"@1\",=\"5\"\n\"=\"\"@2\"\"\",6\n", "", "@1 @2"},
+		{"a formula in the first row", "=\"@1\",5\n@2,6\n", "", "@1 @2"},
+		{"URLs with the id in the query, or not at the end", "url\nhttps://c.example/pay?id=@1\nhttps://c.example/@2/success\n<https://c.example/@3>\n", "", "@1 @2 @3"},
+		{"invisible characters behind ids", "id\n@1\ufe0f\n@2\u3164\n", "", "@1 @2"},
 		{"ids in one column, some in another", "a,b\n@1,@2\n@3,none\n", "", "@1 @3"},
 	}
 	for _, tt := range tests {
@@ -154,36 +167,58 @@ func TestCSVRefuses(t *testing.T) {
 		{"only blank lines", "\n\r\n  \n\n", "", "stdin: the file is empty"},
 		{"a header and no rows", "id,name\n", "", "stdin: a header and no rows"},
 		{"a header and no rows, by name", "ref\n", "ref", "stdin: a header and no rows"},
-		{"no column of ids", "name,ref\nBob,7\n", "", `stdin:1:1: no column looks like payment link ids; the columns are 1 "name" (such as "Bob"), 2 "ref" (such as "7")`},
-		{"two candidates by name", "id,url,n\n@1,@2,3\n", "", "stdin:1:1: two columns could hold the links: id, url; choose with --column"},
-		{"two candidates of one name", "id,id\n@1,@2\n", "", "stdin:1:1: two columns could hold the links: id (1), id (2); choose with --column"},
-		{"two candidates by content", "a,b\n@1,@2\n", "", "stdin:1:1: two columns could hold the links: a, b; choose with --column"},
-		{"two candidates without header", "@1,@2\n", "", "stdin:1:1: two columns could hold the links: 1, 2; choose with --column"},
-		{"name and content differ", "id,ref\n7,@1\n", "", "stdin:1:1: two columns could hold the links: id, ref; choose with --column"},
-		{"no such column", "id,name\n@1,Bob\n", "link", `stdin:1:1: there is no column "link"; the columns are 1 "id"`},
-		{"a name twice", "ref,ref\n@1,@2\n", "ref", `stdin:1:1: two columns are named "ref": ref (1), ref (2)`},
-		{"column 9 of 3", "id,b,c\n@1,2,3\n", "9", `stdin:1:1: there is no column 9; the columns are 1 "id"`},
-		{"column 0", "id\n@1\n", "0", "stdin:1:1: there is no column 0"},
-		{"column -1", "id\n@1\n", "-1", "stdin:1:1: there is no column -1"},
-		{"too few fields", "id,b,c\n@1,2,3\n@2,2\n", "", "stdin:3:1: 2 fields, the header has 3"},
-		{"one field", "id,b,c\n@1\n", "", "stdin:2:1: 1 field, the header has 3"},
-		{"too many fields", "@1,2\n@2,2,3\n", "", "stdin:2:1: 3 fields, the first row has 2"},
-		{"too few fields after the look-ahead", rows + "\n@2,x\n", "", "stdin:62:1: 2 fields, the first row has 1"},
-		{"an empty id", "n,id\n7,\n", "", "stdin:2:3: the id is empty"},
-		{"an empty id in quotes", "id\n\"\"\n", "", "stdin:2:1: the id is empty"},
-		{"white space in quotes", "id\n\"  \"\n", "", "stdin:2:1: the id is empty"},
-		{"id .", "id\n.\n", "", `stdin:2:1: the id is "."`},
-		{"id ..", "id\n..\n", "", `stdin:2:1: the id is ".."`},
-		{"id a/b", "id\na/b\n", "", "stdin:2:1: the id contains '/'"},
-		{"id of 200", "id\n" + strings.Repeat("x", 200) + "\n", "", "stdin:2:1: the id is longer"},
-		{"id with a space", "id\na b\n", "", "stdin:2:1: the id contains white space"},
-		{"id with a control character", "id\na\x01b\n", "", "stdin:2:1: the id contains a control character"},
-		{"id not UTF-8", "id\na\xffb\n", "", "stdin:2:1: the id is not valid UTF-8"},
-		{"id with a line end", "id\n\"a\nb\"\n", "", "stdin:2:1: the id contains white space"},
-		{"bad id after the look-ahead", "n,id\n" + strings.Repeat("7,@1\n", 40) + "777,a/b\n", "", "stdin:42:5: the id contains '/'"},
-		{"bad id in the look-ahead, after lines in quotes", "note,id\n\"a\nb\nc\",@1\nx,a/b\n", "", "stdin:5:3: the id contains '/'"},
-		{"bad id with a byte-order mark and Windows line ends", "\ufeffid,x\r\n\r\n@1,\r\na/b,\r\n", "", "stdin:4:1: the id contains '/'"},
-		{"a slip in an id is a bad row, not a missing header", "@1\n@2\na/b\n", "", "stdin:3:1: the id contains '/'"},
+		{"no column of ids", "name,ref\nBob,7\n", "", `stdin: row 1: no column looks like payment link ids; the columns are 1 "name" (such as "Bob"), 2 "ref" (such as "7")`},
+		{"two candidates by name", "id,url,n\n@1,@2,3\n", "", "stdin: row 1: two columns could hold the links: id, url; choose with --column"},
+		{"two candidates of one name", "id,id\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: id (1), id (2); choose with --column"},
+		{"two candidates by content", "a,b\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: a, b; choose with --column"},
+		{"two candidates without header", "@1,@2\n", "", "stdin: row 1: two columns could hold the links: 1, 2; choose with --column"},
+		{"name and content differ", "id,ref\n7,@1\n", "", "stdin: row 1: two columns could hold the links: id, ref; choose with --column"},
+		{"no such column", "id,name\n@1,Bob\n", "link", `stdin: row 1: there is no column "link"; the columns are 1 "id"`},
+		{"a name twice", "ref,ref\n@1,@2\n", "ref", `stdin: row 1: two columns are named "ref": ref (1), ref (2)`},
+		{"column 9 of 3", "id,b,c\n@1,2,3\n", "9", `stdin: row 1: there is no column 9; the columns are 1 "id"`},
+		{"column 0", "id\n@1\n", "0", "stdin: row 1: there is no column 0"},
+		{"column -1", "id\n@1\n", "-1", "stdin: row 1: there is no column -1"},
+		{"too few cells, and not the one of the id", "b,c,id\n1,2,@1\n2,@2\n", "", "stdin: row 3: 2 cells, the header has 3"},
+		{"one cell, and not the one of the id", "b,c,id\n@1\n", "", "stdin: row 2: 1 cell, the header has 3"},
+		{"too few cells around an id of another form", "b,id,c\n1,ORD-1,2\nORD-2,3\n", "", "stdin: row 3: 2 cells, the header has 3"},
+		{"an id of another form cut off at the end", "id,b\nORD-1,2\nORD", "", "stdin: row 3: 1 cell, the header has 2"},
+		{"too many fields", "@1,2\n@2,2,3\n", "", "stdin: row 2: 3 cells, the first row has 2"},
+		{"too few fields after the look-ahead", rows + "\n@2,x\n", "", "stdin: row 62: 2 cells, the first row has 1"},
+		{"an empty id", "n,id\n7,\n", "", "stdin: row 2, column id: the id is empty"},
+		{"empty cells in quotes are a blank line", "id\n\"\"\n\"  \"\n", "", "stdin: a header and no rows"},
+		{"id .", "id\n.\n", "", `stdin: row 2, column id: the id is "."`},
+		{"id ..", "id\n..\n", "", `stdin: row 2, column id: the id is ".."`},
+		{"id a/b", "id\na/b\n", "", "stdin: row 2, column id: the id contains '/'"},
+		{"id of 200", "id\n" + strings.Repeat("x", 200) + "\n", "", "stdin: row 2, column id: the id is longer"},
+		{"id with a space", "id\na b\n", "", "stdin: row 2, column id: the id contains white space"},
+		{"id with a control character", "id\na\x01b\n", "", "stdin: row 2, column id: the id contains a control character"},
+		{"id not UTF-8", "id\na\xffb\n", "", "stdin: row 2, column id: the id is not valid UTF-8"},
+		{"id with a line end", "id\n\"a\nb\"\n", "", "stdin: row 2, column id: the id contains white space"},
+		{"bad id after the look-ahead", "n,id\n" + strings.Repeat("7,@1\n", 40) + "777,a/b\n", "", "stdin: row 42, column id: the id contains '/'"},
+		{"bad id in the look-ahead, after lines in quotes", "note,id\n\"a\nb\nc\",@1\nx,a/b\n", "", "stdin: row 3 (line 5), column id: the id contains '/'"},
+		{"bad id with a byte-order mark and Windows line ends", "\ufeffid,x\r\n\r\n@1,\r\na/b,\r\n", "", "stdin: row 4, column id: the id contains '/'"},
+		{"a slip in an id is a bad row, not a missing header", "@1\n@2\na/b\n", "", "stdin: row 3, column 1: the id contains '/'"},
+		{"an id of another form among ids", "id\n@1\nORD-1\n", "", "stdin: row 3, column id: the id does not have the form of the others"},
+		{"an id of another form before ids", "id\nORD-1\n@1\n", "", "stdin: row 2, column id: the id does not have the form of the others"},
+		{"ids of another form long before ids", "id\n" + strings.Repeat("ORD-1\n", 40) + "@1\n", "", "stdin: row 2, column id: the id does not have the form of the others"},
+		{"an id cut off", "id\n@1\npl_0000", "", "stdin: row 3, column id: the id does not have the form of the others"},
+		{"an id in upper case", "id\n" + strings.ToUpper(id(10)) + "\n", "", "stdin: row 2, column id: the id is spelled in upper case"},
+		{"a placeholder", "id\n@1\nNULL\n", "", `stdin: row 3, column id: "NULL" stands for no value`},
+		{"a placeholder among other ids", "id\nORD-1\nnan\n", "", `stdin: row 3, column id: "nan" stands for no value`},
+		{"numbers of a spreadsheet", "id,n\n1.23457E+15,5\n1.23457E+15,6\n", "", "stdin: row 2, column id: this is a number as a spreadsheet shows it"},
+		{"two ids in a cell", "id\n\"@1;@2\"\n", "", "stdin: row 2, column id: the cell holds 2 ids"},
+		{"two other ids in a cell", "id\nORD-1|ORD-2\n", "", "stdin: row 2, column id: the cell contains '|'"},
+		{"a total row", "id,n\n@1,5\nTotal,5\n", "", "stdin: row 3, column id: this looks like a total row"},
+		{"a total row, the word in another column", "name;id;n\nBob;@1;5\nИтого:;;5\n", "", "stdin: row 3, column id: this looks like a total row"},
+		{"a title row", "Stale links,\n,\nid,n\n@1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 3"},
+		{"a title row of one cell", "Stale links\n\nСсылка,n\n@1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 3"},
+		{"a title row over other ids", "Stale links,\nid,n\nORD-1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 2"},
+		{"a title row, and a column by name", "Stale links,\nid,n\n@1,5\n", "id", "stdin: row 1: this looks like a title: the header seems to be in row 2"},
+		{"a URL without an id", "url\nhttps://c.example/pay?x=1\n", "", "stdin: row 2, column url: no part of the URL is a payment link id"},
+		{"a URL with two ids", "url\nhttps://c.example/@1?next=@2\n", "", "stdin: row 2, column url: the URL holds 2 different ids"},
+		{"a second header of other columns", "id,n\nORD-1,5\nid,m\n", "", "stdin: row 3, column id: this is the name of a column"},
+		{"two files put together without a line end", "id\n@1id\n@2\n", "", "stdin: row 2, column id: the id does not have the form of the others"},
+		{"the name of the column without a header", "id,Ссылка\n1,@1\n2,..\n", "2", `stdin: row 3, column Ссылка: the id is ".."`},
 		{"UTF-16 with a mark", utf16LE("id\nabc\n", true), "", "stdin: the file is in UTF-16"},
 		{"UTF-16 without a mark", utf16LE("id\nabc\n", false), "", "stdin: the file is in UTF-16"},
 		{"UTF-16, big end first", "\x00i\x00d\x00\n\x00a\x00b\x00\n", "", "stdin: the file is in UTF-16"},
@@ -196,16 +231,16 @@ func TestCSVRefuses(t *testing.T) {
 		{"gzip and something else", zip(t, expand("id\n@1\n")) + "text", "", "stdin: the gzip file is damaged or cut off"},
 		{"a gzip head alone", "\x1f\x8b", "", "stdin: the gzip file is damaged or cut off"},
 		{"gzip of a binary file", zip(t, "\x7fELF\x00\x00"), "", "stdin: a binary file"},
-		{"ends inside quotes", "id,note\n@1,\n@2,\"no end\n@3,\n", "", "stdin:3:37: +the file ends inside a quoted field that opens here"},
-		{"ends inside quotes after the look-ahead", "id,note\n" + strings.Repeat("@1,\n", 40) + "@2,\"no end\n@3,\n", "", "stdin:42:37: +the file ends inside"},
-		{"ends inside quotes in the first row", "id,\"note\n@1,\n", "", "stdin:1:4: the file ends inside a quoted field"},
-		{"a quote that takes in rows", "id,note\n@1,\"x\n@2,\n@3,\"y\n", "", "stdin:2:37: a quoted field that opens here meets another quote in line 4"},
-		{"bare quote", "id,note\n@1,5\" wide\n", "", "stdin:2:38: a quote inside a field that is not quoted"},
-		{"quote not doubled", "id,note\n@1,\"5\" wide\"\n", "", "stdin:2:39: a quote inside a quoted field that is not written twice"},
-		{"bare quote in the first row", "id,5\" wide\n@1,\n", "", "stdin:1:5: a quote inside a field that is not quoted"},
-		{"bare quotes after the look-ahead", rows + "\"x\"y\n", "", "stdin:61:3: a quote inside a quoted field"},
-		{"a row without end", "id,note\n@1,\"" + strings.Repeat("x,\n", 1<<20), "", "stdin:2:37: a quoted field that opens here does not end within 1 MiB"},
-		{"a line without end", rows + strings.Repeat("x", 2<<20), "", "stdin:61:1: the row is longer than 1 MiB"},
+		{"ends inside quotes", "id,note\n@1,\n@2,\"no end\n@3,\n", "", "stdin: row 3 (line 3, byte 37): +the file ends inside a quoted cell that opens here"},
+		{"ends inside quotes after the look-ahead", "id,note\n" + strings.Repeat("@1,\n", 40) + "@2,\"no end\n@3,\n", "", "stdin: row 42 (line 42, byte 37): +the file ends inside"},
+		{"ends inside quotes in the first row", "id,\"note\n@1,\n", "", "stdin: row 1 (line 1, byte 4): the file ends inside a quoted cell"},
+		{"a quote that takes in rows", "id,note\n@1,\"x\n@2,\n@3,\"y\n", "", "stdin: row 2 (line 2, byte 37): a quoted cell that opens here meets another quote in line 4"},
+		{"bare quote", "id,note\n@1,5\" wide\n", "", "stdin: row 2 (line 2, byte 38): a quote inside a cell that is not quoted"},
+		{"quote not doubled", "id,note\n@1,\"5\" wide\"\n", "", "stdin: row 2 (line 2, byte 39): a quote inside a quoted cell that is not written twice"},
+		{"bare quote in the first row", "id,5\" wide\n@1,\n", "", "stdin: row 1 (line 1, byte 5): a quote inside a cell that is not quoted"},
+		{"bare quotes after the look-ahead", rows + "\"x\"y\n", "", "stdin: row 61 (line 61, byte 3): a quote inside a quoted cell"},
+		{"a row without end", "id,note\n@1,\"" + strings.Repeat("x,\n", 1<<20), "", "stdin: row 2 (line 2, byte 37): a quoted cell that opens here does not end within 1 MiB"},
+		{"a line without end", rows + strings.Repeat("x", 2<<20), "", "stdin: row 61: the row is longer than 1 MiB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -223,6 +258,51 @@ func TestCSVRefuses(t *testing.T) {
 				t.Errorf("error\n%s\ndoes not start with\n%s", err, want)
 			}
 		})
+	}
+}
+
+// Every id counts where the user says so; what can be no id never does.
+func TestCSVAnyID(t *testing.T) {
+	text := expand("id\nORD-1\n@2\nORD-3\nhttps://c.example/pay/x?y=1\nNULL\n")
+	links, stats, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text), AnyID: true, SkipInvalid: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"ORD-1", id(2), "ORD-3", "x"}, links); diff != "" {
+		t.Error(diff)
+	}
+	if want := (Stats{Rows: 5, Links: 4, Invalid: 1}); stats != want {
+		t.Errorf("stats %+v, want %+v", stats, want)
+	}
+}
+
+// A file's first id of the documented form may stand far behind other ids. They
+// are left out all the same, and a stream that cannot be read again is refused.
+func TestCSVSkipsOtherFormsBeforeTheFirstID(t *testing.T) {
+	text := expand("id\n" + strings.Repeat("ORD-1\n", 40) + "@1\nORD-2\n@2\n")
+	path := filepath.Join(t.TempDir(), "links.csv")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	links, stats, err := readAll(CSVConfig{Paths: []string{path}, SkipInvalid: true})
+	if diff := cmp.Diff([]string{id(1), id(2)}, links); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if want := (Stats{Rows: 43, Links: 2, Invalid: 41}); stats != want {
+		t.Errorf("stats %+v, want %+v", stats, want)
+	}
+	_, _, err = readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text), SkipInvalid: true})
+	var refused *InputError
+	if !errors.As(err, &refused) || len(refused.Bad)+int(refused.More) != 40 || !strings.Contains(refused.Hint, "--any-id") {
+		t.Errorf("standard input: error %v, want an *InputError", err)
+	}
+}
+
+// Rows that repeat the header are counted, over all files.
+func TestCSVCountsHeaders(t *testing.T) {
+	_, stats, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(expand("id,n\n@1,5\nid,n\n@2,6\n id , n\n"))})
+	if want := (Stats{Rows: 2, Links: 2, Headers: 2}); stats != want || err != nil {
+		t.Errorf("stats %+v, error %v; want %+v", stats, err, want)
 	}
 }
 
@@ -293,7 +373,7 @@ func TestCSVCollectsBadRows(t *testing.T) {
 		t.Fatalf("a link %q after a bad row, error %v", link, err)
 	}
 	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != 12 || lines[0] != a+":3:1: the id contains '/'" || lines[10] != "… and 12 more" ||
+	if len(lines) != 12 || lines[0] != a+": row 3, column id: the id contains '/'" || lines[10] != "… and 12 more" ||
 		!strings.Contains(lines[11], "--skip-invalid") {
 		t.Errorf("error is\n%v", err)
 	}
@@ -322,9 +402,9 @@ func TestCSVSkipsInvalid(t *testing.T) {
 	}
 	want := expand(`name;id;line;error
 Eve;a/b;3;the id contains '/'
-Zoe;;4;1 field, the header has 2
-"x;y";"@2;a;b";5;4 fields, the header has 2
-"5"" wide";@3;6;a quote inside a field that is not quoted
+Zoe;;4;1 cell, the header has 2
+"x;y";"@2;a;b";5;4 cells, the header has 2
+"5"" wide";@3;6;a quote inside a cell that is not quoted
 `)
 	if diff := cmp.Diff(want, rejects.String()); diff != "" {
 		t.Error(diff)
@@ -351,7 +431,7 @@ func TestCSVMaxRefuses(t *testing.T) {
 	for limit, ok := range map[int64]bool{0: true, 2: false, 3: true} {
 		_, _, err := readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text), Max: limit})
 		var refused *InputError
-		if ok && err != nil || !ok && (!errors.As(err, &refused) || !strings.Contains(err.Error(), "stdin:5:1: more than 2 links")) {
+		if ok && err != nil || !ok && (!errors.As(err, &refused) || !strings.Contains(err.Error(), "stdin: row 5: more than 2 links")) {
 			t.Errorf("limit %d: error %v", limit, err)
 		}
 	}

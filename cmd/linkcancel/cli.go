@@ -90,6 +90,7 @@ type metricsFlags struct {
 
 type csvFlags struct {
 	Column      string `help:"Column of the links: its name, or its number from 1." placeholder:"NAME|N"`
+	AnyID       bool   `name:"any-id" help:"Accept ids of every form: also one that is not pl_ and 32 hex digits where others of the file are, or the last part of a URL."`
 	SkipInvalid bool   `help:"Leave bad rows out instead of refusing the file."`
 	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE"`
 	Name        string `help:"A name for the batch; the first file's by default."`

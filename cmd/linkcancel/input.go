@@ -25,7 +25,7 @@ func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func(e
 	if f.Rejects != "" && !f.SkipInvalid {
 		return nil, nil, usagef("--rejects needs --skip-invalid: without it a bad row refuses the file")
 	}
-	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, SkipInvalid: f.SkipInvalid, Stop: a.ctx.Done()}
+	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, AnyID: f.AnyID, SkipInvalid: f.SkipInvalid, Stop: a.ctx.Done()}
 	if f.Max != nil {
 		if *f.Max < 1 {
 			return nil, nil, usagef("--max %d: use 1 or more", *f.Max)
@@ -83,6 +83,9 @@ func plan(stats producer.Stats, rate float64) string {
 	}
 	if stats.Invalid > 0 {
 		text += fmt.Sprintf(" (%s left out)", plural(stats.Invalid, "invalid row"))
+	}
+	if stats.Headers > 0 {
+		text += fmt.Sprintf(" (%s left out)", plural(stats.Headers, "repeated header"))
 	}
 	return text
 }

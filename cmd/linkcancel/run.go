@@ -69,7 +69,7 @@ func (c runCmd) check(a *app) error {
 
 // start begins a new run.
 func (c runCmd) start(a *app, key *plexy.Key) error {
-	if err := sameColumns(c.Files, c.Column); err != nil {
+	if err := sameColumns(c.Files, c.csvFlags); err != nil {
 		return err
 	}
 	s, err := c.open(a, key)
@@ -115,7 +115,7 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	}
 	s.header = report.Header{
 		Batch: batch.ID, Digest: batch.Digest, Name: batch.Name, Files: files, Column: c.Column,
-		SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Total: batch.Total, Created: batch.Created,
+		AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Total: batch.Total, Created: batch.Created,
 	}
 	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
 		return usagef("%w", err)
@@ -149,7 +149,7 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 		header.Column = c.Column
 	}
 	flags := c.csvFlags
-	flags.Column, flags.SkipInvalid = header.Column, header.SkipInvalid
+	flags.Column, flags.SkipInvalid, flags.AnyID = header.Column, header.SkipInvalid, header.AnyID || c.AnyID
 	src, done, err := flags.source(a, files)
 	if err != nil {
 		_ = journal.Close()
@@ -402,7 +402,7 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 }
 
 // sameColumns makes sure that one report can hold all files.
-func sameColumns(files []string, column string) error {
+func sameColumns(files []string, flags csvFlags) error {
 	for _, file := range files {
 		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
 			return usagef("%s can be read only once, and run reads its files again for the report\nhint: save it to a file, or use linkcancel import", file)
@@ -410,7 +410,7 @@ func sameColumns(files []string, column string) error {
 	}
 	var first []string
 	for i, file := range files {
-		rows, err := linkcsv.OpenRows(file, nil, column)
+		rows, err := linkcsv.OpenRows(file, nil, linkcsv.Options{Column: flags.Column, AnyID: flags.AnyID})
 		if err != nil {
 			return err
 		}

@@ -7,14 +7,13 @@ import (
 	"strings"
 
 	"linkcancel/internal/clean"
-	"linkcancel/internal/plexy"
 )
 
 // chooser finds out whether a file has a header, and which column holds the
 // links, from its first rows.
 type chooser struct {
 	file  string
-	line  int        // of the first row
+	at    Place      // of the first row
 	first []string   // the header, or the first row of data
 	rest  [][]string // the readable rows after it, as many as were looked at
 }
@@ -43,7 +42,7 @@ func (c chooser) byNumber(number int) (header bool, column int, err error) {
 	}
 	column = number - 1
 	switch {
-	case plexy.LooksLikeID(c.first[column]):
+	case looksLikeID(c.first[column]):
 		return false, column, nil // never lose a link by calling it a header
 	case slices.ContainsFunc(c.first, isLinkName):
 		return true, column, nil
@@ -85,7 +84,7 @@ func (c chooser) find() (header bool, column int, err error) {
 		return true, named[0], nil
 	}
 
-	header = len(alike) > 0 && !slices.ContainsFunc(c.first, plexy.LooksLikeID)
+	header = len(alike) > 0 && !slices.ContainsFunc(c.first, looksLikeID)
 	if !header {
 		alike = c.byContent(append([][]string{c.first}, c.rest...))
 	}
@@ -142,7 +141,7 @@ func (c chooser) count(rows [][]string, column int) (ids, others int) {
 	for _, row := range rows {
 		switch {
 		case len(row) != len(c.first) || strings.TrimSpace(row[column]) == "":
-		case plexy.LooksLikeID(row[column]):
+		case looksLikeID(row[column]):
 			ids++
 		default:
 			others++
@@ -209,7 +208,7 @@ func (c chooser) numbers(columns []int) string {
 }
 
 func (c chooser) refuse(why, hint string) error {
-	return refuse(c.file, c.line, 1, why, hint)
+	return refuse(c.file, c.at, why, hint)
 }
 
 // isLinkName knows the names under which people keep links; see the list of

@@ -21,21 +21,48 @@ type InputError struct {
 
 // Bad is one place of the input that cannot be used.
 type Bad struct {
-	File   string // as the user gave it; "stdin" for standard input; may be empty
-	Line   int    // from 1; 0 if the whole file is meant
-	Column int    // in bytes, from 1
-	Why    string
+	File string // as the user gave it; "stdin" for standard input; may be empty
+	Place
+	Why string
 }
 
-// String is one line, FILE:LINE:COLUMN: why.
-func (b Bad) String() string {
-	switch {
-	case b.File == "":
-		return b.Why
-	case b.Line == 0:
-		return clean.Line(b.File) + ": " + b.Why
+// Place is where something stands in a file. Its zero value is the whole file.
+type Place struct {
+	Row    int    // as a spreadsheet counts them, from 1; the header and blank lines count too
+	Line   int    // as a text editor counts them, from 1; it differs behind cells of several lines
+	Byte   int    // of the line, from 1; 0 unless it takes one to find the place
+	Column string // the name of the column, or its number; may be empty
+}
+
+// String is such as: row 304 (line 310), column Ссылка. It is empty for the whole
+// file.
+func (p Place) String() string {
+	if p.Row == 0 {
+		return ""
 	}
-	return fmt.Sprintf("%s:%d:%d: %s", clean.Line(b.File), b.Line, b.Column, b.Why)
+	text := fmt.Sprintf("row %d", p.Row)
+	switch {
+	case p.Byte > 0:
+		text += fmt.Sprintf(" (line %d, byte %d)", p.Line, p.Byte)
+	case p.Line != p.Row:
+		text += fmt.Sprintf(" (line %d)", p.Line)
+	}
+	if p.Column != "" {
+		text += ", column " + p.Column
+	}
+	return text
+}
+
+// String is one line, FILE: PLACE: why.
+func (b Bad) String() string {
+	text := b.Why
+	if place := b.Place.String(); place != "" {
+		text = place + ": " + text
+	}
+	if b.File != "" {
+		text = clean.Line(b.File) + ": " + text
+	}
+	return text
 }
 
 // Error has a line for each place and a last one for the hint.
@@ -58,17 +85,16 @@ func (e *InputError) Unwrap() error { return e.Cause }
 
 // Add notes one more place, or only counts it when enough are named.
 func (e *InputError) Add(bad Bad) {
-	if len(e.Bad) < MaxShown {
-		e.Bad = append(e.Bad, bad)
-	} else {
+	if e.full() {
 		e.More++
+	} else {
+		e.Bad = append(e.Bad, bad)
 	}
 }
 
+func (e *InputError) full() bool { return len(e.Bad) >= MaxShown }
+
 // refuse is an InputError about one place.
-func refuse(file string, line, column int, why, hint string) *InputError {
-	return &InputError{
-		Bad:  []Bad{{File: file, Line: line, Column: column, Why: why}},
-		Hint: hint,
-	}
+func refuse(file string, at Place, why, hint string) *InputError {
+	return &InputError{Bad: []Bad{{File: file, Place: at, Why: why}}, Hint: hint}
 }

@@ -14,7 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/plexy"
 )
 
@@ -25,14 +28,31 @@ const maxColumns = 16_384
 // the column.
 const lookAhead = 20
 
-// A Row is one row of a file.
+// A Row is one row of a file. The fields are valid until the next call of Next. A
+// row that is shorter or longer than the first one only by empty cells has as many
+// fields as the first one.
 type Row struct {
-	File   string   // as messages name it: the path, or "stdin"
-	Line   int      // line of the link's cell, or of the mistake; from 1
-	Column int      // and its column in bytes; from 1
-	Fields []string // valid until the next call of Next
-	Link   string   // the link's id, which passed plexy.CheckID; empty with Err. It shares the row's memory.
-	Err    error    // why the row cannot be used; nil for a good one
+	File string // as messages name it: the path, or "stdin"
+	Place
+	Fields []string
+	Link   string // the link's id, which passed plexy.CheckID; empty with Err. It shares the row's memory.
+	Err    error  // why the row cannot be used; nil for a good one
+	// Doubt is why the row cannot be used without Options.AnyID; nil if it can.
+	Doubt error
+}
+
+// Options say how to read a file.
+type Options struct {
+	// Column is the header name of the links' column, or its number from 1; empty: it
+	// is found. A number is a number even where a column has it as its name.
+	Column string
+	// AnyID accepts ids of every form. Without it all ids of a file must have the
+	// documented form if one has, and a URL must hold one.
+	AnyID bool
+	// Ahead looks through a regular file for the first id of the documented form
+	// before it returns rows, so that Mixed never has anything to tell. It costs a
+	// second reading where no id has the form.
+	Ahead bool
 }
 
 // Rows reads one file.
@@ -41,49 +61,78 @@ type Rows struct {
 	csv    *csv.Reader
 	raw    *rawReader
 	comma  rune
+	anyID  bool
 
 	first  []string // the header, or the first row
 	header bool     // first is a header
 	column int      // index of the column with the links
 
-	ahead []record // read to find the header, not yet returned
-	err   error    // how reading ended; comes after ahead
+	ahead    []record // read to find the header, not yet returned
+	err      error    // how reading ended; comes after ahead
+	inner    int      // line ends inside cells so far, and the separator line
+	repeated int64    // rows that repeat the header
+
+	documented bool       // an id had the documented form, if only in upper case
+	others     InputError // rows without it that were returned as good ones
 }
 
 // record is a row before the column is known.
 type record struct {
 	fields []string
-	places []place // of the fields; nil with err
-	place          // of the row, or of the mistake
-	err    error   // a mistake of the syntax
+	place  Place
+	err    error // a mistake of the syntax
+	cut    bool  // the file ends in this row, without a line end
 }
 
-type place struct{ line, column int }
-
-// OpenRows opens the file at path, or stdin for "-", and looks at its first
-// rows. column is the header name of the links' column, or its number from 1;
-// empty: it is found. A number is a number even where a column has it as its
-// name. If the input is refused the error is an *InputError.
-func OpenRows(path string, stdin io.Reader, column string) (*Rows, error) {
+// OpenRows opens the file at path, or stdin for "-", and looks at its first rows.
+// If the input is refused the error is an *InputError.
+func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 	source, err := openSource(path, stdin)
 	if err != nil {
 		return nil, err
 	}
-	r := &Rows{source: source, comma: source.comma()}
+	r := &Rows{source: source, anyID: opt.AnyID}
+	comma, named := source.comma()
+	r.comma = comma
 	r.raw = &rawReader{from: source.text}
 	r.csv = csv.NewReader(bufio.NewReaderSize(r.raw, headSize))
 	r.csv.Comma = r.comma
 	r.csv.FieldsPerRecord = -1 // checked here, for a better message
 	r.csv.ReuseRecord = true
-	if err := r.begin(column); err != nil {
+	err = r.begin(opt.Column, named)
+	if err == nil && opt.Ahead && !opt.AnyID && !r.documented && source.regular() {
+		r.documented, err = anyDocumented(path, opt.Column)
+	}
+	if err != nil {
 		source.close()
 		return nil, err
 	}
 	return r, nil
 }
 
+// anyDocumented tells whether an id of the file has the documented form.
+func anyDocumented(path, column string) (bool, error) {
+	r, err := OpenRows(path, nil, Options{Column: column, AnyID: true})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = r.Close() }()
+	for !r.documented {
+		if _, err := r.Next(); err != nil {
+			return false, nil // the real reading meets the error again
+		}
+	}
+	return true, nil
+}
+
 // begin reads ahead and chooses the column.
-func (r *Rows) begin(column string) error {
+func (r *Rows) begin(column string, separator bool) error {
+	if separator {
+		if _, err := r.read(); err != nil {
+			return err
+		}
+		r.inner++ // spreadsheets do not count it as a row
+	}
 	for len(r.ahead) < 1+lookAhead {
 		rec, err := r.read()
 		if err != nil {
@@ -91,48 +140,85 @@ func (r *Rows) begin(column string) error {
 			break
 		}
 		rec.fields = slices.Clone(rec.fields)
-		if rec.err == nil {
-			rec.places = make([]place, len(rec.fields))
-			for i := range rec.places {
-				rec.places[i].line, rec.places[i].column = r.csv.FieldPos(i)
-			}
-		}
 		r.ahead = append(r.ahead, rec)
 	}
 	if len(r.ahead) == 0 {
 		if r.err != io.EOF {
 			return r.err
 		}
-		return refuse(r.source.name, 0, 0, "the file is empty", "It should hold one payment link a row.")
+		return refuse(r.source.name, Place{}, "the file is empty", "It should hold one payment link a row.")
 	}
 	first := r.ahead[0]
 	if first.err != nil {
-		return refuse(r.source.name, first.line, first.column, first.err.Error(), "The first row must be a header or a row of data.")
-	}
-
-	c := chooser{file: r.source.name, line: first.line, first: first.fields}
-	for _, rec := range r.ahead[1:] {
-		if rec.err == nil {
-			c.rest = append(c.rest, rec.fields)
-		}
+		return refuse(r.source.name, first.place, first.err.Error(), "The first row must be a header or a row of data.")
 	}
 	r.first = first.fields
-	header, index, err := c.choose(column)
-	if err != nil {
+	if err := r.choose(column); err != nil {
 		// What stopped the reading may be why no column was found.
 		if r.err != nil && r.err != io.EOF {
 			return r.err
 		}
 		return err
 	}
-	r.header, r.column = header, index
-	if header {
+	if r.header {
 		r.ahead = r.ahead[1:]
 		if len(r.ahead) == 0 && r.err == io.EOF {
-			return refuse(r.source.name, 0, 0, "a header and no rows", "It should hold one payment link a row.")
+			return refuse(r.source.name, Place{}, "a header and no rows", "It should hold one payment link a row.")
 		}
 	}
+	for _, rec := range r.ahead {
+		r.documented = r.documented || r.column < len(rec.fields) && holdsID(rec.fields[r.column])
+	}
 	return nil
+}
+
+// choose finds the header and the column in the rows read ahead.
+func (r *Rows) choose(column string) (err error) {
+	if row, found := r.title(); found {
+		return refuse(r.source.name, r.ahead[0].place, fmt.Sprintf("this looks like a title: the header seems to be in row %d", row),
+			"Delete the rows above the header.")
+	}
+	c := chooser{file: r.source.name, at: r.ahead[0].place, first: r.first}
+	for _, rec := range r.ahead[1:] {
+		if rec.err == nil {
+			c.rest = append(c.rest, rec.fields)
+		}
+	}
+	r.header, r.column, err = c.choose(column)
+	return err
+}
+
+// title tells whether the file begins with a title instead of its header, and in
+// which row the header seems to be: a later row names a column of links, or has
+// the several names that the title does not have.
+func (r *Rows) title() (row int, found bool) {
+	if slices.ContainsFunc(r.first, isLinkName) {
+		return 0, false
+	}
+	for i, rec := range r.ahead {
+		if rec.err != nil || slices.ContainsFunc(rec.fields, looksLikeID) {
+			return 0, false
+		}
+		if i > 0 && slices.ContainsFunc(rec.fields, isLinkName) {
+			return rec.place.Row, true
+		}
+		next := i + 1
+		if i > 0 && filled(r.first) == 1 && filled(rec.fields) > 1 && next < len(r.ahead) &&
+			slices.ContainsFunc(r.ahead[next].fields, looksLikeID) {
+			return rec.place.Row, true
+		}
+	}
+	return 0, false
+}
+
+// filled counts the cells that are not empty.
+func filled(fields []string) (n int) {
+	for _, field := range fields {
+		if !empty(field) {
+			n++
+		}
+	}
+	return n
 }
 
 // Header returns the names of the columns as the file has them; without a
@@ -167,73 +253,150 @@ func (r *Rows) Close() error {
 	return nil
 }
 
-// Next returns the next row, good or bad; at the end io.EOF. An *InputError
-// says that the rest of the file cannot be read as rows at all; any other
-// error is one of the operating system.
+// Repeated counts the rows so far that repeat the header, as files do that were
+// put together. Next passes over them.
+func (r *Rows) Repeated() int64 { return r.repeated }
+
+// Mixed names rows that Next has returned as good ones, and that are bad since a
+// later id has the documented form and theirs have not. It is nil if there are
+// none.
+func (r *Rows) Mixed() *InputError {
+	if !r.documented || len(r.others.Bad) == 0 {
+		return nil
+	}
+	return &r.others
+}
+
+// Next returns the next row, good or bad; at the end io.EOF. An *InputError says
+// that the rest of the file cannot be read as rows at all; any other error is one
+// of the operating system.
 func (r *Rows) Next() (Row, error) {
+	for {
+		rec, err := r.next()
+		if err != nil {
+			return Row{}, err
+		}
+		if row, ok := r.row(rec); ok {
+			return row, nil
+		}
+		r.repeated++
+	}
+}
+
+// next returns the next record: those read ahead, then those of the file.
+func (r *Rows) next() (record, error) {
 	if len(r.ahead) > 0 {
 		rec := r.ahead[0]
 		r.ahead = r.ahead[1:]
-		if rec.err == nil && r.column < len(rec.places) {
-			return r.row(rec, rec.places[r.column]), nil
-		}
-		return r.row(rec, rec.place), nil
+		return rec, nil
 	}
 	if r.err != nil {
-		return Row{}, r.err
+		return record{}, r.err
 	}
 	rec, err := r.read()
-	if err != nil {
-		r.err = err
-		return Row{}, err
-	}
-	at := rec.place
-	if rec.err == nil && r.column < len(rec.fields) {
-		at.line, at.column = r.csv.FieldPos(r.column)
-	}
-	return r.row(rec, at), nil
+	r.err = err
+	return rec, err
 }
 
-// row checks a record; at is the place of its link.
-func (r *Rows) row(rec record, at place) Row {
-	row := Row{File: r.source.name, Line: rec.line, Column: rec.column, Fields: rec.fields}
-	switch {
-	case rec.err != nil:
+// row checks a record. It is false for one that repeats the header.
+func (r *Rows) row(rec record) (row Row, ok bool) {
+	row = Row{File: r.source.name, Place: rec.place, Fields: rec.fields}
+	if rec.err != nil {
 		row.Err = rec.err
-	case len(rec.fields) != len(r.first):
-		row.Err = r.badLength(len(rec.fields))
-	default:
-		row.Line, row.Column = at.line, at.column
-		row.Link, row.Err = parseID(rec.fields[r.column])
+		return row, true
 	}
-	return row
+	row.Place.Byte = 0
+	row.Fields = r.fitted(rec.fields)
+	if r.header && r.isHeader(row.Fields) {
+		return Row{}, false
+	}
+	if r.column >= len(rec.fields) || len(row.Fields) != len(r.first) {
+		// Ids that have moved to another column show the form too.
+		r.documented = r.documented || slices.ContainsFunc(rec.fields, holdsID)
+		row.Err = r.badLength(len(rec.fields))
+		return row, true
+	}
+	found, err := parseCell(rec.fields[r.column])
+	// Also a cell that is refused may show what form the ids of the file have.
+	r.documented = r.documented || found.documented || holdsID(rec.fields[r.column])
+	if err == nil && len(rec.fields) < len(r.first) && !found.documented && (r.column > 0 || rec.cut) {
+		// Only the form of an id would show that it is whole, and in its column.
+		row.Err = r.badLength(len(rec.fields))
+		return row, true
+	}
+	if err != nil {
+		if err == errEmpty && slices.ContainsFunc(row.Fields, isTotal) {
+			err = errTotal
+		}
+		row.Err, row.Column = err, r.columnName()
+		return row, true
+	}
+	row.Link, row.Doubt = found.id, r.doubt(found, rec.place)
+	if row.Doubt != nil && !r.anyID {
+		row.Link, row.Err, row.Column = "", row.Doubt, r.columnName()
+	}
+	return row, true
+}
+
+// doubt compares the form of an id with that of the others in the file.
+func (r *Rows) doubt(found cellID, at Place) error {
+	switch {
+	case found.doubt != nil:
+		return found.doubt
+	case found.documented:
+	case r.documented:
+		return errForm
+	case !r.anyID && r.others.full():
+		r.others.More++
+	case !r.anyID:
+		at.Byte, at.Column = 0, r.columnName()
+		r.others.Add(Bad{File: r.source.name, Place: at, Why: errForm.Error()})
+	}
+	return nil
+}
+
+// fitted takes empty cells off a row that is too long, and fills up one that is
+// too short: spreadsheets leave empty cells out at the end of a row.
+func (r *Rows) fitted(fields []string) []string {
+	n := len(r.first)
+	switch {
+	case len(fields) > n && filled(fields[n:]) == 0:
+		return fields[:n]
+	case len(fields) < n:
+		return Fit(fields, n, r.comma)
+	}
+	return fields
+}
+
+// isHeader tells whether a row repeats the header.
+func (r *Rows) isHeader(fields []string) bool {
+	if len(fields) != len(r.first) || trimCell(fields[r.column]) != trimCell(r.first[r.column]) {
+		return false
+	}
+	return slices.EqualFunc(fields, r.first, func(a, b string) bool { return trimCell(a) == trimCell(b) })
+}
+
+func (r *Rows) columnName() string {
+	if !r.header {
+		return strconv.Itoa(r.column + 1)
+	}
+	name := trimCell(r.first[r.column])
+	if name == "" || len(name) > 40 || clean.Line(name) != name {
+		return fmt.Sprintf("%d %s", r.column+1, quote(name))
+	}
+	return name
 }
 
 func (r *Rows) badLength(n int) error {
-	fields := "fields"
+	fields := "cells"
 	if n == 1 {
-		fields = "field"
+		fields = "cell"
 	}
 	what := "the first row"
 	if r.header {
 		what = "the header"
 	}
 	return fmt.Errorf("%d %s, %s has %d", n, fields, what, len(r.first))
-}
-
-// parseID is plexy.ParseID with a short way for the usual cell: of letters,
-// digits, '_' and '-' alone nothing has to be taken off or refused.
-func parseID(cell string) (string, error) {
-	if len(cell) == 0 || len(cell) > 128 {
-		return plexy.ParseID(cell)
-	}
-	for i := range len(cell) {
-		c := cell[i]
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return plexy.ParseID(cell)
-		}
-	}
-	return cell, nil
 }
 
 // read returns the next record that is not a blank line. The fields are valid
@@ -246,19 +409,41 @@ func (r *Rows) read() (record, error) {
 		if err != nil {
 			return r.failed(err)
 		}
-		if r.blank(fields) {
+		line, _ := r.csv.FieldPos(0)
+		rec := record{fields: fields, place: Place{Row: line - r.inner, Line: line}}
+		for _, field := range fields {
+			if strings.IndexByte(field, '\n') >= 0 {
+				r.inner += strings.Count(field, "\n")
+			}
+		}
+		if filled(fields[:1]) == 0 && filled(fields) == 0 {
 			continue
 		}
 		if len(fields) > maxColumns {
-			line, _ := r.csv.FieldPos(0)
-			return record{}, refuse(r.source.name, line, 1, fmt.Sprintf("the row has more than %d fields", maxColumns),
+			return record{}, refuse(r.source.name, rec.place, fmt.Sprintf("the row has more than %d cells", maxColumns),
 				"It should hold one payment link a row.")
 		}
-		rec := record{fields: fields}
-		rec.line, rec.column = r.csv.FieldPos(0)
+		if len(r.first) != len(fields) {
+			text := r.raw.until(r.csv.InputOffset())
+			rec.cut = len(text) > 0 && text[len(text)-1] != '\n'
+		}
 		return rec, nil
 	}
 }
+
+// empty tells whether a cell holds nothing that can be seen. Old programs end a
+// file with Ctrl-Z.
+func empty(cell string) bool {
+	if cell == "" {
+		return true
+	}
+	if cell[0] > ' ' && cell[0] < utf8.RuneSelf {
+		return false
+	}
+	return strings.TrimFunc(cell, func(r rune) bool { return unicode.IsSpace(r) || plexy.Invisible(r) || r == ctrlZ }) == ""
+}
+
+const ctrlZ = '\x1a'
 
 // failed tells apart why a record could not be read.
 func (r *Rows) failed(err error) (record, error) {
@@ -274,38 +459,50 @@ func (r *Rows) failed(err error) (record, error) {
 	return record{}, r.source.readError(err)
 }
 
-// blank tells whether a row is a line of white space; a quoted cell of white
-// space is not, it is a row without an id.
-func (r *Rows) blank(fields []string) bool {
-	return len(fields) == 1 && fields[0] != "" && strings.TrimSpace(fields[0]) == "" &&
-		bytes.IndexByte(r.raw.until(r.csv.InputOffset()), '"') < 0
-}
-
 // mistake turns an error of the syntax into a bad row, or refuses the file if
 // nobody can say where the next row starts.
 func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 	text := bytes.TrimLeft(r.raw.until(r.csv.InputOffset()), "\r\n") // blank lines before the row
 	line, column, open := lastQuoted(text, byte(r.comma))
-	line += syntax.StartLine
+	at := Place{Row: syntax.StartLine - r.inner, Line: syntax.StartLine + line, Byte: column}
 	switch {
 	case open:
-		return record{}, refuse(r.source.name, line, column,
-			"the file ends inside a quoted field that opens here", "Close the quote; inside quotes, write a quote twice.")
+		return record{}, refuse(r.source.name, at,
+			"the file ends inside a quoted cell that opens here", "Close the quote; inside quotes, write a quote twice.")
 	case bytes.IndexByte(bytes.TrimRight(text, "\r\n"), '\n') >= 0:
-		// The field took in whole lines before it broke: links may be among
-		// them, so the row cannot be passed over either.
-		return record{}, refuse(r.source.name, line, column,
-			fmt.Sprintf("a quoted field that opens here meets another quote in line %d", syntax.Line),
+		// The cell took in whole lines before it broke: links may be among them, so
+		// the row cannot be passed over either.
+		return record{}, refuse(r.source.name, at,
+			fmt.Sprintf("a quoted cell that opens here meets another quote in line %d", syntax.Line),
 			"Close the quote; inside quotes, write a quote twice.")
 	}
-	rec := record{fields: r.lazyFields(text)}
-	rec.line, rec.column = syntax.Line, syntax.Column
+	at.Line, at.Byte = syntax.Line, syntax.Column
+	if fields, ok := r.mended(text); ok {
+		return record{fields: fields, place: at}, nil
+	}
+	rec := record{fields: r.lazyFields(text), place: at}
 	if errors.Is(syntax.Err, csv.ErrQuote) {
-		rec.err = errors.New("a quote inside a quoted field that is not written twice")
+		rec.err = errors.New("a quote inside a quoted cell that is not written twice")
 	} else {
-		rec.err = errors.New("a quote inside a field that is not quoted")
+		rec.err = errors.New("a quote inside a cell that is not quoted")
 	}
 	return rec, nil
+}
+
+// mended reads a line again without a byte-order mark, which files have in their
+// middle that were put together, and without the = of ="…", by which programs make
+// a spreadsheet take a cell as text.
+func (r *Rows) mended(line []byte) (fields []string, ok bool) {
+	line = bytes.TrimPrefix(line, []byte("\ufeff"))
+	if bytes.HasPrefix(line, []byte(`="`)) {
+		line = line[1:]
+	}
+	comma := string(r.comma)
+	line = bytes.ReplaceAll(line, []byte(comma+`="`), []byte(comma+`"`))
+	strict := csv.NewReader(bytes.NewReader(line))
+	strict.Comma = r.comma
+	fields, err := strict.Read()
+	return fields, err == nil
 }
 
 // lazyFields splits a line with a mistake as well as it goes, so that a list
@@ -328,11 +525,13 @@ func (r *Rows) tooLong() error {
 	start := 1 + r.raw.lines + bytes.Count(before, []byte("\n"))
 	row := bytes.TrimLeft(text, "\r\n") // blank lines before the row
 	start += bytes.Count(text[:len(text)-len(row)], []byte("\n"))
+	at := Place{Row: start - r.inner, Line: start}
 	if line, column, open := lastQuoted(row, byte(r.comma)); open {
-		return refuse(r.source.name, start+line, column,
-			"a quoted field that opens here does not end within 1 MiB", "Close the quote; inside quotes, write a quote twice.")
+		at.Line, at.Byte = start+line, column
+		return refuse(r.source.name, at, "a quoted cell that opens here does not end within 1 MiB",
+			"Close the quote; inside quotes, write a quote twice.")
 	}
-	return refuse(r.source.name, start, 1, errRowTooLong.Error(), "It should hold one payment link a row.")
+	return refuse(r.source.name, at, errRowTooLong.Error(), "It should hold one payment link a row.")
 }
 
 // Fit copies a row and gives it n fields, so that columns set behind it stand

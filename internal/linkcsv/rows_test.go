@@ -7,15 +7,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"linkcancel/internal/plexy"
 )
 
 func id(n int) string { return fmt.Sprintf("pl_%032x", n) }
 
 func TestRows(t *testing.T) {
 	text := "\ufeffname;ref\r\nBob;" + id(1) + "\r\n\r\n\"two\r\nlines\";" + id(2) + "\r\nZoe;..\r\nTom\r\n"
-	rows, err := OpenRows("-", strings.NewReader(text), "")
+	rows, err := OpenRows("-", strings.NewReader(text), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +33,13 @@ func TestRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, fmt.Sprintf("%s:%d:%d %q %q %v", row.File, row.Line, row.Column, row.Fields, row.Link, row.Err))
+		got = append(got, fmt.Sprintf("%s: %v: %q %q %v", row.File, row.Place, row.Fields, row.Link, row.Err))
 	}
 	want := []string{
-		fmt.Sprintf(`stdin:2:5 ["Bob" %q] %q <nil>`, id(1), id(1)),
-		fmt.Sprintf(`stdin:5:8 ["two\nlines" %q] %q <nil>`, id(2), id(2)),
-		`stdin:6:5 ["Zoe" ".."] "" the id is "..", which addresses another path`,
-		`stdin:7:1 ["Tom"] "" 1 field, the header has 2`,
+		fmt.Sprintf(`stdin: row 2: ["Bob" %q] %q <nil>`, id(1), id(1)),
+		fmt.Sprintf(`stdin: row 4: ["two\nlines" %q] %q <nil>`, id(2), id(2)),
+		`stdin: row 5 (line 6), column ref: ["Zoe" ".."] "" the id is "..", which addresses another path`,
+		`stdin: row 6 (line 7): ["Tom" ""] "" 1 cell, the header has 2`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -52,7 +50,7 @@ func TestRows(t *testing.T) {
 }
 
 func TestHeaderWithoutHeader(t *testing.T) {
-	rows, err := OpenRows("-", strings.NewReader("Bob\t"+id(1)+"\n"), "")
+	rows, err := OpenRows("-", strings.NewReader("Bob\t"+id(1)+"\n"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,13 +63,13 @@ func TestHeaderWithoutHeader(t *testing.T) {
 func TestLinesAcrossLookAhead(t *testing.T) {
 	for count := range 2*lookAhead + 3 {
 		text := strings.Repeat(id(1)+",\"a\nb\"\n", count+1)
-		rows, err := OpenRows("-", strings.NewReader(text), "")
+		rows, err := OpenRows("-", strings.NewReader(text), Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for n := range count + 1 {
 			row, err := rows.Next()
-			if err != nil || row.Line != 1+2*n || row.Column != 1 || row.Link != id(1) {
+			if err != nil || row.Line != 1+2*n || row.Row != 1+n || row.Link != id(1) {
 				t.Fatalf("%d rows, row %d: %+v, %v", count+1, n, row, err)
 			}
 		}
@@ -101,24 +99,10 @@ func TestFit(t *testing.T) {
 func TestInputErrorCountsTheRest(t *testing.T) {
 	e := &InputError{Hint: "Do better."}
 	for n := range 12 {
-		e.Add(Bad{File: "f.csv", Line: n + 1, Column: 2, Why: "bad"})
+		e.Add(Bad{File: "f.csv", Place: Place{Row: n + 1, Line: n + 1, Column: "id"}, Why: "bad"})
 	}
 	lines := strings.Split(e.Error(), "\n")
-	if len(lines) != 12 || lines[9] != "f.csv:10:2: bad" || lines[10] != "… and 2 more" || lines[11] != "Do better." {
+	if len(lines) != 12 || lines[9] != "f.csv: row 10, column id: bad" || lines[10] != "… and 2 more" || lines[11] != "Do better." {
 		t.Errorf("got\n%v", e)
 	}
-}
-
-// The short way for usual cells never differs from the full check.
-func FuzzParseID(f *testing.F) {
-	for _, cell := range []string{"", id(1), "a_B-9", "..", "a/b", "'x'", "é", strings.Repeat("a", 129), "https://h/" + id(2)} {
-		f.Add(cell)
-	}
-	f.Fuzz(func(t *testing.T, cell string) {
-		got, gotErr := parseID(cell)
-		want, wantErr := plexy.ParseID(cell)
-		if got != want || (gotErr == nil) != (wantErr == nil) {
-			t.Errorf("parseID(%q) = %q, %v; want %q, %v", cell, got, gotErr, want, wantErr)
-		}
-	})
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"unicode/utf8"
 )
 
@@ -39,7 +40,7 @@ func openSource(path string, stdin io.Reader) (*source, error) {
 	raw := stdin
 	if path == "-" {
 		if stdin == nil {
-			return nil, refuse(s.name, 0, 0, "standard input cannot be read here", "Give the name of a file.")
+			return nil, refuse(s.name, Place{}, "standard input cannot be read here", "Give the name of a file.")
 		}
 	} else {
 		file, err := openRegular(path)
@@ -77,7 +78,7 @@ func CheckPath(path string) error {
 		return cannotOpen(path, err)
 	}
 	if info.IsDir() {
-		return refuse(path, 0, 0, "this is a directory", "Give the name of a CSV file.")
+		return refuse(path, Place{}, "this is a directory", "Give the name of a CSV file.")
 	}
 	return nil
 }
@@ -88,15 +89,16 @@ func cannotOpen(path string, err error) error {
 	if errors.As(err, &pathError) {
 		why = pathError.Err // the path stands before it already
 	}
-	e := refuse(path, 0, 0, fmt.Sprintf("cannot open it: %v", why), "Check the name and the permissions of the file.")
+	e := refuse(path, Place{}, fmt.Sprintf("cannot open it: %v", why), "Check the name and the permissions of the file.")
 	if errors.Is(err, fs.ErrNotExist) {
-		e = refuse(path, 0, 0, "no such file", "Check the name of the file.")
+		e = refuse(path, Place{}, "no such file", "Check the name of the file.")
 	}
 	e.Cause = err
 	return e
 }
 
-// begin unpacks the text, checks its head and drops a byte-order mark.
+// begin unpacks the text, checks its head and drops byte-order marks: some
+// programs add a second one.
 func (s *source) begin(raw io.Reader) error {
 	s.text = bufio.NewReaderSize(raw, headSize)
 	magic, err := s.text.Peek(2)
@@ -120,7 +122,7 @@ func (s *source) begin(raw io.Reader) error {
 	if err := s.checkHead(); err != nil {
 		return err
 	}
-	if bytes.HasPrefix(s.head, []byte("\ufeff")) {
+	for bytes.HasPrefix(s.head, []byte("\ufeff")) {
 		_, _ = s.text.Discard(len("\ufeff")) // it was peeked: there is no error
 		s.head = s.head[len("\ufeff"):]
 	}
@@ -132,16 +134,16 @@ func (s *source) checkHead() error {
 	head := s.head
 	switch {
 	case len(bytes.TrimSpace(bytes.TrimPrefix(head, []byte("\ufeff")))) == 0 && len(head) < headSize:
-		return refuse(s.name, 0, 0, "the file is empty", "It should hold one payment link a row.")
+		return refuse(s.name, Place{}, "the file is empty", "It should hold one payment link a row.")
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")),
 		bytes.HasPrefix(head, []byte("\xd0\xcf\x11\xe0")):
-		return refuse(s.name, 0, 0, "a spreadsheet or zip file, not a CSV file", "Open it and export it as CSV.")
+		return refuse(s.name, Place{}, "a spreadsheet or zip file, not a CSV file", "Open it and export it as CSV.")
 	case isUTF16(head):
-		return refuse(s.name, 0, 0, "the file is in UTF-16", "Save it as UTF-8, in a spreadsheet: “CSV UTF-8”.")
+		return refuse(s.name, Place{}, "the file is in UTF-16", "Save it as UTF-8, in a spreadsheet: “CSV UTF-8”.")
 	case isBinary(head):
-		return refuse(s.name, 0, 0, "a binary file, not a CSV file", "Give a text file with one payment link a row.")
+		return refuse(s.name, Place{}, "a binary file, not a CSV file", "Give a text file with one payment link a row.")
 	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(bytes.TrimRight(head, "\r")) > bytes.IndexByte(head, '\r'):
-		return refuse(s.name, 0, 0, "its lines end with a carriage return alone", `Save it with line ends of Unix (\n) or Windows (\r\n).`)
+		return refuse(s.name, Place{}, "its lines end with a carriage return alone", `Save it with line ends of Unix (\n) or Windows (\r\n).`)
 	}
 	return nil
 }
@@ -188,12 +190,21 @@ func (s *source) readError(err error) error {
 	var corrupt flate.CorruptInputError
 	if s.gzip && (errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &corrupt)) {
-		e := refuse(s.name, 0, 0, fmt.Sprintf("the gzip file is damaged or cut off (%v)", err),
+		e := refuse(s.name, Place{}, fmt.Sprintf("the gzip file is damaged or cut off (%v)", err),
 			"Make or copy the file again.")
 		e.Cause = err
 		return e
 	}
 	return fmt.Errorf("read %s: %w", s.name, err)
+}
+
+// regular tells whether the file can be opened and read once more.
+func (s *source) regular() bool {
+	if s.file == nil {
+		return false
+	}
+	info, err := s.file.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
 func (s *source) close() {
@@ -202,9 +213,17 @@ func (s *source) close() {
 	}
 }
 
-// comma finds the delimiter: of ',', ';' and tab the one that the first record
-// has most often outside quotes; ',' if it has none of them.
-func (s *source) comma() rune {
+// separatorLine is the first line of a file in which Excel is told the delimiter,
+// such as sep=; and not a row.
+var separatorLine = regexp.MustCompile(`^(?i:"?sep=([^\s"a-z0-9]|\t)"?)[,;\t]*\r?(\n|$)`)
+
+// comma finds the delimiter: the one that a separator line names. Failing that it
+// is the one of ',', ';' and tab that the first record has most often outside
+// quotes; ',' if it has none of them.
+func (s *source) comma() (comma rune, named bool) {
+	if found := separatorLine.FindSubmatch(s.head); found != nil && found[1][0] < utf8.RuneSelf {
+		return rune(found[1][0]), true
+	}
 	var counts [utf8.RuneSelf]int
 	quoted, started := false, false
 	for _, b := range s.head {
@@ -227,5 +246,5 @@ func (s *source) comma() rune {
 			best = c
 		}
 	}
-	return best
+	return best, false
 }

@@ -3,7 +3,6 @@ package plexy
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -52,9 +51,9 @@ func CheckID(id string) error {
 			return badID(fmt.Sprintf("the id contains white space (%U)", r))
 		case unicode.IsControl(r):
 			return badID(fmt.Sprintf("the id contains a control character (%U)", r))
-		case unicode.Is(unicode.Cf, r):
-			// Such as a zero-width space out of a web page: the API would not
-			// know the link, while the link that was meant stays payable.
+		case Invisible(r):
+			// The API would not know the link, while the link that was meant stays
+			// payable.
 			return badID(fmt.Sprintf("the id contains an invisible character (%U)", r))
 		case strings.ContainsRune(pathBreaking, r):
 			return badID(fmt.Sprintf("the id contains %q", r))
@@ -70,67 +69,25 @@ func onlyDots(id string) bool {
 	return strings.Trim(element, dots) == ""
 }
 
-// ParseID takes the id out of a file's cell: around it may stand white space,
-// a byte-order mark and quotes, matching or not (the vendor's curl line has the
-// id in quotes); and it may be the last path element of a checkout URL. The
-// result has passed CheckID; the error wraps ErrBadID.
-func ParseID(cell string) (string, error) {
-	id := strings.TrimFunc(cell, surrounding)
-	if isURL(id) {
-		var err error
-		if id, err = lastElement(id); err != nil {
-			return "", err
-		}
-	}
-	if err := CheckID(id); err != nil {
-		return "", err
-	}
-	return id, nil
+// Invisible tells whether a character has no shape of its own, such as a
+// zero-width space or a variation selector out of a web page.
+func Invisible(r rune) bool {
+	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == brailleBlank
 }
 
-// surrounding tells whether r can stand around an id without belonging to it.
-// The byte-order mark is one of the format characters.
-func surrounding(r rune) bool {
-	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) ||
-		strings.ContainsRune("'\"`´‘’‚‛“”„‟«»‹›′″＇＂", r)
-}
+const brailleBlank = 0x2800
 
-func isURL(text string) bool {
-	scheme, _, found := strings.Cut(text, "://")
-	return found && (strings.EqualFold(scheme, "https") || strings.EqualFold(scheme, "http"))
-}
-
-// lastElement returns the last path element of a URL that is not empty, with
-// its escapes decoded. It splits before it decodes: an escaped slash belongs to
-// an element, where CheckID refuses it.
-func lastElement(rawURL string) (string, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return "", badID("the URL cannot be read")
-	}
-	if u.Host == "" {
-		return "", badID("the URL names no host")
-	}
-	path := strings.TrimRight(u.EscapedPath(), "/")
-	last := path[strings.LastIndexByte(path, '/')+1:]
-	if last == "" {
-		return "", badID("the URL has no path, so no payment link id")
-	}
-	id, err := url.PathUnescape(last)
-	if err != nil {
-		return "", badID("the URL cannot be read")
-	}
-	return id, nil
-}
-
-// LooksLikeID tells whether a cell holds an id of the documented form, pl_ and
-// 32 lower-case hex digits, alone or in a checkout URL. It helps to find the
-// right column; an id of another form may be good all the same.
-func LooksLikeID(cell string) bool {
-	id, err := ParseID(cell)
-	if err != nil {
+// Documented tells whether an id has the form that the API documents, pl_ and 32
+// lower-case hex digits. An id of another form may be good all the same: the
+// vendor's Cancel page calls the id in the path the external id.
+func Documented(id string) bool {
+	if len(id) != 35 || id[:3] != "pl_" {
 		return false
 	}
-	digits, found := strings.CutPrefix(id, "pl_")
-	return found && len(digits) == 32 && strings.Trim(digits, "0123456789abcdef") == ""
+	for i := 3; i < len(id); i++ {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }

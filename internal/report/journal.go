@@ -26,6 +26,7 @@ type Header struct {
 	Name        string    `json:"name,omitempty"`
 	Files       []string  `json:"files"`
 	Column      string    `json:"column,omitempty"`
+	AnyID       bool      `json:"any_id,omitempty"`
 	SkipInvalid bool      `json:"skip_invalid,omitempty"`
 	NoCanary    bool      `json:"no_canary,omitempty"`
 	Total       int64     `json:"total"`

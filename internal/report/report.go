@@ -92,7 +92,7 @@ func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
 
 // WriteJoined writes every row of the user's files, in their order and with
 // duplicates, and behind it what became of its link. column is the column of
-// the links as linkcsv.OpenRows takes it; find returns the result of a link, or
+// the links as in linkcsv.Options; find returns the result of a link, or
 // false for one that is not in the batch. Files after the first must have the
 // same columns. The error is an *linkcsv.InputError where a file cannot be
 // read as it was before.
@@ -103,7 +103,7 @@ func WriteJoined(w io.Writer, files []string, column string, find func(link stri
 	var t *table
 	var header []string
 	for _, file := range files {
-		rows, err := linkcsv.OpenRows(file, nil, column)
+		rows, err := linkcsv.OpenRows(file, nil, linkcsv.Options{Column: column, AnyID: true})
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func WriteJoined(w io.Writer, files []string, column string, find func(link stri
 			t, err = newTable(w, header, rows.Comma(), opt)
 		case !slices.Equal(names, header):
 			err = &linkcsv.InputError{
-				Bad:  []linkcsv.Bad{{File: file, Line: 1, Column: 1, Why: fmt.Sprintf("its columns are %q, those of %s are %q", names, files[0], header)}},
+				Bad:  []linkcsv.Bad{{File: file, Place: linkcsv.Place{Row: 1, Line: 1}, Why: fmt.Sprintf("its columns are %q, those of %s are %q", names, files[0], header)}},
 				Hint: "Files joined in one report must have the same columns in the same order. Join them one by one.",
 			}
 		}
@@ -139,16 +139,30 @@ func (t *table) join(rows *linkcsv.Rows, find func(link string) (Result, bool)) 
 			return err
 		}
 		var l line
-		if row.Err != nil {
-			l.Error = "skipped: " + row.Err.Error()
-		} else if l.Result, l.known = find(row.Link); !l.known {
-			l.Result = Result{Error: "not in this batch"}
+		if row.Err == nil {
+			l.Result, l.known = find(row.Link)
 		}
 		l.Link = row.Link
+		if !l.known {
+			l.Result = notFound(row)
+		}
 		if err := t.write(linkcsv.Fit(row.Fields, t.theirs, rows.Comma()), l); err != nil {
 			return err
 		}
 	}
+}
+
+// notFound is what a report says of a row without a result. Only the batch shows
+// whether ids of every form were accepted, so a doubt is told when the batch does
+// not have the link.
+func notFound(row linkcsv.Row) Result {
+	switch {
+	case row.Err != nil:
+		return Result{Error: "skipped: " + row.Err.Error()}
+	case row.Doubt != nil:
+		return Result{Error: "skipped: " + row.Doubt.Error()}
+	}
+	return Result{Link: row.Link, Error: "not in this batch"}
 }
 
 // table writes rows in one of the formats.

@@ -133,8 +133,8 @@ func TestWriteJoined(t *testing.T) {
 Eve;@3;@3;pending;;;3;;
 Bob;https://checkout.plexypay.com/@1;@1;cancelled;204;;1;2026-03-01T12:00:05Z;
 Zoe;..;;;;;;;"skipped: the id is ""..""` + `, which addresses another path"
-Tom;;;;;;;;skipped: 1 field, the header has 2
-Uma;"@2;z";;;;;;;skipped: 3 fields, the header has 2
+Tom;;;;;;;;skipped: 1 cell, the header has 2
+Uma;"@2;z";;;;;;;skipped: 3 cells, the header has 2
 Jim;@9;@9;;;;;;not in this batch
 `},
 		{"columns that collide", []string{"ERROR,id,lc_error, Link\n=x,@1,,\n"}, Options{}, `ERROR,id,lc_error," Link",lc_link,outcome,http_status,link_status,attempts,finished_at,lc_lc_error
@@ -270,7 +270,7 @@ func FuzzJoined(f *testing.F) {
 				continue
 			}
 			// The report keeps the delimiter that was found, so read with it.
-			rows, err := linkcsv.OpenRows(path, nil, "1")
+			rows, err := linkcsv.OpenRows(path, nil, linkcsv.Options{Column: "1"})
 			if err != nil {
 				t.Fatal(err)
 			}
