@@ -28,6 +28,9 @@ func parseCell(cell string) (cellID, error) {
 	if plexy.Documented(cell) {
 		return cellID{id: cell, documented: true}, nil
 	}
+	if id, ok := plainURL(cell); ok {
+		return cellID{id: id, documented: true}, nil
+	}
 	text := unwrap(cell)
 	if isURL(text) {
 		return parseURL(text)
@@ -197,6 +200,26 @@ func holdsID(text string) bool { return len(idsIn(text)) > 0 }
 func isURL(text string) bool {
 	scheme, _, found := strings.Cut(text, "://")
 	return found && (strings.EqualFold(scheme, "https") || strings.EqualFold(scheme, "http"))
+}
+
+// plainURL is the short way for the usual URL, such as https://host/path/pl_…: its
+// last path element is an id, and no other id can be in it.
+func plainURL(cell string) (id string, ok bool) {
+	const idLength = 35
+	at := len(cell) - idLength
+	if at < 1 || cell[at-1] != '/' || !plexy.Documented(cell[at:]) {
+		return "", false
+	}
+	rest, found := strings.CutPrefix(cell[:at], "https://")
+	if !found || rest[0] == '/' {
+		return "", false
+	}
+	for i := range len(rest) {
+		if c := rest[i]; (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '/' {
+			return "", false
+		}
+	}
+	return cell[at:], true
 }
 
 // parseURL finds the id in a URL: the one part that has the documented form, or

@@ -65,6 +65,7 @@ func TestParseCell(t *testing.T) {
 		`=""`:                        "the id is empty",
 		"https://":                   "the URL names no host",
 		"https:///pl_1":              "the URL names no host",
+		"https:///" + testID:         "the URL names no host",
 		"https://c.example":          "the URL has no path, so no payment link id",
 		"https://c.example//?id=pl1": "the URL has no path, so no payment link id",
 		"https://c.example/..":       `the id is "..", which addresses another path`,
@@ -156,6 +157,12 @@ func FuzzParseCell(f *testing.F) {
 		}
 		if got.documented != plexy.Documented(got.id) {
 			t.Fatalf("parseCell(%q) = %+v: the form is wrong", cell, got)
+		}
+		// The short way finds what the long one does.
+		if id, ok := plainURL(cell); ok {
+			if long, err := parseURL(cell); err != nil || long.id != id || long.doubt != nil {
+				t.Fatalf("plainURL(%q) = %q, the long way %+v, %v", cell, id, long, err)
+			}
 		}
 		// The id stands in the cell, perhaps with the escapes of a URL.
 		if !strings.Contains(cell, got.id) && !strings.Contains(cell, "%") {
