@@ -31,6 +31,9 @@ func parseCell(cell string) (cellID, error) {
 	if id, ok := plainURL(cell); ok {
 		return cellID{id: id, documented: true}, nil
 	}
+	if plainID(cell) {
+		return cellID{id: cell}, nil
+	}
 	text := unwrap(cell)
 	if isURL(text) {
 		return parseURL(text)
@@ -200,6 +203,26 @@ func holdsID(text string) bool { return len(idsIn(text)) > 0 }
 func isURL(text string) bool {
 	scheme, _, found := strings.Cut(text, "://")
 	return found && (strings.EqualFold(scheme, "https") || strings.EqualFold(scheme, "http"))
+}
+
+// plainID is the short way for the usual id of another form, such as a UUID or
+// ORD-123: letters, digits, '_' and '-', and so many kinds of them that it is no
+// word, no number and no id of the documented form.
+func plainID(cell string) bool {
+	digit, letter, underscore := false, false, false
+	for i := range len(cell) {
+		switch c := cell[i]; {
+		case c >= '0' && c <= '9':
+			digit = true
+		case c == '_':
+			underscore = true
+		case c|0x20 >= 'a' && c|0x20 <= 'z':
+			letter = letter || c|0x20 != 'e' // as in 1E5
+		case c != '-':
+			return false
+		}
+	}
+	return digit && letter && len(cell) < 100 && (len(cell) < 35 || !underscore)
 }
 
 // plainURL is the short way for the usual URL, such as https://host/path/pl_…: its

@@ -158,7 +158,10 @@ func FuzzParseCell(f *testing.F) {
 		if got.documented != plexy.Documented(got.id) {
 			t.Fatalf("parseCell(%q) = %+v: the form is wrong", cell, got)
 		}
-		// The short way finds what the long one does.
+		// The short ways find what the long one does.
+		if plainID(cell) && (noID(cell) != nil || unwrap(cell) != cell || isURL(cell)) {
+			t.Fatalf("plainID(%q) is true, and the long way refuses it: %v", cell, noID(cell))
+		}
 		if id, ok := plainURL(cell); ok {
 			if long, err := parseURL(cell); err != nil || long.id != id || long.doubt != nil {
 				t.Fatalf("plainURL(%q) = %q, the long way %+v, %v", cell, id, long, err)

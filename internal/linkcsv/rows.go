@@ -66,6 +66,7 @@ type Rows struct {
 	first  []string // the header, or the first row
 	header bool     // first is a header
 	column int      // index of the column with the links
+	name   string   // of that column, trimmed
 
 	ahead    []record // read to find the header, not yet returned
 	err      error    // how reading ended; comes after ahead
@@ -184,7 +185,9 @@ func (r *Rows) choose(column string) (err error) {
 			c.rest = append(c.rest, rec.fields)
 		}
 	}
-	r.header, r.column, err = c.choose(column)
+	if r.header, r.column, err = c.choose(column); err == nil {
+		r.name = trimCell(r.first[r.column])
+	}
 	return err
 }
 
@@ -370,7 +373,8 @@ func (r *Rows) fitted(fields []string) []string {
 
 // isHeader tells whether a row repeats the header.
 func (r *Rows) isHeader(fields []string) bool {
-	if len(fields) != len(r.first) || trimCell(fields[r.column]) != trimCell(r.first[r.column]) {
+	// Nearly every row ends here.
+	if len(fields) != len(r.first) || !strings.Contains(fields[r.column], r.name) {
 		return false
 	}
 	return slices.EqualFunc(fields, r.first, func(a, b string) bool { return trimCell(a) == trimCell(b) })
@@ -380,11 +384,10 @@ func (r *Rows) columnName() string {
 	if !r.header {
 		return strconv.Itoa(r.column + 1)
 	}
-	name := trimCell(r.first[r.column])
-	if name == "" || len(name) > 40 || clean.Line(name) != name {
-		return fmt.Sprintf("%d %s", r.column+1, quote(name))
+	if r.name == "" || len(r.name) > 40 || clean.Line(r.name) != r.name {
+		return fmt.Sprintf("%d %s", r.column+1, quote(r.name))
 	}
-	return name
+	return r.name
 }
 
 func (r *Rows) badLength(n int) error {
