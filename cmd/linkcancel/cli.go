@@ -137,6 +137,7 @@ func usagef(format string, args ...any) error {
 
 // Main runs one command and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	cleanEnvironment()
 	secrets := &clean.Secrets{}
 	out, errs := newOutputs(stdout, stderr, secrets)
 	code := execute(args, stdin, out, errs, secrets)
