@@ -154,7 +154,7 @@ func (b *Broker) check(ctx context.Context) error {
 		return fmt.Errorf("the Sentinels at %s want another password: %w\nhint: set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it",
 			b.name, plain{err})
 	case passwordRefused(err):
-		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB",
+		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB, where %% is written %%25",
 			b.name, plain{err})
 	case err != nil && b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
 		return fmt.Errorf("Redis at %s is no cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)

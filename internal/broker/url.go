@@ -21,12 +21,19 @@ const (
 	formCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
 )
 
+// hintPassword says how a password is written into a URL: these characters end
+// the password there, or begin an escape.
+const hintPassword = "\nhint: in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; " +
+	"the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"
+
 // ErrURL: the URL of the Redis database is of no use.
 var ErrURL = errors.New("unusable Redis URL")
 
-// splitURL parses a URL. Of Sentinels and clusters it may name many hosts, which
+// splitURL parses a URL; white space around it does not count, since a secret's
+// file may leave a line end behind it. Of Sentinels and clusters it may name many hosts, which
 // net/url knows nothing of: it sees the first only, and hosts are all of them.
 func splitURL(raw string) (u *url.URL, hosts []string, err error) {
+	raw = strings.TrimSpace(raw)
 	scheme, rest, _ := strings.Cut(raw, "://")
 	switch strings.ToLower(scheme) {
 	case "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster":
@@ -56,15 +63,7 @@ func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 func parseURL(raw string) (target, error) {
 	u, hosts, err := splitURL(raw)
 	if err != nil {
-		// url.Error would show the URL, and the password with it.
-		form := formSingle
-		switch {
-		case strings.Contains(raw, "-sentinel://"):
-			form = formSentinel
-		case strings.Contains(raw, "-cluster://"):
-			form = formCluster
-		}
-		return target{}, fmt.Errorf("%w: it cannot be read: give %s", ErrURL, form)
+		return target{}, unreadable(raw)
 	}
 	kind, form, parse := strings.TrimPrefix(strings.TrimPrefix(u.Scheme, "rediss"), "redis"), "", parseSingle
 	switch {
@@ -84,17 +83,39 @@ func parseURL(raw string) (target, error) {
 		return target{}, fmt.Errorf("%w: the // behind %s: is missing: give %s", ErrURL, u.Scheme, form)
 	}
 	if strayAt(u) {
-		return target{}, fmt.Errorf("%w: there is an @ behind its host: write / ? # @ in a password as %%2F %%3F %%23 %%40", ErrURL)
+		return target{}, fmt.Errorf("%w: there is an @ behind its host%s", ErrURL, hintPassword)
+	}
+	if strings.Contains(raw, "#") { // what is behind it would be dropped: it may be half of a password
+		return target{}, fmt.Errorf("%w: there is a # in it%s", ErrURL, hintPassword)
 	}
 	if u.Query().Has("skip_verify") { // go-redis would take any certificate, and whoever shows it gets the password
 		return target{}, fmt.Errorf("%w: skip_verify is refused: let SSL_CERT_FILE name the file of the CA", ErrURL)
 	}
 	u.Scheme = strings.TrimSuffix(u.Scheme, kind) // as go-redis knows it
 	to, err := parse(u, hosts)
+	if syntax := new(url.Error); errors.As(err, &syntax) {
+		return target{}, unreadable(raw)
+	}
 	if err != nil {
 		return target{}, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
 	}
 	return to, nil
+}
+
+// unreadable is the error of a URL that cannot be parsed. That of net/url would
+// show the URL, and the password with it.
+func unreadable(raw string) error {
+	form, hint := formSingle, ""
+	switch {
+	case strings.Contains(raw, "-sentinel://"):
+		form = formSentinel
+	case strings.Contains(raw, "-cluster://"):
+		form = formCluster
+	}
+	if strings.Contains(raw, "@") {
+		hint = hintPassword
+	}
+	return fmt.Errorf("%w: it cannot be read: give %s%s", ErrURL, form, hint)
 }
 
 func parseSingle(u *url.URL, _ []string) (target, error) {
@@ -114,7 +135,7 @@ func parseSentinel(u *url.URL, hosts []string) (target, error) {
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return target{}, errors.New("its parameters cannot be read")
+		return target{}, errors.New("its parameters cannot be read" + hintPassword)
 	}
 	for _, name := range []string{"username", "password", "master_name", "addr", "db"} { // ours says them elsewhere
 		if query.Has(name) {

@@ -37,7 +37,11 @@ func TestURLInMessagesHasNoPassword(t *testing.T) {
 		"redis://user:s3cret%@host":                   "an unreadable URL",
 		"redis://user:s3 cret@host":                   "an unreadable URL",
 		"redis://user:s3cret@ho st":                   "an unreadable URL",
-		"redis://user:s3cret@host\n":                  "an unreadable URL",
+		"redis://user:s3cret@host\n":                  "redis://host",
+		" \tredis://user:s3cret@host/1\r\n":           "redis://host/1",
+		"redis://user:s3\ncret@host":                  "an unreadable URL",
+		"redis://user:s3#cret@host:6379/0":            "an unreadable URL",
+		"redis://user:s3^cret@host:6379/0":            "an unreadable URL",
 		"\x7fredis://user:s3cret@host":                "an unreadable URL",
 		"":                                            "",
 		"/var/run/redis.sock":                         "/var/run/redis.sock",
@@ -69,6 +73,7 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		any     = give + ", redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT, and rediss for TLS"
 		giveS   = ": give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
 		giveC   = ": give redis-cluster://HOST:PORT,HOST:PORT"
+		hint    = "\nhint: in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"
 		replica = ": replicas cannot be read from: they lag behind"
 	)
 	for raw, want := range map[string]string{
@@ -80,7 +85,14 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		"redis://host:port":            "it cannot be read" + give,
 		"redis://a:1,b:2/0":            "redis://a:1,b:2/0: it names many hosts: give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT",
 		"redis:host:6379":              "the // behind redis: is missing" + give,
-		"redis://u:12/34@host/0":       "there is an @ behind its host: write / ? # @ in a password as %2F %3F %23 %40",
+		"redis://u:12/34@host/0":       "there is an @ behind its host" + hint,
+		"redis://:p#w@host:6379/0":     "it cannot be read" + give + hint,
+		"redis://:p%w@host:6379/0":     "it cannot be read" + give + hint,
+		"redis://:p?w@host:6379/0":     "it cannot be read" + give + hint,
+		"redis://:p/w@host:6379/0":     "it cannot be read" + give + hint,
+		"redis://:p w@host:6379/0":     "it cannot be read" + give + hint,
+		"redis://:12#w@host:6379/0":    "there is an @ behind its host" + hint,
+		"redis://:p@host:6379/0#":      "there is a # in it" + hint,
 		"redis://u:p@host/x":           `redis://host/x: invalid database number: "x"`,
 		"redis://u:p@host/1/2":         "redis://host/1/2: invalid URL path: /1/2",
 		"redis://u:p@host/0?colour=1":  "redis://host/0: unexpected option: colour",
@@ -88,8 +100,11 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 
 		"redis-sentinel://a:1,b:2":                     "redis-sentinel://a:1,b:2: it names no master" + giveS,
 		"redis-sentinel://a:1,b:2//0":                  "redis-sentinel://a:1,b:2//0: it names no master" + giveS,
-		"redis-sentinel://u:p@a:1,/main":               "it cannot be read" + giveS,
-		"redis-sentinel://u:p@a:1,b:c/main":            "it cannot be read" + giveS,
+		"redis-sentinel://u:p@a:1,/main":               "it cannot be read" + giveS + hint,
+		"redis-sentinel://u:p@a:1,b:c/main":            "it cannot be read" + giveS + hint,
+		"redis-sentinel://u:p#w@a:1,b:2/main":          "it cannot be read" + giveS + hint,
+		"redis-sentinel://a/main?sentinel_password=p%": "redis-sentinel://a/main: its parameters cannot be read" + hint,
+		"redis-sentinel://a/main?sentinel_password=p#": "there is a # in it" + hint,
 		"redis-sentinel:///main":                       "it cannot be read" + giveS,
 		"redis-sentinel:a:1/main":                      "the // behind redis-sentinel: is missing" + giveS,
 		"redis-sentinel://a/main/x":                    `redis-sentinel://a/main/x: invalid database number: "x"`,
@@ -98,7 +113,8 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		"redis-sentinel://a/main?colour=1":             "redis-sentinel://a/main: unexpected option: colour",
 		"redis-sentinel://a/main?replica_only=true":    "redis-sentinel://a/main" + replica,
 		"redis-sentinel://a/main?route_randomly=true":  "redis-sentinel://a/main" + replica,
-		"redis-cluster://u:p@a:1,/":                    "it cannot be read" + giveC,
+		"redis-cluster://u:p@a:1,/":                    "it cannot be read" + giveC + hint,
+		"redis-cluster://u:p%w@a:1,b:2":                "it cannot be read" + giveC + hint,
 		"redis-cluster://":                             "it cannot be read" + giveC,
 		"redis-cluster:a:1":                            "the // behind redis-cluster: is missing" + giveC,
 		"redis-cluster://a:1,b:2/1":                    "redis-cluster://a:1,b:2/1: a cluster has one database only: leave the path out",
@@ -106,7 +122,7 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		"redis-cluster://a:1?colour=1":                 "redis-cluster://a:1: unexpected option: colour",
 		"redis-cluster://a:1?read_only=true":           "redis-cluster://a:1" + replica,
 		"rediss-cluster://a:1?route_by_latency=true":   "rediss-cluster://a:1" + replica,
-		"rediss-cluster://u:12/34@a:1,b:2?read_only=1": "there is an @ behind its host: write / ? # @ in a password as %2F %3F %23 %40",
+		"rediss-cluster://u:12/34@a:1,b:2?read_only=1": "there is an @ behind its host" + hint,
 	} {
 		_, err := parseURL(raw)
 		if !errors.Is(err, ErrURL) || !strings.HasSuffix(err.Error(), want) {
@@ -124,6 +140,7 @@ func TestURLsThatAreOfUse(t *testing.T) {
 	for raw, want := range map[string]wanted{
 		DefaultURL:                        {addr: "127.0.0.1:6379"},
 		"redis://host":                    {addr: "host:6379"},
+		" redis://:p@host/1\r\n":          {addr: "host:6379", password: "p", db: 1},
 		"redis://host:7000/3":             {addr: "host:7000", db: 3},
 		"redis://[::1]:7000":              {addr: "[::1]:7000"},
 		"redis://:p%2F%40%23@host/0":      {addr: "host:6379", password: "p/@#"},
