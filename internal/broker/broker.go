@@ -25,6 +25,7 @@ type Broker struct {
 	client   redis.UniversalClient
 	embedded *miniredis.Miniredis
 	hider    hider
+	unseen   string // what a Redis that refuses INFO does not show; "" if it shows all
 }
 
 // Config says where Redis is.
@@ -85,6 +86,7 @@ func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
 	to.adapt()
 	b := &Broker{to: to, name: name, client: to.client(), hider: hider{passwords}}
 	b.client.AddHook(b.hider)
+	b.client.AddHook(permissions{})
 	return b
 }
 
@@ -96,6 +98,7 @@ func (b *Broker) Client() redis.UniversalClient { return b.client }
 func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
 	client := b.to.forServer().client()
 	client.AddHook(b.hider)
+	client.AddHook(permissions{})
 	client.AddHook(hook)
 	return client
 }
@@ -119,6 +122,9 @@ func (b *Broker) Close() error {
 func (b *Broker) Warning(ctx context.Context) string {
 	if b.embedded != nil {
 		return ""
+	}
+	if b.unseen != "" {
+		return fmt.Sprintf("Redis refuses INFO, so linkcancel cannot see %s: allow it, by +info in an ACL", b.unseen)
 	}
 	var mu sync.Mutex
 	warning := ""
@@ -148,7 +154,56 @@ func (b *Broker) eachServer(ctx context.Context, do func(context.Context, *redis
 }
 
 func (b *Broker) check(ctx context.Context) error {
+	version, mode, err := b.identify(ctx)
+	if err != nil {
+		return b.unusable(err)
+	}
+	switch {
+	case mode == "sentinel":
+		return fmt.Errorf("Redis at %s is a Sentinel\nhint: give %s", b.name, formSentinel)
+	case mode == "cluster" && b.to.cluster == nil:
+		return fmt.Errorf("Redis at %s is part of a cluster\nhint: give %s", b.name, formCluster)
+	case version == "" && b.unseen != "":
+		b.unseen = "whether its version is 6.2 or later, " + b.unseen
+		return nil
+	}
+	major, minor := versionOf(version)
+	if major < 6 || major == 6 && minor < 2 {
+		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
+	}
+	return nil
+}
+
+// identify asks a server for its version and its mode: by INFO, and if that is
+// refused by HELLO, which access control cannot refuse. It returns "" for what a
+// server shows by neither.
+func (b *Broker) identify(ctx context.Context) (version, mode string, err error) {
 	info, err := b.client.Info(ctx, "server").Result()
+	if !infoRefused(err) {
+		return infoField(info, "redis_version"), infoField(info, "redis_mode"), err
+	}
+	if b.to.single == nil { // a failover is to be expected, and only INFO shows that one was
+		return "", "", err
+	}
+	b.unseen = "whether maxmemory-policy is noeviction, or whether a replica took over and forgot outcomes"
+	reply, err := b.client.Do(ctx, "hello").Slice()
+	var refused redis.Error
+	if err != nil && !errors.As(err, &refused) {
+		return "", "", err
+	}
+	for i := 0; i+1 < len(reply); i += 2 { // names and values
+		switch value, _ := reply[i+1].(string); reply[i] {
+		case "version":
+			version = value
+		case "mode":
+			mode = value
+		}
+	}
+	return version, mode, nil
+}
+
+// unusable says why a server cannot be used, and what to do.
+func (b *Broker) unusable(err error) error {
 	switch {
 	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis tells so
 		return fmt.Errorf("the Sentinels at %s want another password: %w\nhint: set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it",
@@ -156,29 +211,21 @@ func (b *Broker) check(ctx context.Context) error {
 	case passwordRefused(err):
 		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB, where %% is written %%25",
 			b.name, plain{err})
-	case err != nil && b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
+	case infoRefused(err):
+		return fmt.Errorf("Redis at %s refuses INFO, without which linkcancel cannot see a failover: %w\nhint: allow it, by +info in an ACL",
+			b.name, answer(err))
+	case permissionRefused(err):
+		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, plain{err})
+	case b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
 		return fmt.Errorf("Redis at %s is no cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
-	case err != nil && b.to.sentinel != nil && unknownCommand(err):
+	case b.to.sentinel != nil && unknownCommand(err):
 		return fmt.Errorf("the servers at %s are no Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
 	case unknownAuthority(err):
 		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
 			b.name, plain{err})
-	case err != nil:
-		return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
-			b.name, plain{err}, DefaultURL)
 	}
-	switch mode := infoField(info, "redis_mode"); {
-	case mode == "sentinel":
-		return fmt.Errorf("Redis at %s is a Sentinel\nhint: give %s", b.name, formSentinel)
-	case mode == "cluster" && b.to.cluster == nil:
-		return fmt.Errorf("Redis at %s is part of a cluster\nhint: give %s", b.name, formCluster)
-	}
-	version := infoField(info, "redis_version")
-	major, minor := versionOf(version)
-	if major < 6 || major == 6 && minor < 2 {
-		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
-	}
-	return nil
+	return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
+		b.name, plain{err}, DefaultURL)
 }
 
 func unknownCommand(err error) bool {

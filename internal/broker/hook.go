@@ -16,8 +16,8 @@ import (
 //   - asynq never repeats a failed acknowledgement, so the task would run again
 //     a minute later. The hook repeats a failing script until its context ends.
 //   - asynq asks for the next task again at once when Redis refuses (out of
-//     memory, loading), over 60 000 times a second. Such a script has no
-//     deadline; the hook lets it wait before it fails.
+//     memory, loading, a missing permission), over 60 000 times a second. Such a
+//     script has no deadline; the hook lets it wait before it fails.
 //
 // It also watches the renewal of task leases: see LastRenewal.
 type ServerHook struct {
@@ -64,6 +64,10 @@ func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			h.renewed.Store(&sent)
 		}
 		if !isScript(cmd) {
+			return err
+		}
+		if _, ok := ctx.Deadline(); !ok && permissionRefused(err) {
+			wait(ctx, pauseNoDeadline)
 			return err
 		}
 		for pause := pauseFirst; mayPass(err) && !h.givenUp.Load(); pause = min(2*pause, pauseMost) {

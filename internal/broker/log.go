@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,7 +49,12 @@ func (l *AsynqLogger) complain(level slog.Level, args []any) {
 	shown := false
 	l.some.Do(func() {
 		shown = true
-		l.log.Log(context.Background(), level, "asynq", "detail", fmt.Sprint(args...))
+		text := fmt.Sprint(args...)
+		attrs := []any{"detail", text}
+		if mentionsPermission(text) && !strings.Contains(text, seePermissions) { // no hook sees a subscription
+			attrs = append(attrs, "hint", grantFor("SUBSCRIBE", text))
+		}
+		l.log.Log(context.Background(), level, "asynq", attrs...)
 	})
 	if !shown {
 		l.detail(args)
