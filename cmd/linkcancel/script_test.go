@@ -78,6 +78,8 @@ func runScripts(t *testing.T, dir string) {
 			"requests":   cmdRequests,
 			"redis":      cmdRedis,
 			"redis-keys": cmdRedisKeys,
+			"acl-users":  cmdACLUsers,
+			"acl-clean":  cmdACLClean,
 			"plan-sweep": cmdPlanSweep,
 			"wait-sweep": cmdWaitSweep,
 			"wait-batch": cmdWaitBatch,
