@@ -20,6 +20,8 @@ type Link struct {
 	OrderReference string
 	// CreatedAt and ExpiresAt are zero when absent, null or unreadable.
 	CreatedAt, ExpiresAt time.Time
+	// CreatedNote and ExpiresNote tell what is wrong with these dates.
+	CreatedNote, ExpiresNote DateNote
 	// Amount is in minor units of Currency, 0 when absent or unreadable.
 	Amount   int64
 	Currency string
@@ -72,10 +74,9 @@ func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 		Status:         cut(scrub.line(status), maxMessage),
 		URL:            text("url"),
 		OrderReference: text("orderReference"),
-		CreatedAt:      timestamp(text("createdAt")),
-		ExpiresAt:      timestamp(text("expiresAt")),
 		Currency:       text("currency"),
 	}
+	link.readDates(fields, scrub)
 	if amount, err := strconv.ParseInt(text("amount"), 10, 64); err == nil {
 		link.Amount = amount
 	}
@@ -103,11 +104,9 @@ func notLink(body []byte, scrub scrubber) error {
 	return errors.New("the answer is not a payment link: it is empty")
 }
 
-// timestamp reads a time such as 2025-03-01T12:00:00Z, or returns the zero time.
-func timestamp(text string) time.Time {
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}
-	}
-	return t
+// readDates reads the dates of a link. Source of the first names: the vendor's
+// page. The others are those that servers with snake_case names use.
+func (l *Link) readDates(fields map[string]json.RawMessage, scrub scrubber) {
+	l.CreatedAt, l.CreatedNote = readDate(fields, scrub, "createdAt", "created_at")
+	l.ExpiresAt, l.ExpiresNote = readDate(fields, scrub, "expiresAt", "expires_at")
 }

@@ -183,12 +183,11 @@ func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
 	}
 	text := func(name string) string { return scrub.line(scalar(fields[name])) }
 	link = Link{
-		ID:        id,
-		Status:    cut(text("status"), maxWord),
-		CreatedAt: timestamp(text("createdAt")),
-		ExpiresAt: timestamp(text("expiresAt")),
-		Currency:  cut(text("currency"), maxWord),
+		ID:       id,
+		Status:   cut(text("status"), maxWord),
+		Currency: cut(text("currency"), maxWord),
 	}
+	link.readDates(fields, scrub)
 	if amount, err := strconv.ParseInt(text("amount"), 10, 64); err == nil {
 		link.Amount = amount
 	}

@@ -72,9 +72,14 @@ func TestListEnvelopes(t *testing.T) {
 func TestListEntries(t *testing.T) {
 	for entry, want := range map[string]*Link{
 		`{"id":7}`: {ID: "7"},
-		`{"id":"pl_1","status":"Cancelled","amount":"50"}`:                                                      {ID: "pl_1", Status: "Cancelled", Amount: 50},
-		`{"id":"pl_1","status":7,"amount":1.5,"currency":{},"createdAt":5,"expiresAt":false}`:                   {ID: "pl_1", Status: "7"},
-		`{"id":"pl_1","createdAt":"2025-03-01","expiresAt":"2025-03-14T00:00:00"}`:                              {ID: "pl_1"}, // no zone
+		`{"id":"pl_1","status":"Cancelled","amount":"50"}`: {ID: "pl_1", Status: "Cancelled", Amount: 50},
+		`{"id":"pl_1","status":7,"amount":1.5,"currency":{},"createdAt":[],"expiresAt":false}`: {
+			ID: "pl_1", Status: "7", CreatedNote: DateNote{Unreadable: true, Text: "[]"}, ExpiresNote: DateNote{Unreadable: true, Text: "false"},
+		},
+		`{"id":"pl_1","createdAt":"2025-03-01","expiresAt":"2025-03-14T00:00:00"}`: {
+			ID: "pl_1", CreatedAt: time.Date(2025, 3, 2, 12, 0, 0, 0, time.UTC), ExpiresAt: time.Date(2025, 3, 14, 12, 0, 0, 0, time.UTC),
+			CreatedNote: DateNote{NoZone: true, Text: "2025-03-01"}, ExpiresNote: DateNote{NoZone: true, Text: "2025-03-14T00:00:00"},
+		},
 		`{"id":"pl_1","createdAt":"","expiresAt":null}`:                                                         {ID: "pl_1"},
 		`{"id":"pl_1","expiresAt":"2025-03-14T05:30:00.123+05:30"}`:                                             {ID: "pl_1", ExpiresAt: time.Date(2025, 3, 14, 0, 0, 0, 123e6, time.UTC)},
 		`{"id":"pl_1","status":"a` + "\u001b[31m\u202eb\u0000" + `c"}`:                                          {ID: "pl_1", Status: "a [31m b c"},

@@ -1,0 +1,236 @@
+package plexy
+
+import (
+	"encoding/json"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DateNote tells what is wrong with a date of a link.
+type DateNote struct {
+	// NoZone means that the value names no offset from UTC. The time is then the
+	// latest instant that the value can mean: so a link never looks expired, or
+	// old, before it is.
+	NoZone bool
+	// Unreadable means that there is a value, and that it is no date. The time is
+	// then zero. A field that is missing, null or blank has no value.
+	Unreadable bool
+	// Text is the value of a date that is NoZone or Unreadable, as one clean line
+	// of at most 64 bytes. It is empty for any other date.
+	Text string
+}
+
+// westmost is how far the zone furthest west is behind UTC.
+const westmost = 12 * time.Hour
+
+// lastTime is the end of the year 9999. No date is later: JSON cannot hold it.
+var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// readDate reads the first of the named fields that has a value. The time is
+// zero if none has one, or if the value cannot be read.
+func readDate(fields map[string]json.RawMessage, scrub scrubber, names ...string) (time.Time, DateNote) {
+	for _, name := range names {
+		raw := fields[name]
+		text := scrub.line(scalar(raw))
+		switch {
+		case len(raw) == 0, string(raw) == "null":
+			continue
+		case text == "" && raw[0] == '"':
+			continue
+		case text == "": // an object, an array or a boolean
+			return time.Time{}, DateNote{Unreadable: true, Text: example(scrub.line(string(raw)))}
+		}
+		t, noZone, ok := parseDate(text)
+		switch {
+		case !ok:
+			return time.Time{}, DateNote{Unreadable: true, Text: example(text)}
+		case noZone:
+			return t, DateNote{NoZone: true, Text: example(text)}
+		}
+		return t, DateNote{}
+	}
+	return time.Time{}, DateNote{}
+}
+
+// example returns the beginning of a value. It is a copy, so that it does not
+// keep the rest in memory.
+func example(text string) string { return strings.Clone(strings.TrimSpace(cut(text, maxWord))) }
+
+// parseDate reads a date in any form whose meaning is plain: RFC 3339 and its
+// many variants, RFC 1123 and its relatives, and the time since 1970. A date
+// without a time is the end of that day. Without a zone the time is that of the
+// zone furthest west.
+func parseDate(text string) (t time.Time, noZone, ok bool) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return bounded(t), false, true
+	}
+	if strings.HasPrefix(text, "0000-00-00") { // MySQL's word for no date
+		return time.Time{}, false, true
+	}
+	text = uniform(text)
+	if isNumber(text) {
+		if t, ok := parseCompact(text); ok {
+			return bounded(t.Add(westmost)), true, true
+		}
+		if t, ok := parseEpoch(text); ok {
+			return bounded(t), false, true
+		}
+	}
+	if t, ok := parseWall(text); ok {
+		return bounded(t.Add(westmost)), true, true
+	}
+	for _, layout := range zonedForms {
+		if t, err := time.Parse(layout, text); err == nil {
+			return bounded(t), false, true
+		}
+	}
+	rest, offset, noZone, ok := cutZone(text)
+	if !ok {
+		return time.Time{}, false, false
+	}
+	if t, ok = parseWall(rest); !ok {
+		return time.Time{}, false, false
+	}
+	return bounded(t.Add(-offset)), noZone, true
+}
+
+// bounded returns t in UTC, no later than lastTime. A time before the year 1 is
+// zero.
+func bounded(t time.Time) time.Time {
+	switch t = t.UTC(); {
+	case t.Year() < 1:
+		return time.Time{}
+	case t.After(lastTime):
+		return lastTime
+	}
+	return t
+}
+
+var weekday = regexp.MustCompile(`^(?:MON|TUE|WED|THU|FRI|SAT|SUN)[A-Z]*,? `)
+
+// uniform returns text in upper case with single spaces, without the day of the
+// week, and with dashes and a T in a date that begins with the year.
+func uniform(text string) string {
+	text = strings.ToUpper(strings.Join(strings.Fields(text), " "))
+	text = text[len(weekday.FindString(text)):]
+	if len(text) < 10 || strings.Trim(text[:4], "0123456789") != "" {
+		return text
+	}
+	date := []byte(text)
+	if date[4] == date[7] && (date[4] == '/' || date[4] == '.') {
+		date[4], date[7] = '-', '-'
+	}
+	if date[4] == '-' && len(date) > 10 && (date[10] == ' ' || date[10] == '_') {
+		date[10] = 'T'
+	}
+	return string(date)
+}
+
+// isNumber tells whether text has only characters of a decimal number.
+func isNumber(text string) bool {
+	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') && strings.Trim(text, "0123456789.E+-") == ""
+}
+
+// parseCompact reads a date of this century in digits alone. Read as a time
+// since 1970, such numbers would be in 1970 or after 2600.
+func parseCompact(text string) (time.Time, bool) {
+	layout := map[int]string{8: "20060102", 12: "200601021504", 14: "20060102150405", 17: "20060102150405.000"}[len(text)]
+	if layout == "" || !strings.HasPrefix(text, "20") || strings.Trim(text, "0123456789") != "" {
+		return time.Time{}, false
+	}
+	if len(text) == 17 {
+		text = text[:14] + "." + text[14:]
+	}
+	t, err := time.Parse(layout, text)
+	if err == nil && len(text) == 8 {
+		t = t.AddDate(0, 0, 1)
+	}
+	return t, err == nil
+}
+
+// parseEpoch reads the time since 1970 in seconds, milliseconds, microseconds or
+// nanoseconds: in the largest of these units that does not lead past the year
+// 9999. The years 1970 and before, and 9999, stand for none and never. A number
+// that is in another year before 2000 or after 3000 has another meaning, such as
+// the ticks of Windows.
+func parseEpoch(text string) (time.Time, bool) {
+	number, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	perSecond := int64(1)
+	for math.Abs(number)/float64(perSecond) > float64(lastTime.Unix()) {
+		if perSecond *= 1000; perSecond > 1e9 {
+			return time.Time{}, false
+		}
+	}
+	var t time.Time
+	if exact, err := strconv.ParseInt(text, 10, 64); err == nil {
+		t = time.Unix(exact/perSecond, exact%perSecond*(1e9/perSecond))
+	} else {
+		seconds, fraction := math.Modf(number / float64(perSecond))
+		t = time.Unix(int64(seconds), int64(math.Round(fraction*1e6))*1000) // a float64 is no finer
+	}
+	year := t.UTC().Year()
+	return t, year <= 1970 || 2000 <= year && year <= 3000 || year == 9999
+}
+
+// Forms of a date whose zone is at its end, or missing. After the seconds,
+// time.Parse takes a fraction too.
+var (
+	timeForms = [...]string{
+		"2006-01-02T15:04:05", "2006-01-02T15:04", "20060102T150405", "20060102T1504", "20060102150405", "200601021504",
+		"2 Jan 2006 15:04:05", "2 Jan 2006 15:04", "2 Jan 06 15:04:05", "2 Jan 06 15:04", "2-Jan-06 15:04:05", "2-Jan-2006 15:04:05",
+		"Jan 2 2006 15:04:05", "Jan 2, 2006 15:04:05", "Jan 2 15:04:05 2006",
+	}
+	dayForms = [...]string{"2006-01-02", "20060102", "2 Jan 2006", "2-Jan-2006", "Jan 2 2006", "Jan 2, 2006"}
+	// zonedForms have their zone in the middle.
+	zonedForms = [...]string{"Jan 2 15:04:05 -0700 2006", "Jan 2 15:04:05 UTC 2006", "Jan 2 15:04:05 GMT 2006"}
+)
+
+// parseWall reads a date without a zone, as if it were UTC.
+func parseWall(text string) (time.Time, bool) {
+	for _, layout := range timeForms {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, true
+		}
+	}
+	for _, layout := range dayForms {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.AddDate(0, 0, 1), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// Zones at the end of a date, as uniform leaves them. A name alone is ambiguous,
+// and its offset changes over the years. Behind an offset it says nothing more.
+var (
+	zoneName   = regexp.MustCompile(`^(.*\d ?(?:Z|(?:UTC?|GMT)?[+-]\d{2}:?\d{2})) ?(?:\(.*\)|\[.*\]|[A-Z]{3,5}|[+-]\d{2,4})(?: M=[+-][\d.]+)?$`)
+	offsetZone = regexp.MustCompile(`^(.*\d) ?(?:Z|UTC?|GMT|(?:UTC?|GMT)? ?([+-])(\d{1,2})(?::?([0-5]\d))?)$`)
+	namedZone  = regexp.MustCompile(`^(.*\d) ?\[?(?:[A-Z]{3,5}|[A-Z_]+(?:/[A-Z0-9_+-]+){1,2})\]?$`)
+)
+
+// cutZone cuts the zone off a date. For a zone of which only the name is known,
+// the offset is that of the zone furthest west.
+func cutZone(text string) (rest string, offset time.Duration, noZone, ok bool) {
+	if m := zoneName.FindStringSubmatch(text); m != nil {
+		text = m[1]
+	}
+	if m := offsetZone.FindStringSubmatch(text); m != nil {
+		hours, _ := strconv.Atoi(m[3]) // 0 without an offset
+		minutes, _ := strconv.Atoi(m[4])
+		offset = time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
+		if m[2] == "-" {
+			offset = -offset
+		}
+		return m[1], offset, false, hours < 24
+	}
+	if m := namedZone.FindStringSubmatch(text); m != nil {
+		return m[1], -westmost, true, true
+	}
+	return "", 0, false, false
+}
