@@ -77,16 +77,21 @@ func listURL(base string, page, size int) string {
 }
 
 // envelopes are the names under which an object may hold the links: that of
-// GET /transactions first, then likely ones.
-var envelopes = [...]string{"data", "items", "paymentLinks", "results"}
+// GET /transactions first, then likely ones; content is that of Spring.
+var envelopes = [...]string{"data", "items", "paymentLinks", "results", "content"}
+
+// totals are the names under which an object may tell how many links there are.
+var totals = [...]string{"total", "totalElements"}
+
+// nesting is the envelope that may be an object with another envelope inside.
+const nesting = "data"
 
 // maxEntries is how many entries a page may have: five times what fits on one
 // of maxPage bytes when its links are as long as the documented one.
 const maxEntries = 100_000
 
 // decodePage reads a page: an array of links, or an object with such an array
-// and perhaps a total. Beside a total, a null in the array's place is an empty
-// array, as some servers write it; alone it is no sign of a list.
+// and perhaps a total.
 func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	if len(body) > limit {
 		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
@@ -95,14 +100,11 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 		return Page{}, notList(body, scrub)
 	}
 	var p Page
-	list := json.RawMessage(body)
+	list := body
 	if fields := pageFields(body); fields != nil {
-		if total, err := strconv.ParseInt(scalar(fields["total"]), 10, 64); err == nil && total >= 0 {
-			p.Total, p.HasTotal = total, true
-		}
-		list = envelope(fields)
-		if list == nil || !isArray(list) && !p.HasTotal {
-			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s", strings.Join(envelopes[:], ", "))
+		if list = p.open(fields); list == nil {
+			return Page{}, fmt.Errorf("the answer is not a page of payment links: it has no array named %s, nor one of them in an object named %s",
+				strings.Join(envelopes[:], ", "), nesting)
 		}
 	} else if !isArray(body) {
 		return Page{}, notList(body, scrub)
@@ -128,35 +130,65 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	return p, nil
 }
 
+// open finds the array of links in the fields of an object, and the total. An
+// array of the object itself goes before one in a nested object, and a total
+// beside the array before one outside. It returns nil if there is no list.
+func (p *Page) open(fields map[string][]byte) (list []byte) {
+	p.readTotal(fields)
+	if list = envelope(fields, p.HasTotal); isArray(list) {
+		return list
+	}
+	inner := pageFields(fields[nesting])
+	p.readTotal(inner)
+	if nested := envelope(inner, p.HasTotal); nested != nil {
+		return nested
+	}
+	return list
+}
+
+// readTotal reads the total of an object, if it has one that can be read.
+func (p *Page) readTotal(fields map[string][]byte) {
+	for _, name := range totals {
+		if total, err := strconv.ParseInt(scalar(fields[name]), 10, 64); err == nil && total >= 0 {
+			p.Total, p.HasTotal = total, true
+			return
+		}
+	}
+}
+
 // pageFields returns those fields of an object that can matter, or nil if body,
-// which is JSON, is no object.
-func pageFields(body []byte) map[string]json.RawMessage {
+// which is JSON or empty, is no object. The values are parts of body, as a copy
+// could be as long as a page.
+func pageFields(body []byte) map[string][]byte {
 	object := json.NewDecoder(bytes.NewReader(body))
 	if first, err := object.Token(); err != nil || first != json.Delim('{') {
 		return nil
 	}
-	fields := map[string]json.RawMessage{}
+	fields := map[string][]byte{}
+	var value json.RawMessage
 	for object.More() {
-		name, _ := object.Token()
-		var value json.RawMessage
+		token, _ := object.Token()
 		if object.Decode(&value) != nil {
 			return fields
 		}
-		if name == "total" || slices.Contains(envelopes[:], fmt.Sprint(name)) {
-			fields[fmt.Sprint(name)] = value
+		name := fmt.Sprint(token)
+		if slices.Contains(totals[:], name) || slices.Contains(envelopes[:], name) {
+			end := object.InputOffset()
+			fields[name] = body[end-int64(len(value)) : end]
 		}
 	}
 	return fields
 }
 
-// envelope returns the array of links, or the null in its place; nil if there
-// is neither.
-func envelope(fields map[string]json.RawMessage) (list json.RawMessage) {
+// envelope returns the array of links, or nil if there is none. Beside a total, a
+// null in the array's place is an empty array, as some servers write it; alone it
+// is no sign of a list.
+func envelope(fields map[string][]byte, hasTotal bool) (list []byte) {
 	for _, name := range envelopes {
 		switch raw := fields[name]; {
 		case isArray(raw):
 			return raw
-		case string(raw) == "null":
+		case hasTotal && string(raw) == "null":
 			list = raw
 		}
 	}

@@ -41,8 +41,19 @@ func TestListEnvelopes(t *testing.T) {
 		// Beside a total a null is an empty array.
 		`{"data":null,"total":0}`:              {HasTotal: true},
 		`{"total":"3","items":null,"data":{}}`: {Total: 3, HasTotal: true},
-		`[]`:                                   {},
-		`{"items":[],"total":3}`:               {Total: 3, HasTotal: true},
+		// Spring's, and lists in an object of their own.
+		`{"content":` + documentedPage + `,"totalElements":130,"totalPages":2,"last":false}`: {Links: documentedLinks, Total: 130, HasTotal: true},
+		`{"content":[],"totalElements":0}`:                                                   {HasTotal: true},
+		`{"content":null,"totalElements":0}`:                                                 {HasTotal: true},
+		`{"data":{"items":` + documentedPage + `}}`:                                          {Links: documentedLinks},
+		`{"data": {"items" : ` + documentedPage + ` ,"total": 130 } , "total":7}`:            {Links: documentedLinks, Total: 130, HasTotal: true},
+		`{"success":true,"data":{"content":` + documentedPage + `},"total":"7"}`:             {Links: documentedLinks, Total: 7, HasTotal: true},
+		`{"data":{"data":` + documentedPage + `,"totalElements":9}}`:                         {Links: documentedLinks, Total: 9, HasTotal: true},
+		`{"data":{"paymentLinks":[]}}`:                                                       {},
+		`{"data":{"results":null,"total":0}}`:                                                {HasTotal: true},
+		`{"data":{"items":[{"id":"x"}],"total":3},"items":` + documentedPage + `}`:           {Links: documentedLinks},
+		`[]`:                     {},
+		`{"items":[],"total":3}`: {Total: 3, HasTotal: true},
 		// A total that cannot be read is none.
 		`{"items":[],"total":-1}`:    {},
 		`{"items":[],"total":1.5}`:   {},
@@ -141,14 +152,23 @@ func TestListRequest(t *testing.T) {
 
 func TestListErrors(t *testing.T) {
 	for body, want := range map[string]string{
-		"":                      "it is empty",
-		"null":                  "null",
-		`"list"`:                `"list"`,
-		"<html>Welcome</html>":  "<html>Welcome</html>",
-		"{}":                    "no array named data, items, paymentLinks, results",
-		`{"links":[]}`:          "no array named",
-		`{"data":{}}`:           "no array named",
-		`{"data":{},"total":1}`: "no array named",
+		"":                                "it is empty",
+		"null":                            "null",
+		`"list"`:                          `"list"`,
+		"<html>Welcome</html>":            "<html>Welcome</html>",
+		"{}":                              "no array named data, items, paymentLinks, results, content, nor one of them in an object named data",
+		`{"data":{"data":{"items":[]}}}`:  "no array named",
+		`{"items":{"data":[]}}`:           "no array named",
+		`{"result":{"items":[]}}`:         "no array named",
+		`{"data":{"items":{},"total":1}}`: "no array named",
+		`{"data":{"items":null}}`:         "no array named",
+		`{"data":[1],"data":"x"}`:         "no array named",
+		`{"data":"{\"items\":[]}"}`:       "no array named",
+		`{"content":"<html>"}`:            "no array named",
+		`{"total":3}`:                     "no array named",
+		`{"links":[]}`:                    "no array named",
+		`{"data":{}}`:                     "no array named",
+		`{"data":{},"total":1}`:           "no array named",
 		// Servers of all kinds send a null under such a name.
 		`{"data":null}`:                       "no array named",
 		`{"data":null,"error":"no route"}`:    "no array named",
@@ -242,9 +262,11 @@ func FuzzPage(f *testing.F) {
 			t.Fatalf("%d links and %d unusable of %d", len(p.Links), p.Unusable, len(entries))
 		}
 		for _, name := range envelopes {
-			wrapped, err := decodePage(fmt.Appendf(nil, `{"other":{},%q:%s}`, name, body), maxPage, scrub)
-			if diff := cmp.Diff(p, wrapped); err != nil || diff != "" && entries != nil {
-				t.Fatalf("in %s: %v %s", name, err, diff)
+			for _, form := range []string{`{"other":{},%q:%s}`, `{"data": {"other":{},%q: %s } }`} {
+				wrapped, err := decodePage(fmt.Appendf(nil, form, name, body), maxPage, scrub)
+				if diff := cmp.Diff(p, wrapped); err != nil || diff != "" && entries != nil {
+					t.Fatalf("%s in %s: %v %s", name, form, err, diff)
+				}
 			}
 		}
 	})
