@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // so that an image without time zones knows them, too
@@ -27,7 +29,7 @@ type Schedule struct {
 const everyValue = 1 << 63
 
 // ParseSchedule reads a cron expression of five fields (minute, hour, day of the
-// month, month, day of the week) or one of @hourly, @daily, @weekly, @monthly
+// month, month, day of the week, where 0 and 7 are Sunday) or one of @hourly, @daily, @weekly, @monthly
 // and @yearly, and the IANA name of a time zone, "" for UTC.
 func ParseSchedule(expression, zone string) (*Schedule, error) {
 	expression = strings.Join(strings.Fields(expression), " ")
@@ -45,7 +47,7 @@ func ParseSchedule(expression, zone string) (*Schedule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone %q: %w: use an IANA name such as Asia/Almaty, or UTC", zone, err)
 	}
-	parsed, err := cron.ParseStandard(expression)
+	parsed, err := cron.ParseStandard(sundayAsZero(expression))
 	if err != nil {
 		return nil, fmt.Errorf("cron expression %q: %w: use five fields (minute, hour, day, month, weekday), such as \"0 2 * * *\", or @daily", expression, err)
 	}
@@ -59,6 +61,49 @@ func ParseSchedule(expression, zone string) (*Schedule, error) {
 		return nil, fmt.Errorf("cron expression %q: %w", expression, errNever)
 	}
 	return s, nil
+}
+
+// sundayAsZero rewrites a 7 in the day of the week for the parser, which knows
+// Sunday as 0 alone. What is not valid stays, and the parser says why.
+func sundayAsZero(expression string) string {
+	fields := strings.Split(expression, " ")
+	if len(fields) != 5 {
+		return expression
+	}
+	var days []string
+	for part := range strings.SplitSeq(fields[4], ",") {
+		days = append(days, weekdays(part))
+	}
+	fields[4] = strings.Join(days, ",")
+	return strings.Join(fields, " ")
+}
+
+// weekdays rewrites one part of the day of the week: 7, or a range to 7 with or
+// without a step.
+func weekdays(part string) string {
+	span, step, stepped := strings.Cut(part, "/")
+	first, last, isRange := strings.Cut(span, "-")
+	switch {
+	case part == "7", part == "7-7":
+		return "0"
+	case !isRange || last != "7" || first == "7":
+		return part
+	case !stepped:
+		return first + "-6,0"
+	}
+	from := slices.Index([]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, strings.ToLower(first))
+	if n, err := strconv.Atoi(first); err == nil {
+		from = n
+	}
+	by, err := strconv.Atoi(step)
+	if err != nil || by < 1 || from < 0 || from > 6 {
+		return first + "-6/" + step // the parser finds what is wrong
+	}
+	var days []string
+	for day := from; day <= 7; day += min(by, 8) {
+		days = append(days, strconv.Itoa(day%7))
+	}
+	return strings.Join(days, ",")
 }
 
 var errNever = errors.New("there is no such day within five years")

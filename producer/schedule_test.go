@@ -171,6 +171,33 @@ func TestScheduleNames(t *testing.T) {
 	}
 }
 
+// In the day of the week, 7 is Sunday too.
+func TestSundayIsSeven(t *testing.T) {
+	for expression, want := range map[string]string{
+		"7": "Sun", "0,7": "Sun", "7-7": "Sun", "3,7": "Sun Wed", "5-7": "Sun Fri Sat", "fri-7": "Sun Fri Sat", "1-7": "Sun Mon Tue Wed Thu Fri Sat",
+		"0-7": "Sun Mon Tue Wed Thu Fri Sat", "1-7/2": "Sun Mon Wed Fri", "mon-7/3": "Sun Mon Thu", "2-7/2": "Tue Thu Sat", "0-7/7": "Sun", "*/7": "Sun",
+		"6-7,2": "Sun Tue Sat", "1-5": "Mon Tue Wed Thu Fri", "sat": "Sat", "5/2": "Fri", "0-7/9999999999": "Sun", "1-7/9223372036854775807": "Mon",
+	} {
+		s := schedule(t, "0 2 * * "+expression, "UTC")
+		var got []string
+		for day := at(t, "2026-11-22T00:00:00Z"); len(got) < 7; { // a Sunday
+			next := s.Next(day)
+			if next.After(at(t, "2026-11-29T00:00:00Z")) {
+				break
+			}
+			got, day = append(got, next.Format("Mon")), next
+		}
+		if days := strings.Join(got, " "); days != want || s.String() != "0 2 * * "+expression+" UTC" {
+			t.Errorf("%s: %s on %s, want %s", expression, s, days, want)
+		}
+	}
+	// 7 is a number like any other in the other fields.
+	next := schedule(t, "7 7 7 7 *", "UTC").Next(at(t, "2026-11-22T00:00:00Z"))
+	if want := at(t, "2027-07-07T07:07:00Z"); !next.Equal(want) {
+		t.Errorf("%v, want %v", next, want)
+	}
+}
+
 func TestParseSchedule(t *testing.T) {
 	for _, tt := range []struct{ expression, zone, want string }{
 		{"0 2 * * *", "Asia/Almaty", "0 2 * * * Asia/Almaty"},
@@ -187,7 +214,18 @@ func TestParseSchedule(t *testing.T) {
 		{"0 2 * *", "UTC", "use five fields"},
 		{"0 0 2 * * *", "UTC", "use five fields"}, // with seconds
 		{"60 2 * * *", "UTC", "use five fields"},
-		{"0 2 * * 7", "UTC", "use five fields"},
+		{"0 2 * * 8", "UTC", "above maximum"},
+		{"0 2 * * 7-1", "UTC", "beyond end"},
+		{"0 2 * * 7/2", "UTC", "use five fields"},
+		{"0 2 * * 1-7/0", "UTC", "positive number: 1-6/0"},
+		{"0 2 * * 1-7/x", "UTC", "use five fields"},
+		{"0 2 * * 1-7/2/3", "UTC", "too many slashes"},
+		{"0 2 * * 9-7/2", "UTC", "beyond end"},
+		{"0 2 * * someday-7", "UTC", "use five fields"},
+		{"0 2 * * -7", "UTC", "use five fields"},
+		{"0 2 * * 1-3-7", "UTC", "too many hyphens"},
+		{"0 2 * 7-13 *", "UTC", "above maximum"},
+		{"7 2 * *", "UTC", "use five fields"},
 		{"*/0 2 * * *", "UTC", "use five fields"},
 		{"@nightly", "UTC", "use five fields"},
 		{"@every 1h", "UTC", "tells no time of day"},
