@@ -51,6 +51,7 @@ func TestListEnvelopes(t *testing.T) {
 		`{"data":{"data":` + documentedPage + `,"totalElements":9}}`:                         {Links: documentedLinks, Total: 9, HasTotal: true},
 		`{"data":{"paymentLinks":[]}}`:                                                       {},
 		`{"data":{"results":null,"total":0}}`:                                                {HasTotal: true},
+		`{"items":null,"data":{"items":` + documentedPage + `},"total":2}`:                   {Links: documentedLinks, Total: 2, HasTotal: true},
 		`{"data":{"items":[{"id":"x"}],"total":3},"items":` + documentedPage + `}`:           {Links: documentedLinks},
 		`[]`:                     {},
 		`{"items":[],"total":3}`: {Total: 3, HasTotal: true},
