@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,10 @@ const (
 	fateSettled
 	fateStatus
 	fateNoExpiry
+	fateBadExpiry
 	fateNotExpired
 	fateNoCreated
+	fateBadCreated
 	fateNotOld
 	fates
 )
@@ -52,8 +55,10 @@ type choice struct {
 
 	byStatus []int64
 	byFate   [fates]int64
-	past     int64   // PastExpiry
+	byFlag   [flags]int64
 	only     []int64 // by status: unsettled links that nothing else left out
+
+	examples [flags]string // of values that were flagged; the first of each kind
 
 	ids    idList
 	places []uint32 // of ids, in links
@@ -63,17 +68,30 @@ type choice struct {
 // listed is what is known of one listed link.
 type listed struct {
 	status uint16
+	flags  uint16 // a bit for each
 	fate   fate
-	flags  uint8
 	pass   uint8 // the latest that showed it
 }
 
-// Flags of a listed link.
+// Flags of a listed link. Those of dates are about the dates that the selection
+// looks at. They are set for links of the wanted status, unless they say
+// otherwise.
 const (
-	flagPast   = 1 << iota // it counts in choice.past
-	flagOnly               // it counts in choice.only
-	flagStored             // its id is kept
+	flagPast       = iota // as in SweepPlan.PastExpiry, whatever the status
+	flagOnly              // it counts in choice.only
+	flagStored            // its id is kept
+	flagGrace             // it has expired, but not for longer than the grace
+	flagExpiry            // its expiry is known
+	flagBadExpiry         // its expiry cannot be read
+	flagCreated           // its creation is known
+	flagBadCreated        // its creation cannot be read
+	flagBadOther          // a date cannot be read, of a link of another status that is not settled
+	flagNoZone            // a date names no zone
+	flags
 )
+
+func (l *listed) set(flag int)      { l.flags |= 1 << flag }
+func (l *listed) has(flag int) bool { return l.flags&(1<<flag) != 0 }
 
 // statusMost bounds the statuses that are told apart; the rest is otherStatus.
 const (
@@ -98,11 +116,11 @@ func (c *choice) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	inPass = l.pass != uint8(pass)
 	l.pass = uint8(pass)
 	l.status = c.status(link.Status)
-	l.flags &= flagStored
+	l.flags &= 1 << flagStored
 	c.judge(l, link)
 	c.count(*l, 1)
-	if l.fate == fateSelected && l.flags&flagStored == 0 {
-		l.flags |= flagStored
+	if l.fate == fateSelected && !l.has(flagStored) {
+		l.set(flagStored)
 		c.ids.add(link.ID)
 		c.places = append(c.places, uint32(place))
 		if c.keep != 0 {
@@ -122,13 +140,17 @@ func (c *choice) judge(l *listed, link plexy.Link) {
 	past := !expires.IsZero() && expires.Add(c.sel.Grace).Before(c.now)
 	settled := c.settled[l.status]
 	if past && !settled {
-		l.flags |= flagPast
+		l.set(flagPast)
 	}
 	switch {
+	case c.sel.Expired && link.ExpiresNote.Unreadable:
+		l.fate = fateBadExpiry
 	case c.sel.Expired && expires.IsZero():
 		l.fate = fateNoExpiry
 	case c.sel.Expired && !past:
 		l.fate = fateNotExpired
+	case c.sel.OlderThan > 0 && link.CreatedNote.Unreadable:
+		l.fate = fateBadCreated
 	case c.sel.OlderThan > 0 && created.IsZero():
 		l.fate = fateNoCreated
 	case c.sel.OlderThan > 0 && !created.Add(c.sel.OlderThan).Before(c.now):
@@ -136,12 +158,48 @@ func (c *choice) judge(l *listed, link plexy.Link) {
 	default:
 		l.fate = fateSelected
 	}
-	if !c.wanted[l.status] {
-		if l.fate == fateSelected && !settled {
-			l.flags |= flagOnly
+	if c.wanted[l.status] {
+		if c.sel.Expired {
+			c.flagDate(l, expires, link.ExpiresNote, flagExpiry, flagBadExpiry)
+			if !past && !expires.IsZero() && expires.Before(c.now) {
+				l.set(flagGrace)
+			}
 		}
-		l.fate = fateStatus
+		if c.sel.OlderThan > 0 {
+			c.flagDate(l, created, link.CreatedNote, flagCreated, flagBadCreated)
+		}
+		return
 	}
+	switch {
+	case settled:
+	case l.fate == fateSelected:
+		l.set(flagOnly)
+	case l.fate == fateBadExpiry:
+		c.example(l, flagBadOther, link.ExpiresNote)
+	case l.fate == fateBadCreated:
+		c.example(l, flagBadOther, link.CreatedNote)
+	}
+	l.fate = fateStatus
+}
+
+// flagDate flags how a date of a link can be used.
+func (c *choice) flagDate(l *listed, t time.Time, note plexy.DateNote, known, bad int) {
+	switch {
+	case note.Unreadable:
+		c.example(l, bad, note)
+		return
+	case t.IsZero():
+		return
+	case note.NoZone:
+		c.example(l, flagNoZone, note)
+	}
+	l.set(known)
+}
+
+// example flags a link for one of its dates.
+func (c *choice) example(l *listed, flag int, note plexy.DateNote) {
+	l.set(flag)
+	c.examples[flag] = cmp.Or(c.examples[flag], note.Text)
 }
 
 // knownTime takes what stands for "no time" in many an API, the year 1 or 1970,
@@ -156,10 +214,10 @@ func knownTime(t time.Time) time.Time {
 func (c *choice) count(l listed, n int64) {
 	c.byStatus[l.status] += n
 	c.byFate[l.fate] += n
-	if l.flags&flagPast != 0 {
-		c.past += n
+	for rest := l.flags; rest != 0; rest &= rest - 1 {
+		c.byFlag[bits.TrailingZeros16(rest)] += n
 	}
-	if l.flags&flagOnly != 0 {
+	if l.has(flagOnly) {
 		c.only[l.status] += n
 	}
 }
@@ -282,14 +340,16 @@ func (c *choice) plan(w *listing) SweepPlan {
 	p := SweepPlan{
 		Listed: int64(len(c.links)), Unusable: w.unusable,
 		Dropped: Dropped{
-			Status: c.byFate[fateStatus], NoExpiry: c.byFate[fateNoExpiry], NotExpired: c.byFate[fateNotExpired],
-			NoCreated: c.byFate[fateNoCreated], NotOld: c.byFate[fateNotOld],
+			Status: c.byFate[fateStatus], NoExpiry: c.byFate[fateNoExpiry], UnreadableExpiry: c.byFate[fateBadExpiry],
+			NotExpired: c.byFate[fateNotExpired], NoCreated: c.byFate[fateNoCreated], UnreadableCreated: c.byFate[fateBadCreated],
+			NotOld: c.byFate[fateNotOld],
 		},
+		Dates:   c.dates(),
 		Waiting: c.byFate[fateWaiting], Settled: c.byFate[fateSettled], Selected: c.byFate[fateSelected],
-		PastExpiry: c.past, ClockOff: c.clockOff,
+		PastExpiry: c.byFlag[flagPast], ClockOff: c.clockOff,
 		Requests: w.requests, Passes: w.pass,
 	}
-	p.Suspicious = p.Selected+p.Waiting+p.Settled == 0 && c.misspelt() >= manyLeft
+	p.Suspicious = p.Selected+p.Waiting+p.Settled == 0 && p.Dates.InGrace == 0 && c.misspelt() >= manyLeft
 	for i, n := range c.byStatus {
 		if n > 0 {
 			p.ByStatus = append(p.ByStatus, StatusCount{Status: c.names[i], Links: n})
@@ -307,6 +367,23 @@ func (c *choice) plan(w *listing) SweepPlan {
 		}
 	}
 	return p
+}
+
+// dates is how the dates that the selection looks at can be used.
+func (c *choice) dates() SweepDates {
+	count := func(known, bad int) DateCount {
+		return DateCount{Known: c.byFlag[known], Unreadable: c.byFlag[bad], Example: c.examples[bad]}
+	}
+	d := SweepDates{
+		Expiry: count(flagExpiry, flagBadExpiry), Created: count(flagCreated, flagBadCreated), Other: DateCount{Unreadable: c.byFlag[flagBadOther], Example: c.examples[flagBadOther]},
+		NoZone: c.byFlag[flagNoZone], NoZoneExample: c.examples[flagNoZone], InGrace: c.byFlag[flagGrace],
+	}
+	for i, n := range c.byStatus {
+		if c.wanted[i] {
+			d.Links += n
+		}
+	}
+	return d
 }
 
 // misspelt counts the links that may be meant although their status is another

@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,6 +164,7 @@ type SweepPlan struct {
 	ByStatus []StatusCount // the most first
 	Unusable int64         // entries of the list without a usable id: left out, and not in Listed
 	Dropped  Dropped
+	Dates    SweepDates
 	Waiting  int64 // left out, as they wait in an unfinished batch already
 	Settled  int64 // left out, as a batch has settled them since the list was begun
 	Selected int64
@@ -191,15 +193,39 @@ type StatusCount struct {
 // Dropped counts the links that each condition of the selection left out, each
 // link at the first one that it did not meet.
 type Dropped struct {
-	Status     int64 `json:"status"`      // it is another
-	NoExpiry   int64 `json:"no_expiry"`   // none that can be read
-	NotExpired int64 `json:"not_expired"` // or not for long enough
-	NoCreated  int64 `json:"no_created"`  // none that can be read
-	NotOld     int64 `json:"not_old"`     // created too lately
+	Status            int64 `json:"status"`             // it is another
+	NoExpiry          int64 `json:"no_expiry"`          // there is none
+	UnreadableExpiry  int64 `json:"unreadable_expiry"`  // there is one that cannot be read
+	NotExpired        int64 `json:"not_expired"`        // or not for long enough
+	NoCreated         int64 `json:"no_created"`         // there is none
+	UnreadableCreated int64 `json:"unreadable_created"` // there is one that cannot be read
+	NotOld            int64 `json:"not_old"`            // created too lately
 }
 
 // Sum is the number of links left out.
-func (d Dropped) Sum() int64 { return d.Status + d.NoExpiry + d.NotExpired + d.NoCreated + d.NotOld }
+func (d Dropped) Sum() int64 {
+	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld
+}
+
+// SweepDates says how many links have a date that the selection looks at, and
+// whether it can be used. All but Other is about links of the wanted status.
+type SweepDates struct {
+	Links           int64     // of the wanted status
+	Expiry, Created DateCount // zero where the selection does not look at it
+	// Other counts the links of another status that are not known to be settled.
+	// Of these Known is not counted.
+	Other         DateCount
+	NoZone        int64  // links with a date that names no zone
+	NoZoneExample string // one of these dates, as plexy.DateNote.Text
+	InGrace       int64  // links that have expired, but not for longer than the grace
+}
+
+// DateCount counts links by one of their dates.
+type DateCount struct {
+	Known      int64
+	Unreadable int64
+	Example    string // one that cannot be read, as plexy.DateNote.Text
+}
 
 // SweepLink is a selected link.
 type SweepLink struct {
@@ -228,14 +254,32 @@ func (e *TooManyError) Error() string {
 	return fmt.Sprintf("the sweep found %d links, and %d are allowed: nothing was done", e.Found, e.Max)
 }
 
+// UnreadableDatesError says that a sweep could not read most of the dates that
+// it selects by, and did nothing: what it selects would be a matter of chance.
+type UnreadableDatesError struct {
+	Date                string // DateExpiry or DateCreated
+	Unreadable, Present int64  // links of the wanted status; Present are those with such a date
+	Example             string // a date that cannot be read
+}
+
+// Dates of an UnreadableDatesError.
+const (
+	DateExpiry  = "expiry"
+	DateCreated = "date of creation"
+)
+
+func (e *UnreadableDatesError) Error() string {
+	return fmt.Sprintf("the sweep cannot read the %s of %d of %d links, such as %q: nothing was done", e.Date, e.Unreadable, e.Present, e.Example)
+}
+
 // Sweep reads the API's whole list, selects links from it, leaves out those
 // that wait in an unfinished batch already or have been settled by one
 // meanwhile, and seals the rest as a batch. If
 // nothing is selected it makes no batch, which is no error.
 //
-// With a *TooManyError, and with an error of Confirm, comes the plan. Trying
-// again soon does not mend ErrKeyRefused, ErrNoList, ErrPageIgnored or a
-// *TooManyError.
+// With a *TooManyError, an *UnreadableDatesError, and an error of Confirm comes
+// the plan. Trying again soon does not mend ErrKeyRefused, ErrNoList,
+// ErrPageIgnored, a *TooManyError or an *UnreadableDatesError.
 func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
@@ -261,25 +305,15 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 	if err := w.read(ctx); err != nil {
 		return SweepResult{}, err
 	}
-	if c.clockOff != 0 {
-		cfg.Log.Warn("this machine's clock differs from the API's: the earlier of the two counts for dates; set it by NTP",
-			"api_ahead_by", c.clockOff.Round(time.Second).String())
-	}
 	if err := c.leaveOut(ctx, l, cfg.Log); err != nil {
 		return SweepResult{}, err
 	}
 	r := SweepResult{SweepPlan: c.plan(w)}
-	switch {
-	case r.Selected+r.Waiting+r.Settled == 0 && !r.Suspicious && r.PastExpiry >= manyLeft && cfg.Selection.OlderThan == 0:
-		cfg.Log.Warn("the sweep selected nothing, though links are past their expiry", "selection", cfg.Selection.String(), "past_expiry", r.PastExpiry)
-		return r, nil
-	case r.Suspicious:
-		cfg.Log.Warn("the sweep selected nothing, though many links meet all but the status: is that its spelling?",
-			"status", cfg.Selection.Status, "past_expiry", r.PastExpiry)
-		return r, nil
-	case r.Selected > cfg.Selection.Max:
-		return r, &TooManyError{Found: r.Selected, Max: cfg.Selection.Max}
-	case r.Selected == 0 || cfg.DryRun:
+	cfg.warn(r.SweepPlan)
+	if err := cfg.Selection.refuse(r.SweepPlan); err != nil {
+		return r, err
+	}
+	if r.Selected == 0 || cfg.DryRun {
 		return r, nil
 	}
 	if cfg.Confirm != nil {
@@ -303,6 +337,54 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 	r.Batch, err = seal(ctx, l, c, cfg, r.Unusable)
 	return r, err
 }
+
+// warn tells what is odd about a plan.
+func (c *SweepConfig) warn(p SweepPlan) {
+	sel, d := c.Selection, p.Dates
+	if p.ClockOff != 0 {
+		c.Log.Warn("this machine's clock differs from the API's: the earlier of the two counts for dates; set it by NTP",
+			"api_ahead_by", p.ClockOff.Round(time.Second).String())
+	}
+	if n := d.Expiry.Unreadable + d.Created.Unreadable + d.Other.Unreadable; n > 0 {
+		c.Log.Warn("dates of links cannot be read: these links are not selected", "unreadable", n, "readable", d.Expiry.Known+d.Created.Known,
+			"example", cmp.Or(d.Expiry.Example, d.Created.Example, d.Other.Example))
+	}
+	if d.NoZone > 0 {
+		c.Log.Warn("dates of links name no time zone: each counts as the latest instant that it can mean", "links", d.NoZone, "example", d.NoZoneExample)
+	}
+	if sel.Expired && d.Links > 0 && d.Expiry.present() == 0 {
+		c.Log.Warn("the sweep selects by expiry, and no link of its status has one", "status", sel.Status, "links", d.Links)
+	}
+	if sel.OlderThan > 0 && d.Links > 0 && d.Created.present() == 0 {
+		c.Log.Warn("the sweep selects by age, and no link of its status has a date of creation", "status", sel.Status, "links", d.Links)
+	}
+	switch {
+	case p.Suspicious:
+		c.Log.Warn("the sweep selected nothing, though many links meet all but the status: is that its spelling?",
+			"status", sel.Status, "past_expiry", p.PastExpiry)
+	case p.Selected+p.Waiting+p.Settled == 0 && d.InGrace == 0 && p.PastExpiry >= manyLeft && sel.OlderThan == 0:
+		c.Log.Warn("the sweep selected nothing, though links are past their expiry", "selection", sel.String(), "past_expiry", p.PastExpiry)
+	}
+}
+
+// refuse is the error of a sweep that must not go on.
+func (s Selection) refuse(p SweepPlan) error {
+	for _, date := range [...]struct {
+		name  string
+		count DateCount
+	}{{DateExpiry, p.Dates.Expiry}, {DateCreated, p.Dates.Created}} {
+		if n := date.count; 2*n.Unreadable > n.present() {
+			return &UnreadableDatesError{Date: date.name, Unreadable: n.Unreadable, Present: n.present(), Example: n.Example}
+		}
+	}
+	if p.Selected > s.Max {
+		return &TooManyError{Found: p.Selected, Max: s.Max}
+	}
+	return nil
+}
+
+// present counts the links that have the date, whether it can be read or not.
+func (c DateCount) present() int64 { return c.Known + c.Unreadable }
 
 // standing returns the sealed sweep of an id; a zero Batch if there is none.
 func standing(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch, error) {

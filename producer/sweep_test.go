@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,6 +102,7 @@ func TestSweepOfMany(t *testing.T) {
 	plan := SweepPlan{
 		Listed: n, ByStatus: []StatusCount{{"active", 108_000}, {"paid", 12_000}},
 		Dropped:  Dropped{Status: 12_000, NotExpired: 72_000},
+		Dates:    SweepDates{Links: 108_000, Expiry: DateCount{Known: 108_000}},
 		Selected: 36_000, PastExpiry: 36_000, Requests: 2*2401 + 2, Passes: 2,
 	}
 	if diff := cmp.Diff(plan, r.SweepPlan); diff != "" {
@@ -165,7 +167,7 @@ func TestSelection(t *testing.T) {
 		p := c.plan(&listing{})
 		selected, d := test.want()
 		want := SweepPlan{Listed: 1, ByStatus: []StatusCount{{test.link.Status, 1}}, Dropped: d, Selected: selected}
-		want.PastExpiry = p.PastExpiry
+		want.PastExpiry, want.Dates = p.PastExpiry, p.Dates
 		if diff := cmp.Diff(want, p); diff != "" {
 			t.Errorf("%v: %+v: %s", test.sel, test.link, diff)
 		}
@@ -194,6 +196,7 @@ func TestSelectionChanges(t *testing.T) {
 	p := c.plan(&listing{})
 	want := SweepPlan{
 		Listed: 4, ByStatus: []StatusCount{{"active", 2}, {"paid", 2}}, Dropped: Dropped{Status: 2}, Selected: 2, PastExpiry: 2,
+		Dates: SweepDates{Links: 2, Expiry: DateCount{Known: 2}},
 		Links: []SweepLink{
 			{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)},
 			{ID: "c", Status: "active", ExpiresAt: noon.Add(-9 * day)},
@@ -795,3 +798,134 @@ func TestIDList(t *testing.T) {
 }
 
 var _ Limiter = (*ratelimit.Fleet)(nil)
+
+// dated makes active links with these dates, as their expiry and creation.
+func dated(links ...plexy.Link) []plexy.Link {
+	for i := range links {
+		links[i].ID = id(i)
+		if links[i].Status == "" {
+			links[i].Status = "active"
+		}
+	}
+	return links
+}
+
+// Dates that cannot be read, or have no zone, are told, and fail a sweep if they
+// are most of those that it selects by.
+func TestSweepDates(t *testing.T) {
+	bad, noZone := plexy.DateNote{Unreadable: true, Text: "soon"}, plexy.DateNote{NoZone: true, Text: "2031-01-01"}
+	old := noon.Add(-90 * day)
+	var (
+		fine      = plexy.Link{ExpiresAt: old, CreatedAt: old}
+		badExpiry = plexy.Link{ExpiresNote: bad, CreatedAt: old}
+		badBirth  = plexy.Link{ExpiresAt: old, CreatedNote: bad}
+		zoneless  = plexy.Link{ExpiresAt: old, ExpiresNote: noZone, CreatedAt: old, CreatedNote: noZone}
+		inGrace   = plexy.Link{ExpiresAt: noon.Add(-time.Hour)}
+		dateless  = plexy.Link{}
+		paid      = plexy.Link{Status: "paid", ExpiresNote: bad}
+		open      = plexy.Link{Status: "open", ExpiresNote: bad}
+		year1     = plexy.Link{ExpiresAt: time.Date(1, 1, 1, 12, 0, 0, 0, time.UTC), ExpiresNote: noZone}
+	)
+	expiry := stale()
+	age := Selection{OlderThan: 30 * day, Status: "active", Max: 100}
+	both := Selection{Expired: true, OlderThan: 30 * day, Status: "active", Max: 100}
+	const unread, noZones, noExpiry = "cannot be read", "no time zone", "no link of its status has one"
+	for name, test := range map[string]struct {
+		sel      Selection
+		links    []plexy.Link
+		selected int64
+		dropped  Dropped
+		warned   string // of all lines with its number, or ""
+		err      string
+	}{
+		"all fine":            {expiry, dated(fine, fine), 2, Dropped{}, "", ""},
+		"one of three":        {expiry, dated(fine, fine, badExpiry), 2, Dropped{UnreadableExpiry: 1}, unread + ".*unreadable=1 readable=2 example=soon", ""},
+		"half":                {expiry, dated(fine, badExpiry), 1, Dropped{UnreadableExpiry: 1}, unread, ""},
+		"most":                {expiry, dated(fine, badExpiry, badExpiry), 1, Dropped{UnreadableExpiry: 2}, unread, `the expiry of 2 of 3 links, such as "soon": nothing was done`},
+		"all":                 {expiry, dated(badExpiry, badExpiry), 0, Dropped{UnreadableExpiry: 2}, unread, "2 of 2 links"},
+		"a single one":        {expiry, dated(badExpiry), 0, Dropped{UnreadableExpiry: 1}, unread, "1 of 1 links"},
+		"beside none":         {expiry, dated(dateless, dateless, badExpiry), 0, Dropped{NoExpiry: 2, UnreadableExpiry: 1}, unread, "1 of 1 links"},
+		"not looked at":       {age, dated(badExpiry, badExpiry), 2, Dropped{}, "", ""},
+		"creation":            {age, dated(fine, badBirth, badBirth), 1, Dropped{UnreadableCreated: 2}, unread, `the date of creation of 2 of 3 links`},
+		"creation, some":      {age, dated(fine, badBirth), 1, Dropped{UnreadableCreated: 1}, unread, ""},
+		"creation of both":    {both, dated(badBirth, badBirth), 0, Dropped{UnreadableCreated: 2}, unread, `the date of creation of 2 of 2 links`},
+		"expiry of both":      {both, dated(badExpiry, badExpiry), 0, Dropped{UnreadableExpiry: 2}, unread, `the expiry of 2 of 2 links`},
+		"of settled links":    {expiry, dated(fine, paid, paid), 1, Dropped{Status: 2}, "", ""},
+		"of another status":   {expiry, dated(open, open), 0, Dropped{Status: 2}, unread + ".*unreadable=2 readable=0 example=soon", ""},
+		"no zone":             {expiry, dated(zoneless, fine), 2, Dropped{}, noZones + ".*links=1 example=2031-01-01", ""},
+		"no zone of two":      {both, dated(zoneless), 1, Dropped{}, noZones + ".*links=1 example=2031-01-01", ""},
+		"no expiry anywhere":  {expiry, dated(dateless, dateless), 0, Dropped{NoExpiry: 2}, noExpiry + ".*status=active links=2", ""},
+		"the year 1":          {expiry, dated(year1), 0, Dropped{NoExpiry: 1}, noExpiry, ""},
+		"no expiry but paid":  {expiry, dated(plexy.Link{Status: "paid"}), 0, Dropped{Status: 1}, "", ""},
+		"no creation":         {age, dated(dateless), 0, Dropped{NoCreated: 1}, "no link of its status has a date of creation", ""},
+		"all within grace":    {expiry, dated(inGrace, inGrace, dateless), 0, Dropped{NotExpired: 2, NoExpiry: 1}, "", ""},
+		"an empty list":       {expiry, nil, 0, Dropped{}, "", ""},
+		"too many unreadable": {Selection{Expired: true, Status: "active", Max: 1}, dated(fine, fine, badExpiry, badExpiry, badExpiry), 2, Dropped{UnreadableExpiry: 3}, unread, "3 of 5 links"},
+	} {
+		for _, dryRun := range []bool{true, false} {
+			var log strings.Builder
+			cfg := sweeping(&shop{size: 50, links: test.links}, test.sel)
+			cfg.Log, cfg.DryRun = slog.New(slog.NewTextHandler(&log, nil)), dryRun
+			b := broker.Embedded()
+			r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+			_ = b.Close()
+			if r.Selected != test.selected || r.Dropped != test.dropped || r.Listed != r.Dropped.Sum()+r.Selected {
+				t.Errorf("%s: %+v", name, r.SweepPlan)
+			}
+			var unreadable *UnreadableDatesError
+			if test.err == "" && err != nil || test.err != "" && (!errors.As(err, &unreadable) || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("%s: %v, want %s", name, err, test.err)
+			}
+			if made := r.Batch.ID != ""; made != (test.err == "" && test.selected > 0 && !dryRun) {
+				t.Errorf("%s, dry run %v: batch %q", name, dryRun, r.Batch.ID)
+			}
+			lines := strings.Count(log.String(), "level=WARN")
+			if matched, _ := regexp.MatchString(test.warned, log.String()); !matched || lines > 1 || (lines == 1) != (test.warned != "") {
+				t.Errorf("%s: warned %s", name, &log)
+			}
+		}
+	}
+}
+
+// Links that another status keeps out are no sign of a wrong spelling, nor worth a
+// word, while those of the wanted status only wait for the grace to pass.
+func TestNothingButGrace(t *testing.T) {
+	for _, status := range []string{"expired", "open"} {
+		links := expired(50)
+		for i := range links {
+			links[i].Status = status
+		}
+		links[0].Status, links[0].ExpiresAt = "active", noon.Add(-time.Hour)
+		var log strings.Builder
+		cfg := sweeping(&shop{size: 50, links: links}, stale())
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		b := broker.Embedded()
+		r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+		_ = b.Close()
+		if err != nil || r.Suspicious || r.PastExpiry != 49 || log.String() != "" {
+			t.Errorf("%s: %+v, %v, told %s", status, r.SweepPlan, err, &log)
+		}
+	}
+}
+
+// A link counts by its date as it was shown last.
+func TestDatesChange(t *testing.T) {
+	c := newChoice(stale(), 0)
+	c.now = noon
+	bad := plexy.DateNote{Unreadable: true, Text: "soon"}
+	c.see(plexy.Link{ID: "a", Status: "active", ExpiresNote: bad}, 1)
+	c.see(plexy.Link{ID: "b", Status: "active", ExpiresAt: noon.Add(-time.Hour), ExpiresNote: plexy.DateNote{NoZone: true, Text: "x"}}, 1)
+	c.see(plexy.Link{ID: "c", Status: "open", ExpiresNote: bad}, 1)
+	if d := c.dates(); d.Links != 2 || d.Expiry.Unreadable != 1 || d.Expiry.Known != 1 || d.Other.Unreadable != 1 || d.NoZone != 1 || d.InGrace != 1 {
+		t.Errorf("%+v", d)
+	}
+	c.see(plexy.Link{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 2)
+	c.see(plexy.Link{ID: "b", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 2)
+	c.see(plexy.Link{ID: "c", Status: "paid", ExpiresNote: bad}, 2)
+	c.see(plexy.Link{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 3)
+	d := c.dates()
+	d.Expiry.Example, d.Other.Example, d.NoZoneExample = "", "", ""
+	if diff := cmp.Diff(SweepDates{Links: 2, Expiry: DateCount{Known: 2}}, d); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -505,7 +505,8 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 
 // final says whether trying again cannot mend an error.
 func final(err error) bool {
-	return errors.As(err, new(*finalError)) || errors.As(err, new(*TooManyError)) || errors.Is(err, ErrPageIgnored)
+	return errors.As(err, new(*finalError)) || errors.As(err, new(*TooManyError)) || errors.As(err, new(*UnreadableDatesError)) ||
+		errors.Is(err, ErrPageIgnored)
 }
 
 // explain is an error in one line, for log and ledger.
@@ -515,5 +516,9 @@ func explain(err error) string {
 		return fmt.Sprintf("found %d links, more than the %d that --sweep-max allows: nothing was done", many.Found, many.Max)
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
+	var unreadable *UnreadableDatesError
+	if errors.As(err, &unreadable) {
+		text += "; linkcancel sweep --dry-run shows the list, and linkcancel import cancels links from a file"
+	}
 	return text
 }

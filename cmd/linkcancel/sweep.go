@@ -186,7 +186,10 @@ func (c sweepCmd) limiter(a *app, b *broker.Broker) (fleet *ratelimit.Fleet, sto
 // explain adds what the user can do.
 func (c sweepCmd) explain(a *app, err error) error {
 	var many *producer.TooManyError
+	var unreadable *producer.UnreadableDatesError
 	switch {
+	case errors.As(err, &unreadable):
+		return fmt.Errorf("%w\nhint: %s; links from a file can be cancelled with linkcancel import", err, otherDate(unreadable))
 	case errors.As(err, &many) && a.DryRun:
 		return usagef("%w\nhint: --max %d allows them", err, many.Found)
 	case errors.As(err, &many):
@@ -203,6 +206,14 @@ func (c sweepCmd) explain(a *app, err error) error {
 	return err
 }
 
+// otherDate says how to select without the date that cannot be read.
+func otherDate(e *producer.UnreadableDatesError) string {
+	if e.Date == producer.DateExpiry {
+		return "--older-than TIME, without --expired, selects by the date of creation"
+	}
+	return "without --older-than the expiry alone selects"
+}
+
 // canAsk says at once that confirm will have nobody to ask.
 func (a *app) canAsk() error {
 	if a.Yes || isTerminal(a.stdin) {
@@ -213,40 +224,7 @@ func (a *app) canAsk() error {
 
 // printPlan shows what is in the list, and what of it was selected.
 func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
-	var rows [][2]string
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, grouped(n)}) }
-	const most = 20
-	for i, status := range p.ByStatus {
-		if i == most {
-			var rest int64
-			for _, more := range p.ByStatus[most:] {
-				rest += more.Links
-			}
-			row(fmt.Sprintf("  %d other statuses", len(p.ByStatus)-most), rest)
-			break
-		}
-		name := status.Status
-		if name == "" {
-			name = "(no status)"
-		}
-		row("  "+name, status.Links)
-	}
-	statuses := len(rows)
-	row("  not "+s.Status, p.Dropped.Status)
-	if s.Expired {
-		row("  without an expiry", p.Dropped.NoExpiry)
-		row("  not expired for "+spanText(s.Grace), p.Dropped.NotExpired)
-	}
-	if s.OlderThan > 0 {
-		row("  without a date of creation", p.Dropped.NoCreated)
-		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
-	}
-	row("  waiting in an unfinished batch", p.Waiting)
-	if p.Settled > 0 {
-		row("  settled by a batch meanwhile", p.Settled)
-	}
-	row("Selected", p.Selected)
-
+	rows, statuses := planRows(s, p)
 	names, numbers := 0, 0
 	for _, r := range rows {
 		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
@@ -266,6 +244,49 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 		}
 		fmt.Fprintf(w, "%-*s  %*s\n", names, r[0], numbers, r[1])
 	}
+}
+
+// planRows are the names and numbers of a plan. The first of them, that many, are
+// those of the statuses.
+func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, statuses int) {
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, grouped(n)}) }
+	some := func(name string, n int64) {
+		if n > 0 {
+			row(name, n)
+		}
+	}
+	const most = 20
+	for i, status := range p.ByStatus {
+		if i == most {
+			var rest int64
+			for _, more := range p.ByStatus[most:] {
+				rest += more.Links
+			}
+			row(fmt.Sprintf("  %d other statuses", len(p.ByStatus)-most), rest)
+			break
+		}
+		name := status.Status
+		if name == "" {
+			name = "(no status)"
+		}
+		row("  "+name, status.Links)
+	}
+	statuses = len(rows)
+	row("  not "+s.Status, p.Dropped.Status)
+	if s.Expired {
+		row("  without an expiry", p.Dropped.NoExpiry)
+		some("  with an expiry that cannot be read", p.Dropped.UnreadableExpiry)
+		row("  not expired for "+spanText(s.Grace), p.Dropped.NotExpired)
+	}
+	if s.OlderThan > 0 {
+		row("  without a date of creation", p.Dropped.NoCreated)
+		some("  with a date of creation that cannot be read", p.Dropped.UnreadableCreated)
+		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
+	}
+	row("  waiting in an unfinished batch", p.Waiting)
+	some("  settled by a batch meanwhile", p.Settled)
+	row("Selected", p.Selected)
+	return rows, statuses
 }
 
 // spanText writes whole days from two on as 30d.
@@ -325,6 +346,7 @@ type sweepCountsJSON struct {
 	ByStatus   []producer.StatusCount `json:"by_status"`
 	Unusable   int64                  `json:"unusable"`
 	Dropped    producer.Dropped       `json:"dropped"`
+	NoZone     int64                  `json:"without_zone"` // links with a date that names no time zone
 	Waiting    int64                  `json:"waiting"`
 	Settled    int64                  `json:"settled"`
 	Selected   int64                  `json:"selected"`
@@ -351,7 +373,7 @@ func sweepToJSON(a *app, r producer.SweepResult, s producer.Selection) sweepJSON
 		}
 	}
 	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
-		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, Waiting: r.Waiting, Settled: r.Settled,
+		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, NoZone: r.Dates.NoZone, Waiting: r.Waiting, Settled: r.Settled,
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
 	if j.Sweep.ByStatus == nil {
