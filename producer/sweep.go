@@ -353,10 +353,10 @@ func (c *SweepConfig) warn(p SweepPlan) {
 		c.Log.Warn("dates of links name no time zone: each counts as the latest instant that it can mean", "links", d.NoZone, "example", d.NoZoneExample)
 	}
 	if sel.Expired && d.Links > 0 && d.Expiry.present() == 0 {
-		c.Log.Warn("the sweep selects by expiry, and no link of its status has one", "status", sel.Status, "links", d.Links)
+		c.Log.Warn("the sweep selects by expiry, and no link of the wanted status has one", "status", sel.Status, "links", d.Links)
 	}
 	if sel.OlderThan > 0 && d.Links > 0 && d.Created.present() == 0 {
-		c.Log.Warn("the sweep selects by age, and no link of its status has a date of creation", "status", sel.Status, "links", d.Links)
+		c.Log.Warn("the sweep selects by age, and no link of the wanted status has a date of creation", "status", sel.Status, "links", d.Links)
 	}
 	switch {
 	case p.Suspicious:

@@ -829,7 +829,7 @@ func TestSweepDates(t *testing.T) {
 	expiry := stale()
 	age := Selection{OlderThan: 30 * day, Status: "active", Max: 100}
 	both := Selection{Expired: true, OlderThan: 30 * day, Status: "active", Max: 100}
-	const unread, noZones, noExpiry = "cannot be read", "no time zone", "no link of its status has one"
+	const unread, noZones, noExpiry = "cannot be read", "no time zone", "no link of the wanted status has one"
 	for name, test := range map[string]struct {
 		sel      Selection
 		links    []plexy.Link
@@ -857,7 +857,7 @@ func TestSweepDates(t *testing.T) {
 		"no expiry anywhere":  {expiry, dated(dateless, dateless), 0, Dropped{NoExpiry: 2}, noExpiry + ".*status=active links=2", ""},
 		"the year 1":          {expiry, dated(year1), 0, Dropped{NoExpiry: 1}, noExpiry, ""},
 		"no expiry but paid":  {expiry, dated(plexy.Link{Status: "paid"}), 0, Dropped{Status: 1}, "", ""},
-		"no creation":         {age, dated(dateless), 0, Dropped{NoCreated: 1}, "no link of its status has a date of creation", ""},
+		"no creation":         {age, dated(dateless), 0, Dropped{NoCreated: 1}, "no link of the wanted status has a date of creation", ""},
 		"all within grace":    {expiry, dated(inGrace, inGrace, dateless), 0, Dropped{NotExpired: 2, NoExpiry: 1}, "", ""},
 		"an empty list":       {expiry, nil, 0, Dropped{}, "", ""},
 		"too many unreadable": {Selection{Expired: true, Status: "active", Max: 1}, dated(fine, fine, badExpiry, badExpiry, badExpiry), 2, Dropped{UnreadableExpiry: 3}, unread, "3 of 5 links"},

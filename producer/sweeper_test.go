@@ -454,6 +454,11 @@ func TestSweepFailures(t *testing.T) {
 			err: &TooManyError{Found: 1234, Max: 1000}, final: true,
 			text: "found 1234 links, more than the 1000 that --sweep-max allows: nothing was done",
 		},
+		"dates that cannot be read": {
+			err: &UnreadableDatesError{Date: DateExpiry, Unreadable: 130, Present: 131, Example: "soon"}, final: true,
+			text: `the sweep cannot read the expiry of 130 of 131 links, such as "soon": nothing was done; ` +
+				"linkcancel sweep --dry-run shows the list, and linkcancel import cancels links from a file",
+		},
 		"a list without pages": {err: fmt.Errorf("page 2: %w\nhint: no", ErrPageIgnored), final: true, text: "page 2: the list ignores page"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/redistest"
 	"linkcancel/producer"
 )
 
@@ -61,6 +66,67 @@ func TestPrintPlanOfManyStatuses(t *testing.T) {
 		if len(lines) != 29 || lines[i] != want {
 			t.Fatalf("line %d of %d, want %q:\n%s", i, len(lines), want, &b)
 		}
+	}
+}
+
+// What is wrong with the dates of a list is on the screen, with and without a dry
+// run, in the JSON, and in the exit code.
+func TestSweepDatesAreTold(t *testing.T) {
+	const fine, bad = `"2025-03-14T00:00:00Z"`, `"soon\u001b[31m"`
+	for name, test := range map[string]struct {
+		expiries []string
+		code     int
+		json     string
+		told     []string // regular expressions
+	}{
+		"without a zone": {[]string{`"2025-03-14"`, `"2025-03-14 00:00:00"`, fine}, 0, `"selected":3`, []string{
+			`level=WARN msg="dates of links name no time zone: each counts as the latest instant that it can mean" links=2 example=2025-03-14\n`,
+			`(?m)^Selected +3$`,
+		}},
+		"some unreadable": {[]string{bad, fine, fine}, 0, `"unreadable_expiry":1,`, []string{
+			`level=WARN msg="dates of links cannot be read: these links are not selected" unreadable=1 readable=2 example="soon \[31m"\n`,
+			`(?m)^  with an expiry that cannot be read +1$`, `(?m)^Selected +2$`,
+		}},
+		"most unreadable": {[]string{bad, fine, `{"at":1}`}, 1, `"unreadable_expiry":2,`, []string{
+			`unreadable=2 readable=1 example="soon \[31m"\n`, `(?m)^  with an expiry that cannot be read +2$`,
+			`(?m)^linkcancel: the sweep cannot read the expiry of 2 of 3 links, such as "soon \[31m": nothing was done\nhint: --older-than TIME`,
+		}},
+		"none": {[]string{`null`, `0`}, 0, `"no_expiry":2,`, []string{
+			`level=WARN msg="the sweep selects by expiry, and no link of the wanted status has one" status=active links=2\n`,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var links []string
+			for i, expiry := range test.expiries {
+				links = append(links, fmt.Sprintf(`{"id":"pl_%032x","status":"active","expiresAt":%s}`, i, expiry))
+			}
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprintf(w, `{"data":{"items":[%s],"total":%d}}`, strings.Join(links, ","), len(links))
+			}))
+			defer api.Close()
+			p := program{t: t, dir: t.TempDir(), env: []string{
+				"PLEXY_API_KEY=" + apiKey, "PLEXY_BASE_URL=" + api.URL, "LINKCANCEL_REDIS_URL=" + redistest.Start(t),
+			}}
+			for _, flags := range [][]string{{"--dry-run"}, {"--dry-run", "--json"}, {"--yes"}} {
+				cmd := p.command(append([]string{"sweep", "--rate", "1000/s"}, flags...)...)
+				var out, errs bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &out, &errs
+				_ = cmd.Run()
+				shown := out.String() + errs.String()
+				checkShown(t, name, shown)
+				if code := cmd.ProcessState.ExitCode(); code != test.code {
+					t.Errorf("%v: exit %d, want %d: %s", flags, code, test.code, shown)
+				}
+				for _, want := range test.told {
+					if !regexp.MustCompile(want).MatchString(shown) {
+						t.Errorf("%v: %s is not in %s", flags, want, shown)
+					}
+				}
+				if flags[len(flags)-1] == "--json" && !strings.Contains(out.String(), test.json) {
+					t.Errorf("%s is not in %s", test.json, &out)
+				}
+			}
+		})
 	}
 }
 
