@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,10 +72,11 @@ func parseDate(text string) (t time.Time, noZone, ok bool) {
 		return time.Time{}, false, true
 	}
 	text = uniform(text)
+	if isCompact(text) {
+		t, ok := parseCompact(text)
+		return bounded(t.Add(westmost)), true, ok
+	}
 	if isNumber(text) {
-		if t, ok := parseCompact(text); ok {
-			return bounded(t.Add(westmost)), true, true
-		}
 		if t, ok := parseEpoch(text); ok {
 			return bounded(t), false, true
 		}
@@ -134,21 +136,19 @@ func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') && strings.Trim(text, "0123456789.E+-") == ""
 }
 
-// parseCompact reads a date of this century in digits alone. Read as a time
-// since 1970, such numbers would be in 1970 or after 2600.
+// isCompact tells whether text is a date of this century in digits alone. Read as
+// a time since 1970, such numbers would be in 1970 or after 2600.
+func isCompact(text string) bool {
+	return slices.Contains([]int{8, 12, 14, 17}, len(text)) && strings.HasPrefix(text, "20") && strings.Trim(text, "0123456789") == ""
+}
+
+// parseCompact reads a date without a zone in digits alone, as if it were UTC: to
+// the day, the minute, the second or the millisecond.
 func parseCompact(text string) (time.Time, bool) {
-	layout := map[int]string{8: "20060102", 12: "200601021504", 14: "20060102150405", 17: "20060102150405.000"}[len(text)]
-	if layout == "" || !strings.HasPrefix(text, "20") || strings.Trim(text, "0123456789") != "" {
-		return time.Time{}, false
-	}
 	if len(text) == 17 {
 		text = text[:14] + "." + text[14:]
 	}
-	t, err := time.Parse(layout, text)
-	if err == nil && len(text) == 8 {
-		t = t.AddDate(0, 0, 1)
-	}
-	return t, err == nil
+	return parseWall(text)
 }
 
 // parseEpoch reads the time since 1970 in seconds, milliseconds, microseconds or
