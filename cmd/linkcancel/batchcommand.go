@@ -61,8 +61,8 @@ func (c batchAbortCmd) Run(a *app) error {
 			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
 		}
 		if b.Open() && b.Pending() > 0 {
-			question := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
-			if err := a.confirm(question, false); err != nil {
+			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
+			if err := a.confirm(question{text: text}); err != nil {
 				return err
 			}
 		}

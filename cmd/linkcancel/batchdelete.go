@@ -29,7 +29,7 @@ func (c batchDeleteCmd) Run(a *app) error {
 			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nNothing was written (--dry-run).\n", b.ID, b.State, plural(b.Total, "link"))
 			return nil
 		}
-		if err := a.confirm(fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link")), false); err != nil {
+		if err := a.confirm(question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link"))}); err != nil {
 			return err
 		}
 		switch err := l.Delete(a.ctx, b); {

@@ -34,6 +34,7 @@ Standard output has the id of the new batch. If there is nothing to retry it is 
 }
 
 func (c batchRetryCmd) Run(a *app) error {
+	outlive()
 	outcomes, err := c.outcomes()
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm("Cancel them?", false)
+			return a.confirm(askToCancel(stats.Links, false))
 		},
 	})
 	switch {

@@ -138,7 +138,7 @@ func TestBombsInAReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the report to be begun", func() bool {
-		names, _ := filepath.Glob(filepath.Join(p.dir, ".report.csv.*.tmp"))
+		names, _ := filepath.Glob(filepath.Join(p.dir, ".linkcancel-*.tmp"))
 		return len(names) == 1
 	})
 	_ = cmd.Process.Signal(os.Interrupt)

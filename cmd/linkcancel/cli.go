@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -140,6 +136,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cleanEnvironment()
 	secrets := &clean.Secrets{}
 	out, errs := newOutputs(stdout, stderr, secrets)
+	defer errs.flush(lastFlush)
 	code := execute(args, stdin, out, errs, secrets)
 	err := out.lost()
 	switch {
@@ -178,6 +175,9 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	defer stop()
 	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets, ctx: ctx}
 	a.log = a.logger(stderr, c.LogLevel)
+	if errs, ok := stderr.(*output); ok {
+		errs.noteWith(a)
+	}
 	broker.LogTo(a.log)
 	return a.runTraced(k)
 }
@@ -231,30 +231,6 @@ func (a *app) report(err error) int {
 		fmt.Fprintf(a.stderr, "linkcancel: %s\n", strings.TrimSpace(err.Error()))
 	}
 	return code
-}
-
-// signals returns a context that ends at the first SIGINT or SIGTERM. The
-// second one quits at once.
-func signals() (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ch := make(chan os.Signal, 2)
-	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
-	var stopped atomic.Bool
-	go func() {
-		if _, ok := <-ch; !ok {
-			return
-		}
-		cancel()
-		if _, ok := <-ch; ok && !stopped.Load() {
-			os.Exit(exitInterrupted)
-		}
-	}()
-	return ctx, func() {
-		stopped.Store(true)
-		signal.Stop(ch)
-		close(ch)
-		cancel()
-	}
 }
 
 // quiet leaves out the information that is meant for the log of a worker: a

@@ -27,6 +27,7 @@ type demoCmd struct {
 const demoSeed = 1
 
 func (c demoCmd) Run(a *app) error {
+	outlive()
 	a.quiet()
 	if c.Links < 1 || c.Links > 1_000_000 {
 		return usagef("--links %d: use 1 to 1000000", c.Links)

@@ -21,6 +21,7 @@ type importCmd struct {
 const defaultRate = 10
 
 func (c importCmd) Run(a *app) error {
+	outlive()
 	src, done, err := c.source(a, c.Files)
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func (c importCmd) Run(a *app) error {
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm("Cancel them?", fromStdin(c.Files))
+			return a.confirm(askToCancel(stats.Links, fromStdin(c.Files)))
 		},
 	})
 	if err := done(err); err != nil {

@@ -30,8 +30,8 @@ type listProgress struct {
 
 func newListProgress(out io.Writer) *listProgress {
 	p := &listProgress{out: out, stop: func() {}, last: producer.ListProgress{Pass: 1}}
-	if f, ok := asFile(out); ok && isTerminal(out) && width(out) > 0 {
-		p.out, p.terminal = f, true
+	if o, ok := out.(*output); ok && isTerminal(out) && width(out) > 0 {
+		p.out, p.terminal = o.queue, true // past what takes away what a terminal obeys
 	}
 	return p
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"linkcancel/internal/clean"
 )
@@ -16,34 +20,73 @@ import (
 type output struct {
 	to      io.Writer
 	secrets *clean.Secrets // to be hidden; nil: none
+	queue   *queue         // of standard error; a write to standard output waits for it
+	bounded bool           // no write waits for longer than boundedWrite
 
 	mu    sync.Mutex
 	clean io.Writer // nil: data, which goes out as it is
 	err   error
 }
 
+const (
+	// boundedWrite is how long a bounded output waits for its reader.
+	boundedWrite = 2 * time.Second
+	// orderFlush is how long standard output waits for standard error, so that both
+	// stand in order on a terminal, and lastFlush how long the end of the process does.
+	orderFlush = 500 * time.Millisecond
+	lastFlush  = 2 * time.Second
+)
+
+var errNotRead = errors.New("write standard output: nobody reads it")
+
 // newOutputs wraps standard output and standard error. What goes to a file or a
 // pipe by standard output is data.
 func newOutputs(stdout, stderr io.Writer, secrets *clean.Secrets) (out, errs *output) {
-	out = &output{to: stdout}
+	q := newQueue(stderr)
+	out = &output{to: stdout, queue: q}
 	if isTerminal(stdout) {
 		out.clean = &clean.Writer{To: stdout}
 	}
-	return out, &output{to: stderr, secrets: secrets, clean: &clean.Writer{To: stderr}}
+	return out, &output{to: q, queue: q, secrets: secrets, clean: &clean.Writer{To: q}}
 }
+
+// bound keeps a reader that does not read from holding the process.
+func (o *output) bound() { o.bounded = true }
+
+// noteWith lets standard error tell in the log's form how many lines it dropped.
+func (o *output) noteWith(a *app) {
+	o.queue.note = func(lines int64) []byte {
+		var b bytes.Buffer
+		a.logger(&b, "warn").Warn("log lines were dropped: standard error is read too slowly", "lines", lines)
+		return b.Bytes()
+	}
+}
+
+// flush waits until standard error is written, but no longer than patience.
+func (o *output) flush(patience time.Duration) { o.queue.flush(patience) }
 
 // Write is part of io.Writer.
 func (o *output) Write(p []byte) (n int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n = len(p)
+	if o.to != io.Writer(o.queue) {
+		o.flush(orderFlush)
+	}
 	if o.secrets != nil {
 		p = []byte(o.secrets.Hide(string(p)))
 	}
+	to := o.to
 	if o.clean != nil {
-		_, err = o.clean.Write(p)
-	} else {
-		_, err = o.to.Write(p)
+		to = o.clean
+	}
+	switch {
+	case o.bounded && o.err != nil:
+		err = o.err
+	case o.bounded:
+		err = writeBounded(to, p)
+	default:
+		_, err = to.Write(p)
 	}
 	if err != nil {
 		if o.err == nil {
@@ -52,6 +95,22 @@ func (o *output) Write(p []byte) (n int, err error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// writeBounded writes p, and gives up on a reader that does not read.
+func writeBounded(to io.Writer, p []byte) error {
+	p = slices.Clone(p) // the write may go on after its time
+	written := make(chan error, 1)
+	go func() {
+		_, err := to.Write(p)
+		written <- err
+	}()
+	select {
+	case err := <-written:
+		return err
+	case <-time.After(boundedWrite):
+		return errNotRead
+	}
 }
 
 // lost is the first error that a write had.
@@ -65,7 +124,10 @@ func (o *output) lost() error {
 // questions about it.
 func bare(w any) any {
 	if o, ok := w.(*output); ok {
-		return o.to
+		w = o.to
+	}
+	if q, ok := w.(*queue); ok {
+		w = q.to
 	}
 	return w
 }

@@ -41,8 +41,18 @@ type progress struct {
 
 	bars *mpb.Progress
 	bar  *mpb.Bar
+	draw chan func() // to be done on the bar by a goroutine of its own; closed by end
+	done chan struct{}
 	next time.Time // of the plain line
 }
+
+const (
+	// drawAhead is how many changes of the bar wait for the terminal. Those above are
+	// dropped: the terminal may have been stopped with Ctrl-S.
+	drawAhead = 16
+	// drawLast is how long the end waits for the terminal.
+	drawLast = 2 * time.Second
+)
 
 // status is what a progress line says beside the counts.
 type status struct {
@@ -106,8 +116,23 @@ func startProgress(out io.Writer, b ledger.Batch, first time.Duration, status fu
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.head() + " " })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + p.tail() })),
 		)
+		p.draw, p.done = make(chan func(), drawAhead), make(chan struct{})
+		go func() {
+			defer close(p.done)
+			for do := range p.draw {
+				do()
+			}
+		}()
 	}
 	return p
+}
+
+// onBar does something with the bar, without waiting for the terminal.
+func (p *progress) onBar(do func()) {
+	select {
+	case p.draw <- do:
+	default:
+	}
 }
 
 func isTerminal(w any) bool {
@@ -141,7 +166,7 @@ func (p *progress) update(b ledger.Batch) {
 	p.tellCause(now, b)
 	switch {
 	case p.bar != nil:
-		p.bar.SetCurrent(min(b.Counts.Sum(), b.Total-1)) // the last one by end
+		p.onBar(func() { p.bar.SetCurrent(min(b.Counts.Sum(), b.Total-1)) }) // the last one by end
 	case !now.Before(p.next) && b.Pending() > 0:
 		p.next = now.Add(plainEvery)
 		fmt.Fprintln(p.out, p.head()+"  "+p.tail())
@@ -162,13 +187,13 @@ func (p *progress) tellCause(now time.Time, b ledger.Batch) {
 // say writes a line of its own.
 func (p *progress) say(line string) {
 	if p.bar != nil {
-		_, _ = p.bars.Write([]byte(line + "\n")) // above the bar
+		p.onBar(func() { _, _ = p.bars.Write([]byte(line + "\n")) }) // above the bar
 		return
 	}
 	fmt.Fprintln(p.out, line)
 }
 
-// end leaves the last line standing.
+// end leaves the last line standing. It waits for the terminal, but not for long.
 func (p *progress) end() {
 	if p.bar == nil {
 		return
@@ -176,12 +201,19 @@ func (p *progress) end() {
 	p.mu.Lock()
 	done := p.batch.Counts.Sum()
 	p.mu.Unlock()
-	if done >= p.batch.Total {
-		p.bar.SetCurrent(done)
-	} else {
-		p.bar.Abort(false)
+	p.onBar(func() {
+		if done >= p.batch.Total {
+			p.bar.SetCurrent(done)
+		} else {
+			p.bar.Abort(false)
+		}
+		p.bars.Wait()
+	})
+	close(p.draw)
+	select {
+	case <-p.done:
+	case <-time.After(drawLast):
 	}
-	p.bars.Wait()
 }
 
 func (p *progress) head() string {

@@ -34,6 +34,7 @@ type runCmd struct {
 const partialSuffix = ".partial"
 
 func (c runCmd) Run(a *app) error {
+	outlive()
 	key, err := c.key(a)
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, float64(c.Rate)))
-			return a.confirm("Cancel them?", false)
+			return a.confirm(askToCancel(stats.Links, false))
 		},
 	})
 	if err := done(err); err != nil {
@@ -351,8 +352,12 @@ func (s *session) unproved(a *app, b ledger.Batch, why error) error {
 
 // finish writes the report, and tells what became of the links.
 func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
-	// The user's interruption must not cut the report short.
+	// The user's interruption must not cut the report short, and nobody who reads the
+	// summary must hold the process after it.
 	ctx := context.WithoutCancel(a.ctx)
+	if out, ok := a.stdout.(*output); ok {
+		out.bound()
+	}
 	write := func(w io.Writer) error {
 		return writeReport(ctx, w, s.ledger, b, s.header.Files, s.header.Column, report.Options{})
 	}

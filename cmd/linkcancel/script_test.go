@@ -74,6 +74,7 @@ func runScripts(t *testing.T, dir string) {
 			"sandbox":    cmdSandbox,
 			"link":       cmdLink,
 			"answer":     cmdAnswer,
+			"type":       cmdType,
 			"status":     cmdStatus,
 			"requests":   cmdRequests,
 			"redis":      cmdRedis,

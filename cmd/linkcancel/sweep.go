@@ -64,6 +64,7 @@ func (f selectionFlags) selection(prefix string) (producer.Selection, error) {
 const sweepShown = 20
 
 func (c sweepCmd) Run(a *app) error {
+	outlive()
 	selection, err := c.selection("")
 	if err != nil {
 		return err
@@ -126,7 +127,7 @@ func (c sweepCmd) Run(a *app) error {
 			told = true
 			printPlan(a.stderr, selection, p)
 			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
-			return a.confirm("Cancel them?", false)
+			return a.confirm(question{links: p.Selected})
 		},
 	})
 	progress.end()

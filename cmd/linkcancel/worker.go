@@ -44,6 +44,7 @@ func (c workerCmd) sweeps() (*sweepPlan, error) {
 }
 
 func (c workerCmd) Run(a *app) error {
+	outlive()
 	if a.DryRun {
 		return usagef("--dry-run does not go with worker: whatever it takes on, it cancels\nhint: linkcancel import FILE --dry-run reads a file and writes nothing")
 	}

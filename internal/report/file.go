@@ -61,7 +61,8 @@ func Create(path string, overwrite bool) (*File, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("write the report: %w", err)
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
+	// Without the name itself: it may be as long as a name can be.
+	temp := filepath.Join(filepath.Dir(path), ".linkcancel-"+rand.Text()[:8]+".tmp")
 	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("write the report: %w", err)

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+)
+
+// queueMost is how many bytes wait for a slow reader of standard error.
+const queueMost = 1 << 20
+
+// queue passes text on to a file that may not take it: a pipe that nobody reads, or
+// a terminal stopped with Ctrl-S. Write never waits. When too much waits, it drops
+// what it is given and counts the lines.
+type queue struct {
+	to io.Writer
+	// note writes the line that says how many lines were dropped; nil: none does.
+	note func(lines int64) []byte
+
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []byte
+	dropped int64 // lines, since the last note
+	writing bool  // a goroutine writes
+	stuck   bool  // a flush gave up, and nothing was written since
+}
+
+func newQueue(to io.Writer) *queue {
+	q := &queue{to: to}
+	q.changed.L = &q.mu
+	return q
+}
+
+// Write is part of io.Writer. It is given whole lines. Its error is always nil: who
+// writes to standard error can do nothing about it.
+func (q *queue) Write(p []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting)+len(p) > queueMost {
+		q.dropped += max(1, int64(bytes.Count(p, []byte("\n"))))
+		return len(p), nil
+	}
+	q.noteDropped()
+	q.waiting = append(q.waiting, p...)
+	if !q.writing {
+		q.writing = true
+		go q.write()
+	}
+	return len(p), nil
+}
+
+// noteDropped puts the note of dropped lines where they would be.
+func (q *queue) noteDropped() {
+	if q.dropped > 0 && q.note != nil {
+		q.waiting = append(q.waiting, q.note(q.dropped)...)
+		q.dropped = 0
+	}
+}
+
+// write writes until nothing waits.
+func (q *queue) write() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 {
+		text := q.waiting
+		q.waiting = nil
+		q.mu.Unlock()
+		_, _ = q.to.Write(text)
+		q.mu.Lock()
+		q.stuck = false
+		if len(q.waiting) == 0 {
+			q.noteDropped()
+		}
+	}
+	q.writing = false
+	q.changed.Broadcast()
+}
+
+// flush waits until all is written, but no longer than patience. It does not wait
+// at all where it has given up before and nothing was written since.
+func (q *queue) flush(patience time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	expired := false
+	timer := time.AfterFunc(patience, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		expired = true
+		q.changed.Broadcast()
+	})
+	defer timer.Stop()
+	for q.writing && !q.stuck && !expired {
+		q.changed.Wait()
+	}
+	q.stuck = q.writing
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// signals returns a context that ends at the first SIGINT, SIGTERM or SIGHUP. A
+// later signal quits at once. SIGHUP counts only if nohup has not made the process
+// ignore it.
+func signals() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 8)
+	kinds := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		kinds = append(kinds, syscall.SIGHUP)
+	}
+	signal.Notify(ch, kinds...)
+	go func() {
+		var s stopper
+		for range ch {
+			switch s.next(time.Now()) {
+			case stopGently:
+				cancel()
+			case stopAtOnce:
+				os.Exit(exitInterrupted)
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(ch)
+		close(ch)
+		cancel()
+	}
+}
+
+// doubled is the time in which a second signal is the first one again: timeout,
+// shells and supervisors send it to the process and to its group.
+const doubled = time.Second
+
+// stopper decides what a signal means.
+type stopper struct{ first time.Time }
+
+type stop int
+
+const (
+	stopAgain stop = iota // the same signal once more: nothing to do
+	stopGently
+	stopAtOnce
+)
+
+func (s *stopper) next(now time.Time) stop {
+	switch {
+	case s.first.IsZero():
+		s.first = now
+		return stopGently
+	case now.Sub(s.first) < doubled:
+		return stopAgain
+	}
+	return stopAtOnce
+}
+
+// outlive lets a command go on when nobody reads its output any more. Go ends a
+// program at the first such write to standard output or standard error.
+func outlive() { signal.Ignore(syscall.SIGPIPE) }
