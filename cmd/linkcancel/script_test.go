@@ -174,11 +174,11 @@ func checkSecrets(ts *testscript.TestScript) {
 	}
 }
 
-// signal INT|TERM|KILL NAME sends a signal to the command linkcancel NAME in the
+// signal INT|TERM|HUP|KILL NAME sends a signal to the command linkcancel NAME in the
 // background, be it by way of a shell's exec.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 2, "signal INT|TERM|KILL NAME")
-	sig, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[0]]
+	usage(ts, neg, len(args) == 2, "signal INT|TERM|HUP|KILL NAME")
+	sig, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": os.Kill}[args[0]]
 	if !ok {
 		ts.Fatalf("unknown signal %s", args[0])
 	}
