@@ -224,7 +224,9 @@ func (s *suite) leave(r *round, failed bool) {
 		_ = os.RemoveAll(r.dir)
 		return
 	}
-	if err := keep(r.dir, s.keep); err != nil {
+	// Rounds that were only cut short stay beside the one that failed.
+	kept := filepath.Join(s.keep, filepath.Base(r.dir))
+	if err := errors.Join(os.MkdirAll(s.keep, 0o700), keep(r.dir, kept)); err != nil {
 		fmt.Fprintln(s.out, "cannot keep the logs:", err)
 	}
 }
@@ -248,5 +250,5 @@ func (s *suite) tell(t *truth) {
 		}
 		fmt.Fprint(s.out, t.explain(v))
 	}
-	fmt.Fprintf(s.out, "\nLogs: %s\nAgain: make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d CHAOS_ROUND=%d\n", s.keep, s.seconds, s.seed, t.r.plan.round)
+	fmt.Fprintf(s.out, "\nLogs: %s\nAgain: make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d CHAOS_ROUND=%d\n", filepath.Join(s.keep, filepath.Base(t.r.dir)), s.seconds, s.seed, t.r.plan.round)
 }

@@ -53,6 +53,7 @@ type round struct {
 	after  sync.WaitGroup // what commands do after a fault
 
 	mu         sync.Mutex
+	dumped     sync.Once
 	keys       []string // that were ever used
 	batches    map[string]*batch
 	timeline   []moment
@@ -361,6 +362,7 @@ func (r *round) awaitWork(ctx context.Context) error {
 			}
 			if time.Since(p.at) > goesOnWithin && !p.told {
 				p.told = true
+				r.dump(ctx)
 				r.violate(violation{rule: "work goes on by itself within 45 s", batch: b.ID,
 					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending", goesOnWithin, b.State, b.Pending(), b.Total)})
 			}
@@ -376,6 +378,21 @@ func (r *round) awaitWork(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// dump keeps what the workers are doing beside their logs, once.
+func (r *round) dump(ctx context.Context) {
+	r.dumped.Do(func() {
+		for _, w := range r.workers {
+			for name, path := range map[string]string{"goroutines": "/debug/pprof/goroutine?debug=1", "metrics": "/metrics"} {
+				if b, err := w.get(path); err == nil {
+					_ = os.WriteFile(filepath.Join(r.dir, w.name+"."+name), b, 0o600)
+				}
+			}
+		}
+		_, _ = r.command(ctx, r.redis.url(), "rate", "show") // its output is kept like that of every command
+		_, _ = r.command(ctx, r.redis.url(), "batch", "list")
+	})
 }
 
 // lastTry is when the latest request for a pending link of a batch came, or at if that
