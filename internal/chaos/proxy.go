@@ -33,7 +33,7 @@ func newProxy(name, upstream string) (*proxy, error) {
 	}
 	metrics := toxiproxy.NewMetricsContainer(nil)
 	p := &proxy{Proxy: toxiproxy.NewProxy(toxiproxy.NewServer(metrics, zerolog.Nop()), name, fmt.Sprintf("127.0.0.1:%d", port), upstream)}
-	return p, p.Start()
+	return p, again(p.Start)
 }
 
 func (p *proxy) url() string { return "redis://" + p.Listen + "/0" }
