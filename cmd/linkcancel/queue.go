@@ -82,6 +82,9 @@ func (q *queue) write() {
 func (q *queue) flush(patience time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !q.writing || q.stuck {
+		return
+	}
 	expired := false
 	timer := time.AfterFunc(patience, func() {
 		q.mu.Lock()
@@ -90,7 +93,7 @@ func (q *queue) flush(patience time.Duration) {
 		q.changed.Broadcast()
 	})
 	defer timer.Stop()
-	for q.writing && !q.stuck && !expired {
+	for q.writing && !expired {
 		q.changed.Wait()
 	}
 	q.stuck = q.writing
