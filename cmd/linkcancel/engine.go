@@ -31,6 +31,7 @@ type engine struct {
 	progress bool
 	metrics  *metrics.Metrics
 	key      *plexy.Key
+	client   *plexy.Client
 }
 
 type engineConfig struct {
@@ -77,7 +78,7 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{key: cfg.key, progress: cfg.progress, metrics: metrics.New(version)}
+	e := &engine{key: cfg.key, client: client, progress: cfg.progress, metrics: metrics.New(version)}
 	api := a.traced(counted{client, e.metrics.InFlight}, cfg.api.BaseURL)
 	if e.limiter, err = e.newLimiter(a, b, cfg); err != nil {
 		return nil, err
@@ -175,6 +176,7 @@ func (e *engine) run(ctx context.Context, a *app) error {
 	pumping, stopPump := context.WithCancel(context.WithoutCancel(ctx))
 	side.Go(func() { e.limiter.Run(pumping) })
 	err := e.worker.Run(ctx)
+	e.client.CloseIdle() // what comes after may need their file descriptors
 	stop()
 	stopPump()
 	side.Wait()

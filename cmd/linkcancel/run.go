@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"linkcancel/internal/broker"
@@ -226,7 +227,11 @@ func (s *session) free() error {
 		return usagef("the report %s cannot be written: there is no folder %s\nhint: choose another place with --report", s.report, filepath.Dir(s.report))
 	}
 	for _, path := range []string{s.report, s.report + partialSuffix} {
-		if _, err := os.Lstat(path); err == nil {
+		_, err := os.Lstat(path)
+		if errors.Is(err, syscall.ENAMETOOLONG) {
+			return usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system\nhint: choose a shorter one with --report", s.report, partialSuffix)
+		}
+		if err == nil {
 			hint := "choose another with --report"
 			if strings.HasSuffix(path, partialSuffix) {
 				hint = "go on with it: linkcancel run --resume " + s.report
@@ -305,7 +310,9 @@ func (s *session) drain(a *app) error {
 		return err
 	}
 	defer stopServing()
+	files := keepSpare(spareFiles)
 	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)
+	files.release()
 	switch {
 	case badKey != nil:
 		return s.refused(b, badKey)
