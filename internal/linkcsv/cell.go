@@ -95,7 +95,7 @@ var (
 var placeholders = wordSet("null nil none nan na nul n/a n.a n.a. n/d undefined empty blank missing unknown true false yes no нет пусто жоқ")
 
 // totals are words by which a row of sums is known.
-var totals = wordSet("total totals subtotal итого всего итог барлығы жиыны")
+var totals = wordSet("total totals subtotal sum gesamt summe insgesamt итого всего итог сумма барлығы жиыны")
 
 func wordSet(words string) map[string]bool {
 	set := map[string]bool{}

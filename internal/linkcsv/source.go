@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"regexp"
 	"unicode/utf8"
@@ -219,32 +220,64 @@ var separatorLine = regexp.MustCompile(`^(?i:"?sep=([^\s"a-z0-9]|\t)"?)[,;\t]*\r
 
 // comma finds the delimiter: the one that a separator line names. Failing that it
 // is the one of ',', ';' and tab that the first record has most often outside
-// quotes; ',' if it has none of them.
+// quotes. If that has none, it may be a title: the next one without an id counts.
 func (s *source) comma() (comma rune, named bool) {
 	if found := separatorLine.FindSubmatch(s.head); found != nil && found[1][0] < utf8.RuneSelf {
 		return rune(found[1][0]), true
 	}
-	var counts [utf8.RuneSelf]int
-	quoted, started := false, false
-	for _, b := range s.head {
-		if b == '"' {
-			quoted = !quoted
+	first := true
+	for record := range records(s.head) {
+		oneColumn := holdsID(string(record)) || isLinkName(string(record))
+		if comma, found := delimiterOf(record); found && (first || !oneColumn) {
+			return comma, false
 		}
-		if b == '\n' && started && !quoted {
+		if oneColumn {
 			break
 		}
-		if b != '\n' && b != '\r' {
-			started = true
+		first = false
+	}
+	return ',', false
+}
+
+// records splits a text at the line ends outside quotes, and leaves empty lines out.
+func records(text []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		start, quoted := 0, false
+		for i, b := range text {
+			if b == '"' {
+				quoted = !quoted
+			}
+			if b != '\n' || quoted {
+				continue
+			}
+			if record := bytes.TrimRight(text[start:i], "\r"); len(record) > 0 && !yield(record) {
+				return
+			}
+			start = i + 1
+		}
+		if start < len(text) {
+			yield(text[start:])
+		}
+	}
+}
+
+// delimiterOf is the delimiter that a record has most often outside quotes.
+func delimiterOf(record []byte) (comma rune, found bool) {
+	var counts [utf8.RuneSelf]int
+	quoted := false
+	for _, b := range record {
+		if b == '"' {
+			quoted = !quoted
 		}
 		if b < utf8.RuneSelf && !quoted {
 			counts[b]++
 		}
 	}
-	best := ','
+	comma = ','
 	for _, c := range ";\t" {
-		if counts[c] > counts[best] {
-			best = c
+		if counts[c] > counts[comma] {
+			comma = c
 		}
 	}
-	return best, false
+	return comma, counts[comma] > 0
 }
