@@ -69,6 +69,9 @@ func (a *app) confirm(q question) error {
 			return nil
 		}
 	}
+	if q.links > 0 {
+		return usagef("nothing was done: the number of links is %s", grouped(q.links))
+	}
 	return usagef("nothing was done")
 }
 

@@ -174,10 +174,15 @@ func checkSecrets(ts *testscript.TestScript) {
 	}
 }
 
-// signal INT|TERM|HUP|KILL NAME sends a signal to the command linkcancel NAME in the
-// background, be it by way of a shell's exec.
+// signal [-until-gone] INT|TERM|HUP|KILL NAME sends a signal to the command
+// linkcancel NAME in the background, be it by way of a shell's exec. With
+// -until-gone it sends the signal again and again, until the process has ended.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 2, "signal INT|TERM|HUP|KILL NAME")
+	untilGone := len(args) == 3 && args[0] == "-until-gone"
+	if untilGone {
+		args = args[1:]
+	}
+	usage(ts, neg, len(args) == 2, "signal [-until-gone] INT|TERM|HUP|KILL NAME")
 	sig, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": os.Kill}[args[0]]
 	if !ok {
 		ts.Fatalf("unknown signal %s", args[0])
@@ -190,6 +195,9 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 				s.background = map[string]*exec.Cmd{}
 			}
 			s.background[args[1]] = cmd
+			if untilGone {
+				until(ts, args[1]+" to end", func() (bool, string) { return cmd.Process.Signal(sig) != nil, "it runs" })
+			}
 			return
 		}
 	}

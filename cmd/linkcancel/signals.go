@@ -10,7 +10,8 @@ import (
 
 // signals returns a context that ends at the first SIGINT, SIGTERM or SIGHUP. A
 // later signal quits at once. SIGHUP counts only if nohup has not made the process
-// ignore it.
+// ignore it. The signals stay caught to the end of the process: a doubled one must
+// not kill it while it writes its last words.
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ch := make(chan os.Signal, 8)
@@ -30,11 +31,7 @@ func signals() (context.Context, func()) {
 			}
 		}
 	}()
-	return ctx, func() {
-		signal.Stop(ch)
-		close(ch)
-		cancel()
-	}
+	return ctx, cancel
 }
 
 // doubled is the time in which a second signal is the first one again: timeout,
