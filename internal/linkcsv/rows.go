@@ -24,6 +24,10 @@ import (
 // maxColumns is how many columns a file may have: as many as a spreadsheet has.
 const maxColumns = 16_384
 
+// skippedMost is how many rows without a link are passed over at one place: twice as
+// many as a spreadsheet has.
+const skippedMost = 2_097_152
+
 // lookAhead is how many rows after the first are read to find the header and
 // the column.
 const lookAhead = 20
@@ -274,7 +278,7 @@ func (r *Rows) Mixed() *InputError {
 // that the rest of the file cannot be read as rows at all; any other error is one
 // of the operating system.
 func (r *Rows) Next() (Row, error) {
-	for {
+	for skipped := 0; ; skipped++ {
 		rec, err := r.next()
 		if err != nil {
 			return Row{}, err
@@ -282,8 +286,18 @@ func (r *Rows) Next() (Row, error) {
 		if row, ok := r.row(rec); ok {
 			return row, nil
 		}
+		if skipped == skippedMost {
+			r.err = r.endless(rec.place)
+			return Row{}, r.err
+		}
 		r.repeated++
 	}
+}
+
+// endless refuses a file that has nothing but empty rows or headers from here on.
+func (r *Rows) endless(at Place) error {
+	return refuse(r.source.name, at, fmt.Sprintf("%d rows one after another are empty, or repeat the header", skippedMost),
+		"Delete them, and look whether the file is complete.")
 }
 
 // next returns the next record: those read ahead, then those of the file.
@@ -406,6 +420,7 @@ func (r *Rows) badLength(n int) error {
 // until the next call. The error is io.EOF, an *InputError or one of the
 // operating system.
 func (r *Rows) read() (record, error) {
+	skipped := 0
 	for {
 		r.raw.row = r.csv.InputOffset()
 		fields, err := r.csv.Read()
@@ -419,12 +434,15 @@ func (r *Rows) read() (record, error) {
 				r.inner += strings.Count(field, "\n")
 			}
 		}
-		if filled(fields[:1]) == 0 && filled(fields) == 0 {
-			continue
-		}
 		if len(fields) > maxColumns {
 			return record{}, refuse(r.source.name, rec.place, fmt.Sprintf("the row has more than %d cells", maxColumns),
 				"It should hold one payment link a row.")
+		}
+		if filled(fields[:1]) == 0 && filled(fields) == 0 {
+			if skipped++; skipped > skippedMost {
+				return record{}, r.endless(rec.place)
+			}
+			continue
 		}
 		if len(r.first) != len(fields) {
 			text := r.raw.until(r.csv.InputOffset())
