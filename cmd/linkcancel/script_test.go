@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -33,6 +34,10 @@ import (
 // In a script, linkcancel is this very program; all other commands run in the
 // process of the test.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "linkcancel" {
+		// Under nohup the scripts' commands would ignore SIGHUP too.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	testscript.Main(m, map[string]func(){"linkcancel": main})
 }
 
