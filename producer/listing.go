@@ -292,7 +292,7 @@ func samePage(a, b plexy.Page) bool {
 // check tells of a list that is shorter than it says.
 func (w *listing) check() {
 	missing := w.total - w.known - w.unusable
-	if w.hasTotal && (missing > max(pageSize, w.total/100) || missing > 0 && w.known == 0) {
+	if w.hasTotal && (missing > max(pageSize, w.total/100) || missing > w.total/10 || missing > 0 && w.known == 0) {
 		w.log.Warn("the list ended before its total: links may be missing", "links", w.known, "total", w.total)
 	}
 }

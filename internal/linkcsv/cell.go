@@ -92,10 +92,10 @@ var (
 )
 
 // placeholders are words that stand in a cell that has no value.
-var placeholders = wordSet("null nil none nan na nul n/a n.a n.a. n/d undefined empty blank missing unknown true false yes no нет пусто жоқ")
+var placeholders = wordSet("null nil none nan nat na nul n/a n.a n/d void tbd undefined empty blank missing unknown true false yes no нет пусто жоқ")
 
 // totals are words by which a row of sums is known.
-var totals = wordSet("total totals subtotal sum gesamt summe insgesamt итого всего итог сумма барлығы жиыны")
+var totals = wordSet("total totals subtotal sum gesamt gesamtsumme gesamtbetrag summe insgesamt somme totale totaal razem suma toplam итого всего итог сумма тотал разом усього барлығы жиыны жалпы jami")
 
 func wordSet(words string) map[string]bool {
 	set := map[string]bool{}
@@ -115,7 +115,7 @@ func noID(text string) error {
 		return errEmpty
 	case len(text) <= longestWord && isLinkName(text):
 		return errHeader
-	case len(text) <= longestWord && placeholders[strings.ToLower(strings.Trim(text, "()[]{}<>#"))]:
+	case len(text) <= longestWord && isPlaceholder(text):
 		return fmt.Errorf("%s stands for no value", quote(text))
 	case !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }):
 		if plexy.CheckID(text) != nil {
@@ -137,6 +137,29 @@ func noID(text string) error {
 		return fmt.Errorf("the cell contains %q, which separates ids: give each a row of its own", text[i])
 	}
 	return nil
+}
+
+// isPlaceholder tells whether a cell stands for no value.
+func isPlaceholder(text string) bool {
+	return placeholders[strings.ToLower(strings.Trim(text, "()[]{}<>#=.:!?"))]
+}
+
+// looksLikeData tells whether the first cell of a column of ids is a damaged id
+// and not the name of the column: it is a URL, a number, a placeholder, a part of an
+// id, or has more digits than a name.
+func looksLikeData(cell string) bool {
+	text := unwrap(cell)
+	digits, letters := 0, 0
+	for _, r := range text {
+		switch {
+		case unicode.IsDigit(r):
+			digits++
+		case unicode.IsLetter(r):
+			letters++
+		}
+	}
+	return isURL(text) || isPlaceholder(text) || holdsID(text) || strings.HasPrefix(strings.ToLower(text), "pl_") ||
+		digits > letters || digits >= 6
 }
 
 // isTotal tells whether one of the words in a cell names a sum.
@@ -245,9 +268,9 @@ func plainURL(cell string) (id string, ok bool) {
 	return cell[at:], true
 }
 
-// parseURL finds the id in a URL: the one part that has the documented form, or
-// failing that, the one that begins like it. Where there is none, or several, the
-// last path element may be an id all the same, in doubt.
+// parseURL finds the id in a URL: the one part that has the documented form. Where
+// there is none, or several, the last path element may be an id all the same, in
+// doubt.
 func parseURL(rawURL string) (cellID, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -260,21 +283,16 @@ func parseURL(rawURL string) (cellID, error) {
 	if err != nil {
 		return cellID{}, errors.New("the URL cannot be read")
 	}
-	ids, parts := idsIn(plain), urlParts(u)
-	if len(ids) == 0 {
-		ids = slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return !strings.HasPrefix(part, "pl_") || plexy.CheckID(part) != nil })
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
-	}
+	ids := idsIn(plain)
 	doubt := errNoURLID
 	switch {
 	case len(ids) > 1:
 		doubt = fmt.Errorf("the URL holds %d different ids", len(ids))
-	case len(ids) == 1 && slices.Contains(parts, ids[0]):
-		if holdsID(ids[0]) && !plexy.Documented(ids[0]) {
+	case len(ids) == 1 && slices.Contains(urlParts(u), ids[0]):
+		if !plexy.Documented(ids[0]) {
 			return cellID{}, errUpper
 		}
-		return cellID{id: ids[0], documented: plexy.Documented(ids[0])}, nil
+		return cellID{id: ids[0], documented: true}, nil
 	}
 	id, err := lastElement(u)
 	if err != nil {

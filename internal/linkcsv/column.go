@@ -48,7 +48,7 @@ func (c chooser) byNumber(number int) (header bool, column int, err error) {
 		return true, column, nil
 	}
 	ids, others := c.count(c.rest, column)
-	return ids > 0 && others == 0, column, nil
+	return ids > 0 && others == 0 && !looksLikeData(c.first[column]), column, nil
 }
 
 func (c chooser) byName(want string) (int, error) {
@@ -84,7 +84,8 @@ func (c chooser) find() (header bool, column int, err error) {
 		return true, named[0], nil
 	}
 
-	header = len(alike) > 0 && !slices.ContainsFunc(c.first, looksLikeID)
+	header = len(alike) > 0 && !slices.ContainsFunc(c.first, looksLikeID) &&
+		!slices.ContainsFunc(alike, func(column int) bool { return looksLikeData(c.first[column]) })
 	if !header {
 		alike = c.byContent(append([][]string{c.first}, c.rest...))
 	}
