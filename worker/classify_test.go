@@ -271,17 +271,17 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// ---- the table of answers in README.md
+// ---- the table of answers in docs/answers.md
 
 const (
 	answersBegin = "<!-- answers -->\n"
 	answersEnd   = "<!-- /answers -->"
 )
 
-// TestREADMEAnswers keeps the table of answers in README.md as the code has it;
+// TestDocsAnswers keeps the table of answers in docs/answers.md as the code has it;
 // UPDATE=1 writes it.
-func TestREADMEAnswers(t *testing.T) {
-	const path = "../README.md"
+func TestDocsAnswers(t *testing.T) {
+	const path = "../docs/answers.md"
 	doc, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -289,14 +289,14 @@ func TestREADMEAnswers(t *testing.T) {
 	head, rest, ok := strings.Cut(string(doc), answersBegin)
 	old, tail, ok2 := strings.Cut(rest, answersEnd)
 	if !ok || !ok2 {
-		t.Fatalf("README.md has no place for the table of answers: add the lines %q and %q, then UPDATE=1 go test -run TestREADME ./worker", strings.TrimSpace(answersBegin), answersEnd)
+		t.Fatalf("docs/answers.md has no place for the table of answers: add the lines %q and %q, then UPDATE=1 go test -run TestDocs ./worker", strings.TrimSpace(answersBegin), answersEnd)
 	}
 	table := renderAnswers(t)
 	if old == table {
 		return
 	}
 	if os.Getenv("UPDATE") == "" {
-		t.Fatalf("README.md differs from the code: make docs writes it.\n%s", cmp.Diff(old, table))
+		t.Fatalf("docs/answers.md differs from the code: make docs writes it.\n%s", cmp.Diff(old, table))
 	}
 	if err := os.WriteFile(path, []byte(head+answersBegin+table+answersEnd+tail), 0o644); err != nil {
 		t.Fatal(err)

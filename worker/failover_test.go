@@ -166,7 +166,7 @@ func TestClusterServerComesBack(t *testing.T) {
 }
 
 // TestFailovers makes FAILOVERS of each kind and tells the figures that stand in
-// docs/reliability.md (make failover).
+// docs/testing.md (make failover).
 func TestFailovers(t *testing.T) {
 	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
 	lags := []time.Duration{0, 900 * time.Millisecond}

@@ -19,7 +19,7 @@ import (
 )
 
 // TestCrashRecovery kills one of two workers CRASHES times and tells how long its
-// links wait for the other, for docs/reliability.md (make failover).
+// links wait for the other, for docs/testing.md (make failover).
 func TestCrashRecovery(t *testing.T) {
 	n, _ := strconv.Atoi(os.Getenv("CRASHES"))
 	if n == 0 {

@@ -76,6 +76,7 @@ func deployFiles(t *testing.T) map[string]string {
 	add(root + "deploy/Dockerfile")
 	add(root + "deploy/docker-compose.live.yml")
 	add(root + "deploy/README.md")
+	add(root + "deploy/RUNBOOK.md")
 	for _, dir := range []string{"deploy/kubernetes", "deploy/systemd"} {
 		err := filepath.WalkDir(root+dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
@@ -91,7 +92,7 @@ func deployFiles(t *testing.T) map[string]string {
 }
 
 // TestDeployCommands parses each command line of linkcancel in the files of
-// deploy, and of its README, as the binary would.
+// deploy, and of its documents, as the binary would.
 func TestDeployCommands(t *testing.T) {
 	var (
 		list   = regexp.MustCompile(`^\s*(?:command|args|test|CMD|HEALTHCHECK.* CMD):? \[(.*)\]`)
@@ -107,7 +108,7 @@ func TestDeployCommands(t *testing.T) {
 			line = strings.TrimRight(line, "\n")
 			var commands [][]string
 			switch {
-			case name == "deploy/README.md":
+			case strings.HasSuffix(name, ".md"):
 				if strings.HasPrefix(strings.TrimSpace(line), "```") {
 					fenced = !fenced
 				}
@@ -148,7 +149,7 @@ func TestDeployCommands(t *testing.T) {
 	}
 	// What was not looked at cannot be wrong.
 	for name, want := range map[string]int{
-		"docker-compose.yml": 4, "deploy/docker-compose.live.yml": 1, "deploy/Dockerfile": 2, "deploy/README.md": 20,
+		"docker-compose.yml": 4, "deploy/docker-compose.live.yml": 1, "deploy/Dockerfile": 2, "deploy/README.md": 10, "deploy/RUNBOOK.md": 5,
 		"deploy/kubernetes/deployment.yaml": 1, "deploy/kubernetes/cronjob.yaml": 1,
 		"deploy/systemd/linkcancel-worker.service": 1, "deploy/systemd/linkcancel-sweep.service": 1,
 	} {

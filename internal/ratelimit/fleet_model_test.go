@@ -194,7 +194,7 @@ func TestFleetModel(t *testing.T) {
 			m.processes[1].latency.Store(0)
 		}, stopped: func(m *model, i int) bool { return i == 1 && m.processes[1].latency.Load() > 0 }},
 		// What a process knows of Redis' clock changes by the ways' uneven length:
-		// README.md says so. One run in 80 has a second that is more than 1 % over.
+		// docs/guarantees.md says so. One run in 80 has a second that is more than 1 % over.
 		{name: "slow Redis", replicas: 5, limit: 500, latency: 40 * time.Millisecond, over: 0.03, least: 0.97},
 		{name: "very slow Redis", replicas: 3, limit: 200, latency: 150 * time.Millisecond, over: 0.02, least: 0.5},
 		{name: "Redis away", replicas: 4, limit: 200, least: 0.985, event: func(m *model) {

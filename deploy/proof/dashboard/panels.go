@@ -8,7 +8,7 @@ package dashboard
 func Make() *Dashboard {
 	return &Dashboard{
 		UID: "linkcancel", Title: "linkcancel",
-		Description:   "How far is it, when will it end, what is failing, are we being throttled, is the queue healthy, did last night's sweep run. Alerts: deploy/README.md.",
+		Description:   "How far is it, when will it end, what is failing, are we being throttled, is the queue healthy, did last night's sweep run. Alerts: deploy/RUNBOOK.md.",
 		Tags:          []string{"linkcancel"},
 		SchemaVersion: 39, Version: 1, Editable: true, GraphTooltip: 1, Timezone: "browser", Refresh: "10s",
 		Time: TimeRange{From: "now-1h", To: "now"},
@@ -85,7 +85,7 @@ func now() []Panel {
   / (sum(increase(linkcancel_outcomes_total{job="$job"}[15m])) > 0)`),
 			decimals(1), between(0, 1), steps("green", 0.01, "orange", 0.05, "red")),
 		stat(4, "Alerts",
-			"Alerts of linkcancel that are firing for this fleet. deploy/README.md has a paragraph on each.",
+			"Alerts of linkcancel that are firing for this fleet. deploy/RUNBOOK.md has a paragraph on each.",
 			"none", "Not known",
 			query("firing", `count(ALERTS{job="$job",alertname=~"Linkcancel.*",alertstate="firing"}) or vector(0)`),
 			steps("green", 1.0, "red")),

@@ -20,7 +20,7 @@ const (
 	Dir     = "deploy/prometheus"
 	File    = Dir + "/rules.yml"
 	Config  = Dir + "/prometheus.yml"
-	Runbook = "deploy/README.md"
+	Runbook = "deploy/RUNBOOK.md"
 )
 
 // Tests are the files of Dir with the cases of the rules.

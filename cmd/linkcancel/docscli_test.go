@@ -10,10 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestREADMEFlags holds the table of flags in README.md to the command line.
+// TestDocsFlags holds the table of flags in docs/cli.md to the command line.
 // UPDATE=1 writes it.
-func TestREADMEFlags(t *testing.T) {
-	const path, begin, end = "../../README.md", "<!-- flags -->\n", "<!-- /flags -->"
+func TestDocsFlags(t *testing.T) {
+	const path, begin, end = "../../docs/cli.md", "<!-- flags -->\n", "<!-- /flags -->"
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -21,14 +21,14 @@ func TestREADMEFlags(t *testing.T) {
 	head, rest, ok := strings.Cut(string(raw), begin)
 	have, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("README.md has no %s…%s", begin, end)
+		t.Fatalf("docs/cli.md has no %s…%s", begin, end)
 	}
 	want := flagsTable(t)
 	if have == want {
 		return
 	}
 	if os.Getenv("UPDATE") == "" {
-		t.Fatalf("README.md is out of step with the flags: make docs\n%s", cmp.Diff(have, want))
+		t.Fatalf("docs/cli.md is out of step with the flags: make docs\n%s", cmp.Diff(have, want))
 	}
 	if err := os.WriteFile(path, []byte(head+begin+want+end+tail), 0o644); err != nil {
 		t.Fatal(err)
