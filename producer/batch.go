@@ -1,5 +1,3 @@
-// Package producer brings links into the ledger as sealed batches, and from the
-// ledger into the queue as cancel tasks.
 package producer
 
 import (

@@ -1,6 +1,3 @@
-// Package worker turns cancel tasks into outcomes: it takes slices from the
-// queue, cancels their links at the API within the rate limit, and writes one
-// outcome for each link to the ledger.
 package worker
 
 import (

@@ -1,10 +1,3 @@
-// Package ledger keeps the truth about every batch in Redis: its links, and
-// one outcome for each of them.
-//
-// The first outcome of a link stands, whoever repeats it, and the counts always add
-// up. There are two exceptions: a real answer that comes after an abort replaces
-// "aborted", and a resume makes the outcomes of the row that tripped the canary
-// pending again, once.
 package ledger
 
 import "fmt"

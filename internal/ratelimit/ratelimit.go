@@ -1,9 +1,3 @@
-// Package ratelimit decides when the next request to the API may be sent. It
-// keeps the requests within a rate, adapts that rate to the API's answers, and
-// stops sending (a hold) where an answer asks for it or an operator does.
-//
-// [Fleet] does so for all processes that share a Redis database. The rules are
-// those of a script, fleet_rules.lua.
 package ratelimit
 
 import (
