@@ -85,7 +85,7 @@ type fleetCollector struct {
 	ledger *ledger.Ledger
 	rdb    redis.UniversalClient
 	log    *slog.Logger
-	census *ledger.Census
+	census *ledger.BatchCache
 
 	age     time.Duration // of a reading that still serves
 	timeout time.Duration // of a reading
@@ -101,7 +101,7 @@ type fleetCollector struct {
 
 func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) *fleetCollector {
 	return &fleetCollector{
-		ledger: l, rdb: rdb, log: log, census: l.NewCensus(), age: collectAge, timeout: collectTimeout,
+		ledger: l, rdb: rdb, log: log, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "linkcancel_collect_errors_total", Help: "Readings of queue and ledger for these metrics that failed.",
 		}),

@@ -248,8 +248,8 @@ func (l *bench) agrees(ids []string) {
 func TestWorkersAndQueues(t *testing.T) {
 	each(t, func(l *bench) {
 		before := l.series()
-		must(l, l.Beat(l.Context(), ledger.WorkerBeat{ID: "w1"}))
-		must(l, l.Beat(l.Context(), ledger.WorkerBeat{ID: "w2"}))
+		must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w1"}))
+		must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w2"}))
 		client := asynq.NewClientFromRedisClient(l.rdb)
 		for i := range 5 {
 			s := task.Slice{Batch: "b", Index: i, Links: []string{"a"}}
@@ -648,7 +648,7 @@ func TestCost(t *testing.T) {
 	big := l.batch(ledger.DraftConfig{ID: "million", Source: "import"}, 1_000_000, 0, 0)
 	must(t, l.Start(t.Context(), &big, 1, 50))
 	l.commit("million", outcome(0, ledger.Cancelled))
-	must(t, l.Beat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
+	must(t, l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
 	client := asynq.NewClientFromRedisClient(l.rdb)
 	for i := range 400 {
 		s := task.Slice{Batch: "million", Index: i, Links: []string{"a"}}

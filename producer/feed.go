@@ -83,8 +83,8 @@ type Feeder struct {
 	traces  map[string]string // their places in a trace, of those that have one
 	chunks  map[string]*chunk // the chunk that is being fed, by batch
 	turn    int
-	last    [2]string // the batch fed last, of imports and of sweeps
-	fed     []feeding // of late, oldest first
+	last    [2]string   // the batch fed last, of imports and of sweeps
+	fed     []feedRound // of late, oldest first
 
 	ended int64 // leases, at the last look
 
@@ -92,8 +92,8 @@ type Feeder struct {
 	resumed                                                     map[string]*resume // by batch
 }
 
-// feeding is one round of feeding, also one that had nothing to feed.
-type feeding struct {
+// feedRound is one round of feedRound, also one that had nothing to feed.
+type feedRound struct {
 	at      time.Time // Redis' time
 	waiting int       // links in the queue before it
 	fed     int       // links put into the queue
@@ -202,9 +202,9 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 	}
 	var open []ledger.Batch
 	for _, b := range batches {
-		if f.made[b.ID] != b.Made() { // new to us, or another of a deleted one's id
+		if f.made[b.ID] != b.Incarnation() { // new to us, or another of a deleted one's id
 			f.forget(b.ID)
-			f.made[b.ID] = b.Made()
+			f.made[b.ID] = b.Incarnation()
 			if b.State == ledger.Newer {
 				f.cfg.Log.Warn("batch of a newer release left alone: its workers feed it", "batch", b.ID)
 			}
@@ -310,7 +310,7 @@ func (f *Feeder) feed(ctx context.Context, open []ledger.Batch) error {
 	if err != nil {
 		return err
 	}
-	f.fed = append(f.fed, feeding{at: fl.now, waiting: waiting, fed: links})
+	f.fed = append(f.fed, feedRound{at: fl.now, waiting: waiting, fed: links})
 	if err := f.enqueue(ctx, next); err != nil {
 		return err
 	}
@@ -430,7 +430,7 @@ func (f *Feeder) nextSlice(ctx context.Context, b *ledger.Batch, size int) (s ta
 		end := min(index+b.Slice, len(c.links))
 		b.Cursor = int64(n)*ledger.ChunkLinks + int64(end)
 		if links := pending(c.records[index:end]); links > 0 {
-			return task.Slice{Batch: b.ID, Made: b.Made(), Chunk: n, Index: index, Links: c.links[index:end]}, links, nil
+			return task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Chunk: n, Index: index, Links: c.links[index:end]}, links, nil
 		}
 		index = end
 	}
@@ -463,14 +463,14 @@ func (f *Feeder) enqueue(ctx context.Context, fed []task.Slice) error {
 	if len(fed) == 0 {
 		return nil
 	}
-	line, err := f.ledger.QueueLine(ctx, task.PendingKey)
+	line, err := f.ledger.QueueReplicationID(ctx, task.PendingKey)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(enqueueParallel)
 	for _, s := range fed {
-		s.Line = line
+		s.ReplicationID = line
 		group.Go(func() error {
 			if f.cfg.Tracer != nil {
 				return f.putTraced(ctx, s)

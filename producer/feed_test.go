@@ -146,12 +146,12 @@ func (y *yard) settle(s task.Slice, positions ...int) {
 
 func (y *yard) beat(id string, rate float64, unsent int) {
 	y.t.Helper()
-	must(y.t, y.l.Beat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
+	must(y.t, y.l.Heartbeat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
 }
 
 func ids(all []task.Slice) (names []string) {
 	for _, s := range all {
-		s.Made = 0
+		s.Incarnation = 0
 		names = append(names, s.ID())
 	}
 	slices.Sort(names)
@@ -187,7 +187,7 @@ func TestSliceGrid(t *testing.T) {
 					})
 					for _, s := range all {
 						want := min(tt.slice, ledger.ChunkLinks-at%ledger.ChunkLinks, total-at)
-						if s.Batch != "b1" || s.Again != 0 || s.Chunk*ledger.ChunkLinks+s.Index != at || len(s.Links) != want {
+						if s.Batch != "b1" || s.Redeliveries != 0 || s.Chunk*ledger.ChunkLinks+s.Index != at || len(s.Links) != want {
 							t.Fatalf("slice %s with %d links at link %d, want %d links", s.ID(), len(s.Links), at, want)
 						}
 						if !slices.Equal(s.Links, some(total)[at:at+want]) {
@@ -311,12 +311,12 @@ func TestFleet(t *testing.T) {
 		pass(silentWorker)
 		y.beat("b", 100, 40)
 		check("one of them silent", 110, 10, 2, 40, 5, 220)
-		must(t, y.l.Beat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
+		must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
 		check("the other in its own hold", 110, 10, 2, 0, 5, 220)
 		pass(time.Minute)
 		y.beat("c", 0.01, 1)
 		check("a slow one", 0.01, 0.01, 1, 1, 1, 1)
-		must(t, y.l.Gone(t.Context(), "c"))
+		must(t, y.l.Deregister(t.Context(), "c"))
 		y.beat("d", 5000, 0)
 		check("one of many", 5000, 5000, 1, 0, task.SmallSlice, 10_000)
 		y.beat("d", 12_000, 0)
@@ -413,7 +413,7 @@ func TestIDOfADeletedBatch(t *testing.T) {
 		must(t, err)
 		y.tick(f)
 		fed := y.all()
-		if len(fed) != 1 || !slices.Equal(fed[0].Links, []string{"pl_other"}) || fed[0].Made != second.Made() || first.Made() == second.Made() {
+		if len(fed) != 1 || !slices.Equal(fed[0].Links, []string{"pl_other"}) || fed[0].Incarnation != second.Incarnation() || first.Incarnation() == second.Incarnation() {
 			t.Errorf("fed of the second batch: %+v", fed)
 		}
 	})
@@ -451,7 +451,7 @@ func TestFeedSkips(t *testing.T) {
 				y.settle(s)
 			}
 		}
-		known := task.Slice{Batch: "b1", Made: first.Made(), Chunk: 1, Links: some(1050)[1000:]}
+		known := task.Slice{Batch: "b1", Incarnation: first.Incarnation(), Chunk: 1, Links: some(1050)[1000:]}
 		tk, err := known.Task()
 		must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)

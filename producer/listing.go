@@ -82,7 +82,7 @@ const (
 	listBackoffMost = 15 * time.Minute
 )
 
-// listing reads the whole list of an API of which little is known: how many
+// listReader reads the whole list of an API of which little is known: how many
 // links a page has, whether pages count from 0 or 1 and whether there is a
 // total. Links that appear and vanish meanwhile move others from page to page.
 //
@@ -97,7 +97,7 @@ const (
 // ends there. An empty page ends it; an error does only if the API itself gave
 // it and the page before it was the last one by its length or by the total: see
 // ends. Every other answer is asked for again, and then fails the reading.
-type listing struct {
+type listReader struct {
 	api      Lister
 	limiter  Limiter
 	log      *slog.Logger
@@ -144,7 +144,7 @@ var (
 
 // read reads the list: again and again until a pass brings no new link, three
 // times at most.
-func (w *listing) read(ctx context.Context) error {
+func (w *listReader) read(ctx context.Context) error {
 	w.size = pageSize
 	for w.pass < listPasses {
 		w.pass++
@@ -168,7 +168,7 @@ func (w *listing) read(ctx context.Context) error {
 }
 
 // forwards reads from a page on to the end.
-func (w *listing) forwards(ctx context.Context, from int) error {
+func (w *listReader) forwards(ctx context.Context, from int) error {
 	var previous plexy.Page
 	barren := 0
 	for n := from; ; n++ {
@@ -205,7 +205,7 @@ func (w *listing) forwards(ctx context.Context, from int) error {
 
 // backwards reads what has come behind the last known page, and then from that
 // one to the first.
-func (w *listing) backwards(ctx context.Context) error {
+func (w *listReader) backwards(ctx context.Context) error {
 	last := w.last
 	if err := w.forwards(ctx, last+1); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (w *listing) backwards(ctx context.Context) error {
 }
 
 // take takes in the links of page n.
-func (w *listing) take(n int, page plexy.Page) error {
+func (w *listReader) take(n int, page plexy.Page) error {
 	if w.pass == 1 && n == 0 {
 		w.first(page)
 		w.single = page.HasTotal && page.Total <= int64(len(page.Links)+page.Unusable)
@@ -275,9 +275,9 @@ func (w *listing) take(n int, page plexy.Page) error {
 }
 
 // reached says whether as many links are known as there are, as the list says.
-func (w *listing) reached() bool { return w.hasTotal && w.known+w.bad >= w.total }
+func (w *listReader) reached() bool { return w.hasTotal && w.known+w.bad >= w.total }
 
-func (w *listing) ignored(n int) error {
+func (w *listReader) ignored(n int) error {
 	if w.known == 0 {
 		return fmt.Errorf("page %d: none of its entries has an id that can be used", n)
 	}
@@ -290,14 +290,14 @@ func samePage(a, b plexy.Page) bool {
 }
 
 // check tells of a list that is shorter than it says.
-func (w *listing) check() {
+func (w *listReader) check() {
 	missing := w.total - w.known - w.unusable
 	if w.hasTotal && (missing > max(pageSize, w.total/100) || missing > w.total/10 || missing > 0 && w.known == 0) {
 		w.log.Warn("the list ended before its total: links may be missing", "links", w.known, "total", w.total)
 	}
 }
 
-func (w *listing) tell(err error, wait time.Duration) {
+func (w *listReader) tell(err error, wait time.Duration) {
 	if w.progress != nil {
 		w.progress(ListProgress{Pass: w.pass, Requests: w.requests, Links: w.known, InPass: w.distinct, Total: w.total, Err: err, Wait: wait})
 	}
@@ -308,7 +308,7 @@ type tries struct{ attempts, throttled, refused int }
 
 // page asks for one page until there is a usable answer. errPastEnd: there is
 // no such page. errGone, only with mayBeGone: the API says that there is none.
-func (w *listing) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, error) {
+func (w *listReader) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, error) {
 	var t tries
 	for {
 		page, kind, err := w.ask(ctx, n)
@@ -344,7 +344,7 @@ func (w *listing) page(ctx context.Context, n int, mayBeGone bool) (plexy.Page, 
 
 // judge says what becomes of an answer that is no page: it is the reason to give
 // up, or the page is asked for again, after a wait or as soon as the limiter lets.
-func (w *listing) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait time.Duration, final error) {
+func (w *listReader) judge(n int, kind ratelimit.Kind, err error, t *tries) (wait time.Duration, final error) {
 	var api *plexy.Error
 	if !errors.As(err, &api) {
 		api = &plexy.Error{}
@@ -398,7 +398,7 @@ func missing(n int, err error) bool {
 // that is not full. One page alone is not full if it is shorter than was asked
 // for; there a 400 or 422 may be about the parameter page as such, unless page 1
 // was shown.
-func (w *listing) ends(n int, err error) bool {
+func (w *listReader) ends(n int, err error) bool {
 	if !missing(n, err) {
 		return false
 	}
@@ -418,7 +418,7 @@ func listBackoff(n int) time.Duration {
 }
 
 // wait waits before the page is asked for again.
-func (w *listing) wait(ctx context.Context, wait time.Duration, why error) error {
+func (w *listReader) wait(ctx context.Context, wait time.Duration, why error) error {
 	if wait == 0 {
 		return nil
 	}
@@ -436,7 +436,7 @@ func (w *listing) wait(ctx context.Context, wait time.Duration, why error) error
 
 // ask sends one request, with a slot of the limiter, and tells it what the
 // answer means. Kind Unused: nothing was sent, or it was cut by ourselves.
-func (w *listing) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, error) {
+func (w *listReader) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, error) {
 	slot, err := w.limiter.Acquire(ctx)
 	for err == nil && slot.Stale() {
 		w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})

@@ -112,7 +112,7 @@ func (a *answers) kinds() (kinds []string) {
 
 // reading reads a list with listing.read, and what it saw.
 type reading struct {
-	listing
+	listReader
 	limiter answers
 	seen    map[string]int // links, and the pass that showed them last
 	order   []string
@@ -121,7 +121,7 @@ type reading struct {
 
 func newReading(api Lister) *reading {
 	r := &reading{seen: map[string]int{}}
-	r.listing = listing{
+	r.listReader = listReader{
 		api: api, limiter: &r.limiter, log: slog.New(slog.NewTextHandler(&r.log, nil)), attempts: 3, most: listMost,
 		first: func(plexy.Page) {},
 		see: func(link plexy.Link, pass int) (isNew, inPass bool) {
@@ -666,7 +666,7 @@ func TestListTroubles(t *testing.T) {
 			return next()
 		}
 		r := newReading(s)
-		r.listing.limiter = fleetLimiter(t, 20)
+		r.listReader.limiter = fleetLimiter(t, 20)
 		r.attempts = DefaultListAttempts
 		must(t, r.read(t.Context()))
 		if len(r.seen) != 5000 {
@@ -737,7 +737,7 @@ func TestListStaleSlot(t *testing.T) {
 		s := &shop{size: 50, links: linksOf(some(10))}
 		r := newReading(s)
 		limiter := &staleOnce{Limiter: &answers{}}
-		r.listing.limiter = limiter
+		r.listReader.limiter = limiter
 		must(t, r.read(t.Context()))
 		if limiter.unused != 1 || limiter.others != len(s.requests) {
 			t.Errorf("%d slots unused, %d used for %d requests", limiter.unused, limiter.others, len(s.requests))

@@ -151,10 +151,10 @@ func (f *Feeder) adoptSweeps(ctx context.Context) error {
 		if err != nil {
 			return nil // as above
 		}
-		s.Again++
+		s.Redeliveries++
 		enqueued, err := enqueueSweep(ctx, f.client, s)
 		if enqueued {
-			f.cfg.Log.Warn("sweep enqueued again", "sweep", s.Name, "again", s.Again)
+			f.cfg.Log.Warn("sweep enqueued again", "sweep", s.Name, "again", s.Redeliveries)
 		}
 		return err
 	})
@@ -192,15 +192,15 @@ func (f *Feeder) adopt(ctx context.Context, s task.Slice) error {
 	if err != nil {
 		return err
 	}
-	if view.State != ledger.Running || pending(view.Records) == 0 || s.Made != 0 && s.Made != view.Made {
+	if view.State != ledger.Running || pending(view.Records) == 0 || s.Incarnation != 0 && s.Incarnation != view.Incarnation {
 		return nil // a paused batch is looked after when it is resumed
 	}
-	s.Again++
+	s.Redeliveries++
 	known, err := f.inQueue(s)
 	if err != nil || known {
 		return err
 	}
-	if err := f.ledger.SetAgain(ctx, s.Batch, s.Key(), s.Again); err != nil {
+	if err := f.ledger.SetAgain(ctx, s.Batch, s.Key(), s.Redeliveries); err != nil {
 		return err
 	}
 	if err := f.enqueue(ctx, []task.Slice{s}); err != nil {
@@ -211,7 +211,7 @@ func (f *Feeder) adopt(ctx context.Context, s task.Slice) error {
 }
 
 func (f *Feeder) repaired(reason string, s task.Slice) {
-	f.cfg.Log.Warn("slice enqueued again", "reason", reason, "batch", s.Batch, "slice", s.Key(), "again", s.Again)
+	f.cfg.Log.Warn("slice enqueued again", "reason", reason, "batch", s.Batch, "slice", s.Key(), "again", s.Redeliveries)
 	if f.cfg.Observer != nil {
 		f.cfg.Observer.Repaired(reason, 1)
 	}
@@ -235,7 +235,7 @@ func (f *Feeder) findMissing(ctx context.Context, b *ledger.Batch, resumed bool)
 	if b.Slice == 0 {
 		return nil // nothing was fed yet
 	}
-	again, err := f.ledger.Again(ctx, b.ID)
+	again, err := f.ledger.Redeliveries(ctx, b.ID)
 	if err != nil {
 		return err
 	}
@@ -257,8 +257,8 @@ func (f *Feeder) findMissing(ctx context.Context, b *ledger.Batch, resumed bool)
 			}
 			if pending(c.records[index:end]) > 0 {
 				found = true
-				s := task.Slice{Batch: b.ID, Made: b.Made(), Chunk: n, Index: index, Links: c.links[index:end]}
-				s.Again = again[s.Key()]
+				s := task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Chunk: n, Index: index, Links: c.links[index:end]}
+				s.Redeliveries = again[s.Key()]
 				open = append(open, s)
 			} else if !found {
 				low = int64(n)*ledger.ChunkLinks + int64(end)
@@ -283,9 +283,9 @@ func (f *Feeder) enqueueMissing(ctx context.Context, open []task.Slice, resumed 
 	for _, s := range open {
 		group.Go(func() error {
 			// As it was fed, or as its latest copy.
-			for _, copied := range []int{s.Again, 0} {
+			for _, copied := range []int{s.Redeliveries, 0} {
 				known := s
-				known.Again = copied
+				known.Redeliveries = copied
 				if ok, err := f.inQueue(known); ok || err != nil {
 					return err
 				}
@@ -315,8 +315,8 @@ func (f *Feeder) enqueueMissing(ctx context.Context, open []task.Slice, resumed 
 		if resumed {
 			continue // as it was: with a copy's mark if it had one
 		}
-		s.Again++
-		if err := f.ledger.SetAgain(ctx, s.Batch, s.Key(), s.Again); err != nil {
+		s.Redeliveries++
+		if err := f.ledger.SetAgain(ctx, s.Batch, s.Key(), s.Redeliveries); err != nil {
 			return err
 		}
 		f.repaired("missing", *s)

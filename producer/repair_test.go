@@ -54,13 +54,13 @@ func TestOrphans(t *testing.T) {
 		for round := range 3 {
 			f.nextOrphans = time.Time{}
 			y.tick(f)
-			again, err := y.l.Again(t.Context(), "b1")
+			again, err := y.l.Redeliveries(t.Context(), "b1")
 			must(t, err)
 			if diff := cmp.Diff(map[string]int{orphan.Key(): 1, last.Key(): 1}, again); diff != "" {
 				t.Errorf("round %d: %s", round, diff)
 			}
 		}
-		orphan.Again, last.Again = 1, 1
+		orphan.Redeliveries, last.Redeliveries = 1, 1
 		var copies []task.Slice
 		for range 2 {
 			s, ok := y.take(lost) // the copies are lost too
@@ -79,7 +79,7 @@ func TestOrphans(t *testing.T) {
 		y.drop(task.Slice{Batch: "b1", Index: last.Index})
 		f.nextOrphans = time.Time{}
 		y.tick(f)
-		orphan.Again, last.Again = 2, 2
+		orphan.Redeliveries, last.Redeliveries = 2, 2
 		if diff := cmp.Diff(ids([]task.Slice{orphan, last}), ids(y.all())); diff != "" {
 			t.Error(diff)
 		}
@@ -154,7 +154,7 @@ func TestMissing(t *testing.T) {
 		if got := y.get("b1"); got.Low != 100 {
 			t.Errorf("low-water mark %d", got.Low)
 		}
-		again, err := y.l.Again(t.Context(), "b1")
+		again, err := y.l.Redeliveries(t.Context(), "b1")
 		must(t, err)
 		if diff := cmp.Diff(map[string]int{"0:100": 1, "0:200": 1, "1:0": 1}, again); diff != "" || seen["missing"] != 2 {
 			t.Errorf("repairs %v: %s", seen, diff)
@@ -165,7 +165,7 @@ func TestMissing(t *testing.T) {
 			y.drop(s)
 		}
 		copied := all["0:100"]
-		copied.Again = 1
+		copied.Redeliveries = 1
 		tk, err := copied.Task()
 		must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
@@ -173,7 +173,7 @@ func TestMissing(t *testing.T) {
 		y.ticks(f, missingEvery)
 		found := map[string]int{}
 		for _, s := range y.all() {
-			found[s.Key()] = s.Again
+			found[s.Key()] = s.Redeliveries
 			y.settle(s)
 		}
 		if len(found) != 25-4 || found["0:100"] != 1 || found["1:0"] != 2 || found["0:200"] != 2 || found["0:250"] != 1 {
@@ -200,7 +200,7 @@ func TestMissingAfterTakeover(t *testing.T) {
 			y.tick(f)
 			for _, s := range y.all() {
 				y.settle(s)
-				seen[s.Key()] = s.Again
+				seen[s.Key()] = s.Redeliveries
 			}
 			pass(500 * time.Millisecond)
 		}
@@ -253,7 +253,7 @@ func TestAfterResume(t *testing.T) {
 		if diff := cmp.Diff(ids(first[1:]), ids(late)); diff != "" {
 			t.Errorf("at a later look: %s", diff)
 		}
-		again, err := y.l.Again(t.Context(), "b1")
+		again, err := y.l.Redeliveries(t.Context(), "b1")
 		if err != nil || len(again) > 0 || len(seen) > 0 {
 			t.Errorf("counted as crashed: %v, %v, %v", again, seen, err)
 		}
@@ -263,7 +263,7 @@ func TestAfterResume(t *testing.T) {
 		y.all()
 		y.ticks(f, missingEvery)
 		lost := y.all()
-		if len(lost) != 1 || lost[0].Again != 1 || seen["missing"] != 1 {
+		if len(lost) != 1 || lost[0].Redeliveries != 1 || seen["missing"] != 1 {
 			t.Errorf("missing long after the resume: %v, repairs %v", ids(lost), seen)
 		}
 		// For another leader, too.
@@ -271,7 +271,7 @@ func TestAfterResume(t *testing.T) {
 		pass(time.Second)
 		f = y.feeder(100)
 		y.ticks(f, missingEvery)
-		if lost = y.all(); len(lost) != 1 || lost[0].Again != 2 {
+		if lost = y.all(); len(lost) != 1 || lost[0].Redeliveries != 2 {
 			t.Errorf("missing under another leader: %v", ids(lost))
 		}
 	})

@@ -295,9 +295,9 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 	if err != nil {
 		return SweepResult{}, fmt.Errorf("ask Redis for the time: %w", err)
 	}
-	c := newChoice(cfg.Selection, cfg.Keep)
+	c := newSelector(cfg.Selection, cfg.Keep)
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
-	w := &listing{
+	w := &listReader{
 		api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, most: listMost,
 		observe: cfg.Observe, progress: cfg.Progress, see: c.see,
 	}
@@ -420,7 +420,7 @@ func judgingTime(now, date time.Time) (at time.Time, off time.Duration) {
 const sealTries = 10
 
 // seal makes the batch.
-func seal(ctx context.Context, l *ledger.Ledger, c *choice, cfg SweepConfig, unusable int64) (ledger.Batch, error) {
+func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg SweepConfig, unusable int64) (ledger.Batch, error) {
 	for try := 1; ; try++ {
 		id := cfg.BatchID
 		if id == "" {

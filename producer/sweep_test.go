@@ -161,10 +161,10 @@ func TestSelection(t *testing.T) {
 		{both, plexy.Link{Status: "active"}, func() (int64, Dropped) { return dropped(Dropped{NoExpiry: 1}) }},
 	} {
 		test.link.ID = "pl_1"
-		c := newChoice(test.sel, 0)
+		c := newSelector(test.sel, 0)
 		c.now = noon
 		c.see(test.link, 1)
-		p := c.plan(&listing{})
+		p := c.plan(&listReader{})
 		selected, d := test.want()
 		want := SweepPlan{Listed: 1, ByStatus: []StatusCount{{test.link.Status, 1}}, Dropped: d, Selected: selected}
 		want.PastExpiry, want.Dates = p.PastExpiry, p.Dates
@@ -179,7 +179,7 @@ func TestSelection(t *testing.T) {
 
 // A link counts as it was shown last.
 func TestSelectionChanges(t *testing.T) {
-	c := newChoice(stale(), -1)
+	c := newSelector(stale(), -1)
 	c.now = noon
 	see := func(id, status string, expires time.Duration, pass int) {
 		c.see(plexy.Link{ID: id, Status: status, ExpiresAt: noon.Add(expires)}, pass)
@@ -193,7 +193,7 @@ func TestSelectionChanges(t *testing.T) {
 	see("c", "active", -9*day, 2) // its expiry was changed
 	see("b", "paid", -9*day, 2)
 	see("a", "active", -9*day, 2)
-	p := c.plan(&listing{})
+	p := c.plan(&listReader{})
 	want := SweepPlan{
 		Listed: 4, ByStatus: []StatusCount{{"active", 2}, {"paid", 2}}, Dropped: Dropped{Status: 2}, Selected: 2, PastExpiry: 2,
 		Dates: SweepDates{Links: 2, Expiry: DateCount{Known: 2}},
@@ -758,13 +758,13 @@ func TestSelectionJSON(t *testing.T) {
 // Statuses without end are counted, but not told apart; the wanted one is.
 func TestSelectionOfManyStatuses(t *testing.T) {
 	sel := stale()
-	c := newChoice(sel, 0)
+	c := newSelector(sel, 0)
 	c.now = noon
 	for i := range 3 * statusMost {
 		c.see(plexy.Link{ID: id(i), Status: fmt.Sprint("status", i), ExpiresAt: noon.Add(-9 * day)}, 1)
 	}
 	c.see(plexy.Link{ID: "pl_1", Status: "Active", ExpiresAt: noon.Add(-9 * day)}, 1)
-	p := c.plan(&listing{})
+	p := c.plan(&listReader{})
 	if len(p.ByStatus) != statusMost+2 || p.ByStatus[0] != (StatusCount{otherStatus, 2 * statusMost}) || p.Selected != 1 {
 		t.Errorf("%d statuses, first %+v, selected %d", len(p.ByStatus), p.ByStatus[0], p.Selected)
 	}
@@ -910,7 +910,7 @@ func TestNothingButGrace(t *testing.T) {
 
 // A link counts by its date as it was shown last.
 func TestDatesChange(t *testing.T) {
-	c := newChoice(stale(), 0)
+	c := newSelector(stale(), 0)
 	c.now = noon
 	bad := plexy.DateNote{Unreadable: true, Text: "soon"}
 	c.see(plexy.Link{ID: "a", Status: "active", ExpiresNote: bad}, 1)

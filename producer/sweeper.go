@@ -371,7 +371,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 	// The id is claimed before the batch is made, and the batch has our name: so
 	// one that a worker made before it died is found again.
 	for {
-		stands, free, err := r.look(ctx)
+		stands, free, err := r.findBatch(ctx)
 		if err != nil || stands {
 			return err
 		}
@@ -401,9 +401,9 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 // name is what the batch is called. No other batch has this name.
 func (r *sweepRun) name() string { return "scheduled " + r.p.Name }
 
-// look finds the batch of the claimed id. stands: it is there, and ours. free:
+// findBatch finds the batch of the claimed id. stands: it is there, and ours. free:
 // it is not there, or it is ours and not finished.
-func (r *sweepRun) look(ctx context.Context) (stands, free bool, err error) {
+func (r *sweepRun) findBatch(ctx context.Context) (stands, free bool, err error) {
 	if r.batch == "" {
 		return false, false, nil
 	}
@@ -469,7 +469,7 @@ func (r *sweepRun) end(err error) error {
 // fail ends the sweep for good, unless its batch stands all the same: the answer
 // to its seal was lost, or the worker that made it.
 func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, tries int) error {
-	stands, _, err := r.look(ctx)
+	stands, _, err := r.findBatch(ctx)
 	switch {
 	case err == nil && stands:
 		return r.succeed(ctx, log)

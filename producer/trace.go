@@ -68,7 +68,7 @@ func (f *Feeder) putTraced(ctx context.Context, s task.Slice) error {
 
 func sliceAttributes(s task.Slice) []attribute.KeyValue {
 	return []attribute.KeyValue{
-		tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(s.Links)), tracing.Again.Int(s.Again),
+		tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(s.Links)), tracing.Again.Int(s.Redeliveries),
 		semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(task.QueueCancel), semconv.MessagingMessageID(s.ID()),
 	}
 }

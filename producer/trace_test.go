@@ -142,7 +142,7 @@ func TestRepairTraced(t *testing.T) {
 			pass(time.Second)
 			y.tick(f)
 		}
-		orphan.Again, lost.Again = 1, 1
+		orphan.Redeliveries, lost.Redeliveries = 1, 1
 		for _, s := range []task.Slice{orphan, lost} {
 			carried := trace.SpanContextFromContext(tracing.Parent(context.Background(), y.headers(s)))
 			if carried.TraceID() != made.TraceID() {

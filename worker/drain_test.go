@@ -110,7 +110,7 @@ func TestPauseAndResume(t *testing.T) {
 		must(t, err)
 		f.done(b.ID)
 		f.check(b.ID, api, before)
-		again, err := f.l.Again(t.Context(), b.ID)
+		again, err := f.l.Redeliveries(t.Context(), b.ID)
 		if err != nil || len(again) > 0 {
 			t.Errorf("slices counted as crashed: %v, %v", again, err)
 		}

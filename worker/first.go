@@ -76,8 +76,8 @@ type firsts struct {
 }
 
 type firstKey struct {
-	batch string
-	made  int64
+	batch       string
+	incarnation int64
 }
 
 func (f *firsts) of(batch string, made int64) *firstCancel {
@@ -125,12 +125,12 @@ func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
 			p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered by the API", "batch", p.batch)
 		}
 	}()
-	return p.look(show)
+	return p.checkFirst(show)
 }
 
-// look asks for a link that was answered 204. A worker that stops meanwhile
+// checkFirst asks for a link that was answered 204. A worker that stops meanwhile
 // believes no 204: the next one settles the link with a GET.
-func (p *batchProof) look(show func() verdict) firstState {
+func (p *batchProof) checkFirst(show func() verdict) firstState {
 	active, vague := 0, 0
 	for {
 		v := show()

@@ -143,9 +143,9 @@ func TestObserverIsToldOnlyWhatWasWritten(t *testing.T) {
 			}
 			return nil
 		}}, nil)
-		f.enqueue(task.Slice{Batch: "gone", Made: gone.Made(), Links: []string{"pl_gone"}})
+		f.enqueue(task.Slice{Batch: "gone", Incarnation: gone.Incarnation(), Links: []string{"pl_gone"}})
 		f.queueGone()
-		f.enqueue(task.Slice{Batch: "b1", Made: b.Made(), Links: names(3)})
+		f.enqueue(task.Slice{Batch: "b1", Incarnation: b.Incarnation(), Links: names(3)})
 		f.done("b1")
 		f.queueGone()
 		if diff := cmp.Diff(map[string]int{"import cancelled": 1}, seen.outcomes); diff != "" {
@@ -165,7 +165,7 @@ func TestObserverOfLinksNotSent(t *testing.T) {
 		f.start(&b, 3)
 		pass(time.Hour)
 		seen := newTally()
-		f.enqueue(task.Slice{Batch: "s1", Made: b.Made(), Links: names(3), Again: crashesMost + 1})
+		f.enqueue(task.Slice{Batch: "s1", Incarnation: b.Incarnation(), Links: names(3), Redeliveries: crashesMost + 1})
 		f.work(Config{Observer: seen}, nothing{t}, nil)
 		f.done("s1")
 		f.queueGone()

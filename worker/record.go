@@ -204,7 +204,7 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			r.states.set(groups[i].Batch, result.State, began)
 			origin := r.states.origin(ctx, groups[i].Batch)
 			for k, c := range members[i] {
-				if s := result.Standing[k]; s.Wrote {
+				if s := result.Results[k]; s.Wrote {
 					r.tell(c, s.Outcome, origin)
 				}
 				c.finish(nil)

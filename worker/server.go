@@ -142,7 +142,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	background.Go(func() { w.recorder.run(recording) })
 	beating, stopBeating := context.WithCancel(context.Background())
 	defer stopBeating()
-	w.beat(beating)
+	w.sendHeartbeat(beating)
 	background.Go(func() { w.beats(beating) })
 
 	if err := server.Start(w); err != nil {
@@ -208,7 +208,7 @@ func (w *Worker) beats(ctx context.Context) {
 		select {
 		case <-w.busy: // the feeder takes an idle worker at its word
 			last, told = time.Now(), true
-			w.beat(ctx)
+			w.sendHeartbeat(ctx)
 		case <-ticker.C:
 			busy, due := w.Unsent() > 0, beatEvery
 			switch {
@@ -219,19 +219,19 @@ func (w *Worker) beats(ctx context.Context) {
 			}
 			if time.Since(last) >= due-beatFast/2 {
 				last, told = time.Now(), busy
-				w.beat(ctx)
+				w.sendHeartbeat(ctx)
 			}
 		case <-ctx.Done():
 			gone, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_ = w.ledger.Gone(gone, w.cfg.ID) // it expires by itself otherwise
+			_ = w.ledger.Deregister(gone, w.cfg.ID) // it expires by itself otherwise
 			return
 		}
 	}
 }
 
-func (w *Worker) beat(ctx context.Context) {
-	err := w.ledger.Beat(ctx, w.signOfLife())
+func (w *Worker) sendHeartbeat(ctx context.Context) {
+	err := w.ledger.Heartbeat(ctx, w.heartbeat())
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !w.silent:
@@ -243,8 +243,8 @@ func (w *Worker) beat(ctx context.Context) {
 	}
 }
 
-// signOfLife is what the worker tells the fleet of itself.
-func (w *Worker) signOfLife() ledger.WorkerBeat {
+// heartbeat is what the worker tells the fleet of itself.
+func (w *Worker) heartbeat() ledger.WorkerBeat {
 	hold, load := w.limiter.Status().Hold, w.Load()
 	beat := ledger.WorkerBeat{
 		ID: w.cfg.ID, Rate: w.cfg.Rate, Unsent: w.Unsent(), Slots: w.cfg.Concurrency,

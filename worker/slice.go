@@ -117,24 +117,24 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return w.leave(err)
 	case err != nil:
 		return &laterError{delay: time.Second, why: err.Error()}
-	case s.Made != 0 && s.Made != view.Made:
+	case s.Incarnation != 0 && s.Incarnation != view.Incarnation:
 		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch) // another has its id
 		return nil
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the ledger has its links. done, aborted: nothing to do
 	}
-	line, err := w.ledger.QueueLine(ctx, task.PendingKey)
+	line, err := w.ledger.QueueReplicationID(ctx, task.PendingKey)
 	if err != nil {
 		return &laterError{delay: time.Second, why: err.Error()}
 	}
-	run := newSliceRun(ctx, w, s, view, asked, crashes+s.Again > 0 || line != s.Line)
+	run := newSliceRun(ctx, w, s, view, asked, crashes+s.Redeliveries > 0 || line != s.ReplicationID)
 	if len(run.links) == 0 {
 		return run.end(nil)
 	}
 	if w.cfg.Tracer != nil {
-		return run.workTraced(t.Headers(), crashes+s.Again)
+		return run.workTraced(t.Headers(), crashes+s.Redeliveries)
 	}
-	return run.work(crashes + s.Again)
+	return run.work(crashes + s.Redeliveries)
 }
 
 // read reads what the ledger knows of a slice.
@@ -164,7 +164,7 @@ func (w *Worker) heldAlone() bool {
 
 // hasHigherCopy says whether repair has enqueued a later copy of the task.
 func (w *Worker) hasHigherCopy(s task.Slice) bool {
-	s.Again++
+	s.Redeliveries++
 	_, err := w.inspector.GetTaskInfo(task.QueueCancel, s.ID())
 	return err == nil
 }
@@ -182,11 +182,11 @@ type sliceRun struct {
 	started time.Time
 	span    trace.Span // nil: no traces
 
-	// shared: another worker may have the slice too, or have had it: one that was
+	// redelivered: another worker may have the slice too, or have had it: one that was
 	// stopped and goes on still writes down the answers that it had.
-	shared  bool
-	looking sync.Mutex // held while the ledger is read
-	seen    struct {
+	redelivered bool
+	looking     sync.Mutex // held while the ledger is read
+	seen        struct {
 		sync.Mutex
 		at      time.Time // or later
 		records []ledger.Record
@@ -201,8 +201,8 @@ type sliceRun struct {
 }
 
 func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, asked time.Time, shared bool) *sliceRun {
-	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), shared: shared, created: view.Created, backoffs: map[int]time.Duration{}}
-	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(s.Batch, view.Made)}
+	r := &sliceRun{ctx: ctx, w: w, slice: s, started: time.Now(), redelivered: shared, created: view.Created, backoffs: map[int]time.Duration{}}
+	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(s.Batch, view.Incarnation)}
 	r.seen.at, r.seen.records = asked, view.Records
 	for i, id := range s.Links {
 		record := view.Records[i]
@@ -307,7 +307,7 @@ func (w *Worker) start(s sending) {
 }
 
 func (w *Worker) sendLinks(s sending) {
-	p := place{w: w}
+	p := callSlot{w: w}
 	for {
 		p.hold()
 		s.run.one(s.link, s.slot)
@@ -575,10 +575,10 @@ func (r *sliceRun) afterPause(left int) error {
 	return nil
 }
 
-// place is a call's place among those in flight. A call that gets no answer for
-// slowCall gives its place to another, so that a few that hang do not slow the
+// callSlot is a call's callSlot among those in flight. A call that gets no answer for
+// slowCall gives its callSlot to another, so that a few that hang do not slow the
 // rest; as many again may do so.
-type place struct {
+type callSlot struct {
 	w     *Worker
 	timer *time.Timer
 
@@ -588,7 +588,7 @@ type place struct {
 }
 
 // hold takes over a place that was taken among the process's.
-func (p *place) hold() {
+func (p *callSlot) hold() {
 	p.mu.Lock()
 	p.in, p.since = p.w.tokens, time.Now()
 	p.mu.Unlock()
@@ -599,7 +599,7 @@ func (p *place) hold() {
 	}
 }
 
-func (p *place) slow() {
+func (p *callSlot) slow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.in == nil || time.Since(p.since) < slowCall { // of an earlier call
@@ -613,7 +613,7 @@ func (p *place) slow() {
 	}
 }
 
-func (p *place) release() {
+func (p *callSlot) release() {
 	p.timer.Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -640,7 +640,7 @@ func (r *sliceRun) gate() (ratelimit.Slot, error) {
 		if err := r.batchRuns(stateRefresh); err != nil {
 			return ratelimit.Slot{}, err
 		}
-		if err := r.look(stateRefresh); err != nil {
+		if err := r.refreshState(stateRefresh); err != nil {
 			return ratelimit.Slot{}, err
 		}
 		began := time.Now()
@@ -664,16 +664,16 @@ func (r *sliceRun) maySend() error {
 	if r.leaseAge() > leaseEnd {
 		return errLease
 	}
-	if err := r.look(stateAge); err != nil {
+	if err := r.refreshState(stateAge); err != nil {
 		return err
 	}
 	return r.batchRuns(stateAge)
 }
 
-// look reads the records of a shared slice again, unless they are as they were no
+// refreshState reads the records of a shared slice again, unless they are as they were no
 // longer than maxAge ago.
-func (r *sliceRun) look(maxAge time.Duration) error {
-	if !r.shared {
+func (r *sliceRun) refreshState(maxAge time.Duration) error {
+	if !r.redelivered {
 		return nil
 	}
 	r.looking.Lock()
@@ -705,7 +705,7 @@ func (r *sliceRun) look(maxAge time.Duration) error {
 
 // doneElsewhere says whether another worker has written l's outcome, as of the last look.
 func (r *sliceRun) doneElsewhere(l *link) bool {
-	if !r.shared {
+	if !r.redelivered {
 		return false
 	}
 	r.seen.Lock()

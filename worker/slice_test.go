@@ -78,7 +78,7 @@ func TestNothingLeftToDo(t *testing.T) {
 
 		for _, id := range []string{finished.ID, half.ID, paused.ID, aborted.ID, "unsealed", "deleted"} {
 			f.enqueue(task.Slice{Batch: id, Links: links})
-			f.enqueue(task.Slice{Batch: id, Links: links, Again: 1})
+			f.enqueue(task.Slice{Batch: id, Links: links, Redeliveries: 1})
 		}
 		_, err = asynq.NewClientFromRedisClient(b.Client()).Enqueue(
 			asynq.NewTask(task.TypeCancel, []byte("{}"), asynq.Queue(task.QueueCancel)))
@@ -132,13 +132,13 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 		api := sandbox.New(sandbox.Config{IDs: names(2)})
 		second := f.batch("b1", names(2)[1])
 		f.start(&second, 1)
-		f.enqueue(task.Slice{Batch: "b1", Made: second.Made() - 1, Links: names(2)[:1]})
+		f.enqueue(task.Slice{Batch: "b1", Incarnation: second.Incarnation() - 1, Links: names(2)[:1]})
 		f.work(Config{}, memory{api}, nil)
 		f.queueGone()
 		if got := api.Counts().Total; got != 0 {
 			t.Errorf("%d requests for the links of the deleted batch", got)
 		}
-		f.enqueue(task.Slice{Batch: "b1", Made: second.Made(), Links: names(2)[1:]})
+		f.enqueue(task.Slice{Batch: "b1", Incarnation: second.Incarnation(), Links: names(2)[1:]})
 		f.done("b1")
 	})
 }
@@ -171,7 +171,7 @@ func TestNewerBatch(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		b := f.batch("newer", names(40)...)
 		f.start(&b, 20)
-		f.enqueue(task.Slice{Batch: b.ID, Made: b.Made(), Links: names(20)})
+		f.enqueue(task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Links: names(20)})
 		key := "lc:{newer}"
 		must(t, f.b.Client().HSet(t.Context(), key, "v", 99, "cursor", 20, "something", "new").Err())
 		before := f.b.Client().HGetAll(t.Context(), key).Val()
@@ -256,8 +256,8 @@ func TestAfterACrash(t *testing.T) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 1)
 		f.enqueue(task.Slice{Batch: "b1", Links: names(3)[:1]})
-		f.enqueue(task.Slice{Batch: "b1", Index: 1, Links: names(3)[1:2], Again: 1})
-		f.enqueue(task.Slice{Batch: "b1", Index: 2, Links: names(3)[2:], Line: "of a server that is no more"})
+		f.enqueue(task.Slice{Batch: "b1", Index: 1, Links: names(3)[1:2], Redeliveries: 1})
+		f.enqueue(task.Slice{Batch: "b1", Index: 2, Links: names(3)[2:], ReplicationID: "of a server that is no more"})
 		f.work(Config{}, memory{api}, nil)
 		f.done("b1")
 		records := f.records("b1")
@@ -279,7 +279,7 @@ func TestStoppedWorkerGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(20)...)
 		f.start(&batch, 20)
-		f.enqueue(task.Slice{Batch: "b1", Links: names(20), Again: 1})
+		f.enqueue(task.Slice{Batch: "b1", Links: names(20), Redeliveries: 1})
 		var requests atomic.Int64
 		api := through{memory{sandbox.New(sandbox.Config{IDs: names(20)})}, func(_ context.Context, method, _ string) error {
 			if method == "DELETE" {
@@ -307,7 +307,7 @@ func TestSliceThatCrashesWorkers(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 3)
-		f.enqueue(task.Slice{Batch: "b1", Links: names(3), Again: crashesMost + 1})
+		f.enqueue(task.Slice{Batch: "b1", Links: names(3), Redeliveries: crashesMost + 1})
 		f.work(Config{}, nothing{t}, nil)
 		f.done("b1")
 		for link, r := range f.records("b1") {

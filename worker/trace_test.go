@@ -155,7 +155,7 @@ func TestTraceOfItsOwn(t *testing.T) {
 			}
 			return nil
 		}}, nil)
-		s := task.Slice{Batch: "b1", Made: b.Made(), Links: names(1)}
+		s := task.Slice{Batch: "b1", Incarnation: b.Incarnation(), Links: names(1)}
 		f.enqueue(s)
 		f.done("b1")
 		f.queueGone()
@@ -196,7 +196,7 @@ func TestUntraced(t *testing.T) {
 		}}, nil)
 		close(ready)
 		f.enqueue(task.Slice{
-			Batch: "b1", Made: b.Made(), Links: names(2),
+			Batch: "b1", Incarnation: b.Incarnation(), Links: names(2),
 			Headers: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		})
 		f.done("b1")

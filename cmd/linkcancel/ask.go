@@ -48,7 +48,7 @@ func (a *app) confirm(q question) error {
 	}
 	discardTyped(from)
 	if q.links > 0 {
-		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", grouped(q.links))
+		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", groupDigits(q.links))
 	} else {
 		fmt.Fprintf(a.stderr, "%s [y/N] ", q.text)
 	}

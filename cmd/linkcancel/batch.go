@@ -116,7 +116,7 @@ func printList(a *app, batches []ledger.Batch) {
 	fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, "BATCH", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "CREATED (UTC)", "NAME")
 	for _, b := range batches {
 		fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, b.ID, b.State, b.Source,
-			grouped(b.Total), grouped(b.Pending()), grouped(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
+			groupDigits(b.Total), groupDigits(b.Pending()), groupDigits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
 	}
 }
 

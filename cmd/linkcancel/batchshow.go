@@ -34,7 +34,7 @@ func (c batchShowCmd) Run(a *app) error {
 			fmt.Fprintf(a.stdout, "Batch %s is being imported\n", b.ID)
 			return nil
 		}
-		s, err := lookAt(a.ctx, rdb, l, b)
+		s, err := readDetails(a.ctx, rdb, l, b)
 		if err != nil {
 			return err
 		}
@@ -50,12 +50,12 @@ func (c batchShowCmd) Run(a *app) error {
 	})
 }
 
-// look is all that one look at a batch finds.
-type look struct {
-	sighting
+// batchDetails is all that one batchDetails at a batch finds.
+type batchDetails struct {
+	batchStatus
 	now time.Time // Redis' time
 
-	tally    tally
+	tally    statusCounts
 	attempts map[int]int64 // links by attempts, from 1
 	doubtful int64         // pending links that may have been cancelled by an unanswered attempt
 	kinds    []errorKind   // the most first
@@ -78,9 +78,9 @@ type errorKind struct {
 // enough links ended.
 var rateSpans = [...]time.Duration{time.Minute, 15 * time.Minute, time.Hour}
 
-// lookAt reads every record of b, 8 bytes a link, and what the fleet does.
-func lookAt(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) (look, error) {
-	s := look{sighting: sighting{batch: b}}
+// readDetails reads every record of b, 8 bytes a link, and what the fleet does.
+func readDetails(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) (batchDetails, error) {
+	s := batchDetails{batchStatus: batchStatus{batch: b}}
 	var err error
 	if s.fleet, err = ratelimit.ShowFleet(ctx, rdb); err != nil {
 		return s, err
@@ -95,12 +95,12 @@ func lookAt(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, b 
 	if s.now, err = l.Now(ctx); err != nil {
 		return s, fmt.Errorf("ask Redis for the time: %w", err)
 	}
-	s.survey(found)
+	s.collect(found)
 	return s, s.name(ctx, l, found)
 }
 
 // name finds a link for each kind of error, and its text.
-func (s *look) name(ctx context.Context, l *ledger.Ledger, found *ledger.Snapshot) error {
+func (s *batchDetails) name(ctx context.Context, l *ledger.Ledger, found *ledger.Snapshot) error {
 	for i := range s.kinds {
 		k := &s.kinds[i]
 		links, err := l.Links(ctx, s.batch.ID, k.place/ledger.ChunkLinks)
@@ -115,10 +115,10 @@ func (s *look) name(ctx context.Context, l *ledger.Ledger, found *ledger.Snapsho
 // kindsMost is how many kinds of errors are shown.
 const kindsMost = 10
 
-// survey counts the records.
-func (s *look) survey(found *ledger.Snapshot) {
+// collect counts the records.
+func (s *batchDetails) collect(found *ledger.Snapshot) {
 	b := s.batch
-	s.tally, s.attempts = tallyOf(found, b), map[int]int64{}
+	s.tally, s.attempts = countStatuses(found, b), map[int]int64{}
 	type kind struct {
 		outcome ledger.Outcome
 		status  int
@@ -171,7 +171,7 @@ func (s *look) survey(found *ledger.Snapshot) {
 
 // measure chooses the time over which the rate is told: not from before the
 // batch began or was resumed.
-func (s *look) measure(ended [len(rateSpans)]int64) {
+func (s *batchDetails) measure(ended [len(rateSpans)]int64) {
 	b := s.batch
 	if b.Started.IsZero() {
 		return
@@ -195,10 +195,10 @@ func (s *look) measure(ended [len(rateSpans)]int64) {
 	}
 }
 
-func (s look) left() time.Duration { return s.timeLeft(s.rate) }
+func (s batchDetails) left() time.Duration { return s.timeLeft(s.rate) }
 
 // print writes what stands below the counts.
-func (s look) print(w io.Writer) {
+func (s batchDetails) print(w io.Writer) {
 	var rows [][2]string
 	row := func(name, format string, args ...any) {
 		rows = append(rows, [2]string{name, fmt.Sprintf(format, args...)})
@@ -218,9 +218,9 @@ func (s look) print(w io.Writer) {
 			row("slow", "%s", slow)
 		}
 		if left := s.left(); left >= 0 {
-			row("left", "%s at that rate", spoken(left))
+			row("left", "%s at that rate", humanDuration(left))
 		} else if f.instead == "" && s.fleet.Rate > 0 {
-			row("left", "%s at the fleet's limit", spoken(timeLeft(s.batch, float64(s.fleet.Rate))))
+			row("left", "%s at the fleet's limit", humanDuration(timeLeft(s.batch, float64(s.fleet.Rate))))
 		}
 		if len(s.fleet.Workers) > 0 {
 			row("fleet", "%s, limit %s", plural(int64(len(s.fleet.Workers)), "worker"), limitText(s.fleet))
@@ -255,11 +255,11 @@ func lastText(span time.Duration) string {
 	case time.Hour:
 		return "hour"
 	}
-	return spoken(span)
+	return humanDuration(span)
 }
 
 // spread writes how many links took how many attempts.
-func (s look) spread() string {
+func (s batchDetails) spread() string {
 	var parts []string
 	for _, from := range [...]struct{ least, most int }{{1, 1}, {2, 2}, {3, 3}, {4, 6}, {7, 12}, {13, 255}} {
 		var links int64
@@ -274,7 +274,7 @@ func (s look) spread() string {
 			name += " to " + strconv.Itoa(from.most)
 		}
 		if links > 0 {
-			parts = append(parts, name+": "+grouped(links))
+			parts = append(parts, name+": "+groupDigits(links))
 		}
 	}
 	return strings.Join(parts, "   ")
@@ -292,19 +292,19 @@ func (k errorKind) name() string {
 	return fmt.Sprintf("%s, %d", name, k.status)
 }
 
-func (s look) printErrors(w io.Writer) {
+func (s batchDetails) printErrors(w io.Writer) {
 	if len(s.kinds) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "\n  last errors by kind\n")
 	names, counts := 0, 0
 	for _, k := range s.kinds {
-		names, counts = max(names, len(k.name())), max(counts, len(grouped(k.links)))
+		names, counts = max(names, len(k.name())), max(counts, len(groupDigits(k.links)))
 	}
 	for _, k := range s.kinds {
-		fmt.Fprintf(w, "    %-*s  %*s   %s", names, k.name(), counts, grouped(k.links), k.link)
+		fmt.Fprintf(w, "    %-*s  %*s   %s", names, k.name(), counts, groupDigits(k.links), k.link)
 		if !k.latest.IsZero() {
-			fmt.Fprintf(w, ", %s ago", spoken(max(0, s.now.Sub(k.latest))))
+			fmt.Fprintf(w, ", %s ago", humanDuration(max(0, s.now.Sub(k.latest))))
 		}
 		if k.text != "" {
 			fmt.Fprintf(w, ": %s", k.text)
@@ -323,7 +323,7 @@ type liveJSON struct {
 	Workers int       `json:"workers"`
 }
 
-type lookJSON struct {
+type detailsJSON struct {
 	liveJSON
 	Attempts map[string]int64 `json:"attempts"` // links by attempts
 	Errors   []errorJSON      `json:"errors"`
@@ -340,7 +340,7 @@ type errorJSON struct {
 
 // toLiveJSON makes it of a rate and of a time left, which are negative where
 // they are not known.
-func toLiveJSON(s sighting, rate float64, left time.Duration) liveJSON {
+func toLiveJSON(s batchStatus, rate float64, left time.Duration) liveJSON {
 	j := liveJSON{batchJSON: toJSON(s.batch), Hold: toHoldJSON(s.fleet.Hold), Workers: len(s.fleet.Workers)}
 	if rate >= 0 {
 		rate = rounded(rate)
@@ -359,13 +359,13 @@ func rounded(rate float64) float64 {
 	return r
 }
 
-func (s look) json() lookJSON {
+func (s batchDetails) json() detailsJSON {
 	rate, left := s.rate, s.left()
 	if s.span == 0 {
 		rate = -1
 	}
-	j := lookJSON{
-		liveJSON: toLiveJSON(s.sighting, rate, left),
+	j := detailsJSON{
+		liveJSON: toLiveJSON(s.batchStatus, rate, left),
 		Attempts: map[string]int64{}, Errors: []errorJSON{},
 	}
 	for n := range maps.Keys(s.attempts) {

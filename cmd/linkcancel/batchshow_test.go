@@ -28,7 +28,7 @@ func (s *linksOf) Next() (string, error) {
 func (s *linksOf) Stats() producer.Stats { return producer.Stats{Links: int64(s.next)} }
 
 // surveyed looks at a batch with these records, an hour after it began.
-func surveyed(t *testing.T, change func(*ledger.Batch), records ...ledger.Record) look {
+func surveyed(t *testing.T, change func(*ledger.Batch), records ...ledger.Record) batchDetails {
 	t.Helper()
 	b := broker.Embedded()
 	t.Cleanup(func() { _ = b.Close() })
@@ -53,13 +53,13 @@ func surveyed(t *testing.T, change func(*ledger.Batch), records ...ledger.Record
 	if change != nil {
 		change(&batch)
 	}
-	s := look{now: began.Add(time.Hour)}
+	s := batchDetails{now: began.Add(time.Hour)}
 	s.batch, s.fleet = batch, ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}
 	found, err := l.Snapshot(t.Context(), batch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.survey(found)
+	s.collect(found)
 	if err := s.name(t.Context(), l, found); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func times(n int, r ledger.Record) []ledger.Record {
 	return all
 }
 
-func printed(s look) string {
+func printed(s batchDetails) string {
 	var b strings.Builder
 	s.print(&b)
 	return b.String()

@@ -33,7 +33,7 @@ func (c batchWatchCmd) Run(a *app) error {
 	return c.withRedis(a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
 		w := &watcher{
 			id:   b.ID,
-			read: func(ctx context.Context) (sighting, error) { return sight(ctx, rdb, l, b.ID) },
+			read: func(ctx context.Context) (batchStatus, error) { return readStatus(ctx, rdb, l, b.ID) },
 			view: &textView{out: a.stdout},
 		}
 		if a.JSON {
@@ -47,7 +47,7 @@ func (c batchWatchCmd) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		t, err := newTally(a.ctx, l, last)
+		t, err := readStatusCounts(a.ctx, l, last)
 		if err != nil {
 			return err
 		}
@@ -72,8 +72,8 @@ func goesOn(b ledger.Batch, id string) string {
 	return "batch " + id + " goes on"
 }
 
-// sighting is a batch and its fleet as they are seen at one time.
-type sighting struct {
+// batchStatus is a batch and its fleet as they are seen at one time.
+type batchStatus struct {
 	batch ledger.Batch
 	fleet ratelimit.FleetStatus
 	beats map[string]ledger.WorkerBeat
@@ -81,14 +81,14 @@ type sighting struct {
 
 // timeLeft is how long the pending links take at a rate, in links a second;
 // negative if nobody can tell.
-func (s sighting) timeLeft(rate float64) time.Duration {
+func (s batchStatus) timeLeft(rate float64) time.Duration {
 	if rate <= 0 || s.batch.Pending() == 0 || !s.batch.Open() || fleetStatus(s.batch, s.fleet, s.beats).instead != "" {
 		return -1
 	}
 	return timeLeft(s.batch, rate)
 }
 
-func sight(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id string) (s sighting, err error) {
+func readStatus(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id string) (s batchStatus, err error) {
 	if s.batch, err = l.Get(ctx, id); err != nil {
 		return s, err
 	}
@@ -101,7 +101,7 @@ func sight(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id 
 
 // watchView shows what a watcher sees.
 type watchView interface {
-	show(sighting)
+	show(batchStatus)
 	say(line string) // something happened
 	end()
 }
@@ -119,10 +119,10 @@ const (
 // watcher follows a batch to its end.
 type watcher struct {
 	id   string
-	read func(context.Context) (sighting, error)
+	read func(context.Context) (batchStatus, error)
 	view watchView
 
-	last sighting
+	last batchStatus
 	seen bool      // last is one
 	away bool      // Redis did not answer last
 	calm time.Time // since when nothing has changed in an aborted batch
@@ -132,7 +132,7 @@ type watcher struct {
 func (w *watcher) run(ctx context.Context) (ledger.Batch, error) {
 	defer w.view.end()
 	for {
-		now, err := w.look(ctx)
+		now, err := w.poll(ctx)
 		pause := pollEvery
 		switch why, away := broker.Away(err); {
 		case ctx.Err() != nil:
@@ -160,10 +160,10 @@ func (w *watcher) run(ctx context.Context) (ledger.Batch, error) {
 	}
 }
 
-// look reads once. It returns when ctx ends, though the reading may not notice.
-func (w *watcher) look(ctx context.Context) (sighting, error) {
+// poll reads once. It returns when ctx ends, though the reading may not notice.
+func (w *watcher) poll(ctx context.Context) (batchStatus, error) {
 	type result struct {
-		sighting
+		batchStatus
 		err error
 	}
 	read := make(chan result, 1)
@@ -175,14 +175,14 @@ func (w *watcher) look(ctx context.Context) (sighting, error) {
 	}()
 	select {
 	case r := <-read:
-		return r.sighting, r.err
+		return r.batchStatus, r.err
 	case <-ctx.Done():
-		return sighting{}, ctx.Err()
+		return batchStatus{}, ctx.Err()
 	}
 }
 
 // tell shows a new sighting, and says what has happened since the last.
-func (w *watcher) tell(now sighting) {
+func (w *watcher) tell(now batchStatus) {
 	if w.away {
 		w.away = false
 		w.view.say("Redis is back")
@@ -285,7 +285,7 @@ type textView struct {
 	bar *progress
 
 	mu   sync.Mutex // the bar asks while it draws
-	last sighting
+	last batchStatus
 }
 
 func (v *textView) status(b ledger.Batch) status {
@@ -294,7 +294,7 @@ func (v *textView) status(b ledger.Batch) status {
 	return fleetStatus(b, v.last.fleet, v.last.beats)
 }
 
-func (v *textView) show(s sighting) {
+func (v *textView) show(s batchStatus) {
 	v.mu.Lock()
 	v.last = s
 	v.mu.Unlock()
@@ -330,14 +330,14 @@ type jsonView struct {
 	out, notes io.Writer
 
 	pace    pace
-	printed sighting
+	printed batchStatus
 	any     bool
 	next    time.Time
 }
 
 const jsonEvery = time.Second
 
-func (v *jsonView) show(s sighting) {
+func (v *jsonView) show(s batchStatus) {
 	now := time.Now()
 	before, b := v.printed, s.batch
 	if before.batch.State != b.State {

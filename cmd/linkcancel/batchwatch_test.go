@@ -44,7 +44,7 @@ type noted struct {
 	ended bool
 }
 
-func (v *noted) show(s sighting) {
+func (v *noted) show(s batchStatus) {
 	v.lines = append(v.lines, fmt.Sprintf("%s %d", s.batch.State, s.batch.Counts.Sum()))
 }
 func (v *noted) say(line string) { v.lines = append(v.lines, line) }
@@ -89,10 +89,10 @@ func TestWatch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, view, step := time.Now(), &noted{}, 0
-				w := &watcher{id: "march", view: view, read: func(context.Context) (sighting, error) {
+				w := &watcher{id: "march", view: view, read: func(context.Context) (batchStatus, error) {
 					s := tt.story[min(step, len(tt.story)-1)]
 					step++
-					return sighting{batch: s.batch}, s.err
+					return batchStatus{batch: s.batch}, s.err
 				}}
 				last, err := w.run(t.Context())
 				if got := fmt.Sprint(err); err != nil && got != tt.err || err == nil && tt.err != "" {
@@ -116,9 +116,9 @@ func TestWatch(t *testing.T) {
 func TestWatchOfAnAbortedBatchThatIsNotFilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (sighting, error) {
+		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (batchStatus, error) {
 			marked := min(60, int64(time.Since(began)/time.Second)*10) // for 6 s
-			return sighting{batch: aborted(marked)}, nil
+			return batchStatus{batch: aborted(marked)}, nil
 		}}
 		last, err := w.run(t.Context())
 		if err != nil || last.Pending() != 30 {
@@ -136,11 +136,11 @@ func TestWatchInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		hang := make(chan bool)
 		reads := 0
-		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (sighting, error) {
+		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (batchStatus, error) {
 			if reads++; reads == 3 {
 				<-hang
 			}
-			return sighting{batch: march("running", 10)}, nil
+			return batchStatus{batch: march("running", 10)}, nil
 		}}
 		time.AfterFunc(time.Second, cancel)
 		began := time.Now()
@@ -192,13 +192,13 @@ func TestPlainLinesOfAWatch(t *testing.T) {
 		var out strings.Builder
 		v := &textView{out: &out}
 		fleet := ratelimit.FleetStatus{Ceiling: 2, Rate: 2, Workers: make([]ratelimit.FleetWorker, 1)}
-		v.show(sighting{batch: ledger.Batch{ID: "march", State: ledger.Importing}, fleet: fleet})
+		v.show(batchStatus{batch: ledger.Batch{ID: "march", State: ledger.Importing}, fleet: fleet})
 		for n := range int64(60) { // 12 s
-			v.show(sighting{batch: march("running", n/5*2), fleet: fleet})
+			v.show(batchStatus{batch: march("running", n/5*2), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		v.say("Redis is back")
-		v.show(sighting{batch: march("done", 100), fleet: fleet})
+		v.show(batchStatus{batch: march("done", 100), fleet: fleet})
 		v.end()
 		want := `  0 of 100 links    0 %  limit 2/s
  10 of 100 links   10 %  2.0/s  45 s left  limit 2/s  cancelled 10
@@ -219,18 +219,18 @@ func TestJSONOfAWatch(t *testing.T) {
 		v := &jsonView{out: &out, notes: &notes}
 		fleet := ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}
 		for n := range int64(15) { // 3 s, a link each time
-			v.show(sighting{batch: march("running", n), fleet: fleet})
+			v.show(batchStatus{batch: march("running", n), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 50 { // 10 s of nothing
-			v.show(sighting{batch: march("running", 14), fleet: fleet})
+			v.show(batchStatus{batch: march("running", 14), fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 5 {
-			v.show(sighting{batch: paused("by command"), fleet: fleet})
+			v.show(batchStatus{batch: paused("by command"), fleet: fleet})
 		}
 		v.say("word")
-		v.show(sighting{batch: march("done", 100), fleet: fleet})
+		v.show(batchStatus{batch: march("done", 100), fleet: fleet})
 		v.end()
 		type line struct {
 			State   string

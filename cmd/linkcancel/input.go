@@ -77,7 +77,7 @@ func fromStdin(files []string) bool { return slices.Contains(files, "-") }
 // plan says what is about to happen and how long it takes.
 func plan(stats producer.Stats, rate float64) string {
 	text := fmt.Sprintf("%s at %v: %s", plural(stats.Links, "link"), ratelimit.Rate(rate),
-		spoken(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
+		humanDuration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
 	if stats.Duplicates > 0 {
 		text += fmt.Sprintf(" (%s left out)", plural(stats.Duplicates, "duplicate"))
 	}

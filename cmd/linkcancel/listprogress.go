@@ -114,7 +114,7 @@ func (p *listProgress) line() string {
 	}
 	line += plural(links, "link")
 	if p.last.Total > links {
-		line += " of " + grouped(p.last.Total)
+		line += " of " + groupDigits(p.last.Total)
 	}
 	line += ", " + plural(int64(p.last.Requests), "page")
 	hold := p.limit().Hold
@@ -122,7 +122,7 @@ func (p *listProgress) line() string {
 	case hold.Reason != ratelimit.ReasonNone:
 		line += "  " + holdText(hold)
 	case p.last.Err != nil && left > 0:
-		line += fmt.Sprintf("  again in %s: %v", spoken(left), p.last.Err)
+		line += fmt.Sprintf("  again in %s: %v", humanDuration(left), p.last.Err)
 	case p.last.Err != nil:
 		line += fmt.Sprintf("  again: %v", p.last.Err)
 	}

@@ -120,9 +120,9 @@ func (o *output) lost() error {
 	return o.err
 }
 
-// bare is what is behind an output: for what draws on a terminal, and for
+// unwrapWriter is what is behind an output: for what draws on a terminal, and for
 // questions about it.
-func bare(w any) any {
+func unwrapWriter(w any) any {
 	if o, ok := w.(*output); ok {
 		w = o.to
 	}
@@ -133,7 +133,7 @@ func bare(w any) any {
 }
 
 func asFile(w any) (*os.File, bool) {
-	f, ok := bare(w).(*os.File)
+	f, ok := unwrapWriter(w).(*os.File)
 	return f, ok
 }
 

@@ -111,7 +111,7 @@ func startProgress(out io.Writer, b ledger.Batch, first time.Duration, status fu
 	p := &progress{out: out, batch: b, status: status, next: time.Now().Add(first)}
 	p.pace.add(time.Now(), b.Counts.Sum())
 	if isTerminal(out) && width(out) > 0 { // on a terminal of no width no bar is seen
-		p.bars = mpb.New(mpb.WithOutput(bare(out).(*os.File)), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
+		p.bars = mpb.New(mpb.WithOutput(unwrapWriter(out).(*os.File)), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
 		p.bar = p.bars.New(b.Total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.head() + " " })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + p.tail() })),
@@ -224,8 +224,8 @@ func (p *progress) head() string {
 	if total > 0 {
 		percent = 100 * done / total
 	}
-	whole := grouped(total)
-	return fmt.Sprintf("%*s of %s links  %3d %%", len(whole), grouped(done), whole, percent)
+	whole := groupDigits(total)
+	return fmt.Sprintf("%*s of %s links  %3d %%", len(whole), groupDigits(done), whole, percent)
 }
 
 func (p *progress) tail() string {
@@ -241,7 +241,7 @@ func (p *progress) tail() string {
 		} else if known {
 			parts = append(parts, rateText(rate))
 			if rate > 0 {
-				parts = append(parts, spoken(timeLeft(b, rate))+" left")
+				parts = append(parts, humanDuration(timeLeft(b, rate))+" left")
 			}
 		}
 		if s.beside != "" {
@@ -250,7 +250,7 @@ func (p *progress) tail() string {
 	}
 	for _, o := range ledger.Outcomes {
 		if n := b.Counts[o]; n > 0 {
-			parts = append(parts, o.String()+" "+grouped(n))
+			parts = append(parts, o.String()+" "+groupDigits(n))
 		}
 	}
 	return strings.Join(parts, "  ")
@@ -260,7 +260,7 @@ func holdText(hold ratelimit.Hold) string {
 	text := "on hold: " + string(hold.Reason)
 	if !hold.Until.IsZero() {
 		if left := time.Until(hold.Until); left > 0 {
-			text += " for " + spoken(left)
+			text += " for " + humanDuration(left)
 		}
 	}
 	return text

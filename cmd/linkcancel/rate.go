@@ -149,7 +149,7 @@ func keysDiffer(beats map[string]ledger.WorkerBeat, now time.Time) string {
 	if len(keys) < 2 || now.Sub(latest) < keysMayDiffer {
 		return ""
 	}
-	return fmt.Sprintf("The workers have used %d different API keys for more than %s: give all of them the same.", len(keys), spoken(keysMayDiffer))
+	return fmt.Sprintf("The workers have used %d different API keys for more than %s: give all of them the same.", len(keys), humanDuration(keysMayDiffer))
 }
 
 func printRate(a *app, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) {
@@ -216,13 +216,13 @@ func ownHolds(workers []ratelimit.FleetWorker) (n int) {
 func holdSince(h ratelimit.Hold) string {
 	text := string(h.Reason)
 	if !h.Since.IsZero() {
-		text += " for " + spoken(time.Since(h.Since))
+		text += " for " + humanDuration(time.Since(h.Since))
 	}
 	switch left := time.Until(h.Until); {
 	case h.Until.IsZero() && h.Reason == ratelimit.ReasonManual:
 		text += ", until linkcancel rate release"
 	case !h.Until.IsZero() && left > 0:
-		text += ", " + spoken(left) + " more"
+		text += ", " + humanDuration(left) + " more"
 	}
 	return text
 }

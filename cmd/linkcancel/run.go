@@ -180,13 +180,13 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 	}
 	if batch.Digest != header.Digest {
 		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
-			strings.Join(files, ", "), grouped(header.Total), grouped(batch.Total))
+			strings.Join(files, ", "), groupDigits(header.Total), groupDigits(batch.Total))
 	}
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
-		grouped(batch.Counts.Sum()), plural(batch.Total, "link"))
+		groupDigits(batch.Counts.Sum()), plural(batch.Total, "link"))
 	if again {
 		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
 	}
@@ -379,7 +379,7 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 			return err
 		}
 	}
-	t, err := newTally(ctx, s.ledger, b)
+	t, err := readStatusCounts(ctx, s.ledger, b)
 	if err != nil {
 		return err
 	}

@@ -51,23 +51,23 @@ func toJSON(b ledger.Batch) batchJSON {
 	}
 }
 
-// tally counts, beside the outcomes, with which status links were not
+// statusCounts counts, beside the outcomes, with which status links were not
 // cancellable: one that is still active still takes payments.
-type tally map[string]int64
+type statusCounts map[string]int64
 
-func newTally(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (tally, error) {
+func readStatusCounts(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (statusCounts, error) {
 	if b.Counts[ledger.NotCancellable] == 0 {
-		return tally{}, nil
+		return statusCounts{}, nil
 	}
 	found, err := l.Snapshot(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	return tallyOf(found, b), nil
+	return countStatuses(found, b), nil
 }
 
-func tallyOf(found *ledger.Snapshot, b ledger.Batch) tally {
-	t := tally{}
+func countStatuses(found *ledger.Snapshot, b ledger.Batch) statusCounts {
+	t := statusCounts{}
 	for place := range int(b.Total) {
 		if r := found.Record(place); r.Outcome == ledger.NotCancellable {
 			t[found.LinkStatus(r)]++
@@ -78,7 +78,7 @@ func tallyOf(found *ledger.Snapshot, b ledger.Batch) tally {
 
 // payable is the number of links not cancellable that may still take payments: a
 // status that is not known to end a link counts.
-func (t tally) payable() (n int64) {
+func (t statusCounts) payable() (n int64) {
 	for status, links := range t {
 		if !plexy.Ended(status) {
 			n += links
@@ -89,14 +89,14 @@ func (t tally) payable() (n int64) {
 
 const unknownLinkStatus = "unknown"
 
-func (t tally) String() string {
+func (t statusCounts) String() string {
 	var parts []string
 	for _, status := range slices.SortedFunc(maps.Keys(t), func(a, b string) int { return cmp.Or(cmp.Compare(t[b], t[a]), cmp.Compare(a, b)) }) {
 		name := status
 		if name == "" {
 			name = unknownLinkStatus
 		}
-		parts = append(parts, fmt.Sprintf("%s %s", name, grouped(t[status])))
+		parts = append(parts, fmt.Sprintf("%s %s", name, groupDigits(t[status])))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -114,7 +114,7 @@ func allAlike(b ledger.Batch) string {
 
 // linksExit is the exit code that tells of the links of a finished batch, or of one
 // that stands still: then its outcomes may not stand, even if every link has one.
-func linksExit(b ledger.Batch, t tally) int {
+func linksExit(b ledger.Batch, t statusCounts) int {
 	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.payable()
 	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
 		return exitLinks
@@ -123,11 +123,11 @@ func linksExit(b ledger.Batch, t tally) int {
 }
 
 // printSummary shows what became of a batch, as an aligned table.
-func printSummary(w io.Writer, b ledger.Batch, t tally) {
+func printSummary(w io.Writer, b ledger.Batch, t statusCounts) {
 	head := "Batch " + b.ID + " is " + string(b.State)
 	switch {
 	case !b.Finished.IsZero() && !b.Started.IsZero():
-		head += " (" + spoken(b.Finished.Sub(b.Started)) + ")"
+		head += " (" + humanDuration(b.Finished.Sub(b.Started)) + ")"
 	case b.Reason != "":
 		head += " (" + reasonText(b.Reason) + ")"
 	}
@@ -135,12 +135,12 @@ func printSummary(w io.Writer, b ledger.Batch, t tally) {
 		head += ", a retry of " + b.Parent
 	}
 	fmt.Fprintf(w, "%s\n\n", head)
-	width := len(grouped(b.Total))
+	width := len(groupDigits(b.Total))
 	row := func(name string, n int64, more string) {
 		if more != "" {
 			more = "   " + more
 		}
-		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, grouped(n), more)
+		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, groupDigits(n), more)
 	}
 	for _, o := range ledger.Outcomes {
 		more := ""

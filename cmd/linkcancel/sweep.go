@@ -250,7 +250,7 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
 func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, statuses int) {
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, grouped(n)}) }
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
 			row(name, n)
@@ -298,7 +298,7 @@ func pluralOf(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return grouped(n) + " " + many
+	return groupDigits(n) + " " + many
 }
 
 // printLinks shows the first links as a table.
@@ -314,7 +314,7 @@ func printLinks(w io.Writer, p producer.SweepPlan) {
 	}
 	_ = table.Flush() // as with the other lines, nobody can be told
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
-		fmt.Fprintf(w, "… and %s more; --json shows all\n", grouped(more))
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", groupDigits(more))
 	}
 }
 
@@ -331,7 +331,7 @@ func money(link producer.SweepLink) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(grouped(link.Amount) + " " + link.Currency)
+	return strings.TrimSpace(groupDigits(link.Amount) + " " + link.Currency)
 }
 
 // sweepJSON is how a sweep is printed with --json: a batch, and more. Without a

@@ -12,8 +12,8 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// grouped writes a number with a space between thousands: 40 000.
-func grouped(n int64) string {
+// groupDigits writes a number with a space between thousands: 40 000.
+func groupDigits(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	sign := ""
 	if n < 0 {
@@ -25,8 +25,8 @@ func grouped(n int64) string {
 	return sign + s
 }
 
-// spoken writes a duration as a person would say it: 1 h 07 min.
-func spoken(d time.Duration) string {
+// humanDuration writes a duration as a person would say it: 1 h 07 min.
+func humanDuration(d time.Duration) string {
 	d = d.Round(time.Second)
 	switch {
 	case d < time.Second:
@@ -46,7 +46,7 @@ func plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return grouped(n) + " " + noun + "s"
+	return groupDigits(n) + " " + noun + "s"
 }
 
 func printJSON(w io.Writer, v any) error {

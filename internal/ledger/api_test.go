@@ -146,14 +146,14 @@ func TestAPI(t *testing.T) {
 			l.must(err)
 			l.equal("claimed in this moment", live, has)
 			l.running(3) // an open batch is no obstacle
-			l.must(l.Beat(l.Context(), WorkerBeat{ID: "w1"}))
+			l.must(l.Heartbeat(l.Context(), WorkerBeat{ID: "w1"}))
 			err = l.SetAPI(l.Context(), staging)
 			l.fails("set", err, ErrWorkersAlive)
 			if !strings.Contains(err.Error(), "w1") {
 				l.Error(err)
 			}
 			l.equal("refused", API{URL: live}, l.api(), ignoreTimes)
-			l.must(l.Gone(l.Context(), "w1"))
+			l.must(l.Deregister(l.Context(), "w1"))
 			l.must(l.SetAPI(l.Context(), staging))
 			l.equal("set", API{URL: staging}, l.api(), ignoreTimes)
 			l.must(l.ClaimAPI(l.Context(), staging))

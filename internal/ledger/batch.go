@@ -55,9 +55,9 @@ type Batch struct {
 	Trace      string    // the place in a trace of what made it (W3C traceparent); "": it made none
 }
 
-// Made is when the batch was made, in ms. With the id it tells a batch from one
+// Incarnation is when the batch was made, in ms. With the id it tells a batch from one
 // that was deleted and had the same id.
-func (b Batch) Made() int64 { return b.Created.UnixMilli() }
+func (b Batch) Incarnation() int64 { return b.Created.UnixMilli() }
 
 // Pending is the number of links without an outcome.
 func (b Batch) Pending() int64 { return b.Total - b.Counts.Sum() }
@@ -330,7 +330,7 @@ func (l *Ledger) Delete(ctx context.Context, b Batch) error {
 	if b.State != Done && b.State != AbortedState || b.Pending() > 0 {
 		return fmt.Errorf("delete batch %s: %w", b.ID, ErrUnfinished)
 	}
-	if err := l.rdb.Set(ctx, keyGone(b.ID), 1, deletedQuiet).Err(); err != nil {
+	if err := l.rdb.Set(ctx, keyTombstone(b.ID), 1, deletedQuiet).Err(); err != nil {
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
 	}
 	// From here on all that a late answer writes expires too.
@@ -359,7 +359,7 @@ func (l *Ledger) Delete(ctx context.Context, b Batch) error {
 // Deleted says whether a batch of this id was deleted so lately that the id
 // cannot be used yet.
 func (l *Ledger) Deleted(ctx context.Context, id string) (bool, error) {
-	n, err := l.rdb.Exists(ctx, keyGone(id)).Result()
+	n, err := l.rdb.Exists(ctx, keyTombstone(id)).Result()
 	if err != nil {
 		return false, fmt.Errorf("look for the deletion of batch %s: %w", id, err)
 	}
@@ -373,5 +373,5 @@ func batchKeys(b Batch) []string {
 	for n := range b.Chunks {
 		keys = append(keys, keyChunk(b.ID, n), keyRecords(b.ID, n))
 	}
-	return append(keys, keyErrors(b.ID), keyLinkStatus(b.ID), keyAgain(b.ID), keyKinds(b.ID), keyRow(b.ID), keyBatch(b.ID))
+	return append(keys, keyErrors(b.ID), keyLinkStatus(b.ID), keyRedeliveries(b.ID), keyKinds(b.ID), keyRow(b.ID), keyBatch(b.ID))
 }

@@ -38,18 +38,18 @@ type Group struct {
 	Entries []Entry
 }
 
-// Standing tells what stands after an entry was written.
-type Standing struct {
+// CommitResult tells what stands after an entry was written.
+type CommitResult struct {
 	Outcome Outcome
 	Wrote   bool // by this call, not by an earlier one
 }
 
 // Committed is the answer to one group.
 type Committed struct {
-	Err      error // ErrNoBatch: deleted or expired; others may be tried again
-	State    State
-	Pending  int64
-	Standing []Standing // as Group.Entries, which Commit sorts by position
+	Err     error // ErrNoBatch: deleted or expired; others may be tried again
+	State   State
+	Pending int64
+	Results []CommitResult // as Group.Entries, which Commit sorts by position
 }
 
 // Commit writes all groups in one round trip. A group that was written in part
@@ -117,9 +117,9 @@ func parseCommitted(g Group, call *redis.Cmd) Committed {
 	if len(standing) != len(g.Entries) {
 		return Committed{Err: fmt.Errorf("record outcomes of batch %s: an answer for %d of %d links", g.Batch, len(standing), len(g.Entries))}
 	}
-	c := Committed{State: State(state), Pending: pending, Standing: make([]Standing, len(standing))}
+	c := Committed{State: State(state), Pending: pending, Results: make([]CommitResult, len(standing))}
 	for i := range len(standing) {
-		c.Standing[i] = Standing{Outcome: Outcome(standing[i] & 0x0f), Wrote: standing[i]&0x10 != 0}
+		c.Results[i] = CommitResult{Outcome: Outcome(standing[i] & 0x0f), Wrote: standing[i]&0x10 != 0}
 	}
 	return c
 }

@@ -12,7 +12,7 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-func stand(o Outcome, wrote bool) Standing { return Standing{Outcome: o, Wrote: wrote} }
+func stand(o Outcome, wrote bool) CommitResult { return CommitResult{Outcome: o, Wrote: wrote} }
 
 func one(o Outcome) Counts {
 	var c Counts
@@ -28,11 +28,11 @@ func TestOneOutcomeALink(t *testing.T) {
 					redistest.Flush(l, l.rdb)
 					l.running(3)
 					c := l.commit(Entry{Position: 1, Record: Record{Outcome: first, Attempts: 2, HTTPStatus: 404}, LinkStatus: "one", Error: "first"})
-					l.equal("first", Committed{State: Running, Pending: 2, Standing: []Standing{stand(first, true)}}, c)
+					l.equal("first", Committed{State: Running, Pending: 2, Results: []CommitResult{stand(first, true)}}, c)
 					want := l.record(1)
 					for range 2 {
 						c = l.commit(Entry{Position: 1, Record: Record{Outcome: second, Ambiguous: true, Attempts: 9, HTTPStatus: 500}, Error: "second"})
-						l.equal("second", Committed{State: Running, Pending: 2, Standing: []Standing{stand(first, false)}}, c)
+						l.equal("second", Committed{State: Running, Pending: 2, Results: []CommitResult{stand(first, false)}}, c)
 					}
 					l.equal("record", want, l.record(1))
 					l.equal("counts", one(first), l.get("b").Counts)
@@ -48,18 +48,18 @@ func TestOneOutcomeALink(t *testing.T) {
 				l.commit(outcomes(Aborted, 0, 1)...)
 				l.equal("aborted", Record{Outcome: Aborted, Ambiguous: true, Attempts: 3, HTTPStatus: 502}, l.record(0))
 				c := l.commit(Entry{Record: Record{Outcome: answer, Attempts: 1, HTTPStatus: 204}, LinkStatus: "odd", Error: "text"})
-				l.equal("standing", []Standing{stand(answer, true)}, c.Standing)
+				l.equal("standing", []CommitResult{stand(answer, true)}, c.Results)
 				l.equal("answered", Record{Outcome: answer, Ambiguous: true, Attempts: 3, HTTPStatus: 204, LinkStatus: 1}, l.record(0))
 				l.equal("counts", one(answer), l.get("b").Counts)
 				l.equal("text", "text", l.text(0))
-				l.equal("aborted again", []Standing{stand(answer, false)}, l.commit(outcomes(Aborted, 0, 1)...).Standing)
+				l.equal("aborted again", []CommitResult{stand(answer, false)}, l.commit(outcomes(Aborted, 0, 1)...).Results)
 			}
 		}},
 		{"aborted does not replace aborted", func(l *bench) {
 			l.running(2)
 			l.commit(outcomes(Aborted, 0, 1)...)
 			c := l.commit(Entry{Record: Record{Outcome: Aborted, Ambiguous: true}})
-			l.equal("standing", []Standing{stand(Aborted, false)}, c.Standing)
+			l.equal("standing", []CommitResult{stand(Aborted, false)}, c.Results)
 			l.equal("counts", Counts{Aborted: 1}, l.get("b").Counts)
 		}},
 		{"the outcome is stamped in seconds since the batch was created", func(l *bench) {
@@ -165,7 +165,7 @@ func TestNotes(t *testing.T) {
 			l.running(10)
 			var entries []Entry
 			ended := false
-			var want []Standing
+			var want []CommitResult
 			for _, s := range tt.steps {
 				entries = append(entries, Entry{Position: 7, Record: s.Record, Error: s.text})
 				want = append(want, stand(s.Outcome, !ended))
@@ -174,12 +174,12 @@ func TestNotes(t *testing.T) {
 				}
 				ended = ended || s.Outcome != None
 			}
-			var got []Standing
+			var got []CommitResult
 			if together {
-				got = l.commit(entries...).Standing
+				got = l.commit(entries...).Results
 			} else {
 				for _, e := range entries {
-					got = append(got, l.commit(e).Standing...)
+					got = append(got, l.commit(e).Results...)
 				}
 			}
 			l.equal("standing", want, got)
@@ -207,7 +207,7 @@ func TestCommit(t *testing.T) {
 				{Position: 0, Record: Record{Attempts: 9}},
 			}}
 			c := l.Commit(l.Context(), []Group{g})[0]
-			l.equal("the answer", Committed{State: Running, Pending: 996, Standing: []Standing{
+			l.equal("the answer", Committed{State: Running, Pending: 996, Results: []CommitResult{
 				stand(None, true), stand(Rejected, true), stand(Rejected, false), // 0
 				stand(NotFound, true), stand(NotFound, false), // 3
 				stand(Failed, true), stand(Cancelled, true),
@@ -244,11 +244,11 @@ func TestCommit(t *testing.T) {
 				got[i].Err = nil
 			}
 			l.equal("answers", []Committed{
-				{State: Ready, Pending: 1499, Standing: []Standing{stand(Cancelled, true)}},
+				{State: Ready, Pending: 1499, Results: []CommitResult{stand(Cancelled, true)}},
 				{},
-				{State: Done, Pending: 0, Standing: []Standing{stand(Failed, true)}},
+				{State: Done, Pending: 0, Results: []CommitResult{stand(Failed, true)}},
 				{},
-				{State: Ready, Pending: 1497, Standing: []Standing{stand(NotFound, true), stand(NotFound, true)}},
+				{State: Ready, Pending: 1497, Results: []CommitResult{stand(NotFound, true), stand(NotFound, true)}},
 			}, got)
 			for _, key := range l.keys() {
 				if strings.HasPrefix(key, "lc:{gone}") || strings.HasPrefix(key, "lc:{import}:r") {
@@ -312,7 +312,7 @@ func TestCommit(t *testing.T) {
 				l.equal("snapshot", want[i], s.At(i).Record)
 			}
 			c := l.commit(Entry{Position: 1, Record: Record{Outcome: NotFound}}, Entry{Position: 3, Record: Record{Attempts: 1}})
-			l.equal("standing", []Standing{stand(NotFound, true), stand(None, true)}, c.Standing)
+			l.equal("standing", []CommitResult{stand(NotFound, true), stand(None, true)}, c.Results)
 			l.equal("written", Record{Outcome: NotFound, Ambiguous: true, Attempts: 2}, l.record(1))
 			l.equal("between", Record{}, l.record(2))
 			l.equal("noted", Record{Attempts: 1}, l.record(3))
@@ -322,7 +322,7 @@ func TestCommit(t *testing.T) {
 			view, err := l.Slice(l.Context(), "b", 0, 2, 3)
 			l.must(err)
 			b := l.get("b")
-			l.equal("slice", SliceView{State: Running, Made: b.Made(), Created: b.Created, Now: view.Now, Records: make([]Record, 3)}, view)
+			l.equal("slice", SliceView{State: Running, Incarnation: b.Incarnation(), Created: b.Created, Now: view.Now, Records: make([]Record, 3)}, view)
 			l.equal("record", Record{}, l.record(4))
 		}},
 		{"a text is cut to 256 bytes of valid UTF-8", func(l *bench) {
@@ -391,12 +391,12 @@ func TestEndOfABatch(t *testing.T) {
 				l.Errorf("%s, %d pending, %+v", c.State, c.Pending, b)
 			}
 			last := []Group{{Batch: "b", Chunk: 1, Entries: outcomes(NotFound, 0, 2)}}
-			l.equal("the last", Committed{State: Done, Standing: []Standing{stand(NotFound, true), stand(NotFound, true)}}, l.Commit(l.Context(), last)[0])
+			l.equal("the last", Committed{State: Done, Results: []CommitResult{stand(NotFound, true), stand(NotFound, true)}}, l.Commit(l.Context(), last)[0])
 			if b := l.get("b"); b.State != Done || b.Finished.UnixMilli() < before || b.Pending() != 0 {
 				l.Errorf("%+v", b)
 			}
 			l.set("lc:{b}", "finished", 123)
-			l.equal("repeated", Committed{State: Done, Standing: []Standing{stand(NotFound, false), stand(NotFound, false)}}, l.Commit(l.Context(), last)[0])
+			l.equal("repeated", Committed{State: Done, Results: []CommitResult{stand(NotFound, false), stand(NotFound, false)}}, l.Commit(l.Context(), last)[0])
 			l.equal("finished once", int64(123), l.get("b").Finished.UnixMilli())
 		}},
 		{"done from paused, and without its reason", func(l *bench) {
@@ -419,13 +419,13 @@ func TestEndOfABatch(t *testing.T) {
 			if b := l.get("b"); c.State != AbortedState || c.Pending != 1 || !b.Finished.IsZero() {
 				l.Errorf("%s, %d pending, %+v", c.State, c.Pending, b)
 			}
-			l.equal("filled", Committed{State: AbortedState, Standing: []Standing{stand(Aborted, true)}}, l.commit(outcomes(Aborted, 2, 3)...))
+			l.equal("filled", Committed{State: AbortedState, Results: []CommitResult{stand(Aborted, true)}}, l.commit(outcomes(Aborted, 2, 3)...))
 			if l.get("b").Finished.IsZero() {
 				l.Error("not finished")
 			}
 			l.set("lc:{b}", "finished", 123)
 			c = l.commit(outcomes(Cancelled, 2, 3)...)
-			l.equal("a late answer", Committed{State: AbortedState, Standing: []Standing{stand(Cancelled, true)}}, c)
+			l.equal("a late answer", Committed{State: AbortedState, Results: []CommitResult{stand(Cancelled, true)}}, c)
 			b := l.get("b")
 			l.equal("finished once", int64(123), b.Finished.UnixMilli())
 			l.equal("counts", Counts{Cancelled: 2, Aborted: 1}, b.Counts)

@@ -21,22 +21,22 @@ import (
 // been sent at most: as far as a feeder looks ahead, and a slice.
 const sentAhead = 20_200
 
-// askDoubt asks in a pipeline for the place before which links of a batch may
+// askSuspects asks in a pipeline for the place before which links of a batch may
 // have been sent.
-func (l *Ledger) askDoubt(ctx context.Context, pipe redis.Pipeliner, id string) *redis.Cmd {
+func (l *Ledger) askSuspects(ctx context.Context, pipe redis.Pipeliner, id string) *redis.Cmd {
 	if l.neverFailsOver.Load() {
 		return nil
 	}
-	return l.doubt.EvalSha(ctx, pipe, []string{keyBatch(id)}, sentAhead)
+	return l.suspects.EvalSha(ctx, pipe, []string{keyBatch(id)}, sentAhead)
 }
 
-// doubtOf reads the answer; news tells that nobody knew of the failover yet.
-func (l *Ledger) doubtOf(ctx context.Context, asked *redis.Cmd, id string) (before int64, news bool, err error) {
+// suspectsBefore reads the answer; news tells that nobody knew of the failover yet.
+func (l *Ledger) suspectsBefore(ctx context.Context, asked *redis.Cmd, id string) (before int64, news bool, err error) {
 	if asked == nil {
 		return 0, false, nil
 	}
 	if redis.HasErrorPrefix(asked.Err(), "NOSCRIPT") {
-		asked = l.doubt.Eval(ctx, l.rdb, []string{keyBatch(id)}, sentAhead)
+		asked = l.suspects.Eval(ctx, l.rdb, []string{keyBatch(id)}, sentAhead)
 	}
 	reply, err := asked.Int64Slice()
 	if err != nil {
@@ -49,15 +49,15 @@ func (l *Ledger) doubtOf(ctx context.Context, asked *redis.Cmd, id string) (befo
 	return reply[0], reply[1] == 1, nil
 }
 
-// QueueLine names the line of history of the server that has a key of the queue.
+// QueueReplicationID names the line of history of the server that has a key of the queue.
 // When it is another than a task was fed on, the server may have forgotten that
 // a worker took the task. It is "" but on a cluster, since everywhere else the
 // ledger is on that server too, and knows of the failover by itself.
-func (l *Ledger) QueueLine(ctx context.Context, key string) (string, error) {
+func (l *Ledger) QueueReplicationID(ctx context.Context, key string) (string, error) {
 	if _, ok := l.rdb.(*redis.ClusterClient); !ok {
 		return "", nil
 	}
-	line, err := l.queueLine.Run(ctx, l.rdb, []string{key}).Text()
+	line, err := l.replicationID.Run(ctx, l.rdb, []string{key}).Text()
 	if err != nil {
 		return "", fmt.Errorf("ask for failovers of the queue: %w", err)
 	}

@@ -46,7 +46,7 @@ func TestFailover(t *testing.T) {
 	master.must(master.Advance(t.Context(), b, 1, cursor, 0))
 	master.commit(outcomes(NotFound, 0, 1)...)
 	before := master.slice("b", 1)
-	master.equal("before it", SliceView{State: Running, Made: b.Made(), Created: b.Created, Now: before.Now, Records: []Record{{}}}, before)
+	master.equal("before it", SliceView{State: Running, Incarnation: b.Incarnation(), Created: b.Created, Now: before.Now, Records: []Record{{}}}, before)
 	master.awaitReplica(t.Context(), "b")
 	l.must(l.rdb.Do(t.Context(), "replicaof", "no", "one").Err())
 
@@ -62,7 +62,7 @@ func TestFailover(t *testing.T) {
 
 	// Who sent before the failover takes for another's what may be its own.
 	c := l.commit(outcomes(AlreadyCancelled, 1, 2)...)
-	l.equal("what stands", []Standing{{Cancelled, true}}, c.Standing)
+	l.equal("what stands", []CommitResult{{Cancelled, true}}, c.Results)
 	if r := l.record(1); r.Outcome != Cancelled || !r.Ambiguous {
 		t.Errorf("recorded: %+v", r)
 	}
@@ -71,7 +71,7 @@ func TestFailover(t *testing.T) {
 		t.Errorf("counts %v", counts)
 	}
 	c = l.Commit(t.Context(), []Group{{Batch: "b", Chunk: 21, Entries: outcomes(AlreadyCancelled, 0, 1)}})[0]
-	l.equal("what stands far behind the cursor", []Standing{{AlreadyCancelled, true}}, c.Standing)
+	l.equal("what stands far behind the cursor", []CommitResult{{AlreadyCancelled, true}}, c.Results)
 
 	// The next batch is of this server's own history.
 	l.batch("next", 1, false)
@@ -98,7 +98,7 @@ func TestFailoverFoundByARecord(t *testing.T) {
 	master.running(10)
 	master.awaitReplica(t.Context(), "b")
 	l.must(l.rdb.Do(t.Context(), "replicaof", "no", "one").Err())
-	l.equal("what stands", []Standing{{Cancelled, true}}, l.commit(outcomes(AlreadyCancelled, 0, 1)...).Standing)
+	l.equal("what stands", []CommitResult{{Cancelled, true}}, l.commit(outcomes(AlreadyCancelled, 0, 1)...).Results)
 	if view := l.slice("b", 1); !view.Records[0].Ambiguous {
 		t.Errorf("%+v", view)
 	}

@@ -69,10 +69,10 @@ func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64)
 	return nil
 }
 
-// Again returns how often slices of a batch were enqueued again after a crash,
+// Redeliveries returns how often slices of a batch were enqueued again after a crash,
 // by "<chunk>:<index>".
-func (l *Ledger) Again(ctx context.Context, id string) (map[string]int, error) {
-	h, err := l.rdb.HGetAll(ctx, keyAgain(id)).Result()
+func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, error) {
+	h, err := l.rdb.HGetAll(ctx, keyRedeliveries(id)).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read repairs of batch %s: %w", id, err)
 	}
@@ -86,7 +86,7 @@ func (l *Ledger) Again(ctx context.Context, id string) (map[string]int, error) {
 // SetAgain remembers that a slice was enqueued for the n-th time. A batch that
 // is gone is left so.
 func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
-	if err := l.again.Run(ctx, l.rdb, []string{keyBatch(id), keyAgain(id)}, slice, n).Err(); err != nil {
+	if err := l.redeliver.Run(ctx, l.rdb, []string{keyBatch(id), keyRedeliveries(id)}, slice, n).Err(); err != nil {
 		return fmt.Errorf("note repair of batch %s: %w", id, err)
 	}
 	return nil
@@ -117,8 +117,8 @@ type WorkerBeat struct {
 // beatValid is how long a heartbeat counts.
 const beatValid = 15 * time.Second
 
-// Beat writes a worker's heartbeat.
-func (l *Ledger) Beat(ctx context.Context, b WorkerBeat) error {
+// Heartbeat writes a worker's heartbeat.
+func (l *Ledger) Heartbeat(ctx context.Context, b WorkerBeat) error {
 	doc, err := json.Marshal(b)
 	if err != nil {
 		return fmt.Errorf("encode heartbeat: %w", err)
@@ -129,8 +129,8 @@ func (l *Ledger) Beat(ctx context.Context, b WorkerBeat) error {
 	return nil
 }
 
-// Gone takes a worker off the list.
-func (l *Ledger) Gone(ctx context.Context, id string) error {
+// Deregister takes a worker off the list.
+func (l *Ledger) Deregister(ctx context.Context, id string) error {
 	return l.rdb.HDel(ctx, keyWorkers, id).Err()
 }
 

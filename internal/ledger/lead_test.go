@@ -154,14 +154,14 @@ func TestFeeding(t *testing.T) {
 		{"repairs are remembered by slice", func(l *bench) {
 			l.batch("b", 1, false)
 			l.batch("c", 1, false)
-			again, err := l.Again(l.Context(), "b")
+			again, err := l.Redeliveries(l.Context(), "b")
 			l.must(err)
 			l.equal("none", map[string]int{}, again)
 			l.must(l.SetAgain(l.Context(), "b", "0:50", 1))
 			l.must(l.SetAgain(l.Context(), "b", "12:950", 3))
 			l.must(l.SetAgain(l.Context(), "b", "0:50", 2))
 			l.must(l.SetAgain(l.Context(), "c", "0:50", 9))
-			again, err = l.Again(l.Context(), "b")
+			again, err = l.Redeliveries(l.Context(), "b")
 			l.must(err)
 			l.equal("repairs", map[string]int{"0:50": 2, "12:950": 3}, again)
 		}},
@@ -193,8 +193,8 @@ func TestSignsOfLife(t *testing.T) {
 	hold(t, []rule{
 		{"what a worker tells is read with its time", func(l *bench) {
 			before := l.ago(0)
-			l.must(l.Beat(l.Context(), one))
-			l.must(l.Beat(l.Context(), two))
+			l.must(l.Heartbeat(l.Context(), one))
+			l.must(l.Heartbeat(l.Context(), two))
 			beats, now := workers(l)
 			l.equal("beats", []WorkerBeat{two, one}, beats, cmpopts.IgnoreFields(WorkerBeat{}, "At"))
 			for _, b := range beats {
@@ -204,12 +204,12 @@ func TestSignsOfLife(t *testing.T) {
 			}
 			later := two
 			later.Unsent = 7
-			l.must(l.Beat(l.Context(), later))
+			l.must(l.Heartbeat(l.Context(), later))
 			beats, _ = workers(l)
 			l.equal("the later one", []WorkerBeat{later, one}, beats, cmpopts.IgnoreFields(WorkerBeat{}, "At"))
 		}},
 		{"a silent worker is forgotten", func(l *bench) {
-			l.must(l.Beat(l.Context(), one))
+			l.must(l.Heartbeat(l.Context(), one))
 			l.set(keyWorkers,
 				"silent", fmt.Sprintf(`%d {"id":"silent"}`, l.ago(16*time.Second)),
 				"quiet", fmt.Sprintf(`%d {"id":"quiet"}`, l.ago(5*time.Second)),
@@ -225,9 +225,9 @@ func TestSignsOfLife(t *testing.T) {
 			}
 		}},
 		{"a worker that says goodbye is gone", func(l *bench) {
-			l.must(l.Beat(l.Context(), one))
-			l.must(l.Beat(l.Context(), two))
-			l.must(l.Gone(l.Context(), one.ID))
+			l.must(l.Heartbeat(l.Context(), one))
+			l.must(l.Heartbeat(l.Context(), two))
+			l.must(l.Deregister(l.Context(), one.ID))
 			beats, _ := workers(l)
 			l.equal("alive", []WorkerBeat{two}, beats, cmpopts.IgnoreFields(WorkerBeat{}, "At"))
 		}},

@@ -47,8 +47,8 @@ func keyChunk(id string, n int) string   { return keyBatch(id) + ":m:" + strconv
 func keyRecords(id string, n int) string { return keyBatch(id) + ":r:" + strconv.Itoa(n) }
 func keyErrors(id string) string         { return keyBatch(id) + ":e" }
 func keyLinkStatus(id string) string     { return keyBatch(id) + ":s" }
-func keyGone(id string) string           { return keyBatch(id) + ":gone" }
-func keyAgain(id string) string          { return keyBatch(id) + ":a" }
+func keyTombstone(id string) string      { return keyBatch(id) + ":gone" }
+func keyRedeliveries(id string) string   { return keyBatch(id) + ":a" }
 func keyKinds(id string) string          { return keyBatch(id) + ":k" }
 func keyRow(id string) string            { return keyBatch(id) + ":c" }
 
@@ -107,7 +107,7 @@ var (
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	create, chunk, restore, seal, record, start, advance, again, state, lease, linkStatus, beat, now, doubt, queueLine, api *redis.Script
+	create, chunk, restore, seal, record, start, advance, redeliver, state, lease, linkStatus, beat, now, suspects, replicationID, api *redis.Script
 
 	replicaWait time.Duration // how long a command waits for a replica
 
@@ -119,22 +119,22 @@ type Ledger struct {
 func New(rdb redis.UniversalClient) *Ledger {
 	return &Ledger{
 		rdb: rdb, replicaWait: time.Second,
-		create:     redis.NewScript(createLua),
-		chunk:      redis.NewScript(chunkLua),
-		seal:       redis.NewScript(lineLua + sealLua),
-		record:     redis.NewScript(lineLua + kindsLua + canaryLua + recordLua),
-		start:      redis.NewScript(startLua),
-		advance:    redis.NewScript(advanceLua),
-		state:      redis.NewScript(stateLua),
-		lease:      redis.NewScript(leaseLua),
-		linkStatus: redis.NewScript(linkStatusLua),
-		beat:       redis.NewScript(beatLua),
-		restore:    redis.NewScript(restoreLua),
-		again:      redis.NewScript(againLua),
-		now:        redis.NewScript(nowLua),
-		doubt:      redis.NewScript(lineLua + doubtLua),
-		queueLine:  redis.NewScript(lineLua + queueLineLua),
-		api:        redis.NewScript(apiLua),
+		create:        redis.NewScript(createLua),
+		chunk:         redis.NewScript(chunkLua),
+		seal:          redis.NewScript(lineLua + sealLua),
+		record:        redis.NewScript(lineLua + kindsLua + canaryLua + recordLua),
+		start:         redis.NewScript(startLua),
+		advance:       redis.NewScript(advanceLua),
+		state:         redis.NewScript(stateLua),
+		lease:         redis.NewScript(leaseLua),
+		linkStatus:    redis.NewScript(linkStatusLua),
+		beat:          redis.NewScript(beatLua),
+		restore:       redis.NewScript(restoreLua),
+		redeliver:     redis.NewScript(againLua),
+		now:           redis.NewScript(nowLua),
+		suspects:      redis.NewScript(lineLua + doubtLua),
+		replicationID: redis.NewScript(lineLua + queueLineLua),
+		api:           redis.NewScript(apiLua),
 	}
 }
 

@@ -292,10 +292,10 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["Unlease"] = l.Unlease(ctx, "a")
 	calls["Start"] = l.Start(ctx, &b, 1, 1)
 	calls["Advance"] = l.Advance(ctx, b, 1, 1, 1)
-	_, calls["Again"] = l.Again(ctx, "b")
+	_, calls["Again"] = l.Redeliveries(ctx, "b")
 	calls["SetAgain"] = l.SetAgain(ctx, "b", "0:0", 1)
-	calls["Beat"] = l.Beat(ctx, WorkerBeat{ID: "w"})
-	calls["Gone"] = l.Gone(ctx, "w")
+	calls["Beat"] = l.Heartbeat(ctx, WorkerBeat{ID: "w"})
+	calls["Gone"] = l.Deregister(ctx, "w")
 	_, _, calls["Workers"] = l.Workers(ctx)
 	_, calls["Kind"] = l.Kind(ctx, "b", "404 empty")
 	_, calls["Row"] = l.Row(ctx, "b")
@@ -330,7 +330,7 @@ func FuzzBatchID(f *testing.F) {
 		if len(id) > MaxBatchID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
 			t.Fatalf("%q is taken for an id", id)
 		}
-		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyGone(id), keyAgain(id), keyKinds(id), keyRow(id)} {
+		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyTombstone(id), keyRedeliveries(id), keyKinds(id), keyRow(id)} {
 			_, tag, _ := strings.Cut(key, "{")
 			if tag, _, _ = strings.Cut(tag, "}"); tag != id {
 				t.Errorf("the hash tag of %q is %q", key, tag)

@@ -71,7 +71,7 @@ func benchCommit(b *testing.B, redis *broker.Broker, slices int) {
 			next += slice
 		}
 		for _, c := range l.Commit(b.Context(), groups) {
-			if c.Err != nil || !c.Standing[slice-1].Wrote {
+			if c.Err != nil || !c.Results[slice-1].Wrote {
 				b.Fatalf("nothing was written: %+v", c)
 			}
 		}

@@ -186,7 +186,7 @@ func (m *model) commit(g Group) Committed {
 		}
 		switch {
 		case was.Outcome != None && (was.Outcome != Aborted || o == Aborted || o == None):
-			c.Standing = append(c.Standing, stand(was.Outcome, false))
+			c.Results = append(c.Results, stand(was.Outcome, false))
 			continue
 		case o != None:
 			m.records[place] = m.end(place, e)
@@ -202,7 +202,7 @@ func (m *model) commit(g Group) Committed {
 		if e.Error != "" {
 			m.texts[key] = e.Error
 		}
-		c.Standing = append(c.Standing, stand(o, true))
+		c.Results = append(c.Results, stand(o, true))
 	}
 	c.Pending = modelTotal - m.counts.Sum()
 	if m.aborted {
@@ -278,7 +278,7 @@ func TestManyWritersKeepTheInvariants(t *testing.T) {
 			if c.Pending < 0 || c.Pending > modelTotal || (c.State == Done) != (c.Pending == 0 && !withAbort) {
 				l.Errorf("%s with %d pending", c.State, c.Pending)
 			}
-			for i, s := range c.Standing {
+			for i, s := range c.Results {
 				e := g.Entries[i]
 				w := witnesses[g.Chunk*ChunkLinks+e.Position]
 				if w == nil {

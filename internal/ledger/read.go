@@ -15,10 +15,10 @@ import (
 
 // SliceView is a slice as a worker finds it before it begins.
 type SliceView struct {
-	State   State
-	Made    int64     // when the batch was made, ms
-	Created time.Time // the same
-	Now     time.Time // Redis' clock; of a cluster that of any server
+	State       State
+	Incarnation int64     // when the batch was made, ms
+	Created     time.Time // the same
+	Now         time.Time // Redis' clock; of a cluster that of any server
 	// Records, ambiguous also where a failover of Redis may have forgotten that
 	// the link was sent.
 	Records []Record
@@ -38,7 +38,7 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
 	clock := pipe.Time(ctx)
 	// Last: what comes from an old master while another succeeds it is whole.
-	doubt := l.askDoubt(ctx, pipe, id)
+	doubt := l.askSuspects(ctx, pipe, id)
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	if err := head.Err(); err != nil {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
@@ -59,10 +59,10 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 		return SliceView{}, err
 	}
 	view := SliceView{
-		State: State(state), Made: number(created), Created: millis(created), Now: clock.Val().UTC(),
+		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
 		Records: decodeRecords([]byte(records.Val()), n),
 	}
-	before, news, err := l.doubtOf(ctx, doubt, id)
+	before, news, err := l.suspectsBefore(ctx, doubt, id)
 	if err != nil {
 		return SliceView{}, err
 	}

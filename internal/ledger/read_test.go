@@ -148,7 +148,7 @@ func TestReading(t *testing.T) {
 			l.must(err)
 			created := l.get("b").Created
 			l.equal("slice", SliceView{
-				State: Running, Made: created.UnixMilli(), Created: created, Now: view.Now,
+				State: Running, Incarnation: created.UnixMilli(), Created: created, Now: view.Now,
 				Records: []Record{known[2000].Record, known[2001].Record, known[2002].Record},
 				Kinds:   map[int]Kind{1: {Text: "404 empty", Links: 1}},
 			}, view, noTime)
@@ -162,7 +162,7 @@ func TestReading(t *testing.T) {
 			l.must(err)
 			view, err = l.Slice(l.Context(), "b", 1, 0, 1)
 			l.must(err)
-			l.equal("paused", SliceView{State: Paused, Made: created.UnixMilli(), Created: created, Now: view.Now, Records: make([]Record, 1)}, view)
+			l.equal("paused", SliceView{State: Paused, Incarnation: created.UnixMilli(), Created: created, Now: view.Now, Records: make([]Record, 1)}, view)
 			l.must(l.rdb.Del(l.Context(), "lc:{b}").Err())
 			_, err = l.Slice(l.Context(), "b", 2, 0, 3)
 			l.fails("deleted", err, ErrNoBatch)

@@ -72,11 +72,11 @@ type Fleet struct {
 	queue  queue
 	first  queue         // of AcquireFirst
 	guard  *rate.Limiter // the second guard; also keeps the process's own flag
-	alarm
+	wakeTimer
 	shown   held
 	changed chan struct{} // closed when the reason of shown changes
-	herald
-	pump
+	holdNotifier
+	reserver
 }
 
 // slot is a reserved slot. due and seq both ascend in a list of them.
@@ -103,19 +103,19 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		cfg.heartbeat = heartbeat
 	}
 	f := &Fleet{
-		cfg:     cfg,
-		run:     rand.Text(),
-		start:   time.Now(),
-		kick:    make(chan struct{}, 1),
-		changed: make(chan struct{}),
-		guard:   rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		alarm:   alarm{timerAt: never},
+		cfg:       cfg,
+		run:       rand.Text(),
+		start:     time.Now(),
+		kick:      make(chan struct{}, 1),
+		changed:   make(chan struct{}),
+		guard:     rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
+		wakeTimer: wakeTimer{timerAt: never},
 	}
 	f.shared = fleetState{
 		ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
 		interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
 	}
-	f.pump.init()
+	f.reserver.init()
 	f.setGuard(0)
 	return f, nil
 }
@@ -373,7 +373,7 @@ func (f *Fleet) serve(now instant) {
 	if f.cfg.OnHold != nil {
 		wake = min(wake, f.shared.change(now))
 	}
-	f.alarm.set(now, wake, f.fire)
+	f.wakeTimer.set(now, wake, f.fire)
 	f.wakeRun(now)
 }
 
@@ -382,7 +382,7 @@ func (f *Fleet) giveUp(q *queue) instant {
 	if q.head == nil || f.shown.reason == ReasonNone {
 		return never
 	}
-	return max(q.head.arrived, f.shown.since) + f.cfg.patience(f.shown)
+	return max(q.head.arrived, f.shown.since) + f.cfg.giveUpAfter(f.shown)
 }
 
 // pop ends the wait of the first one in a queue.
@@ -469,7 +469,7 @@ func (f *Fleet) unlock() {
 	if len(f.news) > 0 && !f.telling {
 		go func() {
 			f.mu.Lock()
-			f.herald.unlock(&f.mu, f.cfg.OnHold)
+			f.holdNotifier.unlock(&f.mu, f.cfg.OnHold)
 		}()
 	}
 	f.mu.Unlock()

@@ -58,14 +58,14 @@ func (q *queue) remove(w *waiter) {
 	w.queued, w.prev, w.next = false, nil, nil
 }
 
-// alarm is a timer that is set for an instant.
-type alarm struct {
+// wakeTimer is a timer that is set for an instant.
+type wakeTimer struct {
 	timer   *time.Timer // nil before its first use
 	timerAt instant     // when it fires, or never
 }
 
 // set lets fire be called at the given instant, and not before.
-func (a *alarm) set(now, at instant, fire func()) {
+func (a *wakeTimer) set(now, at instant, fire func()) {
 	switch {
 	case at == a.timerAt:
 		return
@@ -79,14 +79,14 @@ func (a *alarm) set(now, at instant, fire func()) {
 	a.timerAt = at
 }
 
-// herald passes news of holds on to OnHold, one at a time and in order.
-type herald struct {
+// holdNotifier passes news of holds on to OnHold, one at a time and in order.
+type holdNotifier struct {
 	news    []Hold
 	telling bool // a goroutine is calling OnHold
 }
 
-// unlock releases mu, which guards the herald, and then tells the news.
-func (h *herald) unlock(mu *sync.Mutex, onHold func(Hold)) {
+// unlock releases mu, which guards the notifier, and then calls onHold for each change.
+func (h *holdNotifier) unlock(mu *sync.Mutex, onHold func(Hold)) {
 	if len(h.news) == 0 || h.telling {
 		mu.Unlock()
 		return

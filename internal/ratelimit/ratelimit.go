@@ -213,8 +213,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// patience is how long one Acquire waits in a hold.
-func (c Config) patience(h held) time.Duration {
+// giveUpAfter is how long one Acquire waits in a hold.
+func (c Config) giveUpAfter(h held) time.Duration {
 	if h.own {
 		return c.GiveBackOwn
 	}

@@ -34,8 +34,8 @@ type Sweep struct {
 	// Name tells the sweeps of a schedule apart.
 	Name string    `json:"name"`
 	Due  time.Time `json:"due"` // in the schedule's time zone
-	// Again is how often it was enqueued again after a crash.
-	Again int `json:"again,omitempty"`
+	// Redeliveries is how often it was enqueued again after a crash.
+	Redeliveries int `json:"again,omitempty"`
 	// Selection says which links it takes.
 	Selection json.RawMessage `json:"selection"`
 }
@@ -44,8 +44,8 @@ type Sweep struct {
 // after a crash has its own.
 func (s Sweep) ID() string {
 	id := "sweep:" + s.Name
-	if s.Again > 0 {
-		id += "~" + strconv.Itoa(s.Again)
+	if s.Redeliveries > 0 {
+		id += "~" + strconv.Itoa(s.Redeliveries)
 	}
 	return id
 }
@@ -84,8 +84,8 @@ func ParseSweep(payload []byte) (Sweep, error) {
 		return Sweep{}, fmt.Errorf("decode sweep task: bad name %q", s.Name)
 	case s.Due.IsZero():
 		return Sweep{}, errors.New("decode sweep task: it has no time")
-	case s.Again < 0:
-		return Sweep{}, fmt.Errorf("decode sweep task: negative count %d", s.Again)
+	case s.Redeliveries < 0:
+		return Sweep{}, fmt.Errorf("decode sweep task: negative count %d", s.Redeliveries)
 	}
 	return s, nil
 }

@@ -49,7 +49,7 @@ func TestSweepTask(t *testing.T) {
 		t.Errorf("the same sweep once more: %v, want a conflict", err)
 	}
 	copied := sweep()
-	copied.Again = 2
+	copied.Redeliveries = 2
 	if id := copied.ID(); id != "sweep:2026-11-24~2" {
 		t.Errorf("a repetition has the id %s", id)
 	}
@@ -57,7 +57,7 @@ func TestSweepTask(t *testing.T) {
 
 func TestSweepPayload(t *testing.T) {
 	s := sweep()
-	s.Again = 1
+	s.Redeliveries = 1
 	task, err := s.Task()
 	if err != nil {
 		t.Fatal(err)

@@ -50,15 +50,15 @@ var validBatch = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
-	// Made is when the batch was made, in ms: another may have its id by now.
+	// Incarnation is when the batch was made, in ms: another may have its id by now.
 	// 0: of a release that did not tell.
-	Made  int64 `json:"made,omitempty"`
-	Chunk int   `json:"chunk"`
+	Incarnation int64 `json:"made,omitempty"`
+	Chunk       int   `json:"chunk"`
 	// Index is the place of the first link in its chunk.
-	Index int      `json:"index"`
-	Again int      `json:"again,omitempty"` // how often it was enqueued again after a crash
-	Line  string   `json:"line,omitempty"`  // ledger.QueueLine when it was fed
-	Links []string `json:"links"`
+	Index         int      `json:"index"`
+	Redeliveries  int      `json:"again,omitempty"` // how often it was enqueued again after a crash
+	ReplicationID string   `json:"line,omitempty"`  // ledger.QueueLine when it was fed
+	Links         []string `json:"links"`
 	// Headers travel beside the payload: the place in a trace. Nil: none.
 	Headers map[string]string `json:"-"`
 }
@@ -71,12 +71,12 @@ func (s Slice) Key() string { return strconv.Itoa(s.Chunk) + ":" + strconv.Itoa(
 // backoff for 15 minutes, and must not stand in the way of one with the same id.
 func (s Slice) ID() string {
 	id := s.Batch + ":"
-	if s.Made != 0 {
-		id += strconv.FormatInt(s.Made, 36) + ":"
+	if s.Incarnation != 0 {
+		id += strconv.FormatInt(s.Incarnation, 36) + ":"
 	}
 	id += s.Key()
-	if s.Again > 0 {
-		id += "~" + strconv.Itoa(s.Again)
+	if s.Redeliveries > 0 {
+		id += "~" + strconv.Itoa(s.Redeliveries)
 	}
 	return id
 }
@@ -121,8 +121,8 @@ func Parse(payload []byte) (Slice, error) {
 		return Slice{}, errors.New("decode cancel task: no format version")
 	case !validBatch.MatchString(s.Batch):
 		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
-	case s.Chunk < 0 || s.Index < 0 || s.Again < 0:
-		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Again)
+	case s.Chunk < 0 || s.Index < 0 || s.Redeliveries < 0:
+		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Redeliveries)
 	case len(s.Links) == 0 || len(s.Links) > most:
 		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), most)
 	}

@@ -29,8 +29,8 @@ func TestIDNamesSliceAndRepetition(t *testing.T) {
 	}{
 		{Slice{Batch: "b"}, "0:0", "b:0:0"},
 		{Slice{Batch: "20260102-030405-abc123", Chunk: 39, Index: 950}, "39:950", "20260102-030405-abc123:39:950"},
-		{Slice{Batch: "b", Chunk: 1, Index: 50, Again: 1}, "1:50", "b:1:50~1"},
-		{Slice{Batch: "b", Chunk: 1, Index: 50, Again: 12}, "1:50", "b:1:50~12"},
+		{Slice{Batch: "b", Chunk: 1, Index: 50, Redeliveries: 1}, "1:50", "b:1:50~1"},
+		{Slice{Batch: "b", Chunk: 1, Index: 50, Redeliveries: 12}, "1:50", "b:1:50~12"},
 	} {
 		if got := tt.slice.Key(); got != tt.key {
 			t.Errorf("Key of %+v: %s, want %s", tt.slice, got, tt.key)
@@ -70,7 +70,7 @@ func TestTaskIsNeverArchivedByCount(t *testing.T) {
 	defer client.Close()
 	defer inspector.Close()
 	s := slice(50)
-	s.Again = 3
+	s.Redeliveries = 3
 	task, err := s.Task()
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestPayloadIsTheDocumentedOne(t *testing.T) {
 		{2, `{"v":1,"batch":"b-1","chunk":2,"index":100,"again":2,"links":["pl_0","pl_1"]}`},
 	} {
 		s := slice(2)
-		s.V, s.Again = 0, tt.again // Task sets the version
+		s.V, s.Redeliveries = 0, tt.again // Task sets the version
 		task, err := s.Task()
 		if err != nil {
 			t.Fatal(err)
@@ -212,7 +212,7 @@ func TestNewerFormatIsLeftToNewerRelease(t *testing.T) {
 // What Parse accepts names a slice without doubt: its id cannot be read as that
 // of another one, and encoding it again gives the same slice.
 func FuzzParse(f *testing.F) {
-	for _, s := range []Slice{slice(1), slice(50), {V: 1, Batch: "latest", Again: 7, Links: []string{""}}} {
+	for _, s := range []Slice{slice(1), slice(50), {V: 1, Batch: "latest", Redeliveries: 7, Links: []string{""}}} {
 		b, err := json.Marshal(s)
 		if err != nil {
 			f.Fatal(err)
@@ -234,7 +234,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d links accepted", n)
 		}
 		place := strings.Split(s.ID(), ":")
-		if len(place) != 3 || place[0] != s.Batch || strings.Count(s.ID(), "~") != min(s.Again, 1) {
+		if len(place) != 3 || place[0] != s.Batch || strings.Count(s.ID(), "~") != min(s.Redeliveries, 1) {
 			t.Errorf("ambiguous id %q", s.ID())
 		}
 		task, err := s.Task()

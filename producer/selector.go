@@ -17,28 +17,28 @@ import (
 	"linkcancel/internal/plexy"
 )
 
-// fate is what a sweep makes of a link.
-type fate uint8
+// verdict is what a sweep makes of a link.
+type verdict uint8
 
 const (
-	fateSelected fate = iota
-	fateWaiting
-	fateSettled
-	fateStatus
-	fateNoExpiry
-	fateBadExpiry
-	fateNotExpired
-	fateNoCreated
-	fateBadCreated
-	fateNotOld
-	fates
+	verdictSelected verdict = iota
+	verdictWaiting
+	verdictSettled
+	verdictStatus
+	verdictNoExpiry
+	verdictBadExpiry
+	verdictNotExpired
+	verdictNoCreated
+	verdictBadCreated
+	verdictNotOld
+	verdicts
 )
 
-// choice selects links as they are listed. A link that is listed again counts
+// selector selects links as they are listed. A link that is listed again counts
 // as it was shown last.
 //
 // It keeps about 30 bytes a link, and the ids of those that were selected.
-type choice struct {
+type selector struct {
 	sel   Selection
 	began time.Time // when the list was begun, by Redis' clock, rounded down
 	now   time.Time // when links are judged
@@ -53,10 +53,10 @@ type choice struct {
 	settled  []bool   // by status: cancelled or paid
 	wanted   []bool   // by status: the selected one
 
-	byStatus []int64
-	byFate   [fates]int64
-	byFlag   [flags]int64
-	only     []int64 // by status: unsettled links that nothing else left out
+	byStatus  []int64
+	byVerdict [verdicts]int64
+	byFlag    [flags]int64
+	only      []int64 // by status: unsettled links that nothing else left out
 
 	examples [flags]string // of values that were flagged; the first of each kind
 
@@ -67,10 +67,10 @@ type choice struct {
 
 // listed is what is known of one listed link.
 type listed struct {
-	status uint16
-	flags  uint16 // a bit for each
-	fate   fate
-	pass   uint8 // the latest that showed it
+	status  uint16
+	flags   uint16 // a bit for each
+	verdict verdict
+	pass    uint8 // the latest that showed it
 }
 
 // Flags of a listed link. Those of dates are about the dates that the selection
@@ -99,13 +99,13 @@ const (
 	otherStatus = "(other)"
 )
 
-func newChoice(sel Selection, keep int) *choice {
-	return &choice{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]uint16{}}
+func newSelector(sel Selection, keep int) *selector {
+	return &selector{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]uint16{}}
 }
 
 // see takes in a link that the list shows. isNew: no pass showed it before;
 // inPass: this one did not.
-func (c *choice) see(link plexy.Link, pass int) (isNew, inPass bool) {
+func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	place, isNew := c.index.Add(link.ID)
 	if isNew {
 		c.links = append(c.links, listed{})
@@ -119,7 +119,7 @@ func (c *choice) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	l.flags &= 1 << flagStored
 	c.judge(l, link)
 	c.count(*l, 1)
-	if l.fate == fateSelected && !l.has(flagStored) {
+	if l.verdict == verdictSelected && !l.has(flagStored) {
 		l.set(flagStored)
 		c.ids.add(link.ID)
 		c.places = append(c.places, uint32(place))
@@ -135,7 +135,7 @@ func (c *choice) see(link plexy.Link, pass int) (isNew, inPass bool) {
 
 // judge decides about a link: the first condition that it does not meet drops
 // it.
-func (c *choice) judge(l *listed, link plexy.Link) {
+func (c *selector) judge(l *listed, link plexy.Link) {
 	created, expires := knownTime(link.CreatedAt), knownTime(link.ExpiresAt)
 	past := !expires.IsZero() && expires.Add(c.sel.Grace).Before(c.now)
 	settled := c.settled[l.status]
@@ -144,19 +144,19 @@ func (c *choice) judge(l *listed, link plexy.Link) {
 	}
 	switch {
 	case c.sel.Expired && link.ExpiresNote.Unreadable:
-		l.fate = fateBadExpiry
+		l.verdict = verdictBadExpiry
 	case c.sel.Expired && expires.IsZero():
-		l.fate = fateNoExpiry
+		l.verdict = verdictNoExpiry
 	case c.sel.Expired && !past:
-		l.fate = fateNotExpired
+		l.verdict = verdictNotExpired
 	case c.sel.OlderThan > 0 && link.CreatedNote.Unreadable:
-		l.fate = fateBadCreated
+		l.verdict = verdictBadCreated
 	case c.sel.OlderThan > 0 && created.IsZero():
-		l.fate = fateNoCreated
+		l.verdict = verdictNoCreated
 	case c.sel.OlderThan > 0 && !created.Add(c.sel.OlderThan).Before(c.now):
-		l.fate = fateNotOld
+		l.verdict = verdictNotOld
 	default:
-		l.fate = fateSelected
+		l.verdict = verdictSelected
 	}
 	if c.wanted[l.status] {
 		if c.sel.Expired {
@@ -172,18 +172,18 @@ func (c *choice) judge(l *listed, link plexy.Link) {
 	}
 	switch {
 	case settled:
-	case l.fate == fateSelected:
+	case l.verdict == verdictSelected:
 		l.set(flagOnly)
-	case l.fate == fateBadExpiry:
+	case l.verdict == verdictBadExpiry:
 		c.example(l, flagBadOther, link.ExpiresNote)
-	case l.fate == fateBadCreated:
+	case l.verdict == verdictBadCreated:
 		c.example(l, flagBadOther, link.CreatedNote)
 	}
-	l.fate = fateStatus
+	l.verdict = verdictStatus
 }
 
 // flagDate flags how a date of a link can be used.
-func (c *choice) flagDate(l *listed, t time.Time, note plexy.DateNote, known, bad int) {
+func (c *selector) flagDate(l *listed, t time.Time, note plexy.DateNote, known, bad int) {
 	switch {
 	case note.Unreadable:
 		c.example(l, bad, note)
@@ -197,7 +197,7 @@ func (c *choice) flagDate(l *listed, t time.Time, note plexy.DateNote, known, ba
 }
 
 // example flags a link for one of its dates.
-func (c *choice) example(l *listed, flag int, note plexy.DateNote) {
+func (c *selector) example(l *listed, flag int, note plexy.DateNote) {
 	l.set(flag)
 	c.examples[flag] = cmp.Or(c.examples[flag], note.Text)
 }
@@ -211,9 +211,9 @@ func knownTime(t time.Time) time.Time {
 	return t
 }
 
-func (c *choice) count(l listed, n int64) {
+func (c *selector) count(l listed, n int64) {
 	c.byStatus[l.status] += n
-	c.byFate[l.fate] += n
+	c.byVerdict[l.verdict] += n
 	for rest := l.flags; rest != 0; rest &= rest - 1 {
 		c.byFlag[bits.TrailingZeros16(rest)] += n
 	}
@@ -223,7 +223,7 @@ func (c *choice) count(l listed, n int64) {
 }
 
 // status is the number of a status.
-func (c *choice) status(name string) uint16 {
+func (c *selector) status(name string) uint16 {
 	n, ok := c.statuses[name]
 	if ok {
 		return n
@@ -265,8 +265,8 @@ func settledStatus(name string) bool {
 // leaveOut leaves out the selected links that wait in an unfinished batch, and
 // those that a batch has settled since the list was begun: the ledger knows
 // better of them. It reads the batches a chunk at a time.
-func (c *choice) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Logger) error {
-	if c.byFate[fateSelected] == 0 {
+func (c *selector) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Logger) error {
+	if c.byVerdict[verdictSelected] == 0 {
 		return nil
 	}
 	batches, err := l.List(ctx)
@@ -294,13 +294,13 @@ func (c *choice) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Logge
 	return nil
 }
 
-func (c *choice) leaveOutChunk(ctx context.Context, l *ledger.Ledger, b ledger.Batch, n int) error {
+func (c *selector) leaveOutChunk(ctx context.Context, l *ledger.Ledger, b ledger.Batch, n int) error {
 	records, err := l.Records(ctx, b.ID, n, 0, b.ChunkLen(n))
 	if err != nil {
 		return err
 	}
 	// Most chunks of a large batch are done for long, or all but a few are.
-	if !slices.ContainsFunc(records, func(r ledger.Record) bool { return c.known(b, r) != fateSelected }) {
+	if !slices.ContainsFunc(records, func(r ledger.Record) bool { return c.known(b, r) != verdictSelected }) {
 		return nil
 	}
 	links, err := l.Links(ctx, b.ID, n)
@@ -308,44 +308,44 @@ func (c *choice) leaveOutChunk(ctx context.Context, l *ledger.Ledger, b ledger.B
 		return err
 	}
 	for i, link := range links[:min(len(links), len(records))] {
-		fate := c.known(b, records[i])
+		verdict := c.known(b, records[i])
 		place, ok := c.index.Find(link)
-		if fate == fateSelected || !ok || c.links[place].fate != fateSelected {
+		if verdict == verdictSelected || !ok || c.links[place].verdict != verdictSelected {
 			continue
 		}
 		c.count(c.links[place], -1)
-		c.links[place].fate = fate
+		c.links[place].verdict = verdict
 		c.count(c.links[place], 1)
 	}
 	return nil
 }
 
 // known is what a batch's record of a link means to a selected one.
-func (c *choice) known(b ledger.Batch, r ledger.Record) fate {
+func (c *selector) known(b ledger.Batch, r ledger.Record) verdict {
 	switch r.Outcome {
 	case ledger.None:
 		if b.Open() {
-			return fateWaiting
+			return verdictWaiting
 		}
 	case ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound, ledger.NotCancellable:
 		if !r.Time(b.Created).Before(c.began) {
-			return fateSettled
+			return verdictSettled
 		}
 	}
-	return fateSelected
+	return verdictSelected
 }
 
 // plan is what was found.
-func (c *choice) plan(w *listing) SweepPlan {
+func (c *selector) plan(w *listReader) SweepPlan {
 	p := SweepPlan{
 		Listed: int64(len(c.links)), Unusable: w.unusable,
 		Dropped: Dropped{
-			Status: c.byFate[fateStatus], NoExpiry: c.byFate[fateNoExpiry], UnreadableExpiry: c.byFate[fateBadExpiry],
-			NotExpired: c.byFate[fateNotExpired], NoCreated: c.byFate[fateNoCreated], UnreadableCreated: c.byFate[fateBadCreated],
-			NotOld: c.byFate[fateNotOld],
+			Status: c.byVerdict[verdictStatus], NoExpiry: c.byVerdict[verdictNoExpiry], UnreadableExpiry: c.byVerdict[verdictBadExpiry],
+			NotExpired: c.byVerdict[verdictNotExpired], NoCreated: c.byVerdict[verdictNoCreated], UnreadableCreated: c.byVerdict[verdictBadCreated],
+			NotOld: c.byVerdict[verdictNotOld],
 		},
 		Dates:   c.dates(),
-		Waiting: c.byFate[fateWaiting], Settled: c.byFate[fateSettled], Selected: c.byFate[fateSelected],
+		Waiting: c.byVerdict[verdictWaiting], Settled: c.byVerdict[verdictSettled], Selected: c.byVerdict[verdictSelected],
 		PastExpiry: c.byFlag[flagPast], ClockOff: c.clockOff,
 		Requests: w.requests, Passes: w.pass,
 	}
@@ -362,7 +362,7 @@ func (c *choice) plan(w *listing) SweepPlan {
 		if c.keep > 0 && len(p.Links) == c.keep {
 			break
 		}
-		if c.links[c.places[i]].fate == fateSelected {
+		if c.links[c.places[i]].verdict == verdictSelected {
 			p.Links = append(p.Links, link)
 		}
 	}
@@ -370,7 +370,7 @@ func (c *choice) plan(w *listing) SweepPlan {
 }
 
 // dates is how the dates that the selection looks at can be used.
-func (c *choice) dates() SweepDates {
+func (c *selector) dates() SweepDates {
 	count := func(known, bad int) DateCount {
 		return DateCount{Known: c.byFlag[known], Unreadable: c.byFlag[bad], Example: c.examples[bad]}
 	}
@@ -389,7 +389,7 @@ func (c *choice) dates() SweepDates {
 // misspelt counts the links that may be meant although their status is another
 // than the wanted one. Where some have that one, "expired" is not another name
 // for it, but a state of its own, in which a link cannot be paid.
-func (c *choice) misspelt() (links int64) {
+func (c *selector) misspelt() (links int64) {
 	seen := false
 	for i, n := range c.byStatus {
 		seen = seen || c.wanted[i] && n > 0
@@ -404,7 +404,7 @@ func (c *choice) misspelt() (links int64) {
 
 // chosenLinks are the selected links as a Source, in the order of the list.
 type chosenLinks struct {
-	c       *choice
+	c       *selector
 	invalid int64
 	next    int // in choice.places
 	at      idPlace
@@ -416,7 +416,7 @@ func (s *chosenLinks) Next() (string, error) {
 		id := s.c.ids.next(&s.at)
 		place := s.c.places[s.next]
 		s.next++
-		if s.c.links[place].fate == fateSelected {
+		if s.c.links[place].verdict == verdictSelected {
 			return string(id), nil
 		}
 	}
@@ -425,7 +425,7 @@ func (s *chosenLinks) Next() (string, error) {
 
 // Stats counts all of them, whatever was read so far.
 func (s *chosenLinks) Stats() Stats {
-	n := s.c.byFate[fateSelected]
+	n := s.c.byVerdict[verdictSelected]
 	return Stats{Rows: n + s.invalid, Links: n, Invalid: s.invalid}
 }
 

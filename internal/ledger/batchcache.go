@@ -7,28 +7,28 @@ import (
 )
 
 const (
-	// censusAgain is how many finished batches a census reads again each time.
-	censusAgain = 20
+	// rereadEach is how many finished batches are read again each time.
+	rereadEach = 20
 	// lateAnswers is how long after its end an aborted batch may still change
 	// often: answers that come late replace "aborted".
 	lateAnswers = time.Hour
 )
 
-// Census reads all batches again and again at little cost: it remembers those
+// BatchCache reads all batches again and again at little cost: it remembers those
 // that are finished. It is not for use by several goroutines at once.
-type Census struct {
+type BatchCache struct {
 	ledger   *Ledger
 	finished map[string]Batch
 	turn     int // place in the list from which finished ones are read again
 }
 
-// NewCensus begins a census of the ledger's batches.
-func (l *Ledger) NewCensus() *Census { return &Census{ledger: l} }
+// NewBatchCache returns an empty cache of the batches in the ledger.
+func (l *Ledger) NewBatchCache() *BatchCache { return &BatchCache{ledger: l} }
 
 // Batches returns every batch that the ledger holds, the newest first, as the
 // ledger has it now. A finished one may be as it was some readings ago: it
 // changes only when it is deleted, or by an answer that comes long after an abort.
-func (c *Census) Batches(ctx context.Context) ([]Batch, error) {
+func (c *BatchCache) Batches(ctx context.Context) ([]Batch, error) {
 	pipe := c.ledger.rdb.Pipeline()
 	listed, open := pipe.ZRevRange(ctx, keyBatches, 0, -1), pipe.SMembersMap(ctx, keyOpen)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -42,13 +42,13 @@ func (c *Census) Batches(ctx context.Context) ([]Batch, error) {
 	for place, id := range ids {
 		_, unfinished := open.Val()[id]
 		_, known := c.finished[id]
-		again := place >= c.turn && place < c.turn+censusAgain
+		again := place >= c.turn && place < c.turn+rereadEach
 		if unfinished || !known || again {
 			wanted = append(wanted, id)
 			delete(c.finished, id)
 		}
 	}
-	c.turn += censusAgain
+	c.turn += rereadEach
 	read, err := c.ledger.read(ctx, wanted)
 	if err != nil {
 		return nil, err

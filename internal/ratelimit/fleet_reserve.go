@@ -47,8 +47,8 @@ const (
 	slew = 0.004
 )
 
-// pump is the state of the calls to Redis.
-type pump struct {
+// reserver is the state of the calls to Redis.
+type reserver struct {
 	number uint64 // of the latest call
 	called instant
 	sleeps instant       // until when Run sleeps; -1 while it works
@@ -89,7 +89,7 @@ type pump struct {
 	ceiling  float64       // that was warned of
 }
 
-func (p *pump) init() {
+func (p *reserver) init() {
 	p.called, p.sleeps = -heartbeat, -1
 	p.trust = trustMost
 	p.sendBy = never

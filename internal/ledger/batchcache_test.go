@@ -26,16 +26,16 @@ func (r *readings) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
-// census is a census under test.
-type census struct {
+// batchCache is a cache under test.
+type batchCache struct {
 	*bench
-	*Census
+	*BatchCache
 	seen *readings
 }
 
-func (l *bench) census() *census {
+func (l *bench) batchCache() *batchCache {
 	l.Helper()
-	c := &census{bench: l, seen: &readings{}}
+	c := &batchCache{bench: l, seen: &readings{}}
 	var client redis.UniversalClient
 	switch other := l.rdb.(type) {
 	case *redis.ClusterClient:
@@ -45,12 +45,12 @@ func (l *bench) census() *census {
 	}
 	client.AddHook(c.seen)
 	l.Cleanup(func() { _ = client.Close() })
-	c.Census = New(client).NewCensus()
+	c.BatchCache = New(client).NewBatchCache()
 	return c
 }
 
 // count counts, and checks that at most so many batches were read for it.
-func (c *census) count(what string, most int) []Batch {
+func (c *batchCache) count(what string, most int) []Batch {
 	c.Helper()
 	c.seen.read = nil
 	got, err := c.Batches(c.Context())
@@ -62,7 +62,7 @@ func (c *census) count(what string, most int) []Batch {
 }
 
 // agrees counts, and compares with what the ledger has.
-func (c *census) agrees(what string, most int) {
+func (c *batchCache) agrees(what string, most int) {
 	c.Helper()
 	got := c.count(what, most)
 	want, err := c.List(c.Context())
@@ -101,14 +101,14 @@ func (l *bench) aborted(ago time.Duration) Batch {
 	return b
 }
 
-func TestCensus(t *testing.T) {
+func TestBatchCache(t *testing.T) {
 	hold(t, []rule{
 		{"nothing is there", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			c.agrees("at first", 0)
 		}},
 		{"unfinished batches are read each time", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			l.create(DraftConfig{ID: "importing", Source: "run"})
 			l.running(3)
 			c.agrees("at first", 2)
@@ -118,16 +118,16 @@ func TestCensus(t *testing.T) {
 			c.agrees("done, but not retired", 2)
 		}},
 		{"finished batches are read once, then by turns", func(l *bench) {
-			const many = 3 * censusAgain
+			const many = 3 * rereadEach
 			for i := range many {
 				l.finished(fmt.Sprintf("f%03d", i), time.Duration(many-i)*time.Minute)
 			}
 			l.running(1)
-			c := l.census()
+			c := l.batchCache()
 			c.agrees("at first", many+1)
 			again := map[string]bool{}
-			for range many/censusAgain + 1 {
-				all := c.count("later", censusAgain+1)
+			for range many/rereadEach + 1 {
+				all := c.count("later", rereadEach+1)
 				l.equal("the newest", "b", all[0].ID)
 				l.equal("the oldest", "f000", all[many].ID)
 				for _, key := range c.seen.read {
@@ -137,60 +137,60 @@ func TestCensus(t *testing.T) {
 			l.equal("batches read again", many+1, len(again))
 		}},
 		{"one that is deleted or expired is no longer there", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			for i := range 30 {
 				l.finished(fmt.Sprintf("f%02d", i), time.Duration(30-i)*time.Minute)
 			}
 			c.agrees("at first", 30)
 			l.must(l.Delete(l.Context(), l.get("f00")))
-			c.agrees("after a deletion", censusAgain)
+			c.agrees("after a deletion", rereadEach)
 			l.must(l.rdb.Del(l.Context(), "lc:{f20}").Err())
 			for range 2 { // its turn comes before that of Prune
-				c.count("in turn", censusAgain)
+				c.count("in turn", rereadEach)
 			}
-			if got := c.count("expired", censusAgain); slices.ContainsFunc(got, func(b Batch) bool { return b.ID == "f20" }) {
+			if got := c.count("expired", rereadEach); slices.ContainsFunc(got, func(b Batch) bool { return b.ID == "f20" }) {
 				l.Error("f20 has expired")
 			}
 		}},
 		{"a deleted one may come again under its name", func(l *bench) {
-			c := l.census()
-			for i := range 2 * censusAgain {
+			c := l.batchCache()
+			for i := range 2 * rereadEach {
 				l.finished(fmt.Sprintf("f%02d", i), -time.Minute)
 			}
 			old := l.finished("b", time.Minute)
-			c.agrees("at first", 2*censusAgain+1)
+			c.agrees("at first", 2*rereadEach+1)
 			l.must(l.rdb.Del(l.Context(), batchKeys(old)...).Err())
 			l.batch("b", 5, false)
-			c.agrees("again", censusAgain+1)
+			c.agrees("again", rereadEach+1)
 		}},
 		{"answers that come after an abort are seen at once", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			l.aborted(0)
 			c.agrees("at first", 1)
 			l.commit(Entry{Record: Record{Outcome: Cancelled, Attempts: 1}})
 			c.agrees("a late answer", 1)
 		}},
 		{"long after an abort, in turn", func(l *bench) {
-			for i := range 2 * censusAgain {
+			for i := range 2 * rereadEach {
 				l.finished(fmt.Sprintf("f%02d", i), -time.Minute)
 			}
 			l.aborted(2 * lateAnswers)
-			c := l.census()
-			c.agrees("at first", 2*censusAgain+1)
+			c := l.batchCache()
+			c.agrees("at first", 2*rereadEach+1)
 			l.commit(Entry{Record: Record{Outcome: Cancelled, Attempts: 1}})
-			before := c.count("not yet", censusAgain)
-			l.equal("remembered", int64(2), before[2*censusAgain].Counts[Aborted])
-			c.agrees("in turn", censusAgain)
+			before := c.count("not yet", rereadEach)
+			l.equal("remembered", int64(2), before[2*rereadEach].Counts[Aborted])
+			c.agrees("in turn", rereadEach)
 		}},
 		{"one of a newer release is listed as such", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			l.batch("b", 5, false)
 			l.set("lc:{b}", "v", 9)
 			c.agrees("newer", 1)
 			c.agrees("newer", 1)
 		}},
 		{"after an error the next count is right", func(l *bench) {
-			c := l.census()
+			c := l.batchCache()
 			for i := range 2 {
 				l.finished(fmt.Sprintf("f%d", i), time.Minute)
 			}
