@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// Whoever asks has few words to say, and may not take long to say them, nor to
-	// take the answer. Prometheus waits 10 s for a scrape.
+	// Requests are small, and slow clients are cut off. Prometheus waits 10 s for a
+	// scrape.
 	readTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second // pprof adds the length of a profile
 	headerBytes  = 16 << 10

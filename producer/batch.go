@@ -22,7 +22,7 @@ const (
 )
 
 // ErrOtherLinks: a batch with the wanted id stands, with other links.
-var ErrOtherLinks = errors.New("a batch with this id and other links stands already")
+var ErrOtherLinks = errors.New("a batch with this id and different links exists already")
 
 // Source yields the links of a batch, each once.
 type Source interface {

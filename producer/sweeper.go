@@ -360,7 +360,7 @@ func (r *sweepRun) beat(ctx context.Context) error {
 	}
 }
 
-// once makes the batch of the sweep, unless it stands already.
+// once makes the batch of the sweep, unless it exists already.
 func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -88,7 +88,7 @@ func (c apiSetCmd) Run(a *app) error {
 	defer b.Close()
 	l := ledger.New(b.Client())
 	if a.DryRun {
-		fmt.Fprintln(a.stderr, "Nothing was written (--dry-run).")
+		fmt.Fprintln(a.stderr, "Dry run: nothing was sent or changed.")
 		return a.showAPI(l)
 	}
 	switch err := l.SetAPI(a.ctx, url); {

@@ -90,12 +90,12 @@ func (q question) agrees(answer string) bool {
 func (a *app) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
 	if dataOnStdin {
 		if tty, err = os.OpenFile("/dev/tty", os.O_RDWR, 0); err != nil {
-			return nil, nil, usagef("nobody can be asked: there is no terminal\nhint: add --yes")
+			return nil, nil, usagef("cannot ask for confirmation: there is no terminal\nhint: add --yes")
 		}
 		return tty, func() { _ = tty.Close() }, nil
 	}
 	if !isTerminal(a.stdin) {
-		return nil, nil, usagef("nobody can be asked: standard input is no terminal\nhint: add --yes")
+		return nil, nil, usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
 	}
 	tty, _ = asFile(a.stdin)
 	return tty, func() {}, nil

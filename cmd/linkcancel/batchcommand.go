@@ -57,7 +57,7 @@ func (c batchAbortCmd) Run(a *app) error {
 		if a.DryRun {
 			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
 		}
-		if b.State == ledger.Importing { // it may be sealed in this moment, and nobody was asked
+		if b.State == ledger.Importing { // it may be sealed at any moment, and the user was not asked
 			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
 		}
 		if b.Open() && b.Pending() > 0 {
@@ -110,7 +110,7 @@ func (a *app) dryCommand(b ledger.Batch, verb string, right bool) error {
 	if a.JSON {
 		return printJSON(a.stdout, toJSON(b))
 	}
-	fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\nNothing was written (--dry-run).\n",
+	fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\nDry run: nothing was sent or changed.\n",
 		b.ID, verb, b.State, plural(b.Pending(), "link"))
 	return nil
 }

@@ -26,7 +26,7 @@ func (c batchDeleteCmd) Run(a *app) error {
 			if a.JSON {
 				return printJSON(a.stdout, toJSON(b))
 			}
-			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nNothing was written (--dry-run).\n", b.ID, b.State, plural(b.Total, "link"))
+			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nDry run: nothing was sent or changed.\n", b.ID, b.State, plural(b.Total, "link"))
 			return nil
 		}
 		if err := a.confirm(question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link"))}); err != nil {

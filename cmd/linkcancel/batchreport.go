@@ -62,7 +62,7 @@ func (c batchReportCmd) Run(a *app) error {
 			if err := write(io.Discard); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "Report: %s\nNothing was written (--dry-run).\n", c.Output)
+			fmt.Fprintf(a.stderr, "Report: %s\nDry run: nothing was sent or changed.\n", c.Output)
 			return nil
 		}
 		if err := report.WriteFile(c.Output, true, write); err != nil {

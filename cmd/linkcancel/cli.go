@@ -29,15 +29,15 @@ const (
 
 // cli is the whole command line.
 type cli struct {
-	Demo        demoCmd        `cmd:"" help:"Show the whole thing in one process: embedded Redis, pretend API, sample CSV. Needs no key and no services."`
+	Demo        demoCmd        `cmd:"" help:"Run everything in one process: embedded Redis, sandbox API, sample CSV. Needs no key and no services."`
 	Run         runCmd         `cmd:"" help:"Cancel the links of CSV files now, in this process, with an embedded Redis."`
-	Worker      workerCmd      `cmd:"" help:"Cancel the links of all batches in Redis, until stopped."`
-	Import      importCmd      `cmd:"" help:"Bring the links of CSV files into Redis as a batch, for the workers. Needs no API key."`
-	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and bring them into Redis as a batch, for the workers."`
-	Batch       batchCmd       `cmd:"" help:"Look at batches and command them."`
-	Rate        rateCmd        `cmd:"" help:"Look at the fleet's rate limit, and command it."`
+	Worker      workerCmd      `cmd:"" help:"Cancel the links of all batches in Redis until stopped."`
+	Import      importCmd      `cmd:"" help:"Queue the links of CSV files as a batch for the workers. Needs no API key."`
+	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and queue them as a batch for the workers."`
+	Batch       batchCmd       `cmd:"" help:"Show and control batches."`
+	Rate        rateCmd        `cmd:"" help:"Show and control the fleet's rate limit."`
 	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
-	Sandbox     sandboxCmd     `cmd:"" help:"Serve a pretend Plexy API."`
+	Sandbox     sandboxCmd     `cmd:"" help:"Serve a sandbox of the Plexy API."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the worker on this machine is ready."`
 	Completion  completionCmd  `cmd:"" help:"Print the completion script of a shell."`
 	Complete    completeCmd    `cmd:"" name:"__complete" hidden:"" help:"Complete a command line."`
@@ -49,16 +49,16 @@ type cli struct {
 
 // globals are the flags that every command has.
 type globals struct {
-	Yes       bool          `short:"y" help:"Do not ask."`
-	DryRun    bool          `help:"Do everything but write."`
+	Yes       bool          `short:"y" help:"Do not ask for confirmation."`
+	DryRun    bool          `help:"Show what would happen. Sends nothing and changes nothing."`
 	JSON      bool          `help:"Print data as JSON."`
 	Keep      time.Duration `help:"How long finished batches are kept." default:"720h" env:"LINKCANCEL_KEEP"`
-	LogFormat string        `enum:"text,json" default:"text" help:"Log as ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
-	LogLevel  string        `enum:"debug,info,warn,error" default:"info" help:"Log from this level on: ${enum}." env:"LINKCANCEL_LOG_LEVEL"`
+	LogFormat string        `enum:"text,json" default:"text" help:"Log format: ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
+	LogLevel  string        `enum:"debug,info,warn,error" default:"info" help:"Lowest level to log: ${enum}." env:"LINKCANCEL_LOG_LEVEL"`
 }
 
 type redisFlags struct {
-	RedisURL             string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. Also redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB and redis-cluster://HOST:PORT,HOST:PORT; rediss for TLS. A password belongs into the environment or a file: ps shows flags." placeholder:"URL"`
+	RedisURL             string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. Also redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB and redis-cluster://HOST:PORT,HOST:PORT; rediss for TLS. Put a password into the environment or a file: flags are visible in the process list." placeholder:"URL"`
 	RedisPasswordFile    string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
 	SentinelPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE" help:"File with the password of the Sentinels."`
 }
@@ -71,12 +71,12 @@ type apiFlags struct {
 }
 
 type sendFlags struct {
-	Rate          ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
-	Burst         int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a quiet time."`
-	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Calls in flight at most; one that hangs for 5 s gives its place to another, up to as many again."`
-	Attempts      int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Tries a link before it is failed."`
+	Rate          ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
+	Burst         int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a pause."`
+	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Concurrent requests at most; up to twice as many while some hang for more than 5 s."`
+	Attempts      int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Attempts per link before it counts as failed."`
 	TrustPlain404 bool           `name:"trust-plain-404" env:"LINKCANCEL_TRUST_PLAIN_404" help:"Believe a 404 or a refusal without the API's own error body, on the third attempt, even if only a few links get it."`
-	DrainTimeout  time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"Time for calls in flight at the end."`
+	DrainTimeout  time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"How long to wait for requests in flight at shutdown."`
 }
 
 type metricsFlags struct {
@@ -87,12 +87,12 @@ type metricsFlags struct {
 type csvFlags struct {
 	Column      string `help:"Column of the links: its name, or its number from 1." placeholder:"NAME|N"`
 	AnyID       bool   `name:"any-id" help:"Accept ids of every form: also one that is not pl_ and 32 hex digits where others of the file are, or the last part of a URL."`
-	SkipInvalid bool   `help:"Leave bad rows out instead of refusing the file."`
-	Rejects     string `help:"Write rows left out to this file." placeholder:"FILE"`
-	Name        string `help:"A name for the batch; the first file's by default."`
-	ID          string `name:"id" help:"An id for the batch; made up by default."`
-	Max         *int64 `help:"Refuse more links than this." placeholder:"N"`
-	NoCanary    bool   `help:"Go on even if 50 links in a row are not_found, or rejected."`
+	SkipInvalid bool   `help:"Skip bad rows instead of refusing the file."`
+	Rejects     string `help:"Write skipped rows to this file." placeholder:"FILE"`
+	Name        string `help:"Name of the batch; by default that of the first file."`
+	ID          string `name:"id" help:"Id of the batch; generated by default."`
+	Max         *int64 `help:"Refuse input with more links than this." placeholder:"N"`
+	NoCanary    bool   `help:"Continue even if 50 links in a row are not_found, or rejected."`
 }
 
 // app is what commands need of the process.

@@ -18,8 +18,8 @@ import (
 
 type demoCmd struct {
 	Links    int            `default:"1000" help:"Links to cancel."`
-	Rate     ratelimit.Rate `default:"100/s" help:"Requests at most: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
-	Attempts int            `default:"6" help:"Tries a link before it is failed."`
+	Rate     ratelimit.Rate `default:"100/s" help:"Maximum rate: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
+	Attempts int            `default:"6" help:"Attempts per link before it counts as failed."`
 	Report   string         `help:"Write the report here; by default into a temporary folder." placeholder:"FILE"`
 }
 
@@ -56,7 +56,7 @@ func (c demoCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "A pretend API at %s: some links are paid, expired or gone, and some answers get lost.\nThe sample: %s\n\n", url, file)
+	fmt.Fprintf(a.stderr, "A sandbox API at %s: some links are paid, expired or gone, and some answers get lost.\nThe sample: %s\n\n", url, file)
 	run := runCmd{
 		Files: []string{file}, Report: c.Report,
 		apiFlags:     apiFlags{BaseURL: url, Timeout: 15 * time.Second},
@@ -66,15 +66,15 @@ func (c demoCmd) Run(a *app) error {
 	if a.DryRun {
 		defer os.RemoveAll(folder)
 	}
-	a.Yes = true // the links are pretended
+	a.Yes = true // the links are those of the sandbox
 	return run.start(a, key)
 }
 
-// serveLocal serves the pretend API and returns its base URL.
+// serveLocal serves the sandbox API and returns its base URL.
 func serveLocal(addr string, api *sandbox.Server) (url string, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
-		return "", nil, fmt.Errorf("serve the pretend API: %w\nhint: choose another address with --addr", err)
+		return "", nil, fmt.Errorf("serve the sandbox API: %w\nhint: choose another address with --addr", err)
 	}
 	server := &http.Server{Handler: withReadiness(api), ConnContext: api.ConnContext, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // until stop closes it

@@ -79,7 +79,7 @@ func flagsTable(t *testing.T) string {
 		}
 		fmt.Fprintf(&b, "| `--%s` | %s | %s | %s | %s |\n", f.Name, env, value, strings.Join(rows[key].commands, ", "), escapeCell(f))
 	}
-	b.WriteString("\n`linkcancel sandbox --help` lists the faults of the pretend API.\n")
+	b.WriteString("\n`linkcancel sandbox --help` lists the faults of the sandbox API.\n")
 	return b.String()
 }
 

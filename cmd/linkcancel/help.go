@@ -47,7 +47,7 @@ func (c helpCmd) Run(a *app) error {
 }
 
 func (demoCmd) Help() string {
-	return `Some of the pretended links are paid, expired or gone, and some answers get lost, so that the summary has something of everything. Nothing leaves this machine.
+	return `Some of the sandbox links are paid, expired or gone, and some answers get lost, so that the summary has something of everything. Nothing leaves this machine.
 
     linkcancel demo --links 200 --rate 50/s`
 }

@@ -91,6 +91,6 @@ func (a *app) dryRun(stats producer.Stats, rate float64, name, source string) er
 			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 		}))
 	}
-	fmt.Fprintf(a.stdout, "%s\nNothing was written (--dry-run).\n", plan(stats, rate))
+	fmt.Fprintf(a.stdout, "%s\nDry run: nothing was sent or changed.\n", plan(stats, rate))
 	return nil
 }

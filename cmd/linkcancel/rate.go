@@ -95,7 +95,7 @@ func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.Un
 		return printJSON(a.stdout, j)
 	}
 	if do != nil && a.DryRun {
-		fmt.Fprintln(a.stdout, "Nothing was written (--dry-run).")
+		fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
 	} else if told != "" {
 		fmt.Fprintln(a.stdout, told)
 	}
@@ -238,7 +238,7 @@ type rateSetCmd struct {
 
 func (c rateSetCmd) Run(a *app) error {
 	var limit ratelimit.Rate
-	told := "The limit is left to the workers."
+	told := "Limit: automatic (the lowest --rate of the running workers)."
 	if strings.ToLower(c.Limit) != "auto" {
 		var err error
 		if limit, err = ratelimit.ParseRate(c.Limit); err != nil {
@@ -260,7 +260,7 @@ func (c rateHoldCmd) Run(a *app) error {
 	if c.For < 0 {
 		return &exitError{code: exitUsage, err: errors.New("--for is negative: use a time such as 10m")}
 	}
-	return rateDo(a, c.redisFlags, "Sending stops.", func(ctx context.Context, rdb redis.UniversalClient) error {
+	return rateDo(a, c.redisFlags, "Sending is on hold for all workers.", func(ctx context.Context, rdb redis.UniversalClient) error {
 		var until time.Time
 		if c.For > 0 {
 			until = time.Now().Add(c.For)
@@ -272,5 +272,5 @@ func (c rateHoldCmd) Run(a *app) error {
 type rateReleaseCmd struct{ redisFlags }
 
 func (c rateReleaseCmd) Run(a *app) error {
-	return rateDo(a, c.redisFlags, "Sending goes on.", ratelimit.ReleaseFleet)
+	return rateDo(a, c.redisFlags, "Sending has resumed.", ratelimit.ReleaseFleet)
 }

@@ -24,7 +24,7 @@ import (
 type runCmd struct {
 	Files  []string `arg:"" optional:"" name:"file" help:"CSV files."`
 	Report string   `help:"Write the report here; by default FILE.BATCH.csv beside the first file." placeholder:"FILE"`
-	Resume string   `help:"Go on with an interrupted run, named by its report." placeholder:"REPORT"`
+	Resume string   `help:"Continue an interrupted run, given its report." placeholder:"REPORT"`
 	csvFlags
 	apiFlags
 	sendFlags `set:"attempts=6"`
@@ -133,7 +133,7 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 		if _, statErr := os.Stat(path); statErr == nil {
 			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
 		}
-		return usagef("there is no %s to resume from\nhint: name the report that the interrupted run told of", path+partialSuffix)
+		return usagef("there is no %s to resume from\nhint: give the report name that the interrupted run printed", path+partialSuffix)
 	}
 	if errors.Is(err, report.ErrBadJournal) {
 		return fmt.Errorf("%w\nhint: bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled", err)
@@ -320,7 +320,7 @@ func (s *session) drain(a *app) error {
 		return s.unproved(a, b, unproved)
 	}
 	if err != nil && !errors.Is(err, errInterrupted) {
-		return fmt.Errorf("%w\nhint: what was done is in %s: mend the cause, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
+		return fmt.Errorf("%w\nhint: what was done is in %s: fix the problem, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
 	}
 	return s.finish(a, b, errors.Is(err, errInterrupted))
 }
@@ -401,7 +401,7 @@ func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
 		fmt.Fprintf(a.stderr, "Interrupted. Next: linkcancel run --resume %s\n", s.report)
 		code = exitInterrupted
 	case b.State == ledger.Paused:
-		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nNext: linkcancel run --resume %s goes on all the same\n", reasonText(b.Reason), canaryHint, s.report)
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", reasonText(b.Reason), canaryHint, s.report)
 	case allAlike(b) != "":
 		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(b), canaryHint)
 	case code == exitLinks:

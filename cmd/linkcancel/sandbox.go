@@ -186,7 +186,7 @@ func (c sandboxCmd) serve(ctx context.Context, api *sandbox.Server) {
 	}
 }
 
-// withReadiness lets linkcancel healthcheck ask whether the pretend API is up,
+// withReadiness lets linkcancel healthcheck ask whether the sandbox API is up,
 // without a key and without a trace in its log. No http.ServeMux: it would clean
 // the paths, and odd paths are what a sandbox is for.
 func withReadiness(api http.Handler) http.Handler {

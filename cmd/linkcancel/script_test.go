@@ -222,7 +222,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	checkSecrets(ts)
 }
 
-// sandbox [NAME=VALUE…] starts the pretend API for the length of the script,
+// sandbox [NAME=VALUE…] starts the sandbox API for the length of the script,
 // lets BASE_URL and PLEXY_BASE_URL name it, and writes its links, if it has
 // some, to links.csv.
 func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {

@@ -20,19 +20,19 @@ import (
 type sweepCmd struct {
 	selectionFlags
 	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
-	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Requests at most: N/s, N/m or N/h; by default ${default}. It caps this command alone, and the fleet's limit holds too." placeholder:"N/s"`
-	NoCanary bool           `help:"Go on even if 50 links in a row are not_found, or rejected."`
+	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}. It caps this command alone, and the fleet's limit holds too." placeholder:"N/s"`
+	NoCanary bool           `help:"Continue even if 50 links in a row are not_found, or rejected."`
 	redisFlags
 	apiFlags
 }
 
 // selectionFlags say which links a sweep takes.
 type selectionFlags struct {
-	Expired   bool   `help:"Take links that are past their expiry. It is the default, unless --older-than is given; with both, links must meet both."`
-	Grace     *span  `help:"Only if they are past it for longer than this; by default 24h." placeholder:"TIME"`
-	OlderThan *span  `help:"Take links that were created longer ago than this, such as 30d, expired or not." placeholder:"TIME"`
-	Status    string `default:"active" help:"Only links of this status, in whatever case; by default ${default}." placeholder:"STATUS"`
-	Max       int64  `default:"10000" help:"Refuse to take more links than this; by default ${default}." placeholder:"N"`
+	Expired   bool   `help:"Select expired links (the default unless --older-than is given). With both, links must meet both conditions."`
+	Grace     *span  `help:"Only links that expired longer ago than this; by default 24h." placeholder:"TIME"`
+	OlderThan *span  `help:"Select links that were created longer ago than this, such as 30d, expired or not." placeholder:"TIME"`
+	Status    string `default:"active" help:"Only links with this status, in upper or lower case; by default ${default}." placeholder:"STATUS"`
+	Max       int64  `default:"10000" help:"Refuse to select more links than this; by default ${default}." placeholder:"N"`
 }
 
 // selection reads the flags. They are named with a prefix in errors.
@@ -165,7 +165,7 @@ func (a *app) sweepDryRun(r producer.SweepResult, s producer.Selection, rate flo
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
 	}
-	fmt.Fprintln(a.stdout, "Nothing was written (--dry-run).")
+	fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
 	return nil
 }
 
@@ -220,7 +220,7 @@ func (a *app) canAsk() error {
 	if a.Yes || isTerminal(a.stdin) {
 		return nil
 	}
-	return usagef("nobody can be asked: standard input is no terminal\nhint: add --yes")
+	return usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
 }
 
 // printPlan shows what is in the list, and what of it was selected.
@@ -285,7 +285,7 @@ func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, sta
 		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
 	}
 	row("  waiting in an unfinished batch", p.Waiting)
-	some("  settled by a batch meanwhile", p.Settled)
+	some("  finished in another batch meanwhile", p.Settled)
 	row("Selected", p.Selected)
 	return rows, statuses
 }

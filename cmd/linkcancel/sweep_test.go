@@ -60,7 +60,7 @@ func TestPrintPlanOfManyStatuses(t *testing.T) {
 		21: "  5 other statuses                200",
 		22: "Left out",
 		26: "  waiting in an unfinished batch    0",
-		27: "  settled by a batch meanwhile      7",
+		27: "  finished in another batch meanwhile      7",
 		28: "Selected                           12",
 	} {
 		if len(lines) != 29 || lines[i] != want {

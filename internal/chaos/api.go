@@ -16,7 +16,7 @@ import (
 	"linkcancel/internal/sandbox"
 )
 
-// api is the pretend API, whose own log is the truth.
+// api is the sandbox API, whose own log is the truth.
 type api struct {
 	box  *sandbox.Server
 	addr string
@@ -149,7 +149,7 @@ func ages(box http.Handler, links int) (map[string]time.Duration, error) {
 		}
 	}
 	if err := json.Unmarshal(answer.Body.Bytes(), &page); err != nil {
-		return nil, fmt.Errorf("read the pretend API's list: %w", err)
+		return nil, fmt.Errorf("read the sandbox API's list: %w", err)
 	}
 	age := map[string]time.Duration{}
 	for _, link := range page.Data {

@@ -1,5 +1,5 @@
 // Chaos tries to break linkcancel: it runs real workers, importers and sweepers on a
-// real Redis against a pretend API, lets faults loose on all of them, and then holds
+// real Redis against a sandbox API, lets faults loose on all of them, and then holds
 // the ledger against the API's own log.
 package main
 

@@ -6,7 +6,7 @@ import (
 )
 
 // stalls watches how late this process itself comes to its turn: on a busy machine
-// the pretend API takes in requests late, and in bunches.
+// the sandbox API takes in requests late, and in bunches.
 type stalls struct {
 	mu   sync.Mutex
 	list []stall

@@ -106,7 +106,7 @@ func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 	}
 	has, err := l.writeAPI(ctx, "set", url, claimed)
 	if err == nil && has != url {
-		err = fmt.Errorf("set the API of the fleet to %s: %w: it claimed %s in this moment", url, ErrWorkersAlive, has)
+		err = fmt.Errorf("set the API of the fleet to %s: %w: it has just claimed %s", url, ErrWorkersAlive, has)
 	}
 	return err
 }

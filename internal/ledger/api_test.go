@@ -144,7 +144,7 @@ func TestAPI(t *testing.T) {
 			l.equal("set", API{URL: live}, l.api(), ignoreTimes)
 			has, err := l.writeAPI(l.Context(), "set", staging, "123") // and was claimed since
 			l.must(err)
-			l.equal("claimed in this moment", live, has)
+			l.equal("just claimed", live, has)
 			l.running(3) // an open batch is no obstacle
 			l.must(l.Heartbeat(l.Context(), WorkerBeat{ID: "w1"}))
 			err = l.SetAPI(l.Context(), staging)

@@ -232,7 +232,7 @@ func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, err
 	return l.command(ctx, id, "pause", reason)
 }
 
-// Resume lets a paused batch go on, and switches its canary off. If that had tripped,
+// Resume lets a paused batch go on, and also turns off its canary. If that had tripped,
 // the outcomes of its row become pending again, with all attempts: they are to be
 // asked again (see Row).
 func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {

@@ -49,7 +49,7 @@ type DraftConfig struct {
 }
 
 // Create begins a batch. ErrBusy: another importer with this id is at
-// work. sealed is true, and the draft nil, if a batch of this id stands already.
+// work. sealed is true, and the draft nil, if a batch of this id exists already.
 func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed bool, err error) {
 	var token [8]byte
 	rand.Read(token[:])

@@ -121,7 +121,7 @@ func OpenJournal(path string) (Header, *State, *Journal, error) {
 	}
 	if opened, err := file.Stat(); err != nil || !os.SameFile(info, opened) {
 		_ = file.Close()
-		return Header{}, nil, nil, fmt.Errorf("open journal %s: it was replaced in this moment", path)
+		return Header{}, nil, nil, fmt.Errorf("open journal %s: it has just been replaced", path)
 	}
 	h, state, err := recoverJournal(file)
 	if err != nil {

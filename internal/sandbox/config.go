@@ -12,7 +12,7 @@ const (
 	DefaultRetryAfter = time.Second
 )
 
-// Config is what the pretend API holds and how it behaves. The zero value is an
+// Config is what the sandbox API holds and how it behaves. The zero value is an
 // API without links that accepts any key.
 type Config struct {
 	// Seed decides the seeded links and every fault.

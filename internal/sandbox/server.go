@@ -1,4 +1,4 @@
-// Package sandbox is a pretend Plexy API: it has payment links, answers as far
+// Package sandbox is a sandbox Plexy API: it has payment links, answers as far
 // as the vendor documents it, and fails as told. What happens to a request
 // depends on the seed and on how often that link was asked for before, never on
 // scheduling.
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Server is the pretend API, an http.Handler. It is safe for concurrent use.
+// Server is the sandbox API, an http.Handler. It is safe for concurrent use.
 type Server struct {
 	cfg    Config
 	closed chan struct{}
@@ -38,7 +38,7 @@ type Server struct {
 // script names a queue of scripted answers.
 type script struct{ method, id string }
 
-// New makes a pretend API.
+// New makes a sandbox API.
 func New(cfg Config) *Server {
 	cfg = cfg.withDefaults()
 	start := cfg.Now()

@@ -16,7 +16,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// File is the stack on the pretend API; Live goes over it for the real one.
+// File is the stack on the sandbox API; Live goes over it for the real one.
 const (
 	File = "docker-compose.yml"
 	Live = "deploy/docker-compose.live.yml"
@@ -119,7 +119,7 @@ func lintWorker(worker types.ServiceConfig) error {
 }
 
 // LintLive checks that with the real API the key is a secret, nothing goes in
-// clear, and the pretend API is not started.
+// clear, and the sandbox API is not started.
 func LintLive(p *types.Project) error {
 	var all []error
 	worker := p.Services["worker"]

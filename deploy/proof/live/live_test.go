@@ -23,11 +23,11 @@ import (
 	"linkcancel/deploy/proof/rules"
 )
 
-// importLinks are enough for half a minute at what the pretend API allows. Links
+// importLinks are enough for half a minute at what the sandbox API allows. Links
 // beyond them are left for the sweep.
 const importLinks = 5000
 
-// TestLive runs a fleet on a real Redis and a pretend API that throttles, under
+// TestLive runs a fleet on a real Redis and a sandbox API that throttles, under
 // the eyes of a real Prometheus.
 func TestLive(t *testing.T) {
 	if !repo.Have(t, "redis-server", "prometheus", "promtool") {

@@ -21,9 +21,9 @@ const job = "linkcancel"
 
 // load is what a fleet has to do.
 type load struct {
-	links    int           // of the pretend API
+	links    int           // of the sandbox API
 	rate     string        // of ours
-	api      []string      // flags of the pretend API
+	api      []string      // flags of the sandbox API
 	worker   []string      // flags of the workers
 	interval string        // at which fast scrapes
 	sweep    time.Duration // from the start to the sweep, at least; up to a minute more
@@ -93,7 +93,7 @@ func (s *stack) startRedis(t *testing.T) {
 
 var servingAt = regexp.MustCompile(`Serving .* at (http://\S+)`)
 
-// startSandbox starts a pretend API that answers everything there is: most links
+// startSandbox starts a sandbox API that answers everything there is: most links
 // are cancelled, some are not there, paid or cancelled already.
 func (s *stack) startSandbox(t *testing.T) {
 	t.Helper()
@@ -102,7 +102,7 @@ func (s *stack) startSandbox(t *testing.T) {
 	s.sandbox = start(t, s.life, s.dir, "sandbox", nil, s.binary, append([]string{"sandbox", "--addr", "127.0.0.1:0",
 		"--links", fmt.Sprint(s.links), "--write-csv", all, "--request-log", s.requestLog, "--page-size", "500"}, s.api...)...)
 	var url string
-	until(t, "the pretend API", func() (bool, any) {
+	until(t, "the sandbox API", func() (bool, any) {
 		m := servingAt.FindSubmatch(s.sandbox.output())
 		if m != nil {
 			url = string(m[1])
@@ -184,7 +184,7 @@ func (s *stack) awaitDone(t *testing.T, n int) {
 	})
 }
 
-// stopSandbox ends the pretend API, which writes the rest of its log.
+// stopSandbox ends the sandbox API, which writes the rest of its log.
 func (s *stack) stopSandbox(t *testing.T) []request {
 	t.Helper()
 	s.sandbox.end(syscall.SIGTERM)
