@@ -53,7 +53,7 @@ func TestDocsMetrics(t *testing.T) {
 // table lists metrics by name, with the values of their labels.
 func table(families []*dto.MetricFamily) string {
 	var b strings.Builder
-	b.WriteString("| metric | type | labels | what it tells |\n|---|---|---|---|\n")
+	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, f := range families {
 		kind := strings.ToLower(f.GetType().String())
 		if h := f.GetMetric()[0].GetHistogram(); h != nil && h.Schema != nil {
