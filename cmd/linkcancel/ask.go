@@ -70,7 +70,7 @@ func (a *app) confirm(q question) error {
 		}
 	}
 	if q.links > 0 {
-		return usagef("nothing was done: the number of links is %s", grouped(q.links))
+		return usagef("nothing was done: the number of links is %s", groupDigits(q.links))
 	}
 	return usagef("nothing was done")
 }
