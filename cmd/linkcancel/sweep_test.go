@@ -56,12 +56,12 @@ func TestPrintPlanOfManyStatuses(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	for i, want := range map[int]string{
 		0:  "Listed 1 000 links, and 2 entries without a usable id (1 page)",
-		2:  "  (no status)                      40",
-		21: "  5 other statuses                200",
+		2:  "  (no status)                           40",
+		21: "  5 other statuses                     200",
 		22: "Left out",
-		26: "  waiting in an unfinished batch    0",
-		27: "  finished in another batch meanwhile      7",
-		28: "Selected                           12",
+		26: "  waiting in an unfinished batch         0",
+		27: "  finished in another batch meanwhile    7",
+		28: "Selected                                12",
 	} {
 		if len(lines) != 29 || lines[i] != want {
 			t.Fatalf("line %d of %d, want %q:\n%s", i, len(lines), want, &b)
