@@ -32,8 +32,8 @@ func askToCancel(links int64, dataOnStdin bool) question {
 	return q
 }
 
-// confirm asks on the terminal; without one --yes is needed. What was typed before
-// the question is no answer to it, and is thrown away.
+// confirm asks on the terminal; without one --yes is needed. Input typed before the
+// question is discarded.
 func (a *app) confirm(q question) error {
 	if a.Yes {
 		return nil

@@ -19,7 +19,7 @@ type batchCmd struct {
 	Watch  batchWatchCmd  `cmd:"" help:"Follow a batch to its end."`
 	Report batchReportCmd `cmd:"" help:"Write what became of each link."`
 	Pause  batchPauseCmd  `cmd:"" help:"Stop sending the links of a batch, until resumed."`
-	Resume batchResumeCmd `cmd:"" help:"Go on with a paused batch; also turns off its canary."`
+	Resume batchResumeCmd `cmd:"" help:"Resume a paused batch; also turns off its canary."`
 	Abort  batchAbortCmd  `cmd:"" help:"End a batch: links that were not sent yet stay as they are."`
 	Retry  batchRetryCmd  `cmd:"" help:"Make a new batch of the links that failed in another."`
 	Delete batchDeleteCmd `cmd:"" help:"Delete a finished batch and all that is known of its links."`

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// discardTyped does nothing where terminals are none of Unix.
+// discardTyped does nothing on systems other than Unix.
 func discardTyped(*os.File) {}
