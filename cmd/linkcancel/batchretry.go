@@ -89,7 +89,7 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 	for _, b := range batches {
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
-			return usagef("batch %s exists already, and is no retry of %s\nhint: choose another --id", b.ID, parent.ID)
+			return usagef("batch %s exists already, and is not a retry of %s\nhint: choose another --id", b.ID, parent.ID)
 		case b.Parent == parent.ID && b.ID != id:
 			others = append(others, b)
 		}

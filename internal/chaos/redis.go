@@ -93,8 +93,8 @@ func (s *server) info(ctx context.Context, section, field string) (n int64, err 
 }
 
 // freePort returns a port that nobody listens on. It is below the range from which
-// Linux takes the source ports of connections (32768 and up): whoever restarts a
-// server on it finds it free.
+// Linux takes the source ports of connections (32768 and up), so the port is still
+// free when a server is restarted on it.
 func freePort() (int, error) {
 	var err error
 	for range 100 {

@@ -38,7 +38,7 @@ func parseCell(cell string) (cellID, error) {
 	if isURL(text) {
 		return parseURL(text)
 	}
-	if err := noID(text); err != nil {
+	if err := notID(text); err != nil {
 		return cellID{}, err
 	}
 	if err := plexy.CheckID(text); err != nil {
@@ -79,7 +79,7 @@ func surrounding(r rune) bool {
 	return unicode.IsSpace(r) || plexy.Invisible(r) || strings.ContainsRune(quotes, r)
 }
 
-// Cells that are no ids in any file.
+// Why a cell is not an id, in any file.
 var (
 	errEmpty   = errors.New("the id is empty")
 	errHeader  = errors.New("this is the name of a column, not a payment link id: is it a second header?")
@@ -105,11 +105,11 @@ func wordSet(words string) map[string]bool {
 	return set
 }
 
-// longestWord is more bytes than any word that noID knows.
+// longestWord is more bytes than any word that notID knows.
 const longestWord = 24
 
-// noID tells why a cell is no id, whatever the form of the file's ids.
-func noID(text string) error {
+// notID returns why a cell is not an id in any file, or nil.
+func notID(text string) error {
 	switch {
 	case text == "":
 		return errEmpty
@@ -229,8 +229,8 @@ func isURL(text string) bool {
 }
 
 // plainID is the short way for the usual id of another form, such as a UUID or
-// ORD-123: letters, digits, '_' and '-', and so many kinds of them that it is no
-// word, no number and no id of the documented form.
+// ORD-123: letters, digits, '_' and '-', with both letters and digits. Such a
+// cell is not a word, a number, or an id of the documented form.
 func plainID(cell string) bool {
 	digit, letter, underscore := false, false, false
 	for i := range len(cell) {
@@ -324,7 +324,7 @@ func lastElement(u *url.URL) (string, error) {
 	if err != nil {
 		return "", errors.New("the URL cannot be read")
 	}
-	if err := noID(id); err != nil {
+	if err := notID(id); err != nil {
 		return "", err
 	}
 	return id, plexy.CheckID(id)

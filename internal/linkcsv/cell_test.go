@@ -160,8 +160,8 @@ func FuzzParseCell(f *testing.F) {
 			t.Fatalf("parseCell(%q) = %+v: the form is wrong", cell, got)
 		}
 		// The short ways find what the long one does.
-		if plainID(cell) && (noID(cell) != nil || unwrap(cell) != cell || isURL(cell)) {
-			t.Fatalf("plainID(%q) is true, and the long way refuses it: %v", cell, noID(cell))
+		if plainID(cell) && (notID(cell) != nil || unwrap(cell) != cell || isURL(cell)) {
+			t.Fatalf("plainID(%q) is true, and the long way refuses it: %v", cell, notID(cell))
 		}
 		if id, ok := plainURL(cell); ok {
 			if long, err := parseURL(cell); err != nil || long.id != id || long.doubt != nil {

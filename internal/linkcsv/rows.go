@@ -498,7 +498,7 @@ func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 			"Close the quote; inside quotes, write a quote twice.")
 	}
 	at.Line, at.Byte = syntax.Line, syntax.Column
-	if fields, ok := r.mended(text); ok {
+	if fields, ok := r.repaired(text); ok {
 		return record{fields: fields, place: at}, nil
 	}
 	rec := record{fields: r.lazyFields(text), place: at}
@@ -510,10 +510,10 @@ func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 	return rec, nil
 }
 
-// mended reads a line again without a byte-order mark, which files have in their
+// repaired reads a line again without a byte-order mark, which files have in their
 // middle that were put together, and without the = of ="…", by which programs make
 // a spreadsheet take a cell as text.
-func (r *Rows) mended(line []byte) (fields []string, ok bool) {
+func (r *Rows) repaired(line []byte) (fields []string, ok bool) {
 	line = bytes.TrimPrefix(line, []byte("\ufeff"))
 	if bytes.HasPrefix(line, []byte(`="`)) {
 		line = line[1:]
