@@ -65,7 +65,7 @@ func TestClassifyCancel(t *testing.T) {
 	}
 	plain := func(v verdict) verdict { v.step = stepPlain; return v }
 	trouble := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
-		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepTrouble, kind, ambiguous; return v }
+		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepAttribute, kind, ambiguous; return v }
 	}
 	retry := func(ambiguous bool) func(verdict) verdict {
 		return func(v verdict) verdict {
@@ -187,10 +187,10 @@ func TestClassifyShown(t *testing.T) {
 // Answers to the GET that are not the link. None of them makes the DELETE ambiguous.
 func TestClassifySettle(t *testing.T) {
 	steps := map[step][]error{
-		stepTrouble: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
-		stepRetry:   {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
-		stepPlain:   {unproven(200), unproven(302), unproven(404), unproven(400)},
-		stepLocal:   {errLocal},
+		stepAttribute: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
+		stepRetry:     {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
+		stepPlain:     {unproven(200), unproven(302), unproven(404), unproven(400)},
+		stepLocal:     {errLocal},
 	}
 	for step, errs := range steps {
 		for _, err := range errs {
@@ -396,7 +396,7 @@ func describe(v, after verdict) string {
 		text = "try again after 5 s, then 15 s; an attempt is used up each time; the third decides only as described below"
 	case stepLocal:
 		text = "try again after a second; no attempt is used up"
-	case stepTrouble:
+	case stepAttribute:
 		text = "ask whether others get it too; if so, all stop for `Retry-After` or a growing time (hold `throttled`), the rate is cut and no attempt is used up; if not, this link waits for `Retry-After` and an attempt is used up"
 		if v.kind == ratelimit.Unauthorized {
 			text = "ask whether others get it too; if so, this worker stops until the key is good (hold `unauthorized`) and no attempt is used up; if not, an attempt is used up, and the second one in the API's own form makes it `rejected`"

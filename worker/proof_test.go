@@ -12,7 +12,7 @@ import (
 // Only answers to the same key, to later requests, tell of a refusal.
 func TestLastProper(t *testing.T) {
 	slot := func(seq, key uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq, key) }
-	var p lastProper
+	var p lastProven
 	if p.ever() {
 		t.Error("there was an answer before the first")
 	}
@@ -36,16 +36,16 @@ func TestBadKeyAtTheSecondRefusal(t *testing.T) {
 	told := 0
 	w := &Worker{cfg: Config{BadKey: func(error) { told++ }}}
 	for n, want := range []int{0, 1, 1} {
-		w.refused(&trouble{verdict: verdict{saw: "401"}})
+		w.refused(&unattributed{verdict: verdict{saw: "401"}})
 		if told != want {
 			t.Errorf("after %d refusals BadKey was called %d times, want %d", n+1, told, want)
 		}
 	}
 	told = 0
 	w = &Worker{cfg: w.cfg}
-	w.proper.set(ratelimit.NewSlot(time.Now(), 1, 0))
-	w.refused(&trouble{})
-	w.refused(&trouble{})
+	w.lastProven.set(ratelimit.NewSlot(time.Now(), 1, 0))
+	w.refused(&unattributed{})
+	w.refused(&unattributed{})
 	if told > 0 {
 		t.Error("BadKey was called, though an answer was proper")
 	}

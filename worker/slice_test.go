@@ -531,13 +531,13 @@ func TestLease(t *testing.T) {
 		must(t, err)
 		go w.recorder.run(t.Context())
 		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, time.Now(), false)
-		r.waits = t.Context()
+		r.gate.waitCtx = t.Context()
 		l := r.links[0]
 
 		one := func() {
 			slot, err := limiter.Acquire(t.Context())
 			must(t, err)
-			r.one(l, slot)
+			r.cancel(l, slot)
 			r.writes.Wait()
 		}
 		w.api = through{nil, func(context.Context, string, string) error { return errUnsent }}
@@ -550,11 +550,11 @@ func TestLease(t *testing.T) {
 		if !l.record.Ambiguous {
 			t.Error("not ambiguous near the end of the lease")
 		}
-		if _, err := r.gate(); err != nil {
+		if _, err := r.gate.pass(); err != nil {
 			t.Errorf("near the end of the lease: %v", err)
 		}
 		pass(leaseEnd - leaseDoubt)
-		if _, err := r.gate(); !errors.Is(err, errLease) {
+		if _, err := r.gate.pass(); !errors.Is(err, errLease) {
 			t.Errorf("after the end of the lease: %v", err)
 		}
 		// Others have the slice by now: the next run must know that.

@@ -190,7 +190,7 @@ func TestUntraced(t *testing.T) {
 		p = f.work(Config{}, through{memory{api}, func(ctx context.Context, method, _ string) error {
 			<-ready
 			if method == "DELETE" { // the GET that looks into the first 204 goes on a new connection
-				asked <- ctx == p.w.calls
+				asked <- ctx == p.w.callCtx
 			}
 			return nil
 		}}, nil)
@@ -218,7 +218,7 @@ func (instant) Get(context.Context, string) (plexy.Link, error) {
 	return plexy.Link{Status: "active"}, nil
 }
 
-// takeOne takes a link further again and again, without requests and without a
+// takeOne advances a link again and again, without requests and without a
 // ledger.
 func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	b := broker.Embedded()
@@ -251,7 +251,7 @@ func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	}
 	return r, func() {
 		l := *r.links[0]
-		r.one(&l, ratelimit.Slot{})
+		r.cancel(&l, ratelimit.Slot{})
 		r.conclude(&l)
 		r.writes.Wait()
 	}
@@ -262,9 +262,9 @@ func TestUntracedIsFree(t *testing.T) {
 	r, one := takeOne(t, nil)
 	never := testing.AllocsPerRun(1000, func() {
 		l := *r.links[0]
-		c := r.canceler(r.w.calls)
+		c := r.canceler(r.w.callCtx)
 		c.run(&l, ratelimit.Slot{})
-		r.write(&l)
+		r.record(&l)
 		r.writes.Wait()
 	})
 	if off := testing.AllocsPerRun(1000, one); off != never {

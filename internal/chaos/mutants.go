@@ -61,7 +61,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "forgets that a worker crashed with the links in its hands",
-		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || shared", "_ = shared"}},
+		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || redelivered", "_ = redelivered"}},
 		faults: []kind{workerKilled},
 	},
 	{
@@ -71,7 +71,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "ignores that a batch is paused or aborted",
-		edits:  []edit{{"worker/slice.go", "		case err == nil && (state == ledger.Running || state == ledger.Ready):\n			return nil\n", "		case err == nil && state != \"\":\n			return nil\n"}},
+		edits:  []edit{{"worker/gate.go", "		case err == nil && (state == ledger.Running || state == ledger.Ready):\n			return nil\n", "		case err == nil && state != \"\":\n			return nil\n"}},
 		faults: []kind{batchPaused, batchAborted},
 	},
 	{
@@ -81,7 +81,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "blames the link for a refused key",
-		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepTrouble, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
+		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepAttribute, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
 		faults: []kind{keyRotated},
 	},
 	{
@@ -102,7 +102,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "leaks a goroutine with each request",
-		edits:  []edit{{"worker/cancel.go", "	status, err := c.api.Cancel(calls, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(calls, l.id)"}},
+		edits:  []edit{{"worker/canceler.go", "	status, err := c.api.Cancel(ctx, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(ctx, l.id)"}},
 		faults: []kind{connectionsCut},
 	},
 	{

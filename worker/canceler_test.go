@@ -57,7 +57,7 @@ var errNoSlot = errors.New("no more slots")
 func (s *script) canceler(api Canceler) *canceler {
 	gates := 0
 	return &canceler{
-		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, calls: s.ctx,
+		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, callCtx: s.ctx,
 		took: &average{}, backoff: func(n int) time.Duration { return time.Duration(n) * time.Second },
 		gate: func() (ratelimit.Slot, error) {
 			if gates++; s.gates > 0 && gates >= s.gates {
@@ -80,8 +80,8 @@ func (s *script) run(t *testing.T, l *link) *link {
 	api := &scriptedAPI{t: t, s: s, calls: s.calls}
 	c := s.canceler(api)
 	c.run(l, ratelimit.Slot{})
-	if l.trouble != nil {
-		c.resolve(l, s.held)
+	if l.unattributed != nil {
+		c.applyOwn(l, s.held)
 	}
 	if len(api.calls) > 0 {
 		t.Errorf("not called: %v", api.calls)
@@ -357,7 +357,7 @@ func TestCanceler(t *testing.T) {
 			{[]call{del(500)}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, textNo)},
 			{[]call{del(403)}, 0, soon(ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 403})},
 			{[]call{del(403)}, 0, noteWhy(ledger.Record{Ambiguous: true, Settling: true, Attempts: 3, HTTPStatus: 403}, textNo)},
-			{[]call{get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 4, HTTPStatus: 403}, "cancelled", "")},
+			{[]call{get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 3, HTTPStatus: 403}, "cancelled", "")},
 		}},
 
 		{"a friendly 200, and cancelled", script{}, []run{
