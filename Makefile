@@ -33,7 +33,8 @@ demo: build ## Cancel 1 000 sandbox links: no key, no services
 	@bin/linkcancel demo
 
 # As root in CI what is missing is installed; elsewhere the tests use what is
-# there, and say what they left out.
+# there, and say what they left out. Many tests wait for a real Redis, so more of
+# them run at the same time than there are processors.
 test: ## Run all tests; with -race and a real Redis where the machine has them
 	@sh .ci/tools
 	@race=; if command -v $${CC:-gcc} >/dev/null 2>&1; then race=-race; \
@@ -41,7 +42,7 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	if ! command -v redis-server >/dev/null 2>&1; then \
 	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
 	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
-	set -x; $(TEST) $$race -count=1 -timeout 15m ./...
+	set -x; $(TEST) $$race -count=1 -parallel 6 -timeout 15m ./...
 
 check: fmt-check vet lint vuln docs-check ## Check format, vet, lint, vulnerabilities, import graph and generated documents
 	$(TEST) -count=1 -run 'TestImports|TestDocs' ./...

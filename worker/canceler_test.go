@@ -147,6 +147,7 @@ func (scriptObserver) Settled(ledger.Outcome)                             {}
 func (scriptObserver) Ambiguous(int)                                      {}
 
 func TestCanceler(t *testing.T) {
+	t.Parallel()
 	del := func(status int) call {
 		if status/100 == 2 {
 			return call{method: "DELETE", status: status}
@@ -463,6 +464,7 @@ func forMetrics(calls []call, end link) (ambiguous int, settled bool) {
 
 // How long a link waits for its next attempt.
 func TestWaits(t *testing.T) {
+	t.Parallel()
 	wait := func(attempts int, record ledger.Record, calls ...call) time.Duration {
 		s := script{attempts: attempts, calls: calls}
 		return s.run(t, &link{id: "l1", record: record, plain: "404 k"}).wait
@@ -498,6 +500,7 @@ func TestWaits(t *testing.T) {
 // What is sent on a new connection: probes, and the GET that confirms an
 // unproven answer.
 func TestFreshConnections(t *testing.T) {
+	t.Parallel()
 	s := script{calls: []call{{method: "DELETE", err: unproven(404)}, {method: "GET", err: unproven(404)}}}
 	s.run(t, &link{id: "l1", record: ledger.Record{Attempts: 2, Plains: 2, HTTPStatus: 404}, plain: "404 k"})
 	if diff := cmp.Diff([]bool{false, true}, s.fresh); diff != "" {
@@ -506,6 +509,7 @@ func TestFreshConnections(t *testing.T) {
 }
 
 func TestBadIDIsNeverSent(t *testing.T) {
+	t.Parallel()
 	client, err := plexy.New(plexy.Config{BaseURL: "http://127.0.0.1:1", Key: key(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -525,6 +529,7 @@ func TestBadIDIsNeverSent(t *testing.T) {
 
 // A call that the worker cuts at its end says nothing of the API, but was sent.
 func TestCutCall(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := script{attempts: 3, ctx: ctx, calls: []call{{method: "DELETE", err: errCut}}}
@@ -539,6 +544,7 @@ func TestCutCall(t *testing.T) {
 
 // What the limiter and the metrics are told.
 func TestReports(t *testing.T) {
+	t.Parallel()
 	s := script{held: true, calls: []call{{method: "DELETE", err: told(429, time.Minute)}}}
 	s.run(t, &link{id: "l1", record: ledger.Record{HTTPStatus: 429}})
 	s.calls = []call{{method: "DELETE", err: answered(401)}}

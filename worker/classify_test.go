@@ -59,6 +59,7 @@ func base(err error) verdict {
 }
 
 func TestClassifyCancel(t *testing.T) {
+	t.Parallel()
 	settle := func(v verdict) verdict { v.step = stepSettle; return v }
 	done := func(o ledger.Outcome) func(verdict) verdict {
 		return func(v verdict) verdict { v.step, v.outcome = stepDone, o; return v }
@@ -132,6 +133,7 @@ func each(answer func(int) *plexy.Error, statuses ...int) (errs []error) {
 }
 
 func TestClassifyShown(t *testing.T) {
+	t.Parallel()
 	// What a link's status means, by what the DELETE was answered.
 	const again = ledger.None // the DELETE is sent again
 	for _, row := range []struct {
@@ -186,6 +188,7 @@ func TestClassifyShown(t *testing.T) {
 
 // Answers to the GET that are not the link. None of them makes the DELETE ambiguous.
 func TestClassifySettle(t *testing.T) {
+	t.Parallel()
 	steps := map[step][]error{
 		stepAttribute: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
 		stepRetry:     {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
@@ -211,6 +214,7 @@ func TestClassifySettle(t *testing.T) {
 }
 
 func TestErrorText(t *testing.T) {
+	t.Parallel()
 	for want, e := range map[string]*plexy.Error{
 		"code 5: paid":       {Status: 422, Code: "5", Message: "paid", Proven: true},
 		"code 5":             {Status: 422, Code: "5", Proven: true},
@@ -226,6 +230,7 @@ func TestErrorText(t *testing.T) {
 // No outcome is based on an answer that the API did not give, and every answer is
 // one of a kind that the limiter knows.
 func TestEveryStatusIsClassified(t *testing.T) {
+	t.Parallel()
 	for status := 100; status < 1000; status++ {
 		for _, ambiguous := range []bool{false, true} {
 			for _, answer := range []func(int) *plexy.Error{answered, unproven} {
@@ -252,6 +257,7 @@ func TestEveryStatusIsClassified(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
+	t.Parallel()
 	for n := 1; n <= 200; n++ {
 		most := backoffMost
 		if n <= 9 {
@@ -281,6 +287,7 @@ const (
 // TestDocsAnswers keeps the table of answers in docs/answers.md as the code has it;
 // UPDATE=1 writes it.
 func TestDocsAnswers(t *testing.T) {
+	t.Parallel()
 	const path = "../docs/answers.md"
 	doc, err := os.ReadFile(path)
 	if err != nil {

@@ -168,6 +168,7 @@ func TestClusterServerComesBack(t *testing.T) {
 // TestFailovers makes FAILOVERS of each kind and tells the figures that stand in
 // docs/testing.md (make failover).
 func TestFailovers(t *testing.T) {
+	t.Parallel()
 	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
 	lags := []time.Duration{0, 900 * time.Millisecond}
 	var mu sync.Mutex

@@ -92,6 +92,7 @@ func (f *fleet) listen(text string) *atomic.Int64 {
 // A gateway that answers 404 for a while takes no link away, whatever its answer
 // looks like and however many requests it answers.
 func TestGatewayForAWhile(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"404:html", "404:empty", "404:grpc"} {
 		for _, share := range []float64{1, .5, .1} {
 			t.Run(fmt.Sprint(answer, " ", share), func(t *testing.T) {
@@ -121,6 +122,7 @@ func TestGatewayForAWhile(t *testing.T) {
 // An API may answer 404 without a body for links that it does not have. Neither
 // scattered nor in one block do these hold or pause anything.
 func TestEmptyNotFound(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		missing []int // their places
@@ -177,6 +179,7 @@ func span(from, to int) (places []int) {
 // Fewer than ten links with such an answer do not tell it from a gateway's: they
 // end failed, unless the answer is to be trusted.
 func TestFewEmptyNotFound(t *testing.T) {
+	t.Parallel()
 	for _, trust := range []bool{false, true} {
 		t.Run(fmt.Sprint("trusted ", trust), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -246,6 +249,7 @@ var wrongPaths = []struct {
 
 // Behind a wrong path nothing is recorded, and it is said.
 func TestWrongPathIsTold(t *testing.T) {
+	t.Parallel()
 	for _, tt := range wrongPaths {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -279,6 +283,7 @@ func TestWrongPathIsTold(t *testing.T) {
 
 // A fleet holds, and goes on by itself when the path answers.
 func TestWrongPathHoldsTheFleet(t *testing.T) {
+	t.Parallel()
 	for _, tt := range wrongPaths {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -316,6 +321,7 @@ func TestWrongPathHoldsTheFleet(t *testing.T) {
 
 // The control asks for a link that the API has shown where it gives no list.
 func TestListForbidden(t *testing.T) {
+	t.Parallel()
 	for _, empty := range []bool{false, true} {
 		t.Run(fmt.Sprint("empty errors ", empty), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -341,6 +347,7 @@ func TestListForbidden(t *testing.T) {
 
 // Four links that are locked for ever slow no other.
 func TestLockedLinks(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(600)
 		locked := map[string]sandbox.Answer{
@@ -391,6 +398,7 @@ func TestLockedLinks(t *testing.T) {
 
 // A link is rejected for a 401 only if something shows that the key is good.
 func TestRefusedWhileNothingTells(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		down bool // lists and GETs fail
 		want ledger.Outcome
@@ -427,6 +435,7 @@ func TestRefusedWhileNothingTells(t *testing.T) {
 
 // Half of the links are forbidden to a valid key: they take twice the time at most.
 func TestForbiddenLinks(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, IDs: names(100), ForbiddenLinks: .5, Latency: 20 * time.Millisecond})
 		before := truth(api)
@@ -451,6 +460,7 @@ func TestForbiddenLinks(t *testing.T) {
 
 // A key that may cancel, but not read, cannot be checked: that is said once.
 func TestGetsForbidden(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		warned := f.listen("cannot check whether a 204 cancels: the key may not read links")
 		api := sandbox.New(sandbox.Config{IDs: names(100), GetsForbidden: true})
@@ -473,6 +483,7 @@ func TestGetsForbidden(t *testing.T) {
 // A gateway that says 204 and does nothing stops the batch, and is not believed:
 // neither if the link is still active, nor if it says 204 to a GET as well.
 func TestGatewaySaysNoContent(t *testing.T) {
+	t.Parallel()
 	for spared, reason := range map[bool]string{true: ReasonUnconfirmed, false: "a link that was answered 204 cannot be read: GET answered 204"} {
 		t.Run(fmt.Sprint("spared: ", spared), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -502,6 +513,7 @@ func TestGatewaySaysNoContent(t *testing.T) {
 
 // What this machine lacks uses up nobody's attempts.
 func TestLocalLack(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		warned := f.listen("this machine lacks resources")
 		api := sandbox.New(sandbox.Config{IDs: names(30)})
@@ -531,6 +543,7 @@ func TestLocalLack(t *testing.T) {
 // One link that is refused with 401 does not make the key a bad one, though it is
 // the first.
 func TestFirstLinkRefused(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(50)
 		api := sandbox.New(sandbox.Config{IDs: links, Poison: map[string]sandbox.Answer{links[0]: says(t, "401:api")}})

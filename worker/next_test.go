@@ -12,6 +12,7 @@ import (
 // TestNext has a row for each combination of phase, answer and history that
 // matters, so that the whole decision can be read in one place.
 func TestNext(t *testing.T) {
+	t.Parallel()
 	active, cancelled := "active", "cancelled"
 	for _, c := range []struct {
 		phase phase
@@ -89,6 +90,7 @@ func TestNext(t *testing.T) {
 
 // TestNextOfOwn goes through every combination: the facts are few.
 func TestNextOfOwn(t *testing.T) {
+	t.Parallel()
 	for bits := range 1 << 7 {
 		is := func(n int) bool { return bits>>n&1 == 1 }
 		u := &unattributed{verdict: verdict{kind: ratelimit.Throttled, proven: is(1)}, repeat: is(2), unclear: is(3)}

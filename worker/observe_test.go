@@ -58,6 +58,7 @@ func (f *fleet) sweep(id string, links ...string) ledger.Batch {
 
 // What two processes tell of two batches is what the ledger has of them.
 func TestObserver(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{
 			Seed: 3, Links: 200, Paid: .1, Expired: .05, Cancelled: .1, Missing: .1,
@@ -116,6 +117,7 @@ func TestObserver(t *testing.T) {
 // Of a link that another process was faster with, or whose batch is gone,
 // nothing is told but the requests.
 func TestObserverIsToldOnlyWhatWasWritten(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(3)})
 		b := f.batch("b1", names(3)...)
@@ -160,6 +162,7 @@ func TestObserverIsToldOnlyWhatWasWritten(t *testing.T) {
 // Links that get their outcome without being sent are told with their batch's
 // source and age too.
 func TestObserverOfLinksNotSent(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		b := f.sweep("s1", names(3)...)
 		f.start(&b, 3)
@@ -180,6 +183,7 @@ func TestObserverOfLinksNotSent(t *testing.T) {
 
 // A worker takes tasks from its start to its end.
 func TestTaking(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		p := f.work(Config{}, nothing{t}, nil)
 		f.until("the worker to take tasks", p.w.Taking)

@@ -11,6 +11,7 @@ import (
 
 // Only answers to the same key, to later requests, tell of a refusal.
 func TestLastProper(t *testing.T) {
+	t.Parallel()
 	slot := func(seq, key uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq, key) }
 	var p lastProven
 	if p.ever() {
@@ -33,6 +34,7 @@ func TestLastProper(t *testing.T) {
 
 // One refused link does not make a key bad, and that it is, is told once.
 func TestBadKeyAtTheSecondRefusal(t *testing.T) {
+	t.Parallel()
 	told := 0
 	w := &Worker{cfg: Config{BadKey: func(error) { told++ }}}
 	for n, want := range []int{0, 1, 1} {
@@ -54,6 +56,7 @@ func TestBadKeyAtTheSecondRefusal(t *testing.T) {
 // Until the base URL has shown that it is the API's, the limiter takes no answer
 // for one of the API.
 func TestProperAnswersNeedEvidence(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Gateway: sandbox.Gateway{Answer: says(t, "404:html"), Share: 1}})
 		p := f.work(Config{}, memory{api}, nil)
@@ -74,6 +77,7 @@ func TestProperAnswersNeedEvidence(t *testing.T) {
 }
 
 func TestClassifyControl(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -98,6 +102,7 @@ func TestClassifyControl(t *testing.T) {
 
 // A kind of answer that one link got, and then the API's own, ends no other link.
 func TestContradictedKind(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(60)
 		locked := map[string]sandbox.Answer{}

@@ -43,6 +43,7 @@ func attributesOf(s tracetest.SpanStub) map[string]string {
 // From the batch over the queue to the request: one trace, each span below the
 // one that caused it, a run that comes later too.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		tr, spans := tracer(sdktrace.AlwaysSample())
@@ -141,6 +142,7 @@ func (f *fleet) feedTraced(tr trace.Tracer) {
 // A task without headers begins a trace; a run that has nothing to send makes
 // none. A panic is told without its text.
 func TestTraceOfItsOwn(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		tr, spans := tracer(sdktrace.AlwaysSample())
 		api := sandbox.New(sandbox.Config{IDs: names(1)})
@@ -179,6 +181,7 @@ func TestTraceOfItsOwn(t *testing.T) {
 // Without traces a request has the context of all requests: for a link nothing
 // at all is made.
 func TestUntraced(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(2)})
 		t.Cleanup(api.Close)
