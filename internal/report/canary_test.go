@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/testutil"
 )
 
 // ends are outcomes of links of a chunk.
@@ -60,12 +61,12 @@ func TestTripped(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			j, path := create(t)
 			for _, entries := range tt.commits {
-				must(t, j.Commit(entries))
+				testutil.Must(t, j.Commit(entries))
 			}
-			must(t, j.Close())
+			testutil.Must(t, j.Close())
 			_, state, j, err := OpenJournal(path)
-			must(t, err)
-			must(t, j.Close())
+			testutil.Must(t, err)
+			testutil.Must(t, j.Close())
 			if got := state.Tripped(); got != tt.want {
 				t.Errorf("Tripped() = %v, want %v", got, tt.want)
 			}
@@ -80,12 +81,12 @@ func TestCanaryOff(t *testing.T) {
 	j, path := create(t)
 	kept := Entry{Chunk: 1, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
 	before := ends(ledger.NotFound, 3, 0, 1) // ended by the cancelled one: not of the row
-	must(t, j.Started(0, 0, row+2))
-	must(t, j.Commit(before))
-	must(t, j.Commit([]Entry{kept}))
-	must(t, j.Commit([]Entry{{Position: 7, Record: ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, Error: "busy"}}))
-	must(t, j.Commit(ends(ledger.NotFound, 0, 0, row+1)))
-	must(t, j.Close())
+	testutil.Must(t, j.Started(0, 0, row+2))
+	testutil.Must(t, j.Commit(before))
+	testutil.Must(t, j.Commit([]Entry{kept}))
+	testutil.Must(t, j.Commit([]Entry{{Position: 7, Record: ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, Error: "busy"}}))
+	testutil.Must(t, j.Commit(ends(ledger.NotFound, 0, 0, row+1)))
+	testutil.Must(t, j.Close())
 
 	// want is what is known after it.
 	want := map[int][]Entry{1: {kept}, 3: before}
@@ -95,32 +96,32 @@ func TestCanaryOff(t *testing.T) {
 		want[0] = append(want[0], e)
 	}
 	_, state, j, err := OpenJournal(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if !state.Tripped() {
 		t.Fatal("the canary has not tripped")
 	}
 	state.CanaryOff()
-	must(t, j.CanaryOff())
+	testutil.Must(t, j.CanaryOff())
 	wantState(t, state, want)
 	if state.Tripped() {
 		t.Error("tripped, though it is off")
 	}
 	// It is off from now on: real answers stand.
 	ended := ends(ledger.NotFound, 0, 0, row)
-	must(t, j.Started(0, 0, row))
-	must(t, j.Commit(ended))
-	must(t, j.Close())
+	testutil.Must(t, j.Started(0, 0, row))
+	testutil.Must(t, j.Commit(ended))
+	testutil.Must(t, j.Close())
 	ended[7].Record.Ambiguous = true
 	want[0] = append(ended, want[0][row:]...)
 
 	text, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if n := bytes.Count(text, []byte("\nc\n")); n != 1 {
 		t.Errorf("%d lines c in\n%s", n, text)
 	}
 	_, state, j, err = OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	if state.Tripped() {
 		t.Error("tripped again, though the canary was off")
 	}
@@ -130,13 +131,13 @@ func TestCanaryOff(t *testing.T) {
 // A canary that has not tripped takes nothing back.
 func TestCanaryOffBeforeItTrips(t *testing.T) {
 	j, path := create(t)
-	must(t, j.Commit(ends(ledger.NotFound, 0, 0, ledger.CanaryRow-1)))
-	must(t, j.CanaryOff())
-	must(t, j.Commit(ends(ledger.NotFound, 1, 0, 1)))
-	must(t, j.Close())
+	testutil.Must(t, j.Commit(ends(ledger.NotFound, 0, 0, ledger.CanaryRow-1)))
+	testutil.Must(t, j.CanaryOff())
+	testutil.Must(t, j.Commit(ends(ledger.NotFound, 1, 0, 1)))
+	testutil.Must(t, j.Close())
 	_, state, j, err := OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	wantState(t, state, map[int][]Entry{
 		0: ends(ledger.NotFound, 0, 0, ledger.CanaryRow-1), 1: ends(ledger.NotFound, 1, 0, 1),
 	})
@@ -150,12 +151,12 @@ func TestNoCanary(t *testing.T) {
 	h := header
 	h.NoCanary = true
 	j, err := CreateJournal(path, h)
-	must(t, err)
-	must(t, j.Commit(ends(ledger.NotFound, 0, 0, 2*ledger.CanaryRow)))
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Commit(ends(ledger.NotFound, 0, 0, 2*ledger.CanaryRow)))
+	testutil.Must(t, j.Close())
 	got, state, j, err := OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	if diff := cmp.Diff(h, got); diff != "" {
 		t.Error(diff)
 	}
@@ -172,9 +173,9 @@ func TestJournalOfVersion1(t *testing.T) {
 	for i := range ledger.CanaryRow {
 		text += fmt.Sprintf("s 0 %d 1\nr 0 %[1]d 0301019400000000 1772366405 \"\" \"\"\n", i)
 	}
-	must(t, os.WriteFile(path, []byte(text), 0o600))
+	testutil.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	h, state, j, err := OpenJournal(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if h.Version != 1 || h.NoCanary || h.Total != 100 {
 		t.Errorf("header %+v", h)
 	}
@@ -182,11 +183,11 @@ func TestJournalOfVersion1(t *testing.T) {
 		t.Error("the canary has not tripped")
 	}
 	state.CanaryOff()
-	must(t, j.CanaryOff())
-	must(t, j.Close())
+	testutil.Must(t, j.CanaryOff())
+	testutil.Must(t, j.Close())
 	_, state, j, err = OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	for _, e := range state.Records(0, 100) {
 		if e.Record != (ledger.Record{}) {
 			t.Errorf("%+v", e)
@@ -198,20 +199,20 @@ func TestJournalOfVersion1(t *testing.T) {
 // answers are counted anew, from the first attempt.
 func TestPlainAnswersAreCountedAnew(t *testing.T) {
 	j, path := create(t)
-	must(t, j.Commit([]Entry{
+	testutil.Must(t, j.Commit([]Entry{
 		{Position: 0, Record: ledger.Record{Plains: 2, LinkStatus: 3, Attempts: 2, HTTPStatus: 404, Ambiguous: true, Due: 9}, Error: "404"},
 		{Position: 1, Record: ledger.Record{Attempts: 2, HTTPStatus: 500, Due: 9}, Error: "busy"},
 		{Position: 2, Record: ledger.Record{Outcome: ledger.NotFound, Plain: true, Attempts: 3, HTTPStatus: 404}, At: at},
 	}))
-	must(t, j.Close())
+	testutil.Must(t, j.Close())
 	text, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if n := strings.Count(string(text), "\nr "); n != 3 {
 		t.Errorf("%d lines in\n%s", n, text)
 	}
 	_, state, j, err := OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	wantState(t, state, map[int][]Entry{0: {
 		{Position: 0, Record: ledger.Record{HTTPStatus: 404, Ambiguous: true}, Error: "404"},
 		{Position: 1, Record: ledger.Record{Attempts: 2, HTTPStatus: 500}, Error: "busy"},
