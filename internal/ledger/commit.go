@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,30 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+)
+
+// statusIndexLua finds or adds a link status in a batch's table and returns its index.
+// other is the index for statuses that have no room.
+const statusIndexLua = `
+local function status_index(table_key, status, other)
+  local i = redis.call('HGET', table_key, status)
+  if i then return tonumber(i) end
+  local n = redis.call('HLEN', table_key) + 1
+  if n >= other then return other end
+  redis.call('HSET', table_key, status, n)
+  return n
+end
+`
+
+var (
+	//go:embed kinds.lua
+	kindsLua string
+	//go:embed canary.lua
+	canaryLua string
+	//go:embed record.lua
+	recordLua string
+
+	recordScript = redis.NewScript(outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
 )
 
 // Entry is what became of one link: its outcome, or, with the outcome None, a
@@ -59,14 +84,14 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	pipe := l.rdb.Pipeline()
 	for i, g := range groups {
 		keys, args := recordCall(g)
-		calls[i] = l.record.EvalSha(ctx, pipe, keys, args...)
+		calls[i] = recordScript.EvalSha(ctx, pipe, keys, args...)
 	}
 	_, _ = pipe.Exec(ctx) // each call has its own error
 	results := make([]Committed, len(groups))
 	for i, g := range groups {
 		if err := calls[i].Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 			keys, args := recordCall(g)
-			calls[i] = l.record.Eval(ctx, l.rdb, keys, args...)
+			calls[i] = recordScript.Eval(ctx, l.rdb, keys, args...)
 		}
 		results[i] = parseCommitted(g, calls[i])
 	}
@@ -156,13 +181,18 @@ func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
 	return nil
 }
 
+var linkStatusScript = redis.NewScript(statusIndexLua + `
+-- KEYS[1] table   ARGV status, largest index
+return status_index(KEYS[1], ARGV[1], tonumber(ARGV[2]))
+`)
+
 // LinkStatus returns the index under which a record names a link status, 0 for
 // the empty one.
 func (l *Ledger) LinkStatus(ctx context.Context, id, status string) (int, error) {
 	if status == "" {
 		return 0, nil
 	}
-	n, err := l.linkStatus.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
+	n, err := linkStatusScript.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
 	if err != nil {
 		return 0, fmt.Errorf("name link status of batch %s: %w", id, err)
 	}
@@ -173,8 +203,8 @@ func cutStatus(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), 64)], "")
 }
 
-// LinkStatuses is the table of a batch's link statuses by index.
-func (l *Ledger) LinkStatuses(ctx context.Context, id string) (map[int]string, error) {
+// linkStatuses is the table of a batch's link statuses by index.
+func (l *Ledger) linkStatuses(ctx context.Context, id string) (map[int]string, error) {
 	h, err := l.rdb.HGetAll(ctx, keyLinkStatus(id)).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read link statuses of batch %s: %w", id, err)
