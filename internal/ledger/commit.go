@@ -38,22 +38,28 @@ var (
 	recordScript = redis.NewScript(outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
 )
 
-// Entry is what became of one link: its outcome, or, with the outcome None, a
-// note about a link that has none yet.
+// Entry is the result of work on one link: its outcome or, with the outcome None, a note
+// about a link that has none yet. The worker, the journal and Commit share it.
 type Entry struct {
-	Position int // in its chunk
-	// Record is to be written. The ledger sets its LinkStatus, After and Due.
+	Batch    string // Commit takes Batch and Chunk from the group
+	Chunk    int
+	Position int // in the chunk, from 0
+	Link     string
+	// Record is what to write. Commit fills in LinkStatus, After and Due.
 	Record     Record
-	LinkStatus string // of an outcome
+	LinkStatus string // as the API spells it, with an outcome
 	Error      string
-	// Kind names the answer that a note is about, if the API may not have given it
-	// (plexy.Error.Kind); Record.Plains, at least 1, counts these answers.
+	// Kind names the answer that a note is about if it may not come from the API
+	// (plexy.Error.Kind). Record.Plains, at least 1, counts these answers.
 	Kind string
-	// Proven: the API itself has answered about this link. If it had got answers of
-	// a kind before, that kind is contradicted, for the whole batch.
+	// Proven means that the API itself has answered about this link. If the link got
+	// answers of a kind before, that kind is contradicted for the whole batch.
 	Proven bool
-	// Wait is for how long the link of a note is not to be sent again.
+	// Wait is how long the link of a note must not be sent again.
 	Wait time.Duration
+	// At is when the worker wrote the entry. Only the journal keeps it: the ledger uses
+	// the time of Redis.
+	At time.Time
 }
 
 // Group is what is to be written of one chunk.

@@ -15,15 +15,15 @@ import (
 )
 
 // ends are outcomes of links of a chunk.
-func ends(o ledger.Outcome, chunk, from, to int) []Entry {
-	var all []Entry
+func ends(o ledger.Outcome, chunk, from, to int) []ledger.Entry {
+	var all []ledger.Entry
 	for i := from; i < to; i++ {
-		all = append(all, Entry{Chunk: chunk, Position: i, Record: ledger.Record{Outcome: o, Attempts: 1, HTTPStatus: 404}, At: at})
+		all = append(all, ledger.Entry{Chunk: chunk, Position: i, Record: ledger.Record{Outcome: o, Attempts: 1, HTTPStatus: 404}, At: at})
 	}
 	return all
 }
 
-func plainly(entries []Entry) []Entry {
+func plainly(entries []ledger.Entry) []ledger.Entry {
 	for i := range entries {
 		entries[i].Record.Plain = true
 	}
@@ -36,27 +36,27 @@ func TestTripped(t *testing.T) {
 	const nf, rejected, row = ledger.NotFound, ledger.Rejected, ledger.CanaryRow
 	for _, tt := range []struct {
 		name    string
-		commits [][]Entry
+		commits [][]ledger.Entry
 		want    bool
 	}{
-		{"a row of not_found", [][]Entry{ends(nf, 0, 0, row)}, true},
-		{"a row of rejected", [][]Entry{ends(rejected, 0, 0, row)}, true},
-		{"one too few", [][]Entry{ends(nf, 0, 0, row-1)}, false},
-		{"in two chunks", [][]Entry{ends(nf, 0, 0, row-1), ends(nf, 1, 0, 1)}, true},
-		{"of another outcome", [][]Entry{ends(ledger.Failed, 0, 0, 2*row)}, false},
-		{"another between", [][]Entry{ends(nf, 0, 0, row-1), ends(ledger.Cancelled, 1, 0, 1), ends(nf, 2, 0, row-1)}, false},
-		{"two kinds", [][]Entry{ends(nf, 0, 0, row-1), ends(rejected, 1, 0, row-1)}, false},
-		{"the second kind", [][]Entry{ends(nf, 0, 0, 1), ends(rejected, 1, 0, row)}, true},
-		{"after others", [][]Entry{ends(ledger.Cancelled, 0, 0, 100), ends(nf, 1, 0, row)}, true},
-		{"others after it", [][]Entry{ends(nf, 0, 0, row), ends(ledger.Cancelled, 1, 0, 100)}, true},
-		{"a note between", [][]Entry{ends(nf, 0, 0, row-1), ends(ledger.None, 1, 0, 1), ends(nf, 0, row-1, row)}, true},
-		{"one link again and again", [][]Entry{ends(nf, 0, 0, 1), ends(nf, 0, 0, 1), ends(nf, 0, 0, row-1)}, false},
-		{"plain ones alone", [][]Entry{plainly(ends(nf, 0, 0, row))}, true},
-		{"plain ones beside others", [][]Entry{ends(ledger.Cancelled, 0, 0, 1), plainly(ends(nf, 1, 0, 2*row))}, false},
-		{"plain ones neither count nor end it", [][]Entry{
+		{"a row of not_found", [][]ledger.Entry{ends(nf, 0, 0, row)}, true},
+		{"a row of rejected", [][]ledger.Entry{ends(rejected, 0, 0, row)}, true},
+		{"one too few", [][]ledger.Entry{ends(nf, 0, 0, row-1)}, false},
+		{"in two chunks", [][]ledger.Entry{ends(nf, 0, 0, row-1), ends(nf, 1, 0, 1)}, true},
+		{"of another outcome", [][]ledger.Entry{ends(ledger.Failed, 0, 0, 2*row)}, false},
+		{"another between", [][]ledger.Entry{ends(nf, 0, 0, row-1), ends(ledger.Cancelled, 1, 0, 1), ends(nf, 2, 0, row-1)}, false},
+		{"two kinds", [][]ledger.Entry{ends(nf, 0, 0, row-1), ends(rejected, 1, 0, row-1)}, false},
+		{"the second kind", [][]ledger.Entry{ends(nf, 0, 0, 1), ends(rejected, 1, 0, row)}, true},
+		{"after others", [][]ledger.Entry{ends(ledger.Cancelled, 0, 0, 100), ends(nf, 1, 0, row)}, true},
+		{"others after it", [][]ledger.Entry{ends(nf, 0, 0, row), ends(ledger.Cancelled, 1, 0, 100)}, true},
+		{"a note between", [][]ledger.Entry{ends(nf, 0, 0, row-1), ends(ledger.None, 1, 0, 1), ends(nf, 0, row-1, row)}, true},
+		{"one link again and again", [][]ledger.Entry{ends(nf, 0, 0, 1), ends(nf, 0, 0, 1), ends(nf, 0, 0, row-1)}, false},
+		{"plain ones alone", [][]ledger.Entry{plainly(ends(nf, 0, 0, row))}, true},
+		{"plain ones beside others", [][]ledger.Entry{ends(ledger.Cancelled, 0, 0, 1), plainly(ends(nf, 1, 0, 2*row))}, false},
+		{"plain ones neither count nor end it", [][]ledger.Entry{
 			ends(ledger.Cancelled, 0, 0, 1), ends(nf, 1, 0, row-1), plainly(ends(nf, 2, 0, 10)), ends(nf, 3, 0, 1),
 		}, true},
-		{"plain rejected ones count", [][]Entry{ends(ledger.Cancelled, 0, 0, 1), plainly(ends(rejected, 1, 0, row))}, true},
+		{"plain rejected ones count", [][]ledger.Entry{ends(ledger.Cancelled, 0, 0, 1), plainly(ends(rejected, 1, 0, row))}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			j, path := create(t)
@@ -79,19 +79,19 @@ func TestTripped(t *testing.T) {
 func TestCanaryOff(t *testing.T) {
 	const row = ledger.CanaryRow
 	j, path := create(t)
-	kept := Entry{Chunk: 1, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
+	kept := ledger.Entry{Chunk: 1, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
 	before := ends(ledger.NotFound, 3, 0, 1) // ended by the cancelled one: not of the row
 	testutil.Must(t, j.Started(0, 0, row+2))
 	testutil.Must(t, j.Commit(before))
-	testutil.Must(t, j.Commit([]Entry{kept}))
-	testutil.Must(t, j.Commit([]Entry{{Position: 7, Record: ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, Error: "busy"}}))
+	testutil.Must(t, j.Commit([]ledger.Entry{kept}))
+	testutil.Must(t, j.Commit([]ledger.Entry{{Position: 7, Record: ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, Error: "busy"}}))
 	testutil.Must(t, j.Commit(ends(ledger.NotFound, 0, 0, row+1)))
 	testutil.Must(t, j.Close())
 
 	// want is what is known after it.
-	want := map[int][]Entry{1: {kept}, 3: before}
+	want := map[int][]ledger.Entry{1: {kept}, 3: before}
 	for i := range row + 2 {
-		e := Entry{Position: i}
+		e := ledger.Entry{Position: i}
 		e.Record.Ambiguous = i == 7 || i == row+1 // the last was about to be sent
 		want[0] = append(want[0], e)
 	}
@@ -138,7 +138,7 @@ func TestCanaryOffBeforeItTrips(t *testing.T) {
 	_, state, j, err := OpenJournal(path)
 	testutil.Must(t, err)
 	testutil.Must(t, j.Close())
-	wantState(t, state, map[int][]Entry{
+	wantState(t, state, map[int][]ledger.Entry{
 		0: ends(ledger.NotFound, 0, 0, ledger.CanaryRow-1), 1: ends(ledger.NotFound, 1, 0, 1),
 	})
 	if state.Tripped() {
@@ -163,7 +163,7 @@ func TestNoCanary(t *testing.T) {
 	if state.Tripped() {
 		t.Error("tripped without a canary")
 	}
-	wantState(t, state, map[int][]Entry{0: ends(ledger.NotFound, 0, 0, 2*ledger.CanaryRow)})
+	wantState(t, state, map[int][]ledger.Entry{0: ends(ledger.NotFound, 0, 0, 2*ledger.CanaryRow)})
 }
 
 // A journal of the release before is read and gone on with.
@@ -199,7 +199,7 @@ func TestJournalOfVersion1(t *testing.T) {
 // answers are counted anew, from the first attempt.
 func TestPlainAnswersAreCountedAnew(t *testing.T) {
 	j, path := create(t)
-	testutil.Must(t, j.Commit([]Entry{
+	testutil.Must(t, j.Commit([]ledger.Entry{
 		{Position: 0, Record: ledger.Record{Plains: 2, LinkStatus: 3, Attempts: 2, HTTPStatus: 404, Ambiguous: true, Due: 9}, Error: "404"},
 		{Position: 1, Record: ledger.Record{Attempts: 2, HTTPStatus: 500, Due: 9}, Error: "busy"},
 		{Position: 2, Record: ledger.Record{Outcome: ledger.NotFound, Plain: true, Attempts: 3, HTTPStatus: 404}, At: at},
@@ -213,7 +213,7 @@ func TestPlainAnswersAreCountedAnew(t *testing.T) {
 	_, state, j, err := OpenJournal(path)
 	testutil.Must(t, err)
 	testutil.Must(t, j.Close())
-	wantState(t, state, map[int][]Entry{0: {
+	wantState(t, state, map[int][]ledger.Entry{0: {
 		{Position: 0, Record: ledger.Record{HTTPStatus: 404, Ambiguous: true}, Error: "404"},
 		{Position: 1, Record: ledger.Record{Attempts: 2, HTTPStatus: 500}, Error: "busy"},
 		{Position: 2, Record: ledger.Record{Outcome: ledger.NotFound, Plain: true, Attempts: 3, HTTPStatus: 404}, At: at},

@@ -42,19 +42,19 @@ func fillJournal(t *testing.T, j *Journal) {
 	t.Helper()
 	testutil.Must(t, j.Started(0, 0, 3))
 	testutil.Must(t, j.Started(2, 998, 2))
-	testutil.Must(t, j.Commit([]Entry{
+	testutil.Must(t, j.Commit([]ledger.Entry{
 		{Chunk: 0, Position: 0, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: 5}, At: at},
 		{Chunk: 0, Position: 1, Record: ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 500}, Error: "a \"quoted\" text,\nwith \\ and é"},
 	}))
-	testutil.Must(t, j.Commit([]Entry{{
+	testutil.Must(t, j.Commit([]ledger.Entry{{
 		Chunk: 0, Position: 1, At: at, LinkStatus: "paid out", Error: "too late",
 		Record: ledger.Record{Outcome: ledger.NotCancellable, Attempts: 3, HTTPStatus: 422},
 	}}))
-	testutil.Must(t, j.Commit([]Entry{{Chunk: 0, Position: 1, Record: ledger.Record{Attempts: 9}}}))
+	testutil.Must(t, j.Commit([]ledger.Entry{{Chunk: 0, Position: 1, Record: ledger.Record{Attempts: 9}}}))
 }
 
 // filled is what fillJournal leaves.
-var filled = map[int][]Entry{
+var filled = map[int][]ledger.Entry{
 	0: {
 		{Chunk: 0, Position: 0, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: 5}, At: at},
 		{Chunk: 0, Position: 1, Record: ledger.Record{Outcome: ledger.NotCancellable, Ambiguous: true, Attempts: 3, HTTPStatus: 422}, At: at, LinkStatus: "paid out", Error: "too late"},
@@ -67,7 +67,7 @@ var filled = map[int][]Entry{
 	},
 }
 
-func wantState(t *testing.T, s *State, want map[int][]Entry) {
+func wantState(t *testing.T, s *State, want map[int][]ledger.Entry) {
 	t.Helper()
 	for chunk, entries := range want {
 		if diff := cmp.Diff(entries, s.Records(chunk, ledger.ChunkLinks)); diff != "" {
@@ -94,11 +94,11 @@ func TestJournalRoundTrip(t *testing.T) {
 		t.Errorf("of 1 link: %v", got)
 	}
 
-	testutil.Must(t, j.Commit([]Entry{{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}))
+	testutil.Must(t, j.Commit([]ledger.Entry{{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}))
 	testutil.Must(t, j.Close())
 	_, state, j, err = OpenJournal(path)
 	testutil.Must(t, err)
-	wantState(t, state, map[int][]Entry{0: filled[0], 1: {{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}})
+	wantState(t, state, map[int][]ledger.Entry{0: filled[0], 1: {{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}})
 	testutil.Must(t, j.Remove())
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the journal is still there: %v", err)
@@ -109,14 +109,14 @@ func TestJournalRoundTrip(t *testing.T) {
 // the note from before says nothing of the requests that left since.
 func TestJournalStartedAgain(t *testing.T) {
 	j, path := create(t)
-	note := Entry{Position: 1, Record: ledger.Record{Attempts: 1}, Error: "dial"}
-	done := Entry{Position: 0, Record: ledger.Record{Outcome: ledger.NotFound, Attempts: 1}, At: at}
+	note := ledger.Entry{Position: 1, Record: ledger.Record{Attempts: 1}, Error: "dial"}
+	done := ledger.Entry{Position: 0, Record: ledger.Record{Outcome: ledger.NotFound, Attempts: 1}, At: at}
 	testutil.Must(t, j.Started(0, 0, 3))
-	testutil.Must(t, j.Commit([]Entry{done, note, {Position: 2}}))
+	testutil.Must(t, j.Commit([]ledger.Entry{done, note, {Position: 2}}))
 	testutil.Must(t, j.Close())
 	_, state, j, err := OpenJournal(path)
 	testutil.Must(t, err)
-	wantState(t, state, map[int][]Entry{0: {done, note, {Position: 2}}})
+	wantState(t, state, map[int][]ledger.Entry{0: {done, note, {Position: 2}}})
 
 	testutil.Must(t, j.Started(0, 0, 2))
 	testutil.Must(t, j.Close())
@@ -124,7 +124,7 @@ func TestJournalStartedAgain(t *testing.T) {
 	testutil.Must(t, err)
 	defer func() { _ = j.Close() }()
 	note.Record.Ambiguous = true
-	wantState(t, state, map[int][]Entry{0: {done, note, {Position: 2}}})
+	wantState(t, state, map[int][]ledger.Entry{0: {done, note, {Position: 2}}})
 }
 
 // Every call is in the file when it returns: what a kill -9 leaves.
@@ -254,7 +254,7 @@ func TestJournalRefuses(t *testing.T) {
 	if err := j.Started(0, 999, 2); err == nil {
 		t.Error("a slice over the end of its chunk was written")
 	}
-	if err := j.Commit([]Entry{{}, {Position: -1}}); err == nil {
+	if err := j.Commit([]ledger.Entry{{}, {Position: -1}}); err == nil {
 		t.Error("a position below 0 was written")
 	}
 	testutil.Must(t, j.Commit(nil))
@@ -279,7 +279,7 @@ func TestJournalErrorStays(t *testing.T) {
 	if first == nil {
 		t.Fatal("a write to a file open for reading went well")
 	}
-	if err := j.Commit([]Entry{{}}); err != first {
+	if err := j.Commit([]ledger.Entry{{}}); err != first {
 		t.Errorf("the next call returns %v, want %v", err, first)
 	}
 	if err := j.Close(); err != first {
@@ -298,7 +298,7 @@ func TestJournalConcurrently(t *testing.T) {
 	for chunk := range 8 {
 		group.Go(func() {
 			for n := range 100 {
-				if err := errors.Join(j.Started(chunk, n, 1), j.Commit([]Entry{{
+				if err := errors.Join(j.Started(chunk, n, 1), j.Commit([]ledger.Entry{{
 					Chunk: chunk, Position: n, Record: ledger.Record{Outcome: ledger.Failed, Attempts: uint8(n)}, Error: "x",
 				}})); err != nil {
 					t.Error(err)
@@ -369,9 +369,9 @@ func BenchmarkJournal(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries := make([]Entry, 50)
+	entries := make([]ledger.Entry, 50)
 	for n := range entries {
-		entries[n] = Entry{Position: n, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
+		entries[n] = ledger.Entry{Position: n, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
 	}
 	for b.Loop() {
 		if err := j.Commit(entries); err != nil {
