@@ -371,8 +371,8 @@ func TestRedisDies(t *testing.T) {
 	}
 	server.Start(t)
 	f.until("the end of the batch", func() bool {
-		state, err := f.l.State(t.Context(), b.ID) // go-redis finds the server again only after a while
-		return err == nil && state == ledger.Done
+		head, err := f.l.Head(t.Context(), b.ID) // go-redis finds the server again only after a while
+		return err == nil && head.State == ledger.Done
 	})
 	f.check(b.ID, api, before)
 	for link, r := range f.records(b.ID) {

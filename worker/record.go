@@ -11,34 +11,13 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// Written is what the recorder writes of one link.
-type Written struct {
-	Batch      string
-	Link       string
-	Chunk      int
-	Position   int // in the chunk
-	Record     ledger.Record
-	LinkStatus string
-	Error      string
-	Kind       string        // of the unproven answers that the link got, without an outcome
-	Wait       time.Duration // before it is sent again, without an outcome
-	Proven     bool          // the API itself has answered about it
-}
-
-func (w Written) entry() ledger.Entry {
-	return ledger.Entry{
-		Position: w.Position, Record: w.Record, LinkStatus: w.LinkStatus, Error: w.Error,
-		Kind: w.Kind, Wait: w.Wait, Proven: w.Proven,
-	}
-}
-
-// Journal is told of everything before it is written to the ledger. An error
-// of its methods stops the worker: what is not in the journal must not happen.
+// Journal gets everything before it is written to the ledger. An error of its methods
+// stops the worker, because what is not in the journal must not happen.
 type Journal interface {
-	// Started tells that requests for links of a chunk are about to leave.
+	// Started notes that requests for n links of a chunk are about to be sent.
 	Started(chunk, first, n int) error
-	// Commit tells what became of links.
-	Commit([]Written) error
+	// Commit notes outcomes and attempts.
+	Commit([]ledger.Entry) error
 }
 
 const (
@@ -69,7 +48,7 @@ type recorder struct {
 }
 
 type recordCall struct {
-	Written
+	ledger.Entry
 	ambiguous int  // attempts behind it that may have been applied
 	settled   bool // it took a GET to find out the outcome
 	// finish is called when it is in the ledger, or with the error that kept it
@@ -138,11 +117,11 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
 	})
 	if r.journal != nil {
-		written := make([]Written, len(calls))
-		for i, c := range calls {
-			written[i] = c.Written
+		now := time.Now()
+		for i := range calls {
+			calls[i].At = now
 		}
-		if err := r.journal.Commit(written); err != nil {
+		if err := r.journal.Commit(entriesOf(calls)); err != nil {
 			for _, c := range calls {
 				c.finish(err)
 			}
@@ -168,14 +147,21 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 	}
 }
 
+func entriesOf(calls []recordCall) []ledger.Entry {
+	entries := make([]ledger.Entry, len(calls))
+	for i := range calls {
+		entries[i] = calls[i].Entry
+	}
+	return entries
+}
+
 // try writes calls once and returns those that Redis did not take, and why.
 func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
-	entries := make([]ledger.Entry, len(calls))
+	entries := entriesOf(calls)
 	var groups []ledger.Group
 	var members [][]recordCall
 	for first, i := 0, 0; i < len(calls); i++ {
 		c := &calls[i]
-		entries[i] = c.entry()
 		if i+1 == len(calls) || calls[i+1].Batch != c.Batch || calls[i+1].Chunk != c.Chunk {
 			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk, Entries: entries[first : i+1]})
 			members = append(members, calls[first:i+1])

@@ -445,20 +445,20 @@ func (r *sliceRun) backoff(n int) time.Duration {
 
 // record hands a link to the recorder.
 func (r *sliceRun) record(l *link) {
-	written := Written{
+	entry := ledger.Entry{
 		Link:  l.id,
 		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
 		Record: l.record, LinkStatus: l.status, Error: l.text, Proven: l.proven,
 	}
 	if !l.finished {
-		written.Wait = l.wait
+		entry.Wait = l.wait
 		if l.record.Plains > 0 {
-			written.Kind = l.plain
+			entry.Kind = l.plain
 		}
 	}
 	r.writes.Add(1)
 	r.w.recorder.write(recordCall{
-		Written:   written,
+		Entry:     entry,
 		ambiguous: l.ambiguous, settled: l.settled,
 		finish: func(err error) {
 			if err != nil {

@@ -586,7 +586,7 @@ func TestLease(t *testing.T) {
 type journal struct {
 	mu               sync.Mutex
 	started          map[int]bool // positions, of chunk 0
-	commits          map[int][]Written
+	commits          map[int][]ledger.Entry
 	onStart, onWrite error
 }
 
@@ -594,7 +594,7 @@ func (j *journal) Started(_, first, n int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.started == nil {
-		j.started, j.commits = map[int]bool{}, map[int][]Written{}
+		j.started, j.commits = map[int]bool{}, map[int][]ledger.Entry{}
 	}
 	for i := range n {
 		j.started[first+i] = true
@@ -602,7 +602,7 @@ func (j *journal) Started(_, first, n int) error {
 	return j.onStart
 }
 
-func (j *journal) Commit(all []Written) error {
+func (j *journal) Commit(all []ledger.Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, w := range all {

@@ -33,6 +33,7 @@ func TestImports(t *testing.T) {
 	}
 
 	sides := []string{"producer", "worker", "metrics"}
+	helpers := []string{"internal/testutil", "internal/redistest", "internal/otlptest"}
 	alone := []string{"internal/plexy", "internal/task", "internal/ratelimit", "internal/clean"}
 	for name, imports := range graph {
 		for _, imported := range imports {
@@ -48,7 +49,7 @@ func TestImports(t *testing.T) {
 				bad = "internal packages know nothing of what uses them"
 			case imported == "internal/sandbox" && !strings.HasPrefix(name, "cmd/"):
 				bad = "the sandbox is for commands and tests"
-			case imported == "internal/redistest", imported == "internal/otlptest":
+			case slices.Contains(helpers, imported) && !slices.Contains(helpers, name):
 				bad = "it is for tests"
 			}
 			if bad != "" {

@@ -18,7 +18,6 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/report"
 	"linkcancel/producer"
-	"linkcancel/worker"
 )
 
 type runCmd struct {
@@ -263,27 +262,13 @@ func (s *session) restore(ctx context.Context, state *report.State, chunk, links
 	return records, texts, nil
 }
 
-// journal adapts report.Journal to the worker.
-type journalAdapter struct{ *report.Journal }
-
-func (j journalAdapter) Commit(written []worker.Written) error {
-	entries := make([]report.Entry, len(written))
-	now := time.Now()
-	for i, w := range written {
-		entries[i] = report.Entry{
-			Chunk: w.Chunk, Position: w.Position, Record: w.Record, At: now, LinkStatus: w.LinkStatus, Error: w.Error,
-		}
-	}
-	return j.Journal.Commit(entries)
-}
-
 // drain cancels the batch, writes the report and tells how it went.
 func (s *session) drain(a *app) error {
 	ctx, stop := context.WithCancelCause(a.ctx)
 	defer stop(nil)
 	var badKey, unproved error
 	config := engineConfig{
-		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal}, progress: true,
+		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: s.journal, progress: true,
 		badKey: func(err error) {
 			badKey = err
 			stop(err)
