@@ -45,7 +45,6 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	set -x; $(TEST) $$race -count=1 -parallel 6 -timeout 15m ./...
 
 check: fmt-check vet lint vuln docs-check ## Check format, vet, lint, vulnerabilities, import graph and generated documents
-	$(TEST) -count=1 -run 'TestImports|TestDocs' ./...
 
 fmt-check:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
@@ -68,7 +67,7 @@ docs: ## Write what is generated: parts of docs, the rules for Kubernetes
 	UPDATE=1 $(TEST) -count=1 -run 'TestDocs|TestDeploy' ./...
 
 docs-check:
-	$(TEST) -count=1 -run 'TestDocs|TestDeploy' ./...
+	$(TEST) -count=1 -run 'TestImports|TestDocs|TestDeploy' ./...
 
 # What it finds is kept in testdata/fuzz, and tried by every make test from then on.
 fuzz: ## Fuzz each target for FUZZTIME (30s)
