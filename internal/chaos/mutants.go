@@ -143,7 +143,7 @@ var mutants = []mutant{
 	},
 }
 
-// overlay writes the mutant's files to dir, and the file that tells go build of them.
+// overlay writes the mutant's files to dir, and the file that makes go build use them.
 func (m mutant) overlay(root, dir string) (file string, err error) {
 	if root, err = filepath.Abs(root); err != nil {
 		return "", err
@@ -210,7 +210,7 @@ func (s *suite) runMutants(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "Seed %d. Each mutant has one safeguard less; it has to be found out within %.0f s, or %.0f s where it takes a while.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), stagedWithin.Seconds(), "mutant", "", "after", "by")
+	fmt.Fprintf(s.out, "Seed %d. Each mutant lacks one safeguard and must be found within %.0f s, or %.0f s where it takes a while.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), stagedWithin.Seconds(), "mutant", "", "after", "by")
 	survived, wronged := 0, 0
 	tried := slices.Clone(mutants)
 	if s.mutants != "all" {
@@ -240,10 +240,10 @@ func (s *suite) runMutants(ctx context.Context) error {
 		if err := errors.Join(runs[0].err, runs[1].err); err != nil {
 			return err
 		}
-		if !s.tellMutant(m, runs[0]) {
+		if !s.reportMutant(m, runs[0]) {
 			survived++
 		}
-		if !s.tellSound(runs[1]) {
+		if !s.reportSound(runs[1]) {
 			wronged++
 		}
 	}
@@ -261,8 +261,8 @@ type trial struct {
 	err   error
 }
 
-// tellMutant tells what became of a mutant, and returns whether it was found out.
-func (s *suite) tellMutant(m mutant, tried trial) (killed bool) {
+// reportMutant prints the result of a mutant, and returns whether it was found.
+func (s *suite) reportMutant(m mutant, tried trial) (killed bool) {
 	row := func(what, by string) {
 		fmt.Fprintf(s.out, "%-58s %-8s %4.0f s  %s\n", m.name, what, tried.took.Seconds(), by)
 	}
@@ -280,14 +280,14 @@ func (s *suite) tellMutant(m mutant, tried trial) (killed bool) {
 		if len(found) > 0 {
 			fmt.Fprint(s.out, tried.truth.explain(found[0]))
 		}
-		tried.truth.tellFaults(s.out)
+		tried.truth.printFaults(s.out)
 		s.line(tried.truth.figures())
 	}
 	return killed
 }
 
-// tellSound tells if linkcancel itself is found guilty.
-func (s *suite) tellSound(tried trial) (innocent bool) {
+// reportSound reports violations of linkcancel itself.
+func (s *suite) reportSound(tried trial) (innocent bool) {
 	found := tried.truth.r.violations
 	if len(found) == 0 {
 		return true
