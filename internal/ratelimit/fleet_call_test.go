@@ -35,6 +35,7 @@ func state(t *testing.T, rdb redis.UniversalClient) map[string]string {
 
 // TestFleetCallTwice repeats calls as go-redis does when an answer is lost.
 func TestFleetCallTwice(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		rdb := b.Client()
 		first := request{process: "a b", run: "x", number: 7, flag: 100, burst: 5, usable: 3, want: 3}
@@ -77,6 +78,7 @@ func TestFleetCallTwice(t *testing.T) {
 
 // TestFleetProbeTwice: the probe is granted once, and is not lost with its answer.
 func TestFleetProbeTwice(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		rdb := b.Client()
 		var failures []event
@@ -108,6 +110,7 @@ func TestFleetProbeTwice(t *testing.T) {
 
 // TestFleetCommands are those of the command line, without a worker.
 func TestFleetCommands(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		ctx, rdb := t.Context(), b.Client()
 		s, err := ShowFleet(ctx, rdb)

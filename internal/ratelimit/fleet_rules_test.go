@@ -16,6 +16,7 @@ const soon = heartbeat + 10*time.Millisecond
 // TestFleetRules has tests of what the conformance suite, which knows one
 // process, cannot show.
 func TestFleetRules(t *testing.T) {
+	real := startRealRedis(t)
 	for _, tt := range []struct {
 		name  string
 		rates []Rate // of the processes
@@ -273,7 +274,7 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"while Redis is away few calls are made and nothing is sent", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
 			d[0].times(10, Proper)
-			m.server.SetError("LOADING Redis is loading the dataset in memory")
+			m.server.away.Store(true)
 			done := d[0].go_(func() { d[0].acquire() })
 			time.Sleep(500 * time.Millisecond)
 			before := m.processes[0].calls.Load()
@@ -284,13 +285,14 @@ func TestFleetRules(t *testing.T) {
 			start := time.Now()
 			d[0].Report(Slot{seq: 10}, retryAfter(time.Second)) // does not wait
 			between(t, "a report took", time.Since(start), 0, time.Millisecond)
-			m.server.SetError("")
+			m.server.away.Store(false)
 			<-done
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t)
+				m := newModel(t, real)
 				var drivers []*driver
 				for _, rate := range tt.rates {
 					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, lazy: true, Fleet: m.add(Config{Rate: rate}).Fleet})
