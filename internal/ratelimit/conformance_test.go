@@ -834,11 +834,11 @@ func (d *driver) release() {
 	d.wake()
 }
 
-// wake lets the process call the script, as the word of another process does.
+// wake lets the process call the script, as a message of another process does.
 func (d *driver) wake() {
 	d.mu.Lock()
-	d.told = true
-	d.wakeRun(d.now())
+	d.reserver.changed = true
+	d.reserver.wake(d.now())
 	d.unlock()
 }
 
@@ -1042,7 +1042,7 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 		}
 	}
 	// Of a stall's slots only those of its last 50 ms may be used.
-	if most := 2 * (int(float64(rate)*(staleAfter+catchUp).Seconds()) + burst); bunch > most {
+	if most := 2 * (int(float64(rate)*(staleAfter+maxLateness).Seconds()) + burst); bunch > most {
 		t.Errorf("%d requests in bunches after the stalls, want at most %d", bunch, most)
 	}
 	perSecond := float64(len(sent)) / (length - 6*time.Second).Seconds()

@@ -75,7 +75,7 @@ func TestFleetRules(t *testing.T) {
 		{"an outage shows over processes, and one probe ends it", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			for i := range 20 {
 				d[i%2].Report(d[i%2].acquire(), transient(i))
-				time.Sleep(transientDelay + time.Millisecond)
+				time.Sleep(failureDelay + time.Millisecond)
 			}
 			time.Sleep(soon)
 			for _, d := range d {
@@ -241,8 +241,8 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantRate(50, 50)
 		}},
-		{"a guest keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			guest := m.join(FleetConfig{Config: Config{Rate: 20}, Guest: true})
+		{"an observer keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
+			observer := m.join(FleetConfig{Config: Config{Rate: 20}, Observer: true})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var wg sync.WaitGroup
@@ -251,11 +251,11 @@ func TestFleetRules(t *testing.T) {
 			}
 			wg.Wait()
 			m.windows(100, 1, 0)
-			if n := m.processes[0].sent.Load() + guest.sent.Load(); n < 980 {
+			if n := m.processes[0].sent.Load() + observer.sent.Load(); n < 980 {
 				t.Errorf("%d requests in 10 s at 100/s", n)
 			}
-			if n := guest.sent.Load(); n > 201 || n < 150 {
-				t.Errorf("%d requests in 10 s of the guest with 20/s", n)
+			if n := observer.sent.Load(); n > 201 || n < 150 {
+				t.Errorf("%d requests in 10 s of the observer with 20/s", n)
 			}
 			if s := show(t, m); s.Ceiling != 100 || len(s.Workers) != 1 {
 				t.Errorf("shown: %+v", s)

@@ -93,14 +93,15 @@ func TestFleetCancelAgainstGrant(t *testing.T) {
 			}()
 			synctest.Wait()
 			f.mu.Lock()
-			f.slots = []slot{{due: f.now(), seq: 7, probe: true}}
+			f.slots.list = []slot{{due: f.now(), seq: 7, probe: true}}
 			cancel()
 			f.serve(f.now())
 			f.mu.Unlock()
 			s := <-got
-			back := len(f.events) == 1 && f.events[0].kind == "unused" && f.events[0].seq == 7
+			events := f.reserver.outbox.pending
+			back := len(events) == 1 && events[0].kind == "unused" && events[0].seq == 7
 			if used := s.Seq() == 7; used == back {
-				t.Fatalf("slot %+v, events %+v: the probe is neither used nor given back, or both", s, f.events)
+				t.Fatalf("slot %+v, events %+v: the probe is neither used nor given back, or both", s, events)
 			}
 		})
 	}

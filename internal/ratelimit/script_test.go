@@ -50,7 +50,7 @@ func (b *book) call(want int, events ...event) *reply {
 	b.t.Helper()
 	b.number++
 	b.last = ask(b.t, b.rdb, request{
-		process: "one", run: "a", number: b.number, flag: b.flag, burst: 1e6, usable: want, want: want, events: events,
+		process: "one", run: "a", number: b.number, rate: b.flag, burst: 1e6, usable: want, want: want, events: events,
 	})
 	return b.last
 }
