@@ -172,7 +172,7 @@ func (a *app) sweepDryRun(r producer.SweepResult, s producer.Selection, rate flo
 // limiter takes part in the fleet's limit until stop, which may be called twice.
 func (c sweepCmd) limiter(a *app, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
 	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
-		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Guest: true, Log: a.log,
+		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Observer: true, Log: a.log,
 		Demand: func() int { return 0 }, // one request at a time, and that one waits in Acquire
 	})
 	if err != nil {

@@ -35,20 +35,21 @@ func state(t *testing.T, rdb redis.UniversalClient) map[string]string {
 
 // TestFleetCallTwice repeats calls as go-redis does when an answer is lost.
 func TestFleetCallTwice(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		rdb := b.Client()
-		first := request{process: "a b", run: "x", number: 7, flag: 100, burst: 5, usable: 3, want: 3}
+		first := request{process: "a b", run: "x", number: 7, rate: 100, burst: 5, usable: 3, want: 3}
 		r := ask(t, rdb, first)
 		if r.n != 3 || r.first != 1 || r.ceiling != 100 || r.active != 1 {
 			t.Fatalf("first call: %+v", r)
 		}
 		calls := []request{
 			first,
-			{process: "a b", run: "x", number: 8, flag: 100, burst: 5, usable: 1, want: 1, events: []event{
+			{process: "a b", run: "x", number: 8, rate: 100, burst: 5, usable: 1, want: 1, events: []event{
 				{kind: "transient", seq: 1, link: linkHash("a")},
 				{kind: "transient", seq: 2, link: linkHash("b")},
 			}},
-			{process: "a b", run: "x", number: 9, flag: 100, burst: 5, events: []event{{kind: "throttled", seq: 3, link: "a:429:0", text: "why"}}},
+			{process: "a b", run: "x", number: 9, rate: 100, burst: 5, events: []event{{kind: "throttled", seq: 3, link: "a:429:0", text: "why"}}},
 		}
 		for _, c := range calls {
 			r := ask(t, rdb, c)
@@ -69,7 +70,7 @@ func TestFleetCallTwice(t *testing.T) {
 		if diff := cmp.Diff(before, state(t, rdb)); diff != "" {
 			t.Errorf("an old call changed (-before +after):\n%s", diff)
 		}
-		if r := ask(t, rdb, request{process: "a b", run: "y", number: 1, flag: 200, burst: 1}); r.ceiling != 200 {
+		if r := ask(t, rdb, request{process: "a b", run: "y", number: 1, rate: 200, burst: 1}); r.ceiling != 200 {
 			t.Errorf("a new run's call: %+v", r)
 		}
 	})
@@ -77,29 +78,30 @@ func TestFleetCallTwice(t *testing.T) {
 
 // TestFleetProbeTwice: the probe is granted once, and is not lost with its answer.
 func TestFleetProbeTwice(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		rdb := b.Client()
 		var failures []event
 		for i := range 20 {
 			failures = append(failures, event{kind: "transient", seq: uint64(i + 1), link: linkHash(strings.Repeat("x", i))})
 		}
-		r := ask(t, rdb, request{process: "a", run: "x", number: 1, seq: 20, flag: 100, burst: 1, events: failures})
+		r := ask(t, rdb, request{process: "a", run: "x", number: 1, seq: 20, rate: 100, burst: 1, events: failures})
 		if !r.outage {
 			t.Fatalf("no outage: %+v", r)
 		}
 		if err := rdb.HSet(t.Context(), fleetKey, "nextProbe", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
-		c := request{process: "a", run: "x", number: 2, flag: 100, burst: 1, usable: 5, want: 5}
+		c := request{process: "a", run: "x", number: 2, rate: 100, burst: 1, usable: 5, want: 5}
 		for range 2 {
 			if r := ask(t, rdb, c); r.n != 1 || !r.probe || r.first != 21 || r.probeSeq != 21 {
 				t.Errorf("the probe: %+v", r)
 			}
 		}
-		if r := ask(t, rdb, request{process: "b", run: "x", number: 1, flag: 100, burst: 1, usable: 1, want: 1}); r.n != 0 || r.retry <= 0 {
+		if r := ask(t, rdb, request{process: "b", run: "x", number: 1, rate: 100, burst: 1, usable: 1, want: 1}); r.n != 0 || r.retry <= 0 {
 			t.Errorf("a second probe: %+v", r)
 		}
-		if r := ask(t, rdb, request{process: "a", run: "x", number: 3, flag: 100, burst: 1,
+		if r := ask(t, rdb, request{process: "a", run: "x", number: 3, rate: 100, burst: 1,
 			events: []event{{kind: "unused", seq: 21}}}); r.probeSeq != 0 {
 			t.Errorf("an unused probe: %+v", r)
 		}
@@ -108,6 +110,7 @@ func TestFleetProbeTwice(t *testing.T) {
 
 // TestFleetCommands are those of the command line, without a worker.
 func TestFleetCommands(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		ctx, rdb := t.Context(), b.Client()
 		s, err := ShowFleet(ctx, rdb)
