@@ -41,6 +41,7 @@ func checkShown(t *testing.T, what, text string) {
 // of the API and those of Redis: none of it gets to a terminal as it is, by
 // standard output, by standard error or by a log, as text or as JSON.
 func TestNothingEvilIsShown(t *testing.T) {
+	t.Parallel()
 	p := program{t: t, dir: t.TempDir()}
 	file := evil + ".csv"
 	rest := evil + strings.Repeat("x", 1000) // or it is no text
@@ -175,6 +176,7 @@ func evilRedis(t *testing.T) (addr string) {
 
 // What is printed is told of when it was lost, by whatever command.
 func TestLostOutput(t *testing.T) {
+	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		return // only Linux has it
