@@ -184,7 +184,7 @@ func TestLostOutput(t *testing.T) {
 	defer full.Close()
 	p := program{t: t, dir: t.TempDir()}
 	p.write("links.csv", "id\npl_1\n", 0o600)
-	commands := [][]string{{"version"}, {"version", "--json"}, {"help"}, {"help", "--man"}, {"--help"}, {"run", "--help"}, {"completion", "bash"}, {"import", "--dry-run", "links.csv"}}
+	commands := [][]string{{"version"}, {"version", "--json"}, {"help"}, {"--help"}, {"run", "--help"}, {"completion", "bash"}, {"import", "--dry-run", "links.csv"}}
 	if redistest.Have(t) {
 		p.env = []string{"LINKCANCEL_REDIS_URL=" + redistest.Start(t)}
 		p.run("import", "--yes", "--id", "b1", "links.csv")

@@ -9,16 +9,14 @@ import (
 
 type helpCmd struct {
 	Command []string `arg:"" optional:"" help:"The command, such as batch retry; all by default."`
-	Man     bool     `help:"Write the manual page of all commands, for man."`
 }
 
-// Help is shown by help --help. So it is with the other commands; the texts of
-// those that have much to say are in their own files.
+// Help is shown by help --help. The long help texts of other commands are in the
+// files of those commands.
 func (helpCmd) Help() string {
 	return `The same is shown by COMMAND --help.
 
-    linkcancel help batch retry
-    linkcancel help --man > linkcancel.1 && man ./linkcancel.1`
+    linkcancel help batch retry`
 }
 
 func (c helpCmd) Run(a *app) error {
@@ -26,12 +24,6 @@ func (c helpCmd) Run(a *app) error {
 	parser, err := newParser(&cli{}, a.stdout, a.stderr, kong.Exit(func(int) { shown = true }))
 	if err != nil {
 		return err
-	}
-	if c.Man {
-		if len(c.Command) > 0 {
-			return usagef("--man is about all commands: leave %s out", strings.Join(c.Command, " "))
-		}
-		return writeMan(a.stdout, parser.Model)
 	}
 	node := parser.Model.Node
 	for _, word := range c.Command {
