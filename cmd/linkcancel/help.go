@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ func (helpCmd) Help() string {
     linkcancel help batch retry`
 }
 
-func (c helpCmd) Run(a *app) error {
+func (c helpCmd) Run(ctx context.Context, a *cliApp) error {
 	shown := false
 	parser, err := newParser(&cli{}, a.stdout, a.stderr, kong.Exit(func(int) { shown = true }))
 	if err != nil {

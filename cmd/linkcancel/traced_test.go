@@ -220,10 +220,3 @@ func TestRequestSpan(t *testing.T) {
 		})
 	}
 }
-
-// Without traces the API is called as it is.
-func TestUntracedAPI(t *testing.T) {
-	if got, ok := (&app{}).traced(counted{}, defaultBaseURL).(counted); !ok {
-		t.Errorf("%T", got)
-	}
-}
