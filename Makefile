@@ -13,7 +13,7 @@ ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,9 +21,6 @@ help: ## List the targets
 build: ## Build bin/linkcancel
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/linkcancel ./cmd/linkcancel
-
-man: build ## Write the manual page, bin/linkcancel.1
-	@bin/linkcancel help --man > bin/linkcancel.1
 
 image: ## Build the container image linkcancel:local
 	docker build -f deploy/Dockerfile -t linkcancel:local \
