@@ -28,7 +28,7 @@ type script struct {
 	attempts int
 	calls    []call
 	gates    int  // after so many further slots there are none; 0: any number
-	held     bool // a trouble is everybody's
+	held     bool // an unattributed answer concerns all requests
 	proof    stubProof
 	ctx      context.Context
 
@@ -125,7 +125,7 @@ func (a *scriptedAPI) List(context.Context, int, int) (plexy.Page, error) {
 	return plexy.Page{}, errUnsent
 }
 
-// scriptLimiter grants everything and remembers what it is told.
+// scriptLimiter grants everything and records what is reported.
 type scriptLimiter struct {
 	Limiter // what the canceler does not call
 	s       *script
@@ -304,7 +304,7 @@ func TestCanceler(t *testing.T) {
 
 		{"429 in a hold uses up nothing", script{held: true}, []run{
 			{[]call{del(429)}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
-			{[]call{delErr(told(429, time.Hour))}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
+			{[]call{delErr(retryAfter(429, time.Hour))}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
 			{[]call{del(404)}, 0, done(ledger.Record{Outcome: ledger.NotFound, Attempts: 1, HTTPStatus: 404}, "", textNo)},
 		}},
 		{"429 again and again, of this link alone", script{attempts: 2}, []run{
@@ -313,7 +313,7 @@ func TestCanceler(t *testing.T) {
 			{[]call{get("active")}, 0, done(ledger.Record{Outcome: ledger.Failed, Attempts: 2, HTTPStatus: 429}, "active", "")},
 		}},
 		{"503 with Retry-After in a hold is ambiguous and uses up nothing", script{held: true}, []run{
-			{[]call{delErr(told(503, 0))}, 0, back(ledger.Record{Ambiguous: true, HTTPStatus: 503}, textNo)},
+			{[]call{delErr(retryAfter(503, 0))}, 0, back(ledger.Record{Ambiguous: true, HTTPStatus: 503}, textNo)},
 			{[]call{del(422), get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 1, HTTPStatus: 422}, "cancelled", "")},
 		}},
 		{"401 in a hold uses up nothing", script{held: true}, []run{
@@ -449,8 +449,8 @@ func TestCanceler(t *testing.T) {
 	}
 }
 
-// forMetrics is what metrics are told of the calls of one run with this end: how many
-// DELETEs may have been applied unseen, and whether a GET told the outcome.
+// forMetrics is what the metrics show of one run with this end: how many DELETEs may
+// have been applied without a clear answer, and whether a GET found the outcome.
 func forMetrics(calls []call, end link) (ambiguous int, settled bool) {
 	for _, c := range calls {
 		var api *plexy.Error
@@ -475,13 +475,13 @@ func TestWaits(t *testing.T) {
 			t.Errorf("after attempt %d: %v, want %v", n+1, got, want)
 		}
 	}
-	if got := wait(10, ledger.Record{}, del(told(429, time.Minute))); got != time.Minute {
+	if got := wait(10, ledger.Record{}, del(retryAfter(429, time.Minute))); got != time.Minute {
 		t.Errorf("after a Retry-After of a minute: %v", got)
 	}
-	if got := wait(10, ledger.Record{Attempts: 4}, del(told(429, time.Second))); got != 5*time.Second {
+	if got := wait(10, ledger.Record{Attempts: 4}, del(retryAfter(429, time.Second))); got != 5*time.Second {
 		t.Errorf("after a Retry-After of a second at the fifth attempt: %v", got)
 	}
-	if got := wait(10, ledger.Record{Attempts: 9}, del(told(429, time.Second))); got != time.Second {
+	if got := wait(10, ledger.Record{Attempts: 9}, del(retryAfter(429, time.Second))); got != time.Second {
 		t.Errorf("the last look, after a Retry-After of a second: %v", got)
 	}
 	if got := wait(10, ledger.Record{}, del(errLocal)); got != localWait {
@@ -542,10 +542,10 @@ func TestCutCall(t *testing.T) {
 	}
 }
 
-// What the limiter and the metrics are told.
+// What the limiter and the metrics receive.
 func TestReports(t *testing.T) {
 	t.Parallel()
-	s := script{held: true, calls: []call{{method: "DELETE", err: told(429, time.Minute)}}}
+	s := script{held: true, calls: []call{{method: "DELETE", err: retryAfter(429, time.Minute)}}}
 	s.run(t, &link{id: "l1", record: ledger.Record{HTTPStatus: 429}})
 	s.calls = []call{{method: "DELETE", err: answered(401)}}
 	s.run(t, &link{id: "l1"})

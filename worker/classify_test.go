@@ -27,8 +27,8 @@ func unproven(status int) *plexy.Error {
 	return &plexy.Error{Method: "DELETE", Status: status, Message: "a page", Kind: fmt.Sprintf("%d k", status)}
 }
 
-// told is an answer of the API itself with Retry-After.
-func told(status int, after time.Duration) *plexy.Error {
+// retryAfter is an answer of the API itself with Retry-After.
+func retryAfter(status int, after time.Duration) *plexy.Error {
 	e := answered(status)
 	e.RetryAfter, e.HasRetryAfter = after, true
 	return e
@@ -65,7 +65,7 @@ func TestClassifyCancel(t *testing.T) {
 		return func(v verdict) verdict { v.step, v.outcome = stepDone, o; return v }
 	}
 	plain := func(v verdict) verdict { v.step = stepPlain; return v }
-	trouble := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
+	attribute := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
 		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepAttribute, kind, ambiguous; return v }
 	}
 	retry := func(ambiguous bool) func(verdict) verdict {
@@ -87,10 +87,10 @@ func TestClassifyCancel(t *testing.T) {
 		// What something in front of the API says decides nothing at once.
 		{each(unproven, 404, 400, 405, 407, 402, 421, 451, 300, 301, 302, 303, 304, 307, 308), plain, nil},
 		{each(unproven, 422, 409, 410), settle, nil},
-		{append(each(answered, 401, 403), each(unproven, 401, 403)...), trouble(ratelimit.Unauthorized, false), nil},
-		{append(each(answered, 429), unproven(429), told(429, 7*time.Second)), trouble(ratelimit.Throttled, false), nil},
-		{[]error{told(503, 0), told(503, time.Minute)}, trouble(ratelimit.Throttled, true), nil},
-		{[]error{told(500, time.Second)}, retry(true), nil}, // only a 503 is an invitation
+		{append(each(answered, 401, 403), each(unproven, 401, 403)...), attribute(ratelimit.Unauthorized, false), nil},
+		{append(each(answered, 429), unproven(429), retryAfter(429, 7*time.Second)), attribute(ratelimit.Throttled, false), nil},
+		{[]error{retryAfter(503, 0), retryAfter(503, time.Minute)}, attribute(ratelimit.Throttled, true), nil},
+		{[]error{retryAfter(500, time.Second)}, retry(true), nil}, // only a 503 is an invitation
 		{append(each(answered, 408, 425, 500, 501, 502, 503, 504, 520, 599), each(unproven, 408, 500, 502, 503)...), retry(true), nil},
 		{[]error{errUnsent}, retry(false), nil},
 		{[]error{errCut}, retry(true), nil},
@@ -190,7 +190,7 @@ func TestClassifyShown(t *testing.T) {
 func TestClassifySettle(t *testing.T) {
 	t.Parallel()
 	steps := map[step][]error{
-		stepAttribute: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
+		stepAttribute: {answered(401), answered(403), unproven(403), answered(429), retryAfter(429, time.Minute), retryAfter(503, time.Minute)},
 		stepRetry:     {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
 		stepPlain:     {unproven(200), unproven(302), unproven(404), unproven(400)},
 		stepLocal:     {errLocal},
@@ -326,8 +326,8 @@ func renderAnswers(t *testing.T) string {
 		{label: "409, 410, 422, in whatever form", errs: append(each(answered, 409, 410, 422), each(unproven, 409, 410, 422)...)},
 		{label: "3xx, 404, 400, 405, any other 4xx, not in the API's own form", errs: append(each(unproven, append(others, 404)...), each(unproven, statusesBut(300, 400)...)...), also: "a redirect is never followed"},
 		{label: "401, 403", errs: append(each(answered, 401, 403), each(unproven, 401, 403)...)},
-		{label: "429", errs: append(each(answered, 429), unproven(429), told(429, time.Second))},
-		{label: "503 with `Retry-After`", errs: []error{told(503, time.Second)}},
+		{label: "429", errs: append(each(answered, 429), unproven(429), retryAfter(429, time.Second))},
+		{label: "503 with `Retry-After`", errs: []error{retryAfter(503, time.Second)}},
 		{label: "408, 425, any other 5xx", errs: each(answered, append(statusesBut(500, 600), 408, 425)...)},
 		{label: "no connection: dial, DNS, TLS", errs: []error{errUnsent}, also: "nothing was sent"},
 		{label: "no answer: timeout, reset, cut off", errs: []error{errCut}},
@@ -358,7 +358,7 @@ func renderAnswers(t *testing.T) string {
 	}
 	for status := 300; status < 600; status++ {
 		if described[status] == "" {
-			t.Errorf("%d (%s) stands in no row", status, http.StatusText(status))
+			t.Errorf("%d (%s) is in no row", status, http.StatusText(status))
 		}
 	}
 

@@ -167,8 +167,8 @@ func TestUnauthorizedGivesSlicesBack(t *testing.T) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 100, Key: "other"})
 		before := truth(api)
 		b := f.batch("b1", api.IDs()...)
-		var told atomic.Int64
-		bad := f.work(Config{ID: "bad", Rate: 20, Concurrency: 8, BadKey: func(error) { told.Add(1) }}, memory{api}, nil)
+		var calls atomic.Int64
+		bad := f.work(Config{ID: "bad", Rate: 20, Concurrency: 8, BadKey: func(error) { calls.Add(1) }}, memory{api}, nil)
 		f.feed(20)
 		f.until("a hold", func() bool {
 			return bad.w.limiter.Status().Hold.Reason == ratelimit.ReasonUnauthorized && bad.w.Unsent() > 0
@@ -192,8 +192,8 @@ func TestUnauthorizedGivesSlicesBack(t *testing.T) {
 				t.Errorf("%s: %+v", link, r.Record)
 			}
 		}
-		if told.Load() != 1 {
-			t.Errorf("BadKey was called %d times", told.Load())
+		if calls.Load() != 1 {
+			t.Errorf("BadKey was called %d times", calls.Load())
 		}
 	})
 }

@@ -147,7 +147,7 @@ func TestClusterFailover(t *testing.T) {
 	}
 }
 
-// A server of a cluster without replicas comes back on its AOF, and all goes on.
+// A server of a cluster without replicas comes back on its AOF, and work continues.
 func TestClusterServerComesBack(t *testing.T) {
 	t.Parallel()
 	if !redistest.Have(t) {
@@ -165,7 +165,7 @@ func TestClusterServerComesBack(t *testing.T) {
 	}
 }
 
-// TestFailovers makes FAILOVERS of each kind and tells the figures that stand in
+// TestFailovers makes FAILOVERS of each kind and prints the figures of
 // docs/testing.md (make failover).
 func TestFailovers(t *testing.T) {
 	t.Parallel()

@@ -176,7 +176,7 @@ func span(from, to int) (places []int) {
 	return places
 }
 
-// Fewer than ten links with such an answer do not tell it from a gateway's: they
+// Fewer than ten links with such an answer do not distinguish it from a gateway's: they
 // end failed, unless the answer is to be trusted.
 func TestFewEmptyNotFound(t *testing.T) {
 	t.Parallel()
@@ -248,20 +248,20 @@ var wrongPaths = []struct {
 }
 
 // Behind a wrong path nothing is recorded, and it is said.
-func TestWrongPathIsTold(t *testing.T) {
+func TestWrongPathIsReported(t *testing.T) {
 	t.Parallel()
 	for _, tt := range wrongPaths {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
 				api := sandbox.New(tt.make(t))
 				b := f.batch("b1", names(30)...)
-				told := make(chan error, 10)
+				reported := make(chan error, 10)
 				began := time.Now()
-				f.watched(Config{Rate: 50, Concurrency: 8, Unproved: func(err error) { told <- err }}, memory{api})
+				f.watched(Config{Rate: 50, Concurrency: 8, Unproved: func(err error) { reported <- err }}, memory{api})
 				f.feed(50)
-				err := <-told
+				err := <-reported
 				if took := time.Since(began); took < tt.within || took > tt.within+5*time.Second {
-					t.Errorf("told after %v, want %v", took, tt.within)
+					t.Errorf("reported after %v, want %v", took, tt.within)
 				}
 				var unproved *UnprovedError
 				if !errors.As(err, &unproved) || !strings.Contains(unproved.Link, "404") || !strings.Contains(unproved.Control, "GET of the list answered 404") {
@@ -273,15 +273,15 @@ func TestWrongPathIsTold(t *testing.T) {
 						t.Errorf("%s: %+v", link, r)
 					}
 				}
-				if len(told) > 0 {
-					t.Error("told twice")
+				if len(reported) > 0 {
+					t.Error("reported twice")
 				}
 			})
 		})
 	}
 }
 
-// A fleet holds, and goes on by itself when the path answers.
+// A fleet holds, and continues without help when the path answers.
 func TestWrongPathHoldsTheFleet(t *testing.T) {
 	t.Parallel()
 	for _, tt := range wrongPaths {
@@ -440,8 +440,8 @@ func TestForbiddenLinks(t *testing.T) {
 		api := sandbox.New(sandbox.Config{Seed: 1, IDs: names(100), ForbiddenLinks: .5, Latency: 20 * time.Millisecond})
 		before := truth(api)
 		b := f.batch("b1", api.IDs()...)
-		var told atomic.Int64
-		_, h := f.watched(Config{Rate: 50, Concurrency: 8, BadKey: func(error) { told.Add(1) }}, memory{api})
+		var calls atomic.Int64
+		_, h := f.watched(Config{Rate: 50, Concurrency: 8, BadKey: func(error) { calls.Add(1) }}, memory{api})
 		began := time.Now()
 		f.feed(50)
 		f.done(b.ID)
@@ -452,8 +452,8 @@ func TestForbiddenLinks(t *testing.T) {
 		if got := f.get(b.ID).Counts; got[ledger.Cancelled]+got[ledger.Rejected] != 100 || got[ledger.Rejected] < 30 {
 			t.Errorf("counts %v", got)
 		}
-		if all := h.heard(); len(all) > 0 || told.Load() > 0 {
-			t.Errorf("held: %+v; BadKey was called %d times", all, told.Load())
+		if all := h.heard(); len(all) > 0 || calls.Load() > 0 {
+			t.Errorf("held: %+v; BadKey was called %d times", all, calls.Load())
 		}
 	})
 }

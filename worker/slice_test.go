@@ -39,8 +39,8 @@ func (n nothing) List(context.Context, int, int) (plexy.Page, error) {
 	return plexy.Page{}, nil
 }
 
-// queueGone waits until no slice is in the queue.
-func (f *fleet) queueGone() {
+// queueEmpty waits until no slice is in the queue.
+func (f *fleet) queueEmpty() {
 	f.t.Helper()
 	f.until("an empty queue", func() bool { return f.queued() == 0 })
 }
@@ -85,7 +85,7 @@ func TestNothingLeftToDo(t *testing.T) {
 			asynq.NewTask(task.TypeCancel, []byte("{}"), asynq.Queue(task.QueueCancel)))
 		must(t, err)
 		f.work(Config{}, nothing{t}, nil)
-		f.queueGone()
+		f.queueEmpty()
 		for id, want := range map[string]int64{"finished": 3, "half": 3, "paused": 0, "aborted": 0} {
 			if n := f.get(id).Counts.Sum(); n != want {
 				t.Errorf("batch %s has %d outcomes, want %d", id, n, want)
@@ -119,7 +119,7 @@ func TestBatchDeletedInFlight(t *testing.T) {
 		must(t, b.Client().Del(t.Context(), "lc:{gone}").Err())
 		close(deleted)
 		f.done("other")
-		f.queueGone()
+		f.queueEmpty()
 		if keys := redistest.Keys(t, b.Client(), "lc:{gone}*"); len(keys) != 1 { // its manifest
 			t.Errorf("keys of the deleted batch: %v", keys)
 		}
@@ -137,7 +137,7 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 		f.start(&second, 1)
 		f.enqueue(task.Slice{Batch: "b1", Incarnation: second.Incarnation() - 1, Links: names(2)[:1]})
 		f.work(Config{}, memory{api}, nil)
-		f.queueGone()
+		f.queueEmpty()
 		if got := api.Counts().Total; got != 0 {
 			t.Errorf("%d requests for the links of the deleted batch", got)
 		}
@@ -170,7 +170,7 @@ func TestNewerPayload(t *testing.T) {
 	})
 }
 
-// So is a batch of a newer release, whoever fed it; others go on beside it.
+// So is a batch of a newer release, no matter who fed it; other batches continue.
 func TestNewerBatch(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
@@ -280,9 +280,9 @@ func TestAfterACrash(t *testing.T) {
 	})
 }
 
-// A worker that was stopped for longer than its lease goes on, and writes down the
+// A worker that was suspended for longer than its lease continues, and records the
 // answers that it had: what others have taken up from it is not sent again.
-func TestStoppedWorkerGoesOn(t *testing.T) {
+func TestSuspendedWorkerContinues(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(20)...)
@@ -307,7 +307,7 @@ func TestStoppedWorkerGoesOn(t *testing.T) {
 		if n := requests.Load(); n != 10 {
 			t.Errorf("%d requests for the 10 links that nobody had an answer to", n)
 		}
-		f.queueGone()
+		f.queueEmpty()
 	})
 }
 
@@ -324,7 +324,7 @@ func TestSliceThatCrashesWorkers(t *testing.T) {
 				t.Errorf("%s: %+v", link, r)
 			}
 		}
-		f.queueGone()
+		f.queueEmpty()
 	})
 }
 

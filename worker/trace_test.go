@@ -160,10 +160,10 @@ func TestTraceOfItsOwn(t *testing.T) {
 		s := task.Slice{Batch: "b1", Incarnation: b.Incarnation(), Links: names(1)}
 		f.enqueue(s)
 		f.done("b1")
-		f.queueGone()
+		f.queueEmpty()
 		n := len(spans.GetSpans())
 		f.enqueue(s)
-		f.queueGone()
+		f.queueEmpty()
 		var got []string
 		for _, span := range spans.GetSpans() {
 			got = append(got, fmt.Sprintf("%s %v %s %q events %d", span.Name, span.Parent.IsValid(), span.Status.Code, span.Status.Description, len(span.Events)))
