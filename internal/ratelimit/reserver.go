@@ -82,7 +82,7 @@ func (r *reserver) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		f.mu.Lock()
 		now := f.now()
-		f.slots.expire(now, f.waiters.count)
+		f.slots.expire(now, f.waiters.count())
 		at := r.due(now)
 		if at > now {
 			r.sleeps = at
@@ -183,12 +183,15 @@ func (r *reserver) due(now instant) instant {
 		at = now
 	}
 	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
-		at = min(at, max(now, r.askAt, f.shared.opens, f.own.open(now)))
+		at = min(at, max(now, r.askAt, r.opens(), f.own.open(now)))
 	} else if d.reserved > 0 && d.spare() > 0 {
 		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
 	}
 	return max(at, r.retryAt)
 }
+
+// opens returns from when on the fleet's holds allow a slot.
+func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
 // renewal is how long before a slot is due the one after it has to be asked for.
 func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
@@ -197,7 +200,7 @@ func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millise
 func (r *reserver) demand(now instant) demand {
 	f := r.fleet
 	d := demand{
-		waiting: f.waiters.count, soon: math.MaxInt32, reserved: len(f.slots.list),
+		waiting: f.waiters.count(), soon: math.MaxInt32, reserved: len(f.slots.list),
 		speed: r.speed, trust: r.trust, held: f.hold.reason != ReasonNone,
 		horizon: r.horizon, backlog: r.backlog, active: r.active, interval: f.shared.interval,
 	}
@@ -291,7 +294,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 		f.own.end()
 	}
 	r.releases = reply.releases
-	f.shared = reply.state(&r.clock)
+	f.shared = reply
 	f.setGuard(now)
 	r.warn(reply)
 	f.observe(now)
@@ -305,7 +308,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 		return
 	}
 	r.askAt = max(r.askAt, now+time.Millisecond)
-	if f.shared.opens <= now {
+	if r.opens() <= now {
 		// Others have the slots. Ask again when there are a few, and not all processes
 		// at the same moment.
 		spread := r.horizon / 8

@@ -191,15 +191,3 @@ func parseReply(words []string) (*reply, error) {
 	}
 	return r, failed
 }
-
-// state converts the fleet's state to instants of this process.
-func (r *reply) state(c *clock) fleetState {
-	return fleetState{
-		ceiling: r.ceiling, rate: r.rate, interval: r.interval,
-		manual:   span{c.instant(r.manualSince), c.instant(r.manualUntil)},
-		throttle: span{c.instant(r.throttleSince), c.instant(r.throttleUntil)},
-		outage:   r.outage, since: c.instant(r.since), nextProbe: c.instant(r.nextProbe), probing: r.probeSeq != 0,
-		opens: c.instant(r.opens), untilOutage: r.untilOutage,
-		cause: r.cause,
-	}
-}
