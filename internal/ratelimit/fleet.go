@@ -87,6 +87,7 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		shared: &reply{
 			ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
 			interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
+			horizon: firstHorizon, active: 1,
 		},
 	}
 	f.timer = time.AfterFunc(never, f.fire)
@@ -170,32 +171,16 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 	}
 	f.own.answer(now, s, a)
 	out := &f.reserver.outbox
-	e := event{seq: s.seq, at: now, text: a.cause(), alone: s.probe}
+	out.add(newEvent(now, s, a))
 	switch a.Kind {
-	case Proper:
-		e.kind, e.text = "proper", ""
-		if a.Link == ControlLink {
-			e.text, e.alone = ControlLink, true
-		}
-		out.addCounted(e)
-		return s.probe || f.fleetHold(now).reason != ReasonNone
-	case Unproven, Unauthorized:
-		e.kind = "unproven"
-		out.addCounted(e)
-		return s.probe
+	case Throttled, Down:
+		return true
 	case Transient:
-		e.kind, e.link = "transient", linkHash(a.Link)
-		out.addFailure(now, e)
 		return s.probe || out.failures >= f.shared.untilOutage
-	case Throttled:
-		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
-	case Down:
-		e.kind = "down"
-	default:
-		return false
+	case Proper:
+		return s.probe || f.fleetHold(now).reason != ReasonNone
 	}
-	out.add(e)
-	return true
+	return s.probe
 }
 
 // unused takes in that nothing was sent with a slot.
@@ -337,7 +322,7 @@ func (f *Fleet) grant(now instant, s slot) {
 	}
 	f.own.granted(now, s.seq)
 	f.latest = max(f.latest, s.seq)
-	f.reserver.sent++
+	f.reserver.usage.sent++
 	f.waiters.serve(Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()})
 }
 
