@@ -1,8 +1,12 @@
 package ratelimit
 
 import (
+	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
@@ -148,9 +152,41 @@ func TestFleetCommands(t *testing.T) {
 }
 
 func TestParseReply(t *testing.T) {
-	for _, words := range [][]string{nil, {"1"}, strings.Fields(strings.Repeat("1 ", 30)), strings.Fields("x" + strings.Repeat(" 1", 28))} {
-		if _, err := parseReply(words); err == nil {
-			t.Errorf("parseReply(%q) has no error", words)
+	for _, words := range [][]string{nil, {"n"}, {"n", "1"}, {"1", "1"}} {
+		if _, err := parseReply(words); !errors.Is(err, errReply) {
+			t.Errorf("parseReply(%q): error %v", words, err)
+		}
+	}
+}
+
+// TestConstants checks the numbers that both the script and this package know.
+func TestConstants(t *testing.T) {
+	b := broker.Embedded()
+	t.Cleanup(func() { _ = b.Close() })
+	constant := func(name string) string {
+		text, err := redis.NewScript(fleetRulesLua+"\nreturn string.format('%.17g', tonumber("+name+") or 0)").
+			Run(t.Context(), b.Client(), []string{fleetKey}).Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for name, want := range map[string]micros{
+		"never": neverMicros, "horizonLeast": firstHorizon, "marginWide": ownShare,
+		"outageFirst": microsOf(ownProbeFirst), "outageMost": microsOf(outageProbeMost), "probeExpires": microsOf(ownProbeExpires),
+		"second": microsOf(time.Second), "control == '" + ControlLink + "' and 1": 1,
+	} {
+		if got, err := strconv.ParseFloat(constant(name), 64); err != nil || micros(got) != want {
+			t.Errorf("%s is %v in the script and %v here (%v)", name, got, want, err)
+		}
+	}
+	// An idle process must stay alive, and a counted event within a part of the meter.
+	for _, condition := range []string{
+		fmt.Sprintf("silentAfter > 2 * %v and 1", text(microsOf(heartbeat*idleHeartbeats+callTimeout))),
+		fmt.Sprintf("meterPart > %v and 1", text(microsOf(countedTime))),
+	} {
+		if constant(condition) != "1" {
+			t.Errorf("not so: %s", condition)
 		}
 	}
 }

@@ -37,13 +37,12 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 		return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", err)
 	}
 	now := time.Since(start)
-	state := r.state(&clock{zero: now - r.now.duration()})
 	s := FleetStatus{
 		Ceiling:  Rate(r.ceiling),
 		Rate:     Rate(r.rate),
 		Burst:    r.burst,
 		Override: r.override > 0,
-		Hold:     state.hold(now).at(now),
+		Hold:     r.hold(&clock{zero: now - r.now.duration()}, now).at(now),
 	}
 	for _, text := range r.workers {
 		var worker FleetWorker

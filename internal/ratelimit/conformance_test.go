@@ -165,7 +165,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.wantHold(ReasonNone, 0)
 			d.wantRate(100, 100)
 		}},
-		{"unauthorized: probes", Config{Rate: 100, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
+		{"unauthorized: probes", Config{Rate: 100, giveUpOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.HoldOwn(ReasonUnauthorized, "401 of the control")
 			for i, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.wantHold(ReasonUnauthorized, time.Duration(s)*time.Second)
@@ -457,13 +457,13 @@ func testLimiter(t *testing.T, real *realRedis) {
 				t.Error("the next waiter's slot is no probe")
 			}
 		}},
-		{"probe: an unused one of a long Retry-After too", Config{Rate: 100, GiveBack: 2 * time.Hour}, func(t *testing.T, d *driver) {
+		{"probe: an unused one of a long Retry-After too", Config{Rate: 100, giveUp: 2 * time.Hour}, func(t *testing.T, d *driver) {
 			d.throttle(time.Hour)
 			d.Report(d.wantNext(15*time.Minute, true), Answer{Kind: Unused})
 			d.wantNext(0, true)
 			d.wantNext(15*time.Minute, true) // no answer came: not after 20 s
 		}},
-		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
+		{"probe: counts against the rate", Config{Rate: 0.1, giveUpOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), Answer{Kind: Proper})
 			d.HoldOwn(ReasonUnauthorized, "")
 			start := time.Now()
@@ -479,7 +479,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.holdFleet(time.Now().Add(-time.Minute))
 			d.wantHold(ReasonNone, 0)
 		}},
-		{"manual: for ever", Config{Rate: 100, GiveBack: 1000 * time.Hour}, func(t *testing.T, d *driver) {
+		{"manual: for ever", Config{Rate: 100, giveUp: 1000 * time.Hour}, func(t *testing.T, d *driver) {
 			slots := []Slot{d.acquire(), d.acquire(), d.acquire()}
 			d.holdFleet(time.Time{})
 			d.Report(slots[0], Answer{Kind: Proper})
@@ -621,7 +621,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			time.Sleep(10 * time.Hour) // counts from the Acquire
 			d.wantHeld(time.Hour)
 		}},
-		{"gives back: counts from the hold's begin", Config{Rate: 0.01, GiveBack: time.Minute}, func(t *testing.T, d *driver) {
+		{"gives back: counts from the hold's begin", Config{Rate: 0.01, giveUp: time.Minute}, func(t *testing.T, d *driver) {
 			d.times(1, Proper)
 			done := d.go_(func() { d.wantHeld(90 * time.Second) })
 			time.Sleep(30 * time.Second)

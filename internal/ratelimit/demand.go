@@ -1,8 +1,18 @@
 package ratelimit
 
-import "time"
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
 
 const (
+	// speedWindow is the time over which a process's own speed is averaged.
+	speedWindow = 100 * time.Millisecond
+	// trustMost is the part of the expected use that is reserved before anyone waits.
+	// It is halved when slots were wasted, and grows back by trustStep per call.
+	trustMost, trustStep = 0.9, 0.02
+
 	// Where the limit is far above what the fleet sends, a process reserves at least
 	// spareLeast slots for a stretch of time, and keeps about spareKept of them.
 	spareLeast, spareKept = 200, 4000
@@ -12,14 +22,38 @@ const (
 	ownShare = 0.9925
 )
 
+// usage is how a process uses its slots.
+type usage struct {
+	sent  int     // requests since the last call
+	speed float64 // requests per second
+	trust float64 // the part of them that is reserved before anyone waits
+}
+
+// average adds the time since the last call to the average.
+func (u *usage) average(passed time.Duration) {
+	if s := passed.Seconds(); s > 0 {
+		u.speed -= math.Expm1(-s/speedWindow.Seconds()) * (float64(u.sent)/s - u.speed)
+	}
+	u.sent = 0
+}
+
+// judge adapts the trust.
+func (u *usage) judge(wasted bool) {
+	if wasted {
+		u.trust /= 2
+	} else {
+		u.trust = min(u.trust+trustStep, trustMost)
+	}
+}
+
 // demand is what decides how many slots a process reserves.
 type demand struct {
 	waiting  int     // callers in Acquire
 	soon     int     // callers that will call Acquire soon, at most
 	reserved int     // slots that the process has
 	left     int     // those of a stretch that will not be late at the next reply
-	speed    float64 // requests per second sent lately
-	trust    float64 // the part of them that is reserved before anyone waits
+	speed    float64 // of usage
+	trust    float64
 	held     bool
 	ownRate  float64 // requests per second of a process slower than the fleet; else 0
 
@@ -63,4 +97,14 @@ func (d demand) slots() (usable, want int) {
 	}
 	usable = min(usable, max(1, share))
 	return usable, usable - d.reserved
+}
+
+// askAgain returns when to ask for slots again, after a reply with too few because
+// other processes have them: when there are a few, and not all processes at once.
+func (r *reply) askAgain() time.Duration {
+	spread := r.horizon / 8
+	if r.n == 0 && r.rate*r.horizon.duration().Seconds() < float64(r.active) {
+		spread *= micros(r.active) // there is not one for each process: one call soon is enough
+	}
+	return max(r.retry, r.horizon/4).duration() + rand.N(spread.duration()+1)
 }

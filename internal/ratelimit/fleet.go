@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ type Fleet struct {
 	start time.Time // the origin of all instants
 
 	mu       sync.Mutex
-	shared   fleetState    // as of the last reply
+	shared   *reply        // the fleet's state, as of the last reply
 	own      ownHold       // of this process alone
 	hold     held          // in effect, as last observed
 	changed  chan struct{} // closed when the reason of hold changes
@@ -55,7 +56,8 @@ type Fleet struct {
 	slots    slots
 	reserver reserver
 	guard    *rate.Limiter // the second guard, which also enforces the process's own Rate
-	timer    timer         // for serve
+	timer    *time.Timer   // calls fire
+	wake     instant       // when it does, or never
 	notices  []Hold        // that OnHold has not seen
 	noticing bool          // a goroutine calls OnHold
 }
@@ -81,12 +83,14 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		start:   time.Now(),
 		changed: make(chan struct{}),
 		guard:   rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		timer:   timer{at: never},
-		shared: fleetState{
+		wake:    never,
+		shared: &reply{
 			ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
 			interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
+			horizon: firstHorizon, active: 1,
 		},
 	}
+	f.timer = time.AfterFunc(never, f.fire)
 	f.reserver = newReserver(f)
 	f.slots.giveBack = f.giveBack
 	f.setGuard(0)
@@ -109,19 +113,15 @@ func (f *Fleet) AcquireFirst(ctx context.Context) (Slot, error) {
 	return f.acquire(ctx, &f.waiters.first)
 }
 
-func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
+func (f *Fleet) acquire(ctx context.Context, q *list.List) (Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return Slot{}, err
 	}
 	f.mu.Lock()
 	now := f.now()
-	w := f.waiters.push(q, now)
+	w := &waiter{arrived: now, done: make(chan struct{})}
+	place := q.PushBack(w)
 	f.serve(now)
-	if !w.queued { // served at once
-		f.unlock()
-		return w.slot, w.err
-	}
-	w.done = make(chan struct{})
 	f.unlock()
 
 	select {
@@ -131,10 +131,9 @@ func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
 	}
 	f.mu.Lock()
 	now = f.now()
-	if w.queued {
-		f.waiters.remove(q, w)
-	} else if w.err == nil {
-		f.unused(now, w.slot) // it was granted as ctx ended
+	q.Remove(place) // unless it was served as ctx ended
+	if w.slot != (Slot{}) {
+		f.unused(now, w.slot)
 	}
 	f.serve(now)
 	f.unlock()
@@ -172,32 +171,16 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 	}
 	f.own.answer(now, s, a)
 	out := &f.reserver.outbox
-	e := event{seq: s.seq, at: now, text: a.cause(), alone: s.probe}
+	out.add(newEvent(now, s, a))
 	switch a.Kind {
-	case Proper:
-		e.kind, e.text = "proper", ""
-		if a.Link == ControlLink {
-			e.text, e.alone = ControlLink, true
-		}
-		out.addCounted(e)
-		return s.probe || f.shared.hold(now).reason != ReasonNone
-	case Unproven, Unauthorized:
-		e.kind = "unproven"
-		out.addCounted(e)
-		return s.probe
+	case Throttled, Down:
+		return true
 	case Transient:
-		e.kind, e.link = "transient", linkHash(a.Link)
-		out.addFailure(now, e)
 		return s.probe || out.failures >= f.shared.untilOutage
-	case Throttled:
-		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
-	case Down:
-		e.kind = "down"
-	default:
-		return false
+	case Proper:
+		return s.probe || f.fleetHold(now).reason != ReasonNone
 	}
-	out.add(e)
-	return true
+	return s.probe
 }
 
 // unused takes in that nothing was sent with a slot.
@@ -276,10 +259,13 @@ func (f *Fleet) ProbeNow() {
 
 func (f *Fleet) now() instant { return time.Since(f.start) }
 
+// fleetHold returns the hold of the fleet.
+func (f *Fleet) fleetHold(now instant) held { return f.shared.hold(&f.reserver.clock, now) }
+
 // holdNow returns the hold that this process is under: the fleet's or its own,
 // whichever lasts longer, except that a manual one comes first.
 func (f *Fleet) holdNow(now instant) held {
-	shared, own := f.shared.hold(now), f.own.hold(now)
+	shared, own := f.fleetHold(now), f.own.hold(now)
 	if own.reason == ReasonNone || shared.reason == ReasonManual || shared.reason != ReasonNone && shared.until > own.until {
 		return shared
 	}
@@ -290,10 +276,10 @@ func (f *Fleet) holdNow(now instant) held {
 // and sets the timers for the next ones. The caller holds the lock.
 func (f *Fleet) serve(now instant) {
 	f.observe(now)
-	f.slots.expire(now, f.waiters.count)
+	f.slots.expire(now, f.waiters.count())
 	giveUpAfter := f.cfg.giveUpAfter(f.hold)
 	f.waiters.giveUp(now, f.hold, giveUpAfter)
-	for f.waiters.count > 0 {
+	for f.waiters.count() > 0 {
 		s, ok := f.slots.next(now)
 		if !ok {
 			break
@@ -302,23 +288,28 @@ func (f *Fleet) serve(now instant) {
 	}
 	wake := f.waiters.giveUp(now, f.hold, giveUpAfter)
 	if len(f.slots.list) > 0 {
-		if next := f.slots.list[0]; f.waiters.count > 0 {
+		if next := f.slots.list[0]; f.waiters.count() > 0 {
 			wake = min(wake, next.due)
 		} else if next.probe {
 			wake = min(wake, next.due+maxLateness+1) // to give it back
 		}
 	}
 	if f.cfg.OnHold != nil {
-		wake = min(wake, f.shared.change(now))
+		wake = min(wake, f.shared.holdEnd(&f.reserver.clock, now))
 	}
-	f.timer.set(now, wake, f.fire)
+	if wake != f.wake {
+		f.wake = wake
+		f.timer.Reset(wake - now)
+	}
 	f.reserver.wake(now)
 }
 
 func (f *Fleet) fire() {
 	f.mu.Lock()
 	now := f.now()
-	f.timer.fired(now)
+	if now >= f.wake { // else the timer has been set anew
+		f.wake = never
+	}
 	f.serve(now)
 	f.unlock()
 }
@@ -331,7 +322,7 @@ func (f *Fleet) grant(now instant, s slot) {
 	}
 	f.own.granted(now, s.seq)
 	f.latest = max(f.latest, s.seq)
-	f.reserver.sent++
+	f.reserver.usage.sent++
 	f.waiters.serve(Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()})
 }
 
@@ -395,31 +386,3 @@ func (f *Fleet) setGuard(now instant) {
 func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
 
 func (f *Fleet) ownRate() float64 { return ownShare * float64(f.cfg.Rate) }
-
-// timer calls a function at an instant.
-type timer struct {
-	timer *time.Timer // nil before its first use
-	at    instant     // when it fires, or never
-}
-
-// set has fire called at the given instant, and not before.
-func (t *timer) set(now, at instant, fire func()) {
-	switch {
-	case at == t.at:
-		return
-	case at == never:
-		t.timer.Stop()
-	case t.timer == nil:
-		t.timer = time.AfterFunc(at-now, fire)
-	default:
-		t.timer.Reset(at - now)
-	}
-	t.at = at
-}
-
-// fired notes that the timer has fired. A late call of an earlier setting is ignored.
-func (t *timer) fired(now instant) {
-	if now >= t.at {
-		t.at = never
-	}
-}

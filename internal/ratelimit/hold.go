@@ -23,52 +23,31 @@ func (h held) at(now instant) Hold {
 	return out
 }
 
-// span is a hold with an end.
-type span struct{ since, until instant }
-
-func (s span) covers(now instant) bool { return now < s.until }
-
-// fleetState is the fleet's state as of the last reply, in instants of this process.
-// Only fleet_rules.lua changes it.
-type fleetState struct {
-	ceiling, rate float64 // requests per second
-	interval      micros  // between slots
-
-	manual, throttle span
-	outage           bool
-	since, nextProbe instant // of the outage
-	probing          bool    // a probe is out
-	opens            instant // the fleet's holds allow a slot from then on
-	cause            string  // of the outage or the throttled hold
-	untilOutage      int     // so many more failures may be an outage
-}
-
-// hold returns the hold that is in effect: a manual one, else the one that lasts
-// longer.
-func (s *fleetState) hold(now instant) held {
-	if s.manual.covers(now) {
-		return held{reason: ReasonManual, since: s.manual.since, until: s.manual.until}
+// hold returns the fleet's hold: a manual one, else the one that lasts longer.
+func (r *reply) hold(c *clock, now instant) held {
+	if until := c.instant(r.manualUntil); now < until {
+		return held{reason: ReasonManual, since: c.instant(r.manualSince), until: until}
 	}
 	var h held
-	if s.outage {
-		h = held{ReasonOutage, s.since, s.nextProbe, s.cause, false}
+	if r.outage {
+		h = held{ReasonOutage, c.instant(r.since), c.instant(r.nextProbe), r.cause, false}
 	}
-	if s.throttle.covers(now) && (!s.outage || s.throttle.until > h.until) {
-		return held{ReasonThrottled, s.throttle.since, s.throttle.until, s.cause, false}
+	if until := c.instant(r.throttleUntil); now < until && (!r.outage || until > h.until) {
+		return held{ReasonThrottled, c.instant(r.throttleSince), until, r.cause, false}
 	}
-	if h.until <= now || s.probing {
+	if h.until <= now || r.probeSeq != 0 {
 		h.until = never // until the probe is answered
 	}
 	return h
 }
 
-// change returns the next instant at which a hold ends because its time is over, or
-// never.
-func (s *fleetState) change(now instant) instant {
+// holdEnd returns the next instant at which a hold of the fleet ends because its time
+// is over, or never.
+func (r *reply) holdEnd(c *clock, now instant) instant {
 	at := never
-	for _, hold := range [...]span{s.manual, s.throttle} {
-		if hold.covers(now) {
-			at = min(at, hold.until)
+	for _, until := range [...]instant{c.instant(r.manualUntil), c.instant(r.throttleUntil)} {
+		if now < until {
+			at = min(at, until)
 		}
 	}
 	return at

@@ -27,34 +27,28 @@ type outbox struct {
 
 func newOutbox() outbox { return outbox{sendBy: never, carried: make(chan struct{})} }
 
-func (o *outbox) add(e event) { o.pending = append(o.pending, e) }
-
-// addFailure adds a Transient answer.
-func (o *outbox) addFailure(now instant, e event) {
-	o.failures++
-	o.sendBy = min(o.sendBy, now+failureDelay)
-	o.add(e)
-}
-
-// addCounted adds an answer of a kind that is frequent. Answers of about the same time
-// become one event, except alone ones.
-func (o *outbox) addCounted(e event) {
-	e.count = 1
-	for i := len(o.pending) - 1; i >= 0 && !e.alone; i-- {
-		last := &o.pending[i]
-		if last.count == 0 {
-			break // an answer of another kind: the order matters
-		}
-		if last.kind == e.kind && !last.alone {
-			if e.at-last.at >= countedTime {
-				break
+// add adds an event. Good and unproven answers of about the same time become one event,
+// because they are frequent, except alone ones.
+func (o *outbox) add(e event) {
+	switch e.kind {
+	case "transient":
+		o.failures++
+		o.sendBy = min(o.sendBy, e.at+failureDelay)
+	case "proper", "unproven":
+		e.count = 1
+		for i := len(o.pending) - 1; i >= 0 && !e.alone; i-- {
+			last := &o.pending[i]
+			if last.count == 0 || last.kind == e.kind && !last.alone && e.at-last.at >= countedTime {
+				break // the order of other kinds matters
 			}
-			last.count++
-			last.seq = max(last.seq, e.seq)
-			return
+			if last.kind == e.kind && !last.alone {
+				last.count++
+				last.seq = max(last.seq, e.seq)
+				return
+			}
 		}
 	}
-	o.add(e)
+	o.pending = append(o.pending, e)
 }
 
 // next returns the events for the next call, and its number.

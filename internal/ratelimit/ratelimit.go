@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -168,26 +169,21 @@ type Config struct {
 	Rate Rate
 	// Burst is how many requests may be sent at once after a quiet time. Default 1.
 	Burst int
-	// GiveBackOwn is how long Acquire waits in a hold of this process alone before it
-	// returns ErrHeld. Default 30 s.
-	GiveBackOwn time.Duration
-	// GiveBack is the same for any other hold. Default 1 h.
-	GiveBack time.Duration
 	// OnHold, if not nil, is called when a hold begins, changes its reason, or ends
 	// (Reason ""). Calls come one at a time and in order, and may use the limiter.
 	OnHold func(Hold)
+
+	giveUp, giveUpOwn time.Duration // 0: the defaults
 }
 
+// How long Acquire waits in a hold before it returns ErrHeld: one of this process
+// alone, or any other.
+const giveUpOwn, giveUp = 30 * time.Second, time.Hour
+
 func (c Config) withDefaults() Config {
-	if c.Burst == 0 {
-		c.Burst = 1
-	}
-	if c.GiveBackOwn == 0 {
-		c.GiveBackOwn = 30 * time.Second
-	}
-	if c.GiveBack == 0 {
-		c.GiveBack = time.Hour
-	}
+	c.Burst = cmp.Or(c.Burst, 1)
+	c.giveUp = cmp.Or(c.giveUp, giveUp)
+	c.giveUpOwn = cmp.Or(c.giveUpOwn, giveUpOwn)
 	return c
 }
 
@@ -198,8 +194,6 @@ func (c Config) validate() error {
 		return fmt.Errorf("rate %v is not between one request a day and %v: use one that ParseRate accepts", c.Rate, MaxRate)
 	case c.Burst < 1:
 		return fmt.Errorf("burst %d is below 1: nothing could ever be sent; use 1 or more", c.Burst)
-	case c.GiveBack < 0 || c.GiveBackOwn < 0:
-		return fmt.Errorf("a give-back time is negative (%v, %v): use 0 for the default", c.GiveBack, c.GiveBackOwn)
 	}
 	return nil
 }
@@ -207,7 +201,7 @@ func (c Config) validate() error {
 // giveUpAfter is how long Acquire waits in a hold.
 func (c Config) giveUpAfter(h held) time.Duration {
 	if h.own {
-		return c.GiveBackOwn
+		return c.giveUpOwn
 	}
-	return c.GiveBack
+	return c.giveUp
 }

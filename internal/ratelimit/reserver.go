@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"math"
-	mathrand "math/rand/v2"
 	"sync"
 	"time"
 )
@@ -20,16 +19,10 @@ const (
 	// The pause after a failed call doubles from retryFirst to retryMost.
 	retryFirst, retryMost = 250 * time.Millisecond, time.Second
 
-	// speedWindow is the time over which a process's own speed is averaged.
-	speedWindow = 100 * time.Millisecond
-	// trustMost is the part of the expected use that is reserved before anyone waits.
-	// It is halved when slots were wasted, and grows back by trustStep per call.
-	trustMost, trustStep = 0.9, 0.02
-
 	// maxLead is the longest time for which slots are asked ahead because of slow calls.
 	maxLead = 500 * time.Millisecond
-	// firstHorizon is how far ahead slots are given, until the script has said so.
-	firstHorizon = 100 * time.Millisecond
+	// firstHorizon is how far ahead slots are given, in µs, until there is a reply.
+	firstHorizon micros = 100_000
 )
 
 // reserver is the loop that calls the script: it reports what happened, and reserves
@@ -46,26 +39,20 @@ type reserver struct {
 	called  instant // the latest call
 	changed bool    // another process changed the holds
 
-	retry    time.Duration // the pause after a failed call; 0 while Redis answers
-	retryAt  instant       // no call before
-	sent     int           // requests since the last call
-	speed    float64       // requests per second
-	trust    float64
-	asked    int     // slots that the last call asked for
-	askAt    instant // ask for no slots before
-	pacedAt  instant // nor before this, if paced by its own Rate
-	horizon  time.Duration
-	backlog  time.Duration
-	active   int
-	seq      uint64 // the latest grant of the fleet
-	releases uint64
-	ceiling  float64 // of the last warning
+	retry   time.Duration // the pause after a failed call; 0 while Redis answers
+	retryAt instant       // no call before
+	usage   usage
+	asked   int           // slots that the last call asked for
+	askAt   instant       // ask for no slots before
+	pacedAt instant       // nor before this, if paced by the process's own Rate
+	backlog time.Duration // see demand
+	seq     uint64        // the latest grant of the fleet
 }
 
 func newReserver(f *Fleet) reserver {
 	return reserver{
 		fleet: f, run: rand.Text(), wakeUp: make(chan struct{}, 1), sleeps: -1,
-		outbox: newOutbox(), called: -heartbeat, trust: trustMost, horizon: firstHorizon, active: 1,
+		outbox: newOutbox(), called: -heartbeat, usage: usage{trust: trustMost},
 	}
 }
 
@@ -82,7 +69,7 @@ func (r *reserver) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		f.mu.Lock()
 		now := f.now()
-		f.slots.expire(now, f.waiters.count)
+		f.slots.expire(now, f.waiters.count())
 		at := r.due(now)
 		if at > now {
 			r.sleeps = at
@@ -183,12 +170,15 @@ func (r *reserver) due(now instant) instant {
 		at = now
 	}
 	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
-		at = min(at, max(now, r.askAt, f.shared.opens, f.own.open(now)))
+		at = min(at, max(now, r.askAt, r.opens(), f.own.open(now)))
 	} else if d.reserved > 0 && d.spare() > 0 {
 		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
 	}
 	return max(at, r.retryAt)
 }
+
+// opens returns from when on the fleet's holds allow a slot.
+func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
 // renewal is how long before a slot is due the one after it has to be asked for.
 func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
@@ -197,9 +187,9 @@ func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millise
 func (r *reserver) demand(now instant) demand {
 	f := r.fleet
 	d := demand{
-		waiting: f.waiters.count, soon: math.MaxInt32, reserved: len(f.slots.list),
-		speed: r.speed, trust: r.trust, held: f.hold.reason != ReasonNone,
-		horizon: r.horizon, backlog: r.backlog, active: r.active, interval: f.shared.interval,
+		waiting: f.waiters.count(), soon: math.MaxInt32, reserved: len(f.slots.list),
+		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
+		horizon: f.shared.horizon.duration(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
 	}
 	if f.cfg.Demand != nil {
 		d.soon = f.cfg.Demand()
@@ -216,16 +206,9 @@ func (r *reserver) demand(now instant) demand {
 // request makes the next call.
 func (r *reserver) request(now instant) *request {
 	f := r.fleet
-	if passed := (now - r.called).Seconds(); passed > 0 {
-		part := -math.Expm1(-passed / speedWindow.Seconds())
-		r.speed += part * (float64(r.sent)/passed - r.speed)
-	}
-	if f.slots.wasted > 0 && r.demand(now).spare() == 0 {
-		r.trust /= 2
-	} else {
-		r.trust = min(r.trust+trustStep, trustMost)
-	}
-	r.called, r.sent, f.slots.wasted, r.changed = now, 0, 0, false
+	r.usage.average(now - r.called)
+	r.usage.judge(f.slots.wasted > 0 && r.demand(now).spare() == 0)
+	r.called, f.slots.wasted, r.changed = now, 0, false
 
 	d := r.demand(now)
 	usable, want := d.slots()
@@ -283,61 +266,34 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 	r.retry, r.retryAt = 0, 0
 	r.outbox.confirm()
 
-	first := r.clock.epoch == 0
-	r.clock.update(sent, now, reply.epoch, reply.now)
-	r.seq = max(r.seq, reply.seq)
-	r.horizon, r.active = reply.horizon.duration(), reply.active
-	if !first && r.releases != reply.releases {
+	if r.clock.epoch != 0 && reply.releases != f.shared.releases {
 		f.own.end()
 	}
-	r.releases = reply.releases
-	f.shared = reply.state(&r.clock)
+	cfg := &f.cfg
+	if reply.ceiling != f.shared.ceiling && reply.ceiling < float64(cfg.Rate) && reply.override == 0 && !cfg.Observer {
+		cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
+	}
+	r.clock.update(sent, now, reply.epoch, reply.now)
+	r.seq = max(r.seq, reply.seq)
+	f.shared = reply
 	f.setGuard(now)
-	r.warn(reply)
 	f.observe(now)
 	if reply.n > 0 {
 		r.backlog = (reply.base + micros(reply.burst-1)*reply.spacing - reply.from).duration()
 	}
-	r.keep(now, reply)
+	if reply.n == 1 || !f.own.on() { // those asked for before the own hold are given up
+		step := 1
+		if r.demand(now).spare() > 0 {
+			step = max(1, reply.n/spareKept)
+		}
+		f.slots.add(reply, &r.clock, step)
+	}
 
 	r.askAt = r.pacedAt
-	if reply.n >= r.asked {
-		return
-	}
-	r.askAt = max(r.askAt, now+time.Millisecond)
-	if f.shared.opens <= now {
-		// Others have the slots. Ask again when there are a few, and not all processes
-		// at the same moment.
-		spread := r.horizon / 8
-		if reply.n == 0 && reply.rate*r.horizon.Seconds() < float64(reply.active) {
-			spread *= time.Duration(reply.active) // there is not one for each process: one call soon is enough
+	if reply.n < r.asked {
+		r.askAt = max(r.askAt, now+time.Millisecond)
+		if r.opens() <= now {
+			r.askAt = max(r.askAt, now+reply.askAgain())
 		}
-		r.askAt = max(r.askAt, now+max(reply.retry.duration(), r.horizon/4)+mathrand.N(spread+1))
-	}
-}
-
-// keep adds a reply's slots to the reserved ones, unless this process's own hold began
-// after they were asked for.
-func (r *reserver) keep(now instant, reply *reply) {
-	f := r.fleet
-	if f.own.on() && reply.n > 1 {
-		return
-	}
-	step := 1
-	if r.demand(now).spare() > 0 {
-		step = max(1, reply.n/spareKept)
-	}
-	f.slots.add(reply, &r.clock, step)
-}
-
-// warn logs once that the fleet's ceiling is lower than this process's Rate.
-func (r *reserver) warn(reply *reply) {
-	cfg := &r.fleet.cfg
-	if reply.ceiling == r.ceiling {
-		return
-	}
-	r.ceiling = reply.ceiling
-	if !cfg.Observer && reply.override == 0 && reply.ceiling < float64(cfg.Rate) {
-		cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
 	}
 }

@@ -37,6 +37,25 @@ type event struct {
 	text  string  // the answer's cause; for proper, ControlLink or nothing
 }
 
+// newEvent describes the answer to a slot.
+func newEvent(now instant, s Slot, a Answer) event {
+	e := event{kind: "unproven", seq: s.seq, at: now, alone: s.probe, text: a.cause()}
+	switch a.Kind {
+	case Proper:
+		e.kind, e.text = "proper", ""
+		if a.Link == ControlLink {
+			e.text, e.alone = ControlLink, true
+		}
+	case Throttled:
+		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
+	case Transient:
+		e.kind, e.link = "transient", linkHash(a.Link)
+	case Down:
+		e.kind = "down"
+	}
+	return e
+}
+
 // args are the event's five arguments of the script.
 func (e event) args(now instant) []any {
 	a, b := "0", "0"
@@ -190,16 +209,4 @@ func parseReply(words []string) (*reply, error) {
 		cause: values["cause"], workers: workers,
 	}
 	return r, failed
-}
-
-// state converts the fleet's state to instants of this process.
-func (r *reply) state(c *clock) fleetState {
-	return fleetState{
-		ceiling: r.ceiling, rate: r.rate, interval: r.interval,
-		manual:   span{c.instant(r.manualSince), c.instant(r.manualUntil)},
-		throttle: span{c.instant(r.throttleSince), c.instant(r.throttleUntil)},
-		outage:   r.outage, since: c.instant(r.since), nextProbe: c.instant(r.nextProbe), probing: r.probeSeq != 0,
-		opens: c.instant(r.opens), untilOutage: r.untilOutage,
-		cause: r.cause,
-	}
 }

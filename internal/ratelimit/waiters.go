@@ -1,77 +1,35 @@
 package ratelimit
 
+import "container/list"
+
 // waiter is one call of Acquire that waits. done is closed when slot or err is set.
 type waiter struct {
-	arrived    instant
-	done       chan struct{}
-	slot       Slot
-	err        error
-	queued     bool
-	prev, next *waiter
+	arrived instant
+	done    chan struct{}
+	slot    Slot
+	err     error
 }
 
-// queue holds waiters in order of arrival. Any of them can leave at once.
-type queue struct{ head, tail *waiter }
+// waiters are the calls of Acquire that wait, in order of arrival. Those of
+// AcquireFirst come first.
+type waiters struct{ first, rest list.List }
 
-func (q *queue) push(w *waiter) {
-	w.queued, w.prev = true, q.tail
-	if q.tail != nil {
-		q.tail.next = w
-	} else {
-		q.head = w
-	}
-	q.tail = w
-}
-
-func (q *queue) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		q.head = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		q.tail = w.prev
-	}
-	w.queued, w.prev, w.next = false, nil, nil
-}
-
-// waiters are the calls of Acquire that wait. Those of AcquireFirst come first.
-type waiters struct {
-	first, rest queue
-	count       int
-}
-
-func (ws *waiters) push(q *queue, now instant) *waiter {
-	w := &waiter{arrived: now}
-	q.push(w)
-	ws.count++
-	return w
-}
-
-func (ws *waiters) remove(q *queue, w *waiter) {
-	q.remove(w)
-	ws.count--
-}
+func (ws *waiters) count() int { return ws.first.Len() + ws.rest.Len() }
 
 // serve gives a slot to the first waiter.
 func (ws *waiters) serve(slot Slot) {
 	q := &ws.first
-	if q.head == nil {
+	if q.Len() == 0 {
 		q = &ws.rest
 	}
-	ws.finish(q, slot, nil)
+	finish(q, slot, nil)
 }
 
-// finish ends the wait at the head of a queue.
-func (ws *waiters) finish(q *queue, slot Slot, err error) {
-	w := q.head
+// finish ends the wait at the front of a queue.
+func finish(q *list.List, slot Slot, err error) {
+	w := q.Remove(q.Front()).(*waiter)
 	w.slot, w.err = slot, err
-	ws.remove(q, w)
-	if w.done != nil {
-		close(w.done)
-	}
+	close(w.done)
 }
 
 // giveUp ends, with ErrHeld, the waits that have lasted too long in a hold. It returns
@@ -81,13 +39,13 @@ func (ws *waiters) giveUp(now instant, h held, after instant) instant {
 	if h.reason == ReasonNone {
 		return next
 	}
-	for _, q := range [...]*queue{&ws.first, &ws.rest} {
-		for q.head != nil {
-			if at := max(q.head.arrived, h.since) + after; at > now {
+	for _, q := range [...]*list.List{&ws.first, &ws.rest} {
+		for q.Len() > 0 {
+			if at := max(q.Front().Value.(*waiter).arrived, h.since) + after; at > now {
 				next = min(next, at)
 				break
 			}
-			ws.finish(q, Slot{}, ErrHeld)
+			finish(q, Slot{}, ErrHeld)
 		}
 	}
 	return next
