@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 const (
@@ -21,10 +22,11 @@ const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second // pprof adds the length of a profile
 	headerBytes  = 16 << 10
-	// idleTimeout is longer than the time between two scrapes.
-	idleTimeout = 5 * time.Minute
-	// scrapesMost is how many scrapes are answered at once; to more the answer is 503.
-	scrapesMost = 20
+	// maxScrapes is how many scrapes are answered at once. More get a 503.
+	maxScrapes = 20
+	// maxConnections is how many connections are open at once. They are not kept after
+	// a request, so idle clients cannot hold them for longer than readTimeout.
+	maxConnections = 1000
 )
 
 // ServerConfig says what the server shows.
@@ -49,7 +51,7 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 	}
 	server := newServer(m.handler(cfg), cfg.Log)
 	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			cfg.Log.Error("metrics server ended", "error", err)
 		}
 	}()
@@ -61,10 +63,10 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler:     h,
-		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, MaxHeaderBytes: headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	(&crowd{most: connsMost}).guard(s)
+	s.SetKeepAlivesEnabled(false)
 	return s
 }
 
@@ -75,7 +77,7 @@ func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 		// What can be shown is shown.
 		ErrorHandling:       promhttp.ContinueOnError,
 		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: scrapesMost,
+		MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
