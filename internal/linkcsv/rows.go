@@ -241,12 +241,6 @@ func (r *Rows) Header() []string {
 	return names
 }
 
-// HasHeader tells whether the file's first row is a header.
-func (r *Rows) HasHeader() bool { return r.header }
-
-// Column is the index, from 0, of the column that holds the links.
-func (r *Rows) Column() int { return r.column }
-
 // Comma is the delimiter of the file.
 func (r *Rows) Comma() rune { return r.comma }
 

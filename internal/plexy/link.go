@@ -33,9 +33,6 @@ func Cancelled(status string) bool {
 	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")
 }
 
-// Active tells whether a status means that the link can still be paid.
-func Active(status string) bool { return strings.EqualFold(status, "active") }
-
 // Ended reports whether a link with this status cannot be paid any more: it is
 // cancelled, paid or expired. Source: the vendor documents only "active"; the
 // names of paid and expired links are those that public callers of the API use.
