@@ -108,7 +108,7 @@ func isRenewal(cmd redis.Cmder) bool {
 	return strings.HasPrefix(key, "asynq:{") && strings.HasSuffix(key, ":lease")
 }
 
-// mayPass says whether a script failed for a reason that may pass: the
+// mayPass reports whether a script failed for a reason that may pass: the
 // connection, or a server that cannot serve just now. What a script itself
 // answers does not pass.
 func mayPass(err error) bool {

@@ -24,7 +24,7 @@ var permissionRefusals = []string{
 // the user before it, and name it inside a script, too.
 var commandRefused = regexp.MustCompile(`permissions to run the '([^']+)' command`)
 
-// permissionRefused says whether Redis refused a command because its user lacks a
+// permissionRefused reports whether Redis refused a command because its user lacks a
 // permission.
 func permissionRefused(err error) bool {
 	var reply redis.Error
@@ -40,7 +40,7 @@ func mentionsPermission(text string) bool {
 	return false
 }
 
-// infoRefused says whether INFO failed because the server forbids it: by its
+// infoRefused reports whether INFO failed because the server forbids it: by its
 // access control, or by rename-command.
 func infoRefused(err error) bool {
 	if permissionRefused(err) {

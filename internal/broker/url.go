@@ -205,13 +205,13 @@ func withPort(hosts []string, port string) []string {
 	return all
 }
 
-// strayAt says whether what stands behind the host may be the rest of a password
+// strayAt reports whether what stands behind the host may be the rest of a password
 // that was not escaped.
 func strayAt(u *url.URL) bool {
 	return strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
 }
 
-// HasPassword says whether a Redis URL carries one.
+// HasPassword reports whether a Redis URL carries one.
 func HasPassword(raw string) bool {
 	u, _, err := splitURL(raw)
 	if err != nil {

@@ -42,7 +42,7 @@ func escape(text, keep string) string {
 	return b.String()
 }
 
-// hidden tells whether a character cannot be seen as itself. White space can.
+// hidden reports whether a character cannot be seen as itself. White space can.
 func hidden(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }

@@ -45,10 +45,10 @@ type answer struct {
 	keep    bool  // the lane's connection may be used again
 }
 
-// whole tells whether the body was read to its end.
+// whole reports whether the body was read to its end.
 func (a *answer) whole() bool { return a.bodyErr == nil && len(a.body) <= a.limit }
 
-// ok tells whether the status is a 2xx.
+// ok reports whether the status is a 2xx.
 func (a *answer) ok() bool { return a.status/100 == 2 }
 
 // attempt sends one request for one link and reads the answer. Its error is a

@@ -62,7 +62,7 @@ func normalHost(u *url.URL) string {
 	return name + ":" + port
 }
 
-// loopback tells whether host is this machine, by its name or address alone:
+// loopback reports whether host is this machine, by its name or address alone:
 // nothing is looked up.
 func loopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {

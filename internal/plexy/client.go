@@ -2,7 +2,7 @@
 //
 // A call of this package is one HTTP request and never more: it is not
 // repeated, not redirected, and not replayed by the transport. Who calls
-// decides about the next attempt, and can do so because an error tells whether
+// decides about the next attempt, and can do so because an error reports whether
 // the request may have reached the API.
 package plexy
 

@@ -62,14 +62,14 @@ func CheckID(id string) error {
 	return nil
 }
 
-// onlyDots tells whether a server may see nothing but dots in an id: some cut a
+// onlyDots reports whether a server may see nothing but dots in an id: some cut a
 // path element at its first semicolon.
 func onlyDots(id string) bool {
 	element, _, _ := strings.Cut(id, ";")
 	return strings.Trim(element, dots) == ""
 }
 
-// Invisible tells whether a character has no shape of its own, such as a
+// Invisible reports whether a character has no shape of its own, such as a
 // zero-width space or a variation selector out of a web page.
 func Invisible(r rune) bool {
 	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == brailleBlank
@@ -77,7 +77,7 @@ func Invisible(r rune) bool {
 
 const brailleBlank = 0x2800
 
-// Documented tells whether an id has the form that the API documents, pl_ and 32
+// Documented reports whether an id has the form that the API documents, pl_ and 32
 // lower-case hex digits. An id of another form may be good all the same: the
 // vendor's Cancel page calls the id in the path the external id.
 func Documented(id string) bool {

@@ -56,7 +56,7 @@ func LoadKeyFile(path string) (*Key, error) {
 	return k, nil
 }
 
-// Reload reads the key file again and tells whether the key changed. After an
+// Reload reads the key file again and reports whether the key changed. After an
 // error the old key stays. It does nothing for a key made by NewKey.
 func (k *Key) Reload() (changed bool, err error) {
 	if k.path == "" {
@@ -143,7 +143,7 @@ func checkKey(value string) error {
 	return nil
 }
 
-// printable tells whether text is printable ASCII, which any header can carry.
+// printable reports whether text is printable ASCII, which any header can carry.
 func printable(text string) bool {
 	for i := range len(text) {
 		if text[i] < ' ' || text[i] > '~' {

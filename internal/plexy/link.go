@@ -27,7 +27,7 @@ type Link struct {
 	Currency string
 }
 
-// Cancelled tells whether a status means cancelled. The spelling on the wire
+// Cancelled reports whether a status means cancelled. The spelling on the wire
 // is not documented, so both are taken, in any case.
 func Cancelled(status string) bool {
 	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")

@@ -19,7 +19,7 @@ const (
 // maxSeen is how many characters of an answer a person is shown.
 const maxSeen = 60
 
-// codeFits tells whether the API itself would send code with an error status.
+// codeFits reports whether the API itself would send code with an error status.
 //
 // The vendor documents 1 and 2 for its own failures, 3 for 400, 4 for 404 and 5
 // for 422. For statuses that it does not document any other short code is

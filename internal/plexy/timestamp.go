@@ -131,12 +131,12 @@ func uniform(text string) string {
 	return string(date)
 }
 
-// isNumber tells whether text has only characters of a decimal number.
+// isNumber reports whether text has only characters of a decimal number.
 func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') && strings.Trim(text, "0123456789.E+-") == ""
 }
 
-// isCompact tells whether text is a date of this century in digits alone. Read as
+// isCompact reports whether text is a date of this century in digits alone. Read as
 // a time since 1970, such numbers would be in 1970 or after 2600.
 func isCompact(text string) bool {
 	return slices.Contains([]int{8, 12, 14, 17}, len(text)) && strings.HasPrefix(text, "20") && strings.Trim(text, "0123456789") == ""

@@ -57,7 +57,7 @@ func Bubble(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 	runtime.GC()
 }
 
-// Have says whether this machine has a redis-server. In CI it must.
+// Have reports whether this machine has a redis-server. In CI it must.
 func Have(t testing.TB) bool {
 	t.Helper()
 	_, err := exec.LookPath("redis-server")

@@ -119,7 +119,7 @@ func (l *links) count(index int, method string) uint16 {
 	return 0
 }
 
-// cancel cancels a link if it is active, and tells whether it did.
+// cancel cancels a link if it is active, and reports whether it did.
 func (l *links) cancel(index int, now time.Time) bool {
 	p := &l.state[index]
 	if p.status != active {
