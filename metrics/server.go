@@ -29,17 +29,16 @@ const (
 	maxConnections = 1000
 )
 
-// ServerConfig says what the server shows.
+// ServerConfig configures the metrics server.
 type ServerConfig struct {
 	Addr  string
 	Pprof bool
-	// Ready says why this process takes no work; nil: it does.
+	// Ready returns why this process takes no work. nil means that it always does.
 	Ready func(context.Context) error
 	Log   *slog.Logger
 }
 
-// Serve answers /metrics, /healthz and /readyz until ctx ends. It returns once
-// it listens; an error says how to choose another address.
+// Serve serves /metrics, /healthz and /readyz until ctx ends. It returns once it listens.
 func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
@@ -74,7 +73,7 @@ func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
-		// What can be shown is shown.
+		// Serve what can be collected.
 		ErrorHandling:       promhttp.ContinueOnError,
 		EnableOpenMetrics:   true,
 		MaxRequestsInFlight: maxScrapes,
@@ -88,7 +87,7 @@ func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 		answer(w, err)
 	})
 	if cfg.Pprof {
-		// Not the index of net/http/pprof, which would serve the command line too.
+		// Not the index of net/http/pprof, which would also serve the command line.
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		for _, name := range []string{"heap", "goroutine", "allocs", "block", "mutex"} {
 			mux.Handle("GET /debug/pprof/"+name, pprof.Handler(name))
