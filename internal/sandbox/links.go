@@ -8,26 +8,26 @@ import (
 // status is an index into links.names.
 type status uint16
 
-// The statuses that every sandbox has. Their spelling is the likely one; the
-// vendor documents only "active".
+// Statuses of every sandbox. The vendor documents only "active"; the other spellings are
+// likely.
 const (
 	active status = iota
 	paid
 	expired
 	cancelled
-	missing // not a status on the wire: the link answers 404
+	missing // the link answers 404
 )
 
-// link is what changes about a link: 12 bytes, so that a million are 12 MB. All
-// the rest is drawn from the seed when it is asked for.
+// link is the mutable part of a link, 12 bytes, so that a million links take 12 MB. The
+// rest is drawn from the seed on demand.
 type link struct {
-	updated       uint32 // seconds after the server's start + 1; 0 = never
-	deletes, gets uint16 // requests seen, for the draws; they may wrap around
+	updated       uint32 // seconds after the start of the server + 1, 0 for never
+	deletes, gets uint16 // number of requests, for the draws; may wrap around
 	status        status
-	applied       uint8 // DELETEs that cancelled it; stays at 255
+	applied       uint8 // DELETEs that cancelled it, at most 255
 }
 
-// links is every link by its index: the seeded ones first. Its user locks.
+// links are all links by index, the seeded ones first. The caller locks.
 type links struct {
 	seed   uint64
 	seeded int
@@ -37,7 +37,7 @@ type links struct {
 	names  []string       // status → text
 	codes  map[string]status
 	start  time.Time
-	there  []uint32 // indices of the links that are not missing; nil: to be made
+	there  []uint32 // indices of the links that are not missing, nil if unknown
 }
 
 func newLinks(cfg Config, start time.Time) *links {
@@ -74,7 +74,7 @@ func seededStatus(cfg Config, index int) status {
 	return active
 }
 
-// add makes an active link of id, if there is none, and returns its index.
+// add adds an active link unless the id exists, and returns its index.
 func (l *links) add(id string) int {
 	if i, ok := l.find(id); ok {
 		return i
@@ -87,7 +87,7 @@ func (l *links) add(id string) int {
 	return i
 }
 
-// find returns the index of a link, missing ones included.
+// find returns the index of a link, including missing ones.
 func (l *links) find(id string) (int, bool) {
 	if i, ok := seedIndex(l.seed, id); ok && i < uint64(l.seeded) {
 		return int(i), true
@@ -104,8 +104,8 @@ func (l *links) id(index int) string {
 	return l.added[index-l.seeded]
 }
 
-// count returns how many requests of that method the link has had before, and
-// counts this one.
+// count increments the number of requests of a method for the link and returns the previous
+// value.
 func (l *links) count(index int, method string) uint16 {
 	p := &l.state[index]
 	switch method {
@@ -131,12 +131,12 @@ func (l *links) cancel(index int, now time.Time) bool {
 	return true
 }
 
-// touch notes when a link was changed.
+// touch sets the time of the last change.
 func (l *links) touch(index int, now time.Time) {
 	l.state[index].updated = uint32(max(now.Sub(l.start)/time.Second, 0)) + 1
 }
 
-// code returns the number of a status text, and makes one for a new text.
+// code returns the number of a status text and adds a new text.
 func (l *links) code(text string) status {
 	if s, ok := l.codes[text]; ok {
 		return s
@@ -147,8 +147,8 @@ func (l *links) code(text string) status {
 	return s
 }
 
-// document is a link as the API shows it. Source: the vendor's Retrieve
-// Payment Link page. The API leaves expiresAt out or sends null: so does this.
+// document is a link as the API shows it. Source: the vendor's Retrieve Payment Link page.
+// Like the API, it leaves expiresAt out or sends null.
 type document struct {
 	Amount         int64             `json:"amount"`
 	AutoClearing   bool              `json:"autoClearing"`
@@ -170,7 +170,7 @@ type document struct {
 // lifetime is how long a link can be paid.
 const lifetime = 14 * 24 * time.Hour
 
-// document draws what a link looks like.
+// document draws the fields of a link.
 func (l *links) document(index int) document {
 	drawn := func(what, n uint64) uint64 { return draw(l.seed, what, uint64(index), n) }
 	p := l.state[index]
@@ -216,7 +216,7 @@ func (l *links) document(index int) document {
 
 func wireTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// setStatus changes a link's status; missing takes it away.
+// setStatus sets the status of a link.
 func (l *links) setStatus(index int, s status) {
 	if (l.state[index].status == missing) != (s == missing) {
 		l.there = nil
@@ -224,13 +224,13 @@ func (l *links) setStatus(index int, s status) {
 	l.state[index].status = s
 }
 
-// page returns a page of the links that are there, counted from 1, and how many
-// there are on all pages. filter is a status, or "" for all.
+// page returns a page of the existing links, from 1, and their number on all pages. filter
+// is a status, or "" for all.
 func (l *links) page(number, size int, filter string) (data []document, total int) {
 	data = []document{}
 	first := (number - 1) * size
 	if filter == "" {
-		// At once, however many links there are: a whole list is thousands of pages.
+		// Fast with many links, because a whole list is thousands of pages.
 		there := l.list()
 		for i := first; i < min(first+size, len(there)); i++ {
 			data = append(data, l.document(int(there[i])))
@@ -253,7 +253,7 @@ func (l *links) page(number, size int, filter string) (data []document, total in
 	return data, total
 }
 
-// list returns the indices of the links that are there.
+// list returns the indices of the existing links.
 func (l *links) list() []uint32 {
 	if l.there == nil {
 		l.there = make([]uint32, 0, len(l.state))

@@ -11,13 +11,13 @@ const (
 	idLength = len(idPrefix) + 32
 )
 
-// seedBase is where the ids of a seed begin. The constant is there because mix
-// leaves 0 as it is.
+// seedBase is the first input for the ids of a seed. The constant is needed because mix
+// maps 0 to 0.
 func seedBase(seed uint64) uint64 { return mix(seed + 0x9e3779b97f4a7c15) }
 
-// seedID returns the id of a seeded link. The first half of its digits is the
-// index, mixed, so that seedIndex can go back: a million links need no map. The
-// second half is a check, so that other ids are not taken for seeded ones.
+// seedID returns the id of a seeded link. The first half of its digits is the mixed index,
+// so that seedIndex can invert it: a million links need no map. The second half is a
+// checksum.
 func seedID(seed uint64, index int) string {
 	var raw [16]byte
 	base := seedBase(seed)
@@ -30,8 +30,8 @@ func seedID(seed uint64, index int) string {
 	return string(id[:])
 }
 
-// seedIndex returns the index of a seeded link; the caller checks it against
-// the number of links.
+// seedIndex returns the index of a seeded link. The caller checks it against the number of
+// links.
 func seedIndex(seed uint64, id string) (index uint64, ok bool) {
 	if len(id) != idLength || !strings.HasPrefix(id, idPrefix) {
 		return 0, false
@@ -39,7 +39,7 @@ func seedIndex(seed uint64, id string) (index uint64, ok bool) {
 	var digits [32]byte
 	copy(digits[:], id[len(idPrefix):])
 	for _, c := range digits {
-		if 'A' <= c && c <= 'F' { // hex.Decode takes them, but ids are compared exactly
+		if 'A' <= c && c <= 'F' { // ids are case-sensitive, but hex.Decode is not
 			return 0, false
 		}
 	}
