@@ -143,7 +143,7 @@ func TestBatches(t *testing.T) {
 		for id, counts := range map[string]map[string]float64{
 			"ready": {"pending": 3}, "running": {"pending": 2, "cancelled": 1, "not_found": 1}, "paused": {"pending": 5}, "aborted": {"pending": 2},
 		} {
-			for _, o := range standings {
+			for _, o := range linkStates {
 				want["fleet_batch_links "+id+" "+o.String()] = counts[o.String()]
 			}
 		}
@@ -227,7 +227,7 @@ func (l *bench) agrees(ids []string) {
 	l.Helper()
 	want := map[string]float64{}
 	for _, source := range sources {
-		for _, o := range standings {
+		for _, o := range linkStates {
 			want["fleet_links "+o.String()+" "+source] = 0
 		}
 	}
@@ -407,7 +407,7 @@ func (l *bench) back(before map[string]float64, failures float64) {
 // told checks what the log says, each of it once.
 func (l *bench) told() {
 	l.Helper()
-	for _, message := range []string{"metrics of the fleet cannot be read", "metrics of the fleet are read again"} {
+	for _, message := range []string{"cannot read fleet metrics", "fleet metrics can be read again"} {
 		if n := strings.Count(l.log.String(), message); n != 1 {
 			l.Errorf("told %d times that %s:\n%s", n, message, &l.log)
 		}
@@ -714,7 +714,7 @@ func TestLimit(t *testing.T) {
 	for scrape := range len(holds) {
 		got := series(t, m.registry)
 		for i, reason := range holds {
-			if want := truth(i == (scrape+1)%len(holds)); got["hold "+string(reason)] != want {
+			if want := boolValue(i == (scrape+1)%len(holds)); got["hold "+string(reason)] != want {
 				t.Errorf("scrape %d: hold %s is %v", scrape, reason, got["hold "+string(reason)])
 			}
 		}

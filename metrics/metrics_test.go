@@ -238,11 +238,11 @@ func TestClosedSets(t *testing.T) {
 		if (o != ledger.Aborted) != slices.Contains(bySettling[:], o) {
 			t.Errorf("outcome %v", o)
 		}
-		if !slices.Contains(standings, o) {
+		if !slices.Contains(linkStates, o) {
 			t.Errorf("a link can be %v", o)
 		}
 	}
-	if standings[0] != ledger.None || len(standings) != len(ledger.Outcomes)+1 {
-		t.Errorf("a link can be %v", standings)
+	if linkStates[0] != ledger.None || len(linkStates) != len(ledger.Outcomes)+1 {
+		t.Errorf("a link can be %v", linkStates)
 	}
 }

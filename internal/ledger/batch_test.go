@@ -351,7 +351,7 @@ func TestEndOfLife(t *testing.T) {
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
 			// As far as it came: all is to expire, and the first chunk is gone.
-			l.must(l.expire(l.Context(), b, deletedLeft))
+			l.must(l.expire(l.Context(), b, leftoverTTL))
 			l.must(l.rdb.Unlink(l.Context(), "lc:{b}:m:0", "lc:{b}:r:0").Err())
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "late"})
 			l.expires("lc:{b}", "lc:{b}:r:0", "lc:{b}:m:1", "lc:{b}:r:1", "lc:{b}:e", "lc:{b}:s")

@@ -95,7 +95,7 @@ type SweepCounts struct {
 type SweepRun struct {
 	Due      time.Time // the instant of the schedule
 	Started  time.Time // when a worker began it first
-	Ended    time.Time // zero while it is at work, or waits to be tried again
+	Ended    time.Time // zero while it is running, or waits to be tried again
 	OK       bool      // it has ended, and well
 	Batch    string    // the id that its batch has, or will have; "" if it made none
 	Counts   SweepCounts
@@ -221,7 +221,7 @@ func (s *SweepLease) write(ctx context.Context, verb string, args ...any) (strin
 	return reply, nil
 }
 
-// Beat tells that the sweep is at work.
+// Beat tells that the sweep is running.
 func (s *SweepLease) Beat(ctx context.Context) error {
 	_, err := s.write(ctx, "beat", sweepAlive.Milliseconds())
 	return err

@@ -9,33 +9,33 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// tellEvery is how often lost spans are told of, while more are lost.
-const tellEvery = time.Minute
+// lossInterval is how often lost spans are logged while more are lost.
+const lossInterval = time.Minute
 
-// queue is what ended spans wait in until they are sent. It stands around the
-// SDK's own, which drops what is too much and tells nobody.
+// queue limits the SDK's queue of ended spans and counts lost ones, because the SDK drops
+// spans silently.
 type queue struct {
 	sdktrace.SpanProcessor // the SDK's
 	exporter               sdktrace.SpanExporter
 	most                   int64
-	ending                 context.Context // ends what is being sent
+	sendCtx                context.Context // ends exports
 	log                    *slog.Logger
 
 	ended, waiting, sent, lost atomic.Int64 // spans
 
-	// One batch is sent at a time.
-	failing bool
-	told    int64 // of lost
-	toldAt  time.Time
+	// Used by one export at a time.
+	failing  bool
+	logged   int64 // of lost
+	loggedAt time.Time
 }
 
-func newQueue(e sdktrace.SpanExporter, most int64, ending context.Context, log *slog.Logger) *queue {
-	q := &queue{exporter: e, most: most, ending: ending, log: log}
+func newQueue(e sdktrace.SpanExporter, most int64, sendCtx context.Context, log *slog.Logger) *queue {
+	q := &queue{exporter: e, most: most, sendCtx: sendCtx, log: log}
 	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(sender{q}) // its queue has the same size: see queueSize
 	return q
 }
 
-// OnEnd takes in a span, or drops it if too many wait. It never waits itself.
+// OnEnd queues a span, or drops it if the queue is full. It never blocks.
 func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
@@ -49,7 +49,7 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	q.SpanProcessor.OnEnd(s)
 }
 
-// end tells what was lost in all, with what still waits.
+// end logs the number of lost spans, including those still queued.
 func (q *queue) end() {
 	sent := q.sent.Load()
 	if lost := q.ended.Load() - sent; lost > 0 {
@@ -57,15 +57,15 @@ func (q *queue) end() {
 	}
 }
 
-// sender sends the spans of a queue.
+// sender exports the spans of a queue.
 type sender struct{ q *queue }
 
-// ExportSpans sends spans. Its error is always nil: it was told of already.
+// ExportSpans always returns nil; failures have been logged.
 func (s sender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	q := s.q
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(q.ending, cancel)()
+	defer context.AfterFunc(q.sendCtx, cancel)()
 	err := q.exporter.ExportSpans(ctx, spans)
 	n := int64(len(spans))
 	if err != nil {
@@ -74,18 +74,18 @@ func (s sender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 		q.sent.Add(n)
 	}
 	q.waiting.Add(-n)
-	q.tell(err)
+	q.report(err)
 	return nil
 }
 
-// Shutdown ends the exporter.
+// Shutdown shuts the exporter down.
 func (s sender) Shutdown(ctx context.Context) error { return s.q.exporter.Shutdown(ctx) }
 
-// tell tells when sending fails and when it works again, and of lost spans.
-func (q *queue) tell(err error) {
+// report logs when sending starts to fail, when it works again, and lost spans.
+func (q *queue) report(err error) {
 	lost := q.lost.Load()
 	switch {
-	case q.ending.Err() != nil: // Close tells
+	case q.sendCtx.Err() != nil: // Close logs it
 		return
 	case err != nil && !q.failing:
 		q.failing = true
@@ -93,10 +93,10 @@ func (q *queue) tell(err error) {
 	case err == nil && q.failing:
 		q.failing = false
 		q.log.Info("traces are sent again", "lost", lost)
-	case err == nil && lost > q.told && time.Since(q.toldAt) >= tellEvery:
-		q.log.Warn("spans were lost: more come than the collector takes", "lost", lost, "sent", q.sent.Load())
+	case err == nil && lost > q.logged && time.Since(q.loggedAt) >= lossInterval:
+		q.log.Warn("spans were lost: more are produced than the collector accepts", "lost", lost, "sent", q.sent.Load())
 	default:
 		return
 	}
-	q.told, q.toldAt = lost, time.Now()
+	q.logged, q.loggedAt = lost, time.Now()
 }

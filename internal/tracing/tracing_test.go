@@ -75,8 +75,8 @@ func TestOff(t *testing.T) {
 		"an exporter that is not known": {map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", endpointVar: url}, "use otlp, console or none"},
 		"grpc":                          {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf"},
 		"grpc for traces":               {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "over HTTP only"},
-		"no URL":                        {map[string]string{endpointVar: "collector:4318"}, "is no URL such as"},
-		"no URL of its own":             {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://me:password@x:y/"}, "is no URL such as"},
+		"no URL":                        {map[string]string{endpointVar: "collector:4318"}, "is not a URL such as"},
+		"no URL of its own":             {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://me:password@x:y/"}, "is not a URL such as"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			traces, log, console := open(t, tt.variables)
@@ -204,7 +204,7 @@ func TestCollectorBehind(t *testing.T) {
 	}
 	c.Release()
 	testutil.Until(t, "a word of it", func() bool {
-		return strings.Contains(log.String(), `msg="spans were lost: more come than the collector takes" lost=20 sent=4`)
+		return strings.Contains(log.String(), `msg="spans were lost: more are produced than the collector accepts" lost=20 sent=4`)
 	})
 	traces.Close()
 	if n := len(c.Spans()); n != 10 {
