@@ -152,7 +152,7 @@ func TestFleetCommands(t *testing.T) {
 }
 
 func TestParseReply(t *testing.T) {
-	for _, words := range [][]string{nil, {"n"}, {"n", "1"}, {"1", "1"}} {
+	for _, words := range [][]string{nil, {""}, {"", ""}, {"n 1", ""}, {"n", "1"}} {
 		if _, err := parseReply(words); !errors.Is(err, errReply) {
 			t.Errorf("parseReply(%q): error %v", words, err)
 		}
