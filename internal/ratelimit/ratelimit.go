@@ -104,7 +104,7 @@ const (
 
 var kindNames = [...]string{"unused", "proper", "unproven", "throttled", "unauthorized", "transient", "down"}
 
-// String returns the kind's name in lower case.
+// String returns the kind's name in fleet_rules.lua.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]

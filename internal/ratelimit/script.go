@@ -40,19 +40,19 @@ type event struct {
 
 // newEvent describes the answer to a slot.
 func newEvent(now instant, s Slot, a Answer) event {
-	e := event{kind: "unproven", seq: s.seq, at: now, alone: s.probe, text: a.cause()}
+	e := event{kind: a.Kind.String(), seq: s.seq, at: now, alone: s.probe, text: a.cause()}
 	switch a.Kind {
 	case Proper:
-		e.kind, e.text = "proper", ""
+		e.text = ""
 		if a.Link == ControlLink {
 			e.text, e.alone = ControlLink, true
 		}
+	case Unauthorized:
+		e.kind = Unproven.String() // of no use to the fleet
 	case Throttled:
-		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
+		e.wait, e.link = a.wait(), suspectText(a)
 	case Transient:
-		e.kind, e.link = "transient", linkHash(a.Link)
-	case Down:
-		e.kind = "down"
+		e.link = linkHash(a.Link)
 	}
 	return e
 }
