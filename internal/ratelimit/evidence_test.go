@@ -285,13 +285,13 @@ func TestFleetPoisonedLinks(t *testing.T) {
 						case a = <-poisoned:
 						default:
 							mu.Lock()
-							a = Answer{Kind: Proper, Link: strconv.Itoa(next)}
+							a = Answer{Kind: OK, Link: strconv.Itoa(next)}
 							next++
 							mu.Unlock()
 						}
 						time.Sleep(20*time.Millisecond + mathrand.N(60*time.Millisecond))
 						f.Report(s, a)
-						if a.Kind != Proper {
+						if a.Kind != OK {
 							a.Repeat = true
 							time.AfterFunc(2*time.Second, func() { poisoned <- a })
 							continue
@@ -340,7 +340,7 @@ func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 	defer cancel()
 	var mu sync.Mutex
 	rng := mathrand.New(mathrand.NewPCG(7, seed))
-	kinds := []Kind{Unused, Proper, Unproven, Throttled, Unauthorized, Transient, Down}
+	kinds := []Kind{Unused, OK, Unproven, Throttled, Unauthorized, Transient, Down}
 	weights := make([]int, len(kinds)) // what this API is like
 	for i := range weights {
 		weights[i] = rng.IntN(20)
@@ -350,7 +350,7 @@ func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 		defer mu.Unlock()
 		takes = time.Duration(rng.Int64N(int64(200 * time.Millisecond)))
 		if time.Since(start) >= trouble {
-			return Answer{Kind: Proper}, false, takes
+			return Answer{Kind: OK}, false, takes
 		}
 		a = Answer{
 			Kind: pick(rng, kinds, weights), Link: strconv.Itoa(rng.IntN(40)), Status: 429 + 74*rng.IntN(2),
@@ -428,5 +428,5 @@ func pick(rng *mathrand.Rand, kinds []Kind, weights []int) Kind {
 		}
 		n -= w
 	}
-	return Proper
+	return OK
 }

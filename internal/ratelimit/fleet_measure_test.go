@@ -169,7 +169,7 @@ func fleetChild(url string) error {
 		case <-ctx.Done():
 		case <-time.After(5*time.Millisecond + rand.N(20*time.Millisecond)):
 		}
-		return Answer{Kind: Proper}
+		return Answer{Kind: OK}
 	})
 	wg.Wait()
 	return out.Flush()

@@ -133,7 +133,7 @@ func (m *model) drive(ctx context.Context, p *process, callers int, think time.D
 				m.mu.Unlock()
 				p.sent.Add(1)
 				time.Sleep(time.Millisecond + rand.N(think))
-				p.Report(s, Answer{Kind: Proper})
+				p.Report(s, Answer{Kind: OK})
 			}
 		})
 	}

@@ -23,7 +23,7 @@ func TestFleetRules(t *testing.T) {
 		test  func(t *testing.T, m *model, d []*driver)
 	}{
 		{"429s of two links that two processes got hold all, and cut all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(100, Proper)
+			d[0].times(100, OK)
 			a, b := d[0].acquire(), d[1].acquire()
 			d[0].Report(a, retryAfter(5*time.Second))
 			d[1].Report(b, retryAfter(5*time.Second))
@@ -43,7 +43,7 @@ func TestFleetRules(t *testing.T) {
 				}()
 			}
 			time.Sleep(500 * time.Millisecond)
-			d[2].Report(first, Answer{Kind: Proper})
+			d[2].Report(first, Answer{Kind: OK})
 			for range d[:2] {
 				between(t, "after the first good answer another process waited", <-begin, 500*time.Millisecond, 500*time.Millisecond+d[0].eps)
 			}
@@ -92,7 +92,7 @@ func TestFleetRules(t *testing.T) {
 					s := d.acquire()
 					slots <- s
 					time.Sleep(3 * time.Second) // its answer is long in coming
-					d.Report(s, Answer{Kind: Proper})
+					d.Report(s, Answer{Kind: OK})
 				}()
 			}
 			time.Sleep(2 * time.Second)
@@ -113,7 +113,7 @@ func TestFleetRules(t *testing.T) {
 			d[0].outage()
 			d[0].wantNext(time.Second, true)
 			m.processes[0].cut.Store(true)
-			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: Proper})
+			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: OK})
 			d[1].wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
@@ -136,7 +136,7 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonOutage, time.Second-soon)
 			d[1].wantHold(ReasonNone, 0)
-			d[1].times(3, Proper) // another's answers do not end it
+			d[1].times(3, OK) // another's answers do not end it
 			time.Sleep(soon)
 			s := show(t, m)
 			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonOutage || s.Workers[1].Hold.Reason != ReasonNone {
@@ -145,7 +145,7 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"a control that fails holds nobody if another process has had a proper answer since", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			down := Answer{Kind: Down, Link: ControlLink, Cause: "404 of the list"}
-			d[1].times(1, Proper)
+			d[1].times(1, OK)
 			for range 2 { // however long ago: it may have had nothing to send
 				time.Sleep(time.Second)
 				d[0].Report(d[0].acquire(), down)
@@ -153,7 +153,7 @@ func TestFleetRules(t *testing.T) {
 				d[0].wantHold(ReasonNone, 0)
 				d[1].wantHold(ReasonNone, 0)
 			}
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), down)
 			time.Sleep(soon)
@@ -163,7 +163,7 @@ func TestFleetRules(t *testing.T) {
 			}
 		}},
 		{"a process's own proper answers do not speak against its control", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
 			time.Sleep(soon)
@@ -273,7 +273,7 @@ func TestFleetRules(t *testing.T) {
 			}
 		}},
 		{"while Redis is away few calls are made and nothing is sent", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(10, Proper)
+			d[0].times(10, OK)
 			m.server.away.Store(true)
 			done := d[0].go_(func() { d[0].acquire() })
 			time.Sleep(500 * time.Millisecond)

@@ -134,7 +134,7 @@ func TestFleetConcurrent(t *testing.T) {
 				case n%90 == i:
 					f.Report(s, retryAfter(time.Millisecond))
 				default:
-					f.Report(s, Answer{Kind: Proper})
+					f.Report(s, Answer{Kind: OK})
 				}
 			}
 		})

@@ -42,7 +42,7 @@ type event struct {
 func newEvent(now instant, s Slot, a Answer) event {
 	e := event{kind: a.Kind.String(), seq: s.seq, at: now, alone: s.probe, text: a.cause()}
 	switch a.Kind {
-	case Proper:
+	case OK:
 		e.text = ""
 		if a.Link == ControlLink {
 			e.text, e.alone = ControlLink, true
