@@ -8,21 +8,23 @@
 // reserve slots of one schedule, by the generic cell rate algorithm. A slot is the
 // permission to send one request at a certain time, at most about 100 ms ahead.
 //
-//		Acquire ──▶ waiters ──▶ Slot ──▶ request ──▶ Report(Slot, Answer)
-//		               ▲                                │
-//		             slots                            outbox
-//		               ▲                                │
-//		               └────────── reserver ◀───────────┘
-//		                               │
-//		        fleet_rules.lua, fleet_reserve.lua on the key lc:rate
+//	Acquire ──▶ waiters ──▶ Slot ──▶ request ──▶ Report(Slot, Answer)
+//	               ▲                                │
+//	             slots                            outbox
+//	               ▲                                │
+//	               └────────── reserver ◀───────────┘
+//	                               │
+//	        fleet_rules.lua, fleet_reserve.lua on the key lc:rate
 //
-//	  - The waiters are the calls of Acquire, in order of arrival.
-//	  - The slots are those that the process has reserved. One that is not used within
-//	    5 ms is given up, so a process that was stopped never sends a burst.
-//	  - The outbox holds the answers that the script does not know yet.
-//	  - The reserver is the goroutine that calls the script: it reports the answers and
-//	    reserves as many slots as the process needs soon (demand).
-//	  - The clock estimates what the time in Redis is.
+// The parts of a Fleet:
+//
+//   - The waiters are the calls of Acquire, in order of arrival.
+//   - The slots are those that the process has reserved. One that is not used within
+//     5 ms is given up, so a process that was stopped never sends a burst.
+//   - The outbox holds the answers that the script does not know yet.
+//   - The reserver is the goroutine that calls the script: it reports the answers and
+//     reserves as many slots as the process needs soon (demand).
+//   - The clock estimates what the time in Redis is.
 //
 // A local limiter from x/time/rate is a second guard. While Redis is away nothing is
 // granted.
