@@ -18,8 +18,8 @@ import (
 
 // testLimiter checks what one process does. Each test runs in a bubble of its own.
 func testLimiter(t *testing.T, real *realRedis) {
-	// What happens at once may take so long: the slot has to come due, and a
-	// fleet needs a moment to agree.
+	// "At once" may take this long, because a slot is due a little later and a call of
+	// the script takes time.
 	const eps = 50 * time.Millisecond
 
 	for _, tt := range []struct {
@@ -102,7 +102,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 				d.wantHold(ReasonThrottled, time.Duration(s)*time.Second)
 				d.Report(d.wantNext(time.Duration(s)*time.Second, true), Answer{Kind: Throttled})
 			}
-			d.Report(d.wantNext(30*time.Second, true), Answer{Kind: OK}) // starts the doubling afresh
+			d.Report(d.wantNext(30*time.Second, true), Answer{Kind: OK}) // resets the doubling
 			d.throttle(0)
 			d.wantHold(ReasonThrottled, time.Second)
 		}},
@@ -151,13 +151,13 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.wantRate(rate, rate+0.01) // not in the hold
 			d.times(1, OK)
 			time.Sleep(20 * time.Second)
-			d.wantRate(rate+4.9, rate+5.1) // 0.25 a second
+			d.wantRate(rate+4.9, rate+5.1) // 0.25 per second
 			time.Sleep(10 * time.Second)
-			d.wantRate(rate+9.9, rate+10.1) // 0.5 a second
+			d.wantRate(rate+9.9, rate+10.1) // 0.5 per second
 			time.Sleep(10 * time.Second)
 			d.wantRate(rate+14.9, 100)
 			time.Sleep(5 * time.Second)
-			d.wantRate(100, 100) // 1 a second
+			d.wantRate(100, 100) // 1 per second
 		}},
 
 		{"unauthorized: 401s alone hold nothing", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -370,7 +370,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.wantCause("503")
 			d.Report(d.wantNext(10*time.Second, true), Answer{Kind: OK, Link: ControlLink})
 			d.wantHold(ReasonNone, 0)
-			d.Report(late, Answer{Kind: Down}) // of the outage gone by
+			d.Report(late, Answer{Kind: Down}) // of the earlier outage
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"outage: unproven answers neither end it nor begin it", Config{Rate: 100}, func(t *testing.T, d *driver) {
@@ -461,7 +461,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.throttle(time.Hour)
 			d.Report(d.wantNext(15*time.Minute, true), Answer{Kind: Unused})
 			d.wantNext(0, true)
-			d.wantNext(15*time.Minute, true) // no answer came: not after 20 s
+			d.wantNext(15*time.Minute, true) // without an answer, not after 20 s
 		}},
 		{"probe: counts against the rate", Config{Rate: 0.1, giveUpOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), Answer{Kind: OK})
@@ -595,7 +595,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.Report(d.acquire(), Answer{Kind: OK})
 			time.AfterFunc(600*time.Millisecond, func() { d.HoldOwn(ReasonUnauthorized, "") })
 			await(ReasonUnauthorized, time.Second, true, 600*time.Millisecond)
-			d.holdFleet(time.Now().Add(time.Second)) // it shows before the other
+			d.holdFleet(time.Now().Add(time.Second)) // it hides the other
 			synctest.Wait()
 			await(ReasonUnauthorized, time.Second/2, false, time.Second/2)
 			await(ReasonUnauthorized, time.Second/2, true, time.Second/2)
@@ -738,7 +738,7 @@ type driver struct {
 	t      *testing.T
 	eps    time.Duration
 	onHold func(Hold)
-	// lazy: what has changed is learnt only as it is outside of tests.
+	// lazy: changes are noticed only as they are outside of tests.
 	lazy bool
 
 	hearing sync.Mutex
@@ -753,8 +753,7 @@ func retryAfter(d time.Duration) Answer {
 	}
 }
 
-// throttle has the API answer 429 for two links, one after the other. wait is
-// the Retry-After, 0 for none.
+// throttle answers 429 for two links. wait is the Retry-After, or 0 for none.
 func (d *driver) throttle(wait time.Duration) {
 	d.t.Helper()
 	a, b := d.acquire(), d.acquire()
@@ -806,7 +805,7 @@ func (d *driver) times(n int, k Kind) {
 	}
 }
 
-// outage begins one. It returns a slot granted before.
+// outage begins an outage. It returns a slot granted before.
 func (d *driver) outage() Slot {
 	d.t.Helper()
 	before := d.acquire()
@@ -834,7 +833,7 @@ func (d *driver) release() {
 	d.wake()
 }
 
-// wake lets the process call the script, as a message of another process does.
+// wake makes the process call the script, as a message of another process does.
 func (d *driver) wake() {
 	d.mu.Lock()
 	d.reserver.changed = true
@@ -842,7 +841,7 @@ func (d *driver) wake() {
 	d.unlock()
 }
 
-// look lets the process learn what has changed, and returns its status.
+// look makes the process notice changes, and returns its status.
 func (d *driver) look() Status {
 	if !d.lazy {
 		d.wake()
@@ -860,7 +859,7 @@ func (d *driver) go_(f func()) <-chan struct{} {
 	return done
 }
 
-// wantHold checks the present hold and how long it still lasts: 0 for not known.
+// wantHold checks the present hold and how long it still lasts, or 0 if that is unknown.
 func (d *driver) wantHold(reason Reason, lasts time.Duration) {
 	d.t.Helper()
 	h := d.look().Hold
@@ -880,7 +879,7 @@ func (d *driver) wantCause(want string) {
 	}
 }
 
-// wantNext checks that the next slot comes after the given time, and what it is.
+// wantNext checks when the next slot comes, and whether it is a probe.
 func (d *driver) wantNext(after time.Duration, probe bool) Slot {
 	d.t.Helper()
 	start := time.Now()
@@ -894,8 +893,8 @@ func (d *driver) wantNext(after time.Duration, probe bool) Slot {
 	return s
 }
 
-// wantHeld checks that Acquire, called once for each time at once, returns
-// ErrHeld after the first, and for the others a probe after theirs.
+// wantHeld makes several calls of Acquire at once. It checks that one returns ErrHeld
+// after the first time, and that each of the others gets a probe after its time.
 func (d *driver) wantHeld(held time.Duration, probes ...time.Duration) {
 	d.t.Helper()
 	var wg sync.WaitGroup
@@ -985,15 +984,15 @@ func testCancel(t *testing.T, d *driver) {
 	d.wantNext(400*time.Millisecond, false)
 }
 
-// testWindow lets jittery callers send for a minute, in which all stall for
-// 3 s twice, and counts every window of a second and more.
+// testWindow sends for a minute with jitter and two stalls of 3 s, and counts the
+// requests in every window of a second or more.
 func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 	const length = 60 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	var mu sync.Mutex
 	var sent []time.Duration // when granted
-	bunch := 0               // of those sent at a stall's end
+	bunch := 0               // sent at the end of a stall
 	start := time.Now()
 	var wg sync.WaitGroup
 	for range 200 {
@@ -1041,7 +1040,7 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 			t.Logf("fullest second: %d", most)
 		}
 	}
-	// Of a stall's slots only those of its last 50 ms may be used.
+	// After a stall only the slots of its last 50 ms may be used.
 	if most := 2 * (int(float64(rate)*(staleAfter+maxLateness).Seconds()) + burst); bunch > most {
 		t.Errorf("%d requests in bunches after the stalls, want at most %d", bunch, most)
 	}
@@ -1052,7 +1051,7 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 	}
 }
 
-// fullest returns how many of the ascending times lie in the fullest window.
+// fullest returns the highest number of times in a window. times ascend.
 func fullest(times []time.Duration, window time.Duration) int {
 	most, first := 0, 0
 	for i, at := range times {
@@ -1091,7 +1090,7 @@ func load(ctx context.Context, l *Fleet, callers int, send func(link string) Ans
 	wg.Wait()
 }
 
-// testOutageSimulation: 200/s to an API that fails for 60 s.
+// testOutageSimulation sends 200/s to an API that fails for 60 s.
 func testOutageSimulation(t *testing.T, l *Fleet) {
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
@@ -1205,7 +1204,7 @@ type postponed struct {
 	times map[string]int
 }
 
-// next returns a link whose time has come, or the new one.
+// next returns a link that is due, or the new one.
 func (p *postponed) next(since time.Duration, fresh string) string {
 	for i, due := range p.due {
 		if due <= since {
@@ -1217,8 +1216,7 @@ func (p *postponed) next(since time.Duration, fresh string) string {
 	return fresh
 }
 
-// add puts a link off, the longer the more often, and returns whether it was put
-// off before.
+// add postpones a link, longer each time, and returns whether it was postponed before.
 func (p *postponed) add(since time.Duration, link string) (repeat bool) {
 	n := p.times[link]
 	p.times[link]++
@@ -1227,7 +1225,7 @@ func (p *postponed) add(since time.Duration, link string) (repeat bool) {
 	return n > 0
 }
 
-// testThrottledSimulation: an API that allows rate requests a second, under a
+// testThrottledSimulation sends to an API that allows rate requests per second, with a
 // ceiling four times as high.
 func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRetryAfter bool) {
 	const settle, length = 10 * time.Second, 150 * time.Second
@@ -1268,7 +1266,7 @@ func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRe
 	used := float64(good) / length.Seconds() / float64(rate)
 	t.Logf("%.2f %% of the answers are 429; %.1f %% of the API's rate used", 100*share, 100*used)
 	most, least := 0.02, 0.8
-	if rate < 10 { // it takes three 429s to see that they are not the links' own
+	if rate < 10 { // it takes three 429s to see that the links are not the reason
 		most, least = 0.1, 0.7
 	}
 	if share >= most {

@@ -10,11 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// soon is when the last process of a fleet knows of a change.
+// soon is how long the last process of a fleet takes to notice a change.
 const soon = heartbeat + 10*time.Millisecond
 
-// TestFleetRules has tests of what the conformance suite, which knows one
-// process, cannot show.
+// TestFleetRules tests rules that need more than one process.
 func TestFleetRules(t *testing.T) {
 	real := startRealRedis(t)
 	for _, tt := range []struct {
@@ -91,7 +90,7 @@ func TestFleetRules(t *testing.T) {
 				go func() {
 					s := d.acquire()
 					slots <- s
-					time.Sleep(3 * time.Second) // its answer is long in coming
+					time.Sleep(3 * time.Second) // a slow answer
 					d.Report(s, Answer{Kind: OK})
 				}()
 			}
@@ -136,7 +135,7 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonOutage, time.Second-soon)
 			d[1].wantHold(ReasonNone, 0)
-			d[1].times(3, OK) // another's answers do not end it
+			d[1].times(3, OK) // the answers of another process do not end it
 			time.Sleep(soon)
 			s := show(t, m)
 			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonOutage || s.Workers[1].Hold.Reason != ReasonNone {
@@ -146,7 +145,7 @@ func TestFleetRules(t *testing.T) {
 		{"a control that fails holds nobody if another process has had a proper answer since", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			down := Answer{Kind: Down, Link: ControlLink, Cause: "404 of the list"}
 			d[1].times(1, OK)
-			for range 2 { // however long ago: it may have had nothing to send
+			for range 2 { // how long ago does not matter: it may have had nothing to send
 				time.Sleep(time.Second)
 				d[0].Report(d[0].acquire(), down)
 				time.Sleep(100 * time.Millisecond)
@@ -268,7 +267,7 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"idle processes call seldom", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
 			time.Sleep(time.Minute)
-			if n := m.processes[0].calls.Load(); n > 130 { // two a second, and those that begin
+			if n := m.processes[0].calls.Load(); n > 130 { // two per second, and the first ones
 				t.Errorf("%d calls in an idle minute", n)
 			}
 		}},
