@@ -244,13 +244,11 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 	switch {
 	case err == nil:
 		r.take(now, sent, reply)
-	case ctx.Err() != nil:
-	case r.retry == 0:
-		f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
-		r.retry = retryFirst
-		r.retryAt = now + r.retry
-	default:
-		r.retry = min(2*r.retry, retryMost)
+	case ctx.Err() == nil:
+		if r.retry == 0 {
+			f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
+		}
+		r.retry = min(max(2*r.retry, retryFirst), retryMost)
 		r.retryAt = now + r.retry
 	}
 	f.serve(now)
