@@ -63,6 +63,7 @@ func TestEmbeddedOnesAreApart(t *testing.T) {
 }
 
 func TestEvictionIsWarnedOf(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}

@@ -36,6 +36,7 @@ func (l *bench) slice(id string, place int) SliceView {
 // A replica that succeeds its master may have forgotten what was sent, up to
 // some place behind the cursor that it has.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
@@ -90,6 +91,7 @@ func TestFailover(t *testing.T) {
 
 // The first who has to know of a failover may be a call that was under way.
 func TestFailoverFoundByARecord(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
@@ -129,6 +131,7 @@ func (w *waits) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 
 // What a user was told stands on a replica, too.
 func TestSealWaitsForAReplica(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
