@@ -26,7 +26,7 @@ func (c counted) Get(ctx context.Context, id string) (plexy.Link, error) {
 	return c.api.Get(ctx, id)
 }
 
-// List is part of producer.Lister.
+// List is part of sweep.Lister.
 func (c counted) List(ctx context.Context, page, size int) (plexy.Page, error) {
 	c.inFlight(1)
 	defer c.inFlight(-1)

@@ -13,7 +13,8 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/metrics"
-	"linkcancel/producer"
+	"linkcancel/producer/feeder"
+	"linkcancel/producer/sweep"
 	"linkcancel/worker"
 )
 
@@ -25,8 +26,8 @@ const keyCheck = time.Second
 type engine struct {
 	limiter *ratelimit.Fleet
 	worker  *worker.Worker
-	feeder  *producer.Feeder
-	sweeper *producer.Sweeper // nil: none
+	feeder  *feeder.Feeder
+	sweeper *sweep.Sweeper // nil: none
 	// progress: the user sees holds there.
 	progress bool
 	metrics  *metrics.Metrics
@@ -51,8 +52,8 @@ type engineConfig struct {
 
 // sweepPlan says when to sweep, and what.
 type sweepPlan struct {
-	schedule  *producer.Schedule
-	selection producer.Selection
+	schedule  *sweep.Schedule
+	selection sweep.Selection
 }
 
 // check refuses settings that no worker can work with.
@@ -96,12 +97,12 @@ func newEngine(a *app, b *broker.Broker, l *ledger.Ledger, cfg engineConfig) (*e
 	if err != nil {
 		return nil, err
 	}
-	e.feeder = producer.NewFeeder(producer.FeederConfig{
+	e.feeder = feeder.New(feeder.Config{
 		Rate: float64(cfg.send.Rate), Limit: e.limiter.Status, Keep: a.Keep,
 		Log: a.log, Observer: e.metrics, Tracer: a.tracer,
 	}, b.Client(), l)
 	if cfg.sweeps != nil {
-		e.sweeper = producer.NewSweeper(producer.SweeperConfig{
+		e.sweeper = sweep.NewSweeper(sweep.SweeperConfig{
 			Schedule: cfg.sweeps.schedule, Selection: cfg.sweeps.selection,
 			API: api, Limiter: e.limiter, Log: a.log, Observe: e.metrics.Request, Tracer: a.tracer,
 		}, b, l)

@@ -16,7 +16,7 @@ import (
 
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/tracing"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 	"linkcancel/worker"
 )
 
@@ -49,7 +49,7 @@ func (a *app) runTraced(k *kong.Context) int {
 // api is what commands call of the API.
 type api interface {
 	worker.Canceler
-	producer.Lister
+	sweep.Lister
 }
 
 // traced is the API with a span for each request that is sent within another
@@ -103,7 +103,7 @@ func (t traced) Get(ctx context.Context, id string) (plexy.Link, error) {
 	return link, err
 }
 
-// List is part of producer.Lister.
+// List is part of sweep.Lister.
 func (t traced) List(ctx context.Context, page, size int) (plexy.Page, error) {
 	span := t.start(ctx, http.MethodGet, "")
 	span.SetAttributes(tracing.Page.Int(page))

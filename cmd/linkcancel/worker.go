@@ -11,7 +11,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 type workerCmd struct {
@@ -27,12 +27,12 @@ type workerCmd struct {
 // sweeps reads the flags of the sweeps; nil if there are to be none.
 func (c workerCmd) sweeps() (*sweepPlan, error) {
 	if c.SweepCron == "" {
-		if c.Sweep != (selectionFlags{Status: producer.DefaultSweepStatus, Max: producer.DefaultSweepMax}) {
+		if c.Sweep != (selectionFlags{Status: sweep.DefaultStatus, Max: sweep.DefaultMax}) {
 			return nil, usagef("there is no --sweep-cron: it says when to sweep\nhint: linkcancel sweep does it now")
 		}
 		return nil, nil
 	}
-	schedule, err := producer.ParseSchedule(c.SweepCron, c.SweepTimezone)
+	schedule, err := sweep.ParseSchedule(c.SweepCron, c.SweepTimezone)
 	if err != nil {
 		return nil, usagef("--sweep-cron and --sweep-timezone: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // A replica of Redis that succeeds its master may lack what that wrote last. The
@@ -17,17 +19,13 @@ import (
 // remembers on which it was written, and where the two differ its links without
 // an outcome count as sent, up to a place that feeding cannot have passed.
 
-// sentAhead is how many links behind a batch's cursor, as Redis has it, may have
-// been sent at most: as far as a feeder looks ahead, and a slice.
-const sentAhead = 20_200
-
 // askSuspects asks in a pipeline for the place before which links of a batch may
 // have been sent.
 func (l *Ledger) askSuspects(ctx context.Context, pipe redis.Pipeliner, id string) *redis.Cmd {
 	if l.neverFailsOver.Load() {
 		return nil
 	}
-	return l.suspects.EvalSha(ctx, pipe, []string{keyBatch(id)}, sentAhead)
+	return l.suspects.EvalSha(ctx, pipe, []string{keyBatch(id)}, task.MaxAhead)
 }
 
 // suspectsBefore reads the answer; news tells that nobody knew of the failover yet.
@@ -36,7 +34,7 @@ func (l *Ledger) suspectsBefore(ctx context.Context, asked *redis.Cmd, id string
 		return 0, false, nil
 	}
 	if redis.HasErrorPrefix(asked.Err(), "NOSCRIPT") {
-		asked = l.suspects.Eval(ctx, l.rdb, []string{keyBatch(id)}, sentAhead)
+		asked = l.suspects.Eval(ctx, l.rdb, []string{keyBatch(id)}, task.MaxAhead)
 	}
 	reply, err := asked.Int64Slice()
 	if err != nil {

@@ -83,9 +83,9 @@ func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, e
 	return counts, nil
 }
 
-// SetAgain remembers that a slice was enqueued for the n-th time. A batch that
-// is gone is left so.
-func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
+// SetRedeliveries writes how often a slice was enqueued again after a crash. It does
+// nothing if the batch was deleted.
+func (l *Ledger) SetRedeliveries(ctx context.Context, id, slice string, n int) error {
 	if err := l.redeliver.Run(ctx, l.rdb, []string{keyBatch(id), keyRedeliveries(id)}, slice, n).Err(); err != nil {
 		return fmt.Errorf("note repair of batch %s: %w", id, err)
 	}
