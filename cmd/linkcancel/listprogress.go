@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"linkcancel/internal/ratelimit"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 // listEvery is the time between plain lines: a long list takes minutes, and who
@@ -23,13 +23,13 @@ type listProgress struct {
 	stop     func() // ends the ticker
 
 	mu      sync.Mutex
-	last    producer.ListProgress
+	last    sweep.ListProgress
 	retryAt time.Time
 	shown   bool // a line stands on the terminal
 }
 
 func newListProgress(out io.Writer) *listProgress {
-	p := &listProgress{out: out, stop: func() {}, last: producer.ListProgress{Pass: 1}}
+	p := &listProgress{out: out, stop: func() {}, last: sweep.ListProgress{Pass: 1}}
 	if o, ok := out.(*output); ok && isTerminal(out) && width(out) > 0 {
 		p.out, p.terminal = o.queue, true // past what takes away what a terminal obeys
 	}
@@ -82,7 +82,7 @@ func (p *listProgress) clear() {
 }
 
 // update takes in how far it is. It is called by the reader of the list.
-func (p *listProgress) update(now producer.ListProgress) {
+func (p *listProgress) update(now sweep.ListProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.retryAt = now, time.Now().Add(now.Wait)

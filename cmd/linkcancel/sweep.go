@@ -16,6 +16,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 type sweepCmd struct {
@@ -37,9 +38,9 @@ type selectionFlags struct {
 }
 
 // selection reads the flags. They are named with a prefix in errors.
-func (f selectionFlags) selection(prefix string) (producer.Selection, error) {
-	s := producer.Selection{
-		Expired: f.Expired || f.OlderThan == nil, Grace: producer.DefaultGrace,
+func (f selectionFlags) selection(prefix string) (sweep.Selection, error) {
+	s := sweep.Selection{
+		Expired: f.Expired || f.OlderThan == nil, Grace: sweep.DefaultGrace,
 		Status: strings.TrimSpace(f.Status), Max: f.Max,
 	}
 	if f.OlderThan != nil {
@@ -119,10 +120,10 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		keep = sweepShown
 	}
 	told := false
-	r, err := producer.Sweep(ctx, l, producer.SweepConfig{
+	r, err := sweep.Run(ctx, l, sweep.Config{
 		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
-		Confirm: func(p producer.SweepPlan) error {
+		Confirm: func(p sweep.Plan) error {
 			progress.end()
 			stop() // no more requests
 			told = true
@@ -140,7 +141,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		if a.DryRun && !a.JSON {
 			out = a.stdout
 		}
-		printPlan(out, selection, r.SweepPlan)
+		printPlan(out, selection, r.Plan)
 	}
 	if a.DryRun {
 		return errors.Join(a.sweepDryRun(r, selection, rate), err)
@@ -158,11 +159,11 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 // sweepDryRun shows the links that would be cancelled.
-func (a *cliApp) sweepDryRun(r producer.SweepResult, s producer.Selection, rate float64) error {
+func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error {
 	if a.JSON {
 		return printJSON(a.stdout, sweepToJSON(a, r, s))
 	}
-	printLinks(a.stdout, r.SweepPlan)
+	printLinks(a.stdout, r.Plan)
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
 	}
@@ -187,8 +188,8 @@ func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fle
 
 // explain adds what the user can do.
 func (c sweepCmd) explain(a *cliApp, err error) error {
-	var many *producer.TooManyError
-	var unreadable *producer.UnreadableDatesError
+	var many *sweep.TooManyError
+	var unreadable *sweep.UnreadableDatesError
 	switch {
 	case errors.As(err, &unreadable):
 		return fmt.Errorf("%w\nhint: %s; links from a file can be cancelled with linkcancel import", err, otherDate(unreadable))
@@ -196,11 +197,11 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 		return usagef("%w\nhint: --max %d allows them", err, many.Found)
 	case errors.As(err, &many):
 		return usagef("%w\nhint: --max %d allows them; --dry-run shows some of them", err, many.Found)
-	case errors.Is(err, producer.ErrKeyRefused):
+	case errors.Is(err, sweep.ErrKeyRefused):
 		return fmt.Errorf("%w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", err, c.BaseURL)
-	case errors.Is(err, producer.ErrNoList):
+	case errors.Is(err, sweep.ErrNoList):
 		return fmt.Errorf("%w\nhint: check --base-url (%s)", err, c.BaseURL)
-	case errors.Is(err, producer.ErrPageIgnored):
+	case errors.Is(err, sweep.ErrPageIgnored):
 		return fmt.Errorf("%w\nhint: nothing was done; links from a file or a database can be cancelled with linkcancel import", err)
 	case errors.Is(err, ratelimit.ErrHeld):
 		return fmt.Errorf("%w\nhint: linkcancel rate show says why nothing is sent", err)
@@ -209,8 +210,8 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 }
 
 // otherDate says how to select without the date that cannot be read.
-func otherDate(e *producer.UnreadableDatesError) string {
-	if e.Date == producer.DateExpiry {
+func otherDate(e *sweep.UnreadableDatesError) string {
+	if e.Date == sweep.DateExpiry {
 		return "--older-than TIME, without --expired, selects by the date of creation"
 	}
 	return "without --older-than the expiry alone selects"
@@ -225,7 +226,7 @@ func (a *cliApp) canAsk() error {
 }
 
 // printPlan shows what is in the list, and what of it was selected.
-func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
+func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 	rows, statuses := planRows(s, p)
 	names, numbers := 0, 0
 	for _, r := range rows {
@@ -250,7 +251,7 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
-func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, statuses int) {
+func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) {
 	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
@@ -292,7 +293,7 @@ func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, sta
 }
 
 // spanText writes whole days from two on as 30d.
-func spanText(d time.Duration) string { return producer.ShortDuration(d) }
+func spanText(d time.Duration) string { return sweep.ShortDuration(d) }
 
 // pluralOf writes a count with its noun, whose plural is not regular.
 func pluralOf(n int64, one, many string) string {
@@ -303,7 +304,7 @@ func pluralOf(n int64, one, many string) string {
 }
 
 // printLinks shows the first links as a table.
-func printLinks(w io.Writer, p producer.SweepPlan) {
+func printLinks(w io.Writer, p sweep.Plan) {
 	if len(p.Links) == 0 {
 		return
 	}
@@ -328,7 +329,7 @@ func minute(t time.Time) string {
 
 // money is an amount in minor units: the API does not say how many of them make
 // a major one.
-func money(link producer.SweepLink) string {
+func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"
 	}
@@ -344,17 +345,17 @@ type sweepJSON struct {
 }
 
 type sweepCountsJSON struct {
-	Listed     int64                  `json:"listed"`
-	ByStatus   []producer.StatusCount `json:"by_status"`
-	Unusable   int64                  `json:"unusable"`
-	Dropped    producer.Dropped       `json:"dropped"`
-	NoZone     int64                  `json:"without_zone"` // links with a date that names no time zone
-	Waiting    int64                  `json:"waiting"`
-	Settled    int64                  `json:"settled"`
-	Selected   int64                  `json:"selected"`
-	PastExpiry int64                  `json:"past_expiry"`
-	Suspicious bool                   `json:"suspicious"`
-	Pages      int                    `json:"pages"`
+	Listed     int64               `json:"listed"`
+	ByStatus   []sweep.StatusCount `json:"by_status"`
+	Unusable   int64               `json:"unusable"`
+	Dropped    sweep.Dropped       `json:"dropped"`
+	NoZone     int64               `json:"without_zone"` // links with a date that names no time zone
+	Waiting    int64               `json:"waiting"`
+	Settled    int64               `json:"settled"`
+	Selected   int64               `json:"selected"`
+	PastExpiry int64               `json:"past_expiry"`
+	Suspicious bool                `json:"suspicious"`
+	Pages      int                 `json:"pages"`
 }
 
 type sweepLinkJSON struct {
@@ -366,7 +367,7 @@ type sweepLinkJSON struct {
 	Currency  string     `json:"currency"`
 }
 
-func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJSON {
+func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 	b := r.Batch
 	if b.ID == "" {
 		b = ledger.Batch{State: "empty", Source: producer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}
@@ -379,7 +380,7 @@ func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJ
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
 	if j.Sweep.ByStatus == nil {
-		j.Sweep.ByStatus = []producer.StatusCount{}
+		j.Sweep.ByStatus = []sweep.StatusCount{}
 	}
 	if !a.DryRun {
 		return j

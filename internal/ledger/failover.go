@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still
@@ -21,10 +22,6 @@ import (
 
 //go:embed failover.lua
 var failoverLua string
-
-// sentAhead is how many links past a batch's cursor, as Redis has it, may have been sent
-// at most: a feeder's look-ahead and one slice.
-const sentAhead = 20_200
 
 var queueReplicationIDScript = redis.NewScript(failoverLua + `
 -- KEYS[1] any key

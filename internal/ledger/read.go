@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // SliceView is a slice as a worker finds it before it starts.
@@ -43,7 +45,7 @@ return {h[1], h[2], h[3], t[1] * 1000000 + t[2], redis.call('GETRANGE', KEYS[2],
 // release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	reply, err := sliceScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRecords(id, chunk)},
-		first*RecordSize, (first+n)*RecordSize-1, sentAhead).Slice()
+		first*RecordSize, (first+n)*RecordSize-1, task.MaxAhead).Slice()
 	if err != nil {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
