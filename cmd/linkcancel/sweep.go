@@ -13,8 +13,10 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -231,11 +233,11 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 	for _, r := range rows {
 		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
 	}
-	head := fmt.Sprintf("Listed %s", plural(p.Listed, "link"))
+	head := fmt.Sprintf("Listed %s", humanize.Plural(p.Listed, "link"))
 	if p.Unusable > 0 {
 		head += fmt.Sprintf(", and %s without a usable id", pluralOf(p.Unusable, "entry", "entries"))
 	}
-	pages := plural(int64(p.Requests), "page")
+	pages := humanize.Plural(int64(p.Requests), "page")
 	if p.Passes > 1 {
 		pages += fmt.Sprintf(" in %d readings", p.Passes)
 	}
@@ -251,7 +253,7 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
 func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, statuses int) {
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, humanize.Digits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
 			row(name, n)
@@ -299,7 +301,7 @@ func pluralOf(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return groupDigits(n) + " " + many
+	return humanize.Digits(n) + " " + many
 }
 
 // printLinks shows the first links as a table.
@@ -315,7 +317,7 @@ func printLinks(w io.Writer, p producer.SweepPlan) {
 	}
 	_ = table.Flush() // as with the other lines, nobody can be told
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
-		fmt.Fprintf(w, "… and %s more; --json shows all\n", groupDigits(more))
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", humanize.Digits(more))
 	}
 }
 
@@ -332,13 +334,13 @@ func money(link producer.SweepLink) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(groupDigits(link.Amount) + " " + link.Currency)
+	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
 }
 
 // sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
 // batch its id is "", and its state dry-run or empty.
 type sweepJSON struct {
-	batchJSON
+	status.BatchView
 	Sweep sweepCountsJSON  `json:"sweep"`
 	Links *[]sweepLinkJSON `json:"links,omitempty"` // of a dry run
 }
@@ -374,7 +376,7 @@ func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJ
 			b.State = "dry-run"
 		}
 	}
-	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
+	j := sweepJSON{BatchView: status.ViewOf(b), Sweep: sweepCountsJSON{
 		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, NoZone: r.Dates.NoZone, Waiting: r.Waiting, Settled: r.Settled,
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
@@ -385,16 +387,9 @@ func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJ
 		return j
 	}
 	links := make([]sweepLinkJSON, len(r.Links))
-	known := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	for i, link := range r.Links {
 		links[i] = sweepLinkJSON{
-			ID: link.ID, Status: link.Status, CreatedAt: known(link.CreatedAt), ExpiresAt: known(link.ExpiresAt),
+			ID: link.ID, Status: link.Status, CreatedAt: status.Time(link.CreatedAt), ExpiresAt: status.Time(link.ExpiresAt),
 			Amount: link.Amount, Currency: link.Currency,
 		}
 	}
