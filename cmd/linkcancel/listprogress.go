@@ -6,7 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer/sweep"
 )
 
@@ -112,17 +114,17 @@ func (p *listProgress) line() string {
 	if p.last.Pass > 1 {
 		line, links = "Reading the list again, for links that moved: ", p.last.InPass
 	}
-	line += plural(links, "link")
+	line += humanize.Plural(links, "link")
 	if p.last.Total > links {
-		line += " of " + groupDigits(p.last.Total)
+		line += " of " + humanize.Digits(p.last.Total)
 	}
-	line += ", " + plural(int64(p.last.Requests), "page")
+	line += ", " + humanize.Plural(int64(p.last.Requests), "page")
 	hold := p.limit().Hold
 	switch left := time.Until(p.retryAt); {
 	case hold.Reason != ratelimit.ReasonNone:
-		line += "  " + holdText(hold)
+		line += "  " + status.Hold(hold)
 	case p.last.Err != nil && left > 0:
-		line += fmt.Sprintf("  again in %s: %v", humanDuration(left), p.last.Err)
+		line += fmt.Sprintf("  again in %s: %v", humanize.Duration(left), p.last.Err)
 	case p.last.Err != nil:
 		line += fmt.Sprintf("  again: %v", p.last.Err)
 	}

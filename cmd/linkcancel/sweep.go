@@ -13,8 +13,10 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 	"linkcancel/producer/sweep"
 )
@@ -232,11 +234,11 @@ func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 	for _, r := range rows {
 		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
 	}
-	head := fmt.Sprintf("Listed %s", plural(p.Listed, "link"))
+	head := fmt.Sprintf("Listed %s", humanize.Plural(p.Listed, "link"))
 	if p.Unusable > 0 {
 		head += fmt.Sprintf(", and %s without a usable id", pluralOf(p.Unusable, "entry", "entries"))
 	}
-	pages := plural(int64(p.Requests), "page")
+	pages := humanize.Plural(int64(p.Requests), "page")
 	if p.Passes > 1 {
 		pages += fmt.Sprintf(" in %d readings", p.Passes)
 	}
@@ -252,7 +254,7 @@ func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
 func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) {
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, humanize.Digits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
 			row(name, n)
@@ -300,7 +302,7 @@ func pluralOf(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return groupDigits(n) + " " + many
+	return humanize.Digits(n) + " " + many
 }
 
 // printLinks shows the first links as a table.
@@ -316,7 +318,7 @@ func printLinks(w io.Writer, p sweep.Plan) {
 	}
 	_ = table.Flush() // as with the other lines, nobody can be told
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
-		fmt.Fprintf(w, "… and %s more; --json shows all\n", groupDigits(more))
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", humanize.Digits(more))
 	}
 }
 
@@ -333,13 +335,13 @@ func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(groupDigits(link.Amount) + " " + link.Currency)
+	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
 }
 
 // sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
 // batch its id is "", and its state dry-run or empty.
 type sweepJSON struct {
-	batchJSON
+	status.BatchView
 	Sweep sweepCountsJSON  `json:"sweep"`
 	Links *[]sweepLinkJSON `json:"links,omitempty"` // of a dry run
 }
@@ -375,7 +377,7 @@ func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 			b.State = "dry-run"
 		}
 	}
-	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
+	j := sweepJSON{BatchView: status.ViewOf(b), Sweep: sweepCountsJSON{
 		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, NoZone: r.Dates.NoZone, Waiting: r.Waiting, Settled: r.Settled,
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
@@ -386,16 +388,9 @@ func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 		return j
 	}
 	links := make([]sweepLinkJSON, len(r.Links))
-	known := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	for i, link := range r.Links {
 		links[i] = sweepLinkJSON{
-			ID: link.ID, Status: link.Status, CreatedAt: known(link.CreatedAt), ExpiresAt: known(link.ExpiresAt),
+			ID: link.ID, Status: link.Status, CreatedAt: status.Time(link.CreatedAt), ExpiresAt: status.Time(link.ExpiresAt),
 			Amount: link.Amount, Currency: link.Currency,
 		}
 	}
