@@ -12,7 +12,7 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// Whoever takes one kind of Redis for another is told which it is.
+// A URL for the wrong kind of Redis gives an error that names the right kind.
 func TestKindsOfRedis(t *testing.T) {
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
