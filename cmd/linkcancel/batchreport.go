@@ -33,7 +33,7 @@ A cell that a spreadsheet would run as a formula, because it begins with =, +, -
     linkcancel batch report latest --outcome failed,rejected --format jsonl`
 }
 
-func (c batchReportCmd) Run(a *app) error {
+func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 	options := report.Options{Format: c.Format, NoFormulaGuard: c.NoFormulaGuard}
 	if a.JSON {
 		options.Format = "jsonl"
@@ -48,13 +48,13 @@ func (c batchReportCmd) Run(a *app) error {
 	if sameFile(c.Output, c.Join) {
 		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
 	}
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {
 			return fmt.Errorf("batch %s is still being imported", b.ID)
 		}
-		write := func(w io.Writer) error { return writeReport(a.ctx, w, l, b, nil, "", options) }
+		write := func(w io.Writer) error { return writeReport(ctx, w, l, b, nil, "", options) }
 		if c.Join != "" {
-			write = func(w io.Writer) error { return writeReport(a.ctx, w, l, b, []string{c.Join}, c.Column, options) }
+			write = func(w io.Writer) error { return writeReport(ctx, w, l, b, []string{c.Join}, c.Column, options) }
 		}
 		if c.Output == "" {
 			return write(a.stdout)

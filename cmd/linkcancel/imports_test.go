@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestImports holds the import graph: cmd → producer, worker, metrics →
-// internal/*. Tests may import what they like.
+// TestImports holds the import graph: cmd → internal/app → producer, worker, metrics →
+// internal/*. Tests may import anything.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "linkcancel/...").CombinedOutput()
 	if err != nil {
@@ -26,7 +26,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"cmd/linkcancel", "producer", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker"} {
+	for _, name := range []string{"cmd/linkcancel", "producer", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app"} {
 		if _, ok := graph[name]; !ok {
 			t.Errorf("go list shows no package %s: it lists %d", name, len(graph))
 		}
@@ -45,6 +45,9 @@ func TestImports(t *testing.T) {
 				bad = "it stands alone"
 			case slices.Contains(sides, name) && !strings.HasPrefix(imported, "internal/"):
 				bad = "producer, worker and metrics do not know each other"
+			case imported == "internal/app" && !strings.HasPrefix(name, "cmd/"):
+				bad = "only commands run the app"
+			case name == "internal/app":
 			case strings.HasPrefix(name, "internal/") && !strings.HasPrefix(imported, "internal/"):
 				bad = "internal packages know nothing of what uses them"
 			case imported == "internal/sandbox" && !strings.HasPrefix(name, "cmd/"):

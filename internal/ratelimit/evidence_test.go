@@ -16,13 +16,13 @@ import (
 	"linkcancel/internal/broker"
 )
 
-// TestScriptEvidence plays answers and says whether they hold the fleet. A word
-// is a link that gets a 429, with ! if it had one before, with /503 for another
-// status; control is the control request. + is a good answer to a grant of now, ok
-// a good answer to the control request, ? an unproven answer, < a grant, > the good
-// answer to it, and a number the milliseconds that go by.
+// TestScriptEvidence plays answers and checks whether they hold the fleet. A word is a
+// link that gets a 429, with ! if it had one before, and with /503 for another status.
+// control is the control request. + is a good answer to a new grant, ok a good answer
+// to the control request, ? an unproven answer, < a grant, > the good answer to it, and
+// a number is how many milliseconds pass.
 func TestScriptEvidence(t *testing.T) {
-	for _, tt := range []struct {
+	tests := []struct {
 		name  string
 		flag  Rate
 		plays string
@@ -59,9 +59,11 @@ func TestScriptEvidence(t *testing.T) {
 		{"two links at a low rate, too late", 0.5, "a 8100 b", false},
 		{"three links at a low rate", 0.5, "a + 18000 b + 18000 c", true},
 		{"three links at a low rate, too late", 0.5, "a + 20500 b + 20500 c", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			eachBook(t, tt.flag, func(b *book) {
+	}
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				b := open(t, tt.flag)
 				b.play(tt.plays)
 				r := b.look()
 				if held := r.throttleUntil > r.now; held != tt.holds {
@@ -74,8 +76,8 @@ func TestScriptEvidence(t *testing.T) {
 					t.Errorf("cause %q", r.cause)
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func (b *book) play(words string) {
@@ -114,7 +116,7 @@ func suspectOf(word string) string {
 	return suspectText(a)
 }
 
-// At a high rate several links have to be more: a part of the good answers.
+// At a high rate "many links" means a part of the good answers.
 func TestScriptEvidenceAtAHighRate(t *testing.T) {
 	eachBook(t, 2000, func(b *book) {
 		b.answers(2*time.Second, 800)
@@ -125,34 +127,35 @@ func TestScriptEvidenceAtAHighRate(t *testing.T) {
 			}
 			b.play(fmt.Sprint("link", links))
 		}
-		if links < 16 || links > 17 { // 1 % of 1 600 in 2 s, and of those in between
+		if links < 16 || links > 17 { // 1% of 1,600 in 2 s, and of those in between
 			t.Errorf("held after %d links", links)
 		}
 	})
 }
 
-// How long the hold is, is for links to say that had no 429 before.
+// Links that had no 429 before decide how long the hold is.
 func TestScriptHoldsForNewLinks(t *testing.T) {
-	for _, tt := range []struct {
-		first, second string
-		want          time.Duration
-	}{
-		{"a:429:0", "b:429:0", 20 * time.Second},
-		{"a:429:0", "b:429:1", 5 * time.Second},
-		{"a:429:1", "b:429:0", 20 * time.Second},
-	} {
-		eachBook(t, 50, func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range []struct {
+			first, second string
+			want          time.Duration
+		}{
+			{"a:429:0", "b:429:0", 20 * time.Second},
+			{"a:429:0", "b:429:1", 5 * time.Second},
+			{"a:429:1", "b:429:0", 20 * time.Second},
+		} {
+			b := open(t, 50)
 			b.throttled(b.grant(), tt.first, 5*time.Second)
 			b.throttled(b.grant(), tt.second, 20*time.Second)
 			if got := b.opens(); got != tt.want {
 				t.Errorf("%s, %s: held for %v, want %v", tt.first, tt.second, got, tt.want)
 			}
-		})
-	}
+		}
+	})
 }
 
-// A link that had its 429 before prolongs a hold by a second at most, and does not
-// begin one anew that is over.
+// A link that had a 429 before extends a hold by a second at most, and does not begin
+// another.
 func TestScriptRepeatInAHold(t *testing.T) {
 	eachBook(t, 50, func(b *book) {
 		late := b.grant()
@@ -184,11 +187,11 @@ func TestScriptRepeatInAHold(t *testing.T) {
 	})
 }
 
-// A link that is suspected keeps the rate from climbing faster and faster, but not
-// one that had its 429 before.
+// A suspect resets the growth of the climb, unless it had a 429 before.
 func TestScriptSuspectsSlowTheClimb(t *testing.T) {
-	for _, suspect := range []string{"z:429:0", "z:429:1"} {
-		eachBook(t, 1000, func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for suspect, steps := range map[string]float64{"z:429:0": 70, "z:429:1": 100} {
+			b := open(t, 1000)
 			b.throttle(b.grant(), time.Second)
 			b.pass(time.Second)
 			b.good(b.grant())
@@ -196,10 +199,9 @@ func TestScriptSuspectsSlowTheClimb(t *testing.T) {
 			b.pass(40 * time.Second) // 60 steps; the next 10 s have 40
 			b.throttled(b.grant(), suspect, 0)
 			b.pass(10 * time.Second)
-			want := map[string]float64{"z:429:0": 100 + 2.5*70, "z:429:1": 100 + 2.5*100}[suspect]
-			b.wantRate(want, 1e-6)
-		})
-	}
+			b.wantRate(100+2.5*steps, 1e-6)
+		}
+	})
 }
 
 func TestScriptUnprovenAnswersCountForTheRate(t *testing.T) {
@@ -242,10 +244,10 @@ func TestKindString(t *testing.T) {
 	}
 }
 
-// Links that are always answered 429, 503 with Retry-After or 401 do not slow the
-// others.
+// Links that always get a 429, a 503 with Retry-After or a 401 do not slow the others.
 func TestFleetPoisonedLinks(t *testing.T) {
-	const links, rate = 600, 50
+	t.Parallel()
+	const links, rate = 400, 50
 	synctest.Test(t, func(t *testing.T) {
 		b := broker.Embedded()
 		t.Cleanup(func() { _ = b.Close() })
@@ -281,13 +283,13 @@ func TestFleetPoisonedLinks(t *testing.T) {
 						case a = <-poisoned:
 						default:
 							mu.Lock()
-							a = Answer{Kind: Proper, Link: strconv.Itoa(next)}
+							a = Answer{Kind: OK, Link: strconv.Itoa(next)}
 							next++
 							mu.Unlock()
 						}
 						time.Sleep(20*time.Millisecond + mathrand.N(60*time.Millisecond))
 						f.Report(s, a)
-						if a.Kind != Proper {
+						if a.Kind != OK {
 							a.Repeat = true
 							time.AfterFunc(2*time.Second, func() { poisoned <- a })
 							continue
@@ -316,26 +318,28 @@ func TestFleetPoisonedLinks(t *testing.T) {
 	})
 }
 
-// Whatever an API answered, and whatever became of the requests: as soon as it
-// works, all is sent at the full rate.
+// TestFleetRecovers answers at random, and checks that the full rate is reached when the
+// API works.
 func TestFleetRecovers(t *testing.T) {
-	for seed := range uint64(10) {
+	real := startRealRedis(t)
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { testRecovers(t, seed) })
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { testRecovers(t, real, seed) })
 		})
 	}
 }
 
-func testRecovers(t *testing.T, seed uint64) {
+func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 	const rate, trouble, recovery, after = 40, 60 * time.Second, 4 * time.Minute, 10 * time.Second
-	m := newModel(t)
+	m := newModel(t, real)
 	start := time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var mu sync.Mutex
 	rng := mathrand.New(mathrand.NewPCG(7, seed))
-	kinds := []Kind{Unused, Proper, Unproven, Throttled, Unauthorized, Transient, Down}
-	weights := make([]int, len(kinds)) // what this API is like
+	kinds := []Kind{Unused, OK, Unproven, Throttled, Unauthorized, Transient, Down}
+	weights := make([]int, len(kinds)) // of the answers
 	for i := range weights {
 		weights[i] = rng.IntN(20)
 	}
@@ -344,7 +348,7 @@ func testRecovers(t *testing.T, seed uint64) {
 		defer mu.Unlock()
 		takes = time.Duration(rng.Int64N(int64(200 * time.Millisecond)))
 		if time.Since(start) >= trouble {
-			return Answer{Kind: Proper}, false, takes
+			return Answer{Kind: OK}, false, takes
 		}
 		a = Answer{
 			Kind: pick(rng, kinds, weights), Link: strconv.Itoa(rng.IntN(40)), Status: 429 + 74*rng.IntN(2),
@@ -409,7 +413,7 @@ func testRecovers(t *testing.T, seed uint64) {
 	}
 }
 
-// pick draws one of the kinds.
+// pick returns a random kind.
 func pick(rng *mathrand.Rand, kinds []Kind, weights []int) Kind {
 	sum := 1
 	for _, w := range weights {
@@ -422,5 +426,5 @@ func pick(rng *mathrand.Rand, kinds []Kind, weights []int) Kind {
 		}
 		n -= w
 	}
-	return Proper
+	return OK
 }

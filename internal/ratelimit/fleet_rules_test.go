@@ -10,19 +10,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// soon is when the last process of a fleet knows of a change.
+// soon is how long the last process of a fleet takes to notice a change.
 const soon = heartbeat + 10*time.Millisecond
 
-// TestFleetRules has tests of what the conformance suite, which knows one
-// process, cannot show.
+// TestFleetRules tests rules that need more than one process.
 func TestFleetRules(t *testing.T) {
+	real := startRealRedis(t)
 	for _, tt := range []struct {
 		name  string
 		rates []Rate // of the processes
 		test  func(t *testing.T, m *model, d []*driver)
 	}{
 		{"429s of two links that two processes got hold all, and cut all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(100, Proper)
+			d[0].times(100, OK)
 			a, b := d[0].acquire(), d[1].acquire()
 			d[0].Report(a, retryAfter(5*time.Second))
 			d[1].Report(b, retryAfter(5*time.Second))
@@ -42,7 +42,7 @@ func TestFleetRules(t *testing.T) {
 				}()
 			}
 			time.Sleep(500 * time.Millisecond)
-			d[2].Report(first, Answer{Kind: Proper})
+			d[2].Report(first, Answer{Kind: OK})
 			for range d[:2] {
 				between(t, "after the first good answer another process waited", <-begin, 500*time.Millisecond, 500*time.Millisecond+d[0].eps)
 			}
@@ -74,7 +74,7 @@ func TestFleetRules(t *testing.T) {
 		{"an outage shows over processes, and one probe ends it", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			for i := range 20 {
 				d[i%2].Report(d[i%2].acquire(), transient(i))
-				time.Sleep(transientDelay + time.Millisecond)
+				time.Sleep(failureDelay + time.Millisecond)
 			}
 			time.Sleep(soon)
 			for _, d := range d {
@@ -90,8 +90,8 @@ func TestFleetRules(t *testing.T) {
 				go func() {
 					s := d.acquire()
 					slots <- s
-					time.Sleep(3 * time.Second) // its answer is long in coming
-					d.Report(s, Answer{Kind: Proper})
+					time.Sleep(3 * time.Second) // a slow answer
+					d.Report(s, Answer{Kind: OK})
 				}()
 			}
 			time.Sleep(2 * time.Second)
@@ -112,7 +112,7 @@ func TestFleetRules(t *testing.T) {
 			d[0].outage()
 			d[0].wantNext(time.Second, true)
 			m.processes[0].cut.Store(true)
-			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: Proper})
+			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: OK})
 			d[1].wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
@@ -135,7 +135,7 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonOutage, time.Second-soon)
 			d[1].wantHold(ReasonNone, 0)
-			d[1].times(3, Proper) // another's answers do not end it
+			d[1].times(3, OK) // the answers of another process do not end it
 			time.Sleep(soon)
 			s := show(t, m)
 			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonOutage || s.Workers[1].Hold.Reason != ReasonNone {
@@ -144,15 +144,15 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"a control that fails holds nobody if another process has had a proper answer since", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			down := Answer{Kind: Down, Link: ControlLink, Cause: "404 of the list"}
-			d[1].times(1, Proper)
-			for range 2 { // however long ago: it may have had nothing to send
+			d[1].times(1, OK)
+			for range 2 { // how long ago does not matter: it may have had nothing to send
 				time.Sleep(time.Second)
 				d[0].Report(d[0].acquire(), down)
 				time.Sleep(100 * time.Millisecond)
 				d[0].wantHold(ReasonNone, 0)
 				d[1].wantHold(ReasonNone, 0)
 			}
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), down)
 			time.Sleep(soon)
@@ -162,7 +162,7 @@ func TestFleetRules(t *testing.T) {
 			}
 		}},
 		{"a process's own proper answers do not speak against its control", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
 			time.Sleep(soon)
@@ -240,8 +240,8 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantRate(50, 50)
 		}},
-		{"a guest keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			guest := m.join(FleetConfig{Config: Config{Rate: 20}, Guest: true})
+		{"an observer keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
+			observer := m.join(FleetConfig{Config: Config{Rate: 20}, Observer: true})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var wg sync.WaitGroup
@@ -250,11 +250,11 @@ func TestFleetRules(t *testing.T) {
 			}
 			wg.Wait()
 			m.windows(100, 1, 0)
-			if n := m.processes[0].sent.Load() + guest.sent.Load(); n < 980 {
+			if n := m.processes[0].sent.Load() + observer.sent.Load(); n < 980 {
 				t.Errorf("%d requests in 10 s at 100/s", n)
 			}
-			if n := guest.sent.Load(); n > 201 || n < 150 {
-				t.Errorf("%d requests in 10 s of the guest with 20/s", n)
+			if n := observer.sent.Load(); n > 201 || n < 150 {
+				t.Errorf("%d requests in 10 s of the observer with 20/s", n)
 			}
 			if s := show(t, m); s.Ceiling != 100 || len(s.Workers) != 1 {
 				t.Errorf("shown: %+v", s)
@@ -267,13 +267,13 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"idle processes call seldom", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
 			time.Sleep(time.Minute)
-			if n := m.processes[0].calls.Load(); n > 130 { // two a second, and those that begin
+			if n := m.processes[0].calls.Load(); n > 130 { // two per second, and the first ones
 				t.Errorf("%d calls in an idle minute", n)
 			}
 		}},
 		{"while Redis is away few calls are made and nothing is sent", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(10, Proper)
-			m.server.SetError("LOADING Redis is loading the dataset in memory")
+			d[0].times(10, OK)
+			m.server.away.Store(true)
 			done := d[0].go_(func() { d[0].acquire() })
 			time.Sleep(500 * time.Millisecond)
 			before := m.processes[0].calls.Load()
@@ -284,13 +284,14 @@ func TestFleetRules(t *testing.T) {
 			start := time.Now()
 			d[0].Report(Slot{seq: 10}, retryAfter(time.Second)) // does not wait
 			between(t, "a report took", time.Since(start), 0, time.Millisecond)
-			m.server.SetError("")
+			m.server.away.Store(false)
 			<-done
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t)
+				m := newModel(t, real)
 				var drivers []*driver
 				for _, rate := range tt.rates {
 					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, lazy: true, Fleet: m.add(Config{Rate: rate}).Fleet})

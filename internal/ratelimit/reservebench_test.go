@@ -6,15 +6,15 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// BenchmarkReserve is one call that asks for 50 slots and reports 50 good
-// answers, on a real Redis, as a busy process makes some 50 a second.
+// BenchmarkReserve makes a call that asks for 50 slots and reports 50 good answers, on a
+// real Redis. A busy process makes about 50 per second.
 func BenchmarkReserve(b *testing.B) {
 	if !redistest.Have(b) {
 		return
 	}
 	rdb := redistest.Open(b, redistest.Start(b)).Client()
 	const slots = 50
-	r := request{process: "one", run: "a", flag: MaxRate, burst: 1, usable: slots, want: slots}
+	r := request{process: "one", run: "a", rate: MaxRate, burst: 1, usable: slots, want: slots}
 	granted := 0
 	b.ReportAllocs()
 	for b.Loop() {

@@ -13,7 +13,7 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// book is the script alone, with one process, by a clock of its own.
+// book runs only the script, for one process and with a clock of its own.
 type book struct {
 	t      *testing.T
 	rdb    redis.UniversalClient
@@ -26,20 +26,31 @@ type book struct {
 // eachBook runs a test with the script on the embedded Redis and on a real one.
 func eachBook(t *testing.T, flag Rate, test func(b *book)) {
 	t.Helper()
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) { test(open(t, flag)) })
+}
+
+// eachRedis is eachBook for a test of several cases. open empties the Redis.
+func eachRedis(t *testing.T, test func(t *testing.T, open func(*testing.T, Rate) *book)) {
+	t.Helper()
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, r *broker.Broker) {
-		b := &book{t: t, rdb: r.Client(), flag: flag}
-		b.rdb.AddHook(clockHook{now: func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }})
-		b.look()
-		test(b)
+		b := &book{rdb: r.Client()}
+		b.rdb.AddHook(clockHook{func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }, b.rdb})
+		test(t, func(t *testing.T, flag Rate) *book {
+			*b = book{t: t, rdb: b.rdb, flag: flag}
+			redistest.Flush(t, b.rdb)
+			b.look()
+			return b
+		})
 	})
 }
 
-// call makes one call of the script. Slots never have to come due.
+// call makes one call of the script. Slots are always due.
 func (b *book) call(want int, events ...event) *reply {
 	b.t.Helper()
 	b.number++
 	b.last = ask(b.t, b.rdb, request{
-		process: "one", run: "a", number: b.number, flag: b.flag, burst: 1e6, usable: want, want: want, events: events,
+		process: "one", run: "a", number: b.number, rate: b.flag, burst: 1e6, usable: want, want: want, events: events,
 	})
 	return b.last
 }
@@ -65,20 +76,20 @@ func (b *book) good(seq uint64) *reply {
 	return b.call(0, event{kind: "proper", seq: seq, count: 1})
 }
 
-// throttle has the API answer 429 to a grant, and to another link's.
+// throttle reports 429s for two links.
 func (b *book) throttle(seq uint64, wait time.Duration) *reply {
 	b.t.Helper()
 	b.throttled(seq, "a:429:0", wait)
 	return b.throttled(seq, "b:429:0", wait)
 }
 
-// throttled has it answer a suspect: link, status, and 1 for a repeat.
+// throttled reports a 429 for a suspect: link, status, and 1 for a repeat.
 func (b *book) throttled(seq uint64, suspect string, wait time.Duration) *reply {
 	b.t.Helper()
 	return b.call(0, event{kind: "throttled", seq: seq, link: suspect, wait: microsOf(wait), text: suspect})
 }
 
-// answers lets so many good answers a second come for almost the given time.
+// answers reports so many good answers per second for almost the given time.
 func (b *book) answers(length time.Duration, perSecond int) {
 	b.t.Helper()
 	for i := range int(length / (100 * time.Millisecond)) {
@@ -105,7 +116,7 @@ func (b *book) set(field string, value any) {
 	}
 }
 
-// opens is how long no slot may be granted.
+// opens returns how long no slot may be granted.
 func (b *book) opens() time.Duration {
 	b.t.Helper()
 	return (b.look().opens - b.last.now).duration()
@@ -118,12 +129,12 @@ func (b *book) wantRate(want, within float64) {
 	}
 }
 
-// Good answers for two seconds, and then a 429.
+// TestScriptCut reports good answers for two seconds, and then a 429.
 func TestScriptCut(t *testing.T) {
-	for _, tt := range []struct {
+	tests := []struct {
 		name          string
 		ceiling, rate float64
-		good          int // a second
+		good          int // per second
 		want          float64
 	}{
 		{"to 0.85 of the good answers", 400, 200, 150, 127.5},
@@ -133,17 +144,19 @@ func TestScriptCut(t *testing.T) {
 		{"not below 0.1/s", 10, 0.15, 0, 0.1},
 		{"not below a thousandth of the ceiling", 4000, 5, 0, 4},
 		{"never up to the floor", 1, 0.05, 0, 0.05},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			eachBook(t, Rate(tt.ceiling), func(b *book) {
+	}
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				b := open(t, Rate(tt.ceiling))
 				b.answers(2*time.Second, tt.good)
 				seq := b.grant()
 				b.set("rate", tt.rate)
 				b.throttle(seq, 0)
 				b.wantRate(tt.want, 0.002*tt.want)
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestScriptCutsOnceASecond(t *testing.T) {
@@ -160,7 +173,7 @@ func TestScriptCutsOnceASecond(t *testing.T) {
 			{2000 * time.Millisecond, 12.5},
 		} {
 			b.clock = tt.at
-			// Each to a request of its own, after the last cut.
+			// The request of each was sent after the last cut.
 			b.set("proving", 0)
 			seq := b.grant()
 			b.throttle(seq, time.Millisecond)
@@ -190,7 +203,7 @@ func TestScriptNeverCutsToNothing(t *testing.T) {
 	})
 }
 
-// What proves that a hold is over says nothing about the rate when it fails.
+// A 429 to the request that follows a hold does not cut the rate.
 func TestScriptProofDoesNotCut(t *testing.T) {
 	eachBook(t, 100, func(b *book) {
 		cut := b.throttle(b.grant(), time.Second).rate
@@ -204,8 +217,8 @@ func TestScriptProofDoesNotCut(t *testing.T) {
 	})
 }
 
-// After a cut the rate climbs by steps of 0.25 % of the ceiling: one a second
-// for 20 s, then two, then four.
+// After a cut the rate climbs by steps of 0.25% of the ceiling: one per second for 20 s,
+// then two, then four.
 func TestScriptClimbs(t *testing.T) {
 	eachBook(t, 1000, func(b *book) {
 		b.throttle(b.grant(), time.Second)
@@ -234,28 +247,28 @@ func TestScriptClimbs(t *testing.T) {
 	})
 }
 
-// The good answers that count for a cut are those of the last second.
+// A cut counts the good answers of the last second.
 func TestScriptMeter(t *testing.T) {
-	for _, tt := range []struct {
-		quiet time.Duration
-		want  float64 // of 850, by what came after a second of 1 000 good answers
-	}{
-		{0, 850},
-		{500 * time.Millisecond, 500}, // a cut is to half at most
-		{time.Hour, 500},
-	} {
-		eachBook(t, 1000, func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range []struct {
+			quiet time.Duration
+			want  float64 // the rate, after 1,000 good answers per second and a quiet time
+		}{
+			{0, 850},
+			{500 * time.Millisecond, 500}, // a cut is to half at most
+			{time.Hour, 500},
+		} {
+			b := open(t, 1000)
 			b.answers(5*time.Second, 1000)
 			b.pass(tt.quiet)
 			if got := b.throttle(b.grant(), 0).rate; math.Abs(got-tt.want) > 1 {
-				t.Errorf("%v after 1 000 good answers a second a cut to %v, want %v", tt.quiet, got, tt.want)
+				t.Errorf("%v after 1,000 good answers per second a cut to %v, want %v", tt.quiet, got, tt.want)
 			}
-		})
-	}
+		}
+	})
 }
 
-// A probe that is given back is not replaced by another in a hold that began
-// meanwhile.
+// A probe that is given back is not replaced if another hold has begun.
 func TestScriptUnusedProbe(t *testing.T) {
 	eachBook(t, 100, func(b *book) {
 		first, late := b.grant(), b.grant()
@@ -271,17 +284,18 @@ func TestScriptUnusedProbe(t *testing.T) {
 	})
 }
 
-// TestScriptRandom plays random events and checks what always holds.
+// TestScriptRandom plays random events and checks invariants.
 func TestScriptRandom(t *testing.T) {
-	for seed := range uint64(9) {
-		eachBook(t, []Rate{0.5, 10, 2000}[seed%3], func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for seed := range uint64(6) {
+			b := open(t, []Rate{0.5, 10, 2000}[seed%3])
 			p := &play{book: b, rng: rand.New(rand.NewPCG(1, seed)), seed: seed}
 			for range 300 {
 				p.step()
 			}
 			p.recovers()
-		})
-	}
+		}
+	})
 }
 
 // play is a random sequence of what can happen.
@@ -292,7 +306,7 @@ type play struct {
 	out  []flight
 }
 
-// flight is a request whose answer has not come yet.
+// flight is a request without an answer so far.
 type flight struct {
 	seq   uint64
 	probe bool
@@ -300,10 +314,10 @@ type flight struct {
 }
 
 func (p *play) step() {
+	before := p.last.rate
 	if p.rng.IntN(3) == 0 {
 		p.pass(time.Duration(math.Exp(p.rng.Float64() * 30))) // up to 3 h
 	}
-	before := p.look().rate
 	switch n := p.rng.IntN(100); {
 	case n < 50:
 		p.ask()
@@ -356,7 +370,7 @@ func (p *play) field(name string) string {
 	return p.rdb.HGet(p.t.Context(), fleetKey, name).Val()
 }
 
-// answer is a random one to a grant.
+// answer returns a random answer to a grant.
 func (p *play) answer(seq uint64) event {
 	e := event{kind: []string{"unused", "proper", "unproven", "throttled", "down", "transient"}[p.rng.IntN(6)], seq: seq, count: 1}
 	if p.seed%2 == 0 && p.rng.IntN(4) > 0 {
@@ -382,8 +396,8 @@ func (p *play) check() {
 	}
 }
 
-// recovers: without a manual hold, and with an API that works, all is soon
-// sent at the full rate.
+// recovers checks that the full rate is reached when the API works and there is no
+// manual hold.
 func (p *play) recovers() {
 	p.call(0, event{kind: "hold", wait: 0})
 	until := p.clock + time.Hour + 30*time.Minute // the longest hold of this play, and some probes

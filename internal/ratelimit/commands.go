@@ -5,31 +5,31 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// FleetStatus is what the limiter of a fleet does at present.
+// FleetStatus is the state of a fleet.
 type FleetStatus struct {
-	Ceiling  Rate // 0: no worker has been alive yet, and no rate is set
+	Ceiling  Rate // 0: no worker has been alive yet, and no rate was set
 	Rate     Rate
 	Burst    int
-	Override bool // Ceiling was set by [SetFleetRate]; else it is the lowest flag
+	Override bool // Ceiling was set by [SetFleetRate]; otherwise it is the lowest Rate of the workers
 	Hold     Hold // of the fleet
 	Workers  []FleetWorker
 }
 
-// FleetWorker is a process that sent a heartbeat in the last 15 s.
+// FleetWorker is a worker that sent a heartbeat in the last 15 s.
 type FleetWorker struct {
 	ID   string
-	Rate Rate // its own flag
-	Hold Hold // its own: unauthorized; Since is not known
+	Rate Rate // its own
+	Hold Hold // its own; only Reason and Until are known
 }
 
-// ShowFleet returns the state of the fleet, with the workers in order of
-// their ids. Times are of this machine's clock. It changes nothing.
+// ShowFleet returns the state of the fleet, with the workers in order of their ids. It
+// changes nothing, and fails if Redis does.
 func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, error) {
 	start := time.Now()
 	r, err := command(ctx, rdb)
@@ -37,25 +37,24 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 		return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", err)
 	}
 	now := time.Since(start)
-	state := r.state(now - r.now.duration())
 	s := FleetStatus{
 		Ceiling:  Rate(r.ceiling),
 		Rate:     Rate(r.rate),
 		Burst:    r.burst,
 		Override: r.override > 0,
-		Hold:     state.hold(now).at(start.Add(now), now),
+		Hold:     r.hold(&clock{zero: now - r.now.duration()}, now).at(now),
 	}
-	for w := range slices.Chunk(r.workers, 4) {
-		flag, err := strconv.ParseFloat(w[1], 64)
-		if err != nil {
-			return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", errReply)
+	for _, text := range r.workers {
+		var worker FleetWorker
+		var lasts micros
+		if _, err := fmt.Sscanf(text, "%g %s %g", &worker.Rate, &worker.Hold.Reason, &lasts); err != nil {
+			return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w: %w", errReply, err)
 		}
-		worker := FleetWorker{ID: w[0], Rate: Rate(flag)}
-		if w[2] != "-" {
-			worker.Hold.Reason = Reason(w[2])
-			if lasts, err := strconv.ParseFloat(w[3], 64); err == nil && micros(lasts) < neverMicros {
-				worker.Hold.Until = start.Add(now + micros(lasts).duration())
-			}
+		worker.ID = strings.SplitN(text, " ", 4)[3]
+		if worker.Hold.Reason == "-" {
+			worker.Hold.Reason = ReasonNone
+		} else if lasts < neverMicros {
+			worker.Hold.Until = start.Add(now + lasts.duration())
 		}
 		s.Workers = append(s.Workers, worker)
 	}
@@ -63,9 +62,9 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 	return s, nil
 }
 
-// SetFleetRate sets the fleet's ceiling, or, with 0, leaves it to the lowest
-// flag of the workers alive. No worker exceeds its own flag. Like the other
-// commands it acts on running workers within a second.
+// SetFleetRate sets the fleet's ceiling. With 0 it becomes the lowest Rate of the live
+// workers again. A worker never exceeds its own Rate. Like the other commands it takes
+// effect within a second.
 func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error {
 	if r != 0 && !r.valid() {
 		return fmt.Errorf("set the fleet's rate: %v is not between one request a day and %v", r, MaxRate)
@@ -76,8 +75,8 @@ func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error 
 	return nil
 }
 
-// HoldFleet stops sending until the given time, or, if it is zero, until
-// [ReleaseFleet]. It replaces the end of a manual hold that stands.
+// HoldFleet stops sending until the given time or, if that is zero, until
+// [ReleaseFleet]. During a manual hold it changes its end.
 func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) error {
 	lasts := neverMicros
 	if !until.IsZero() {
@@ -89,8 +88,8 @@ func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) 
 	return nil
 }
 
-// ReleaseFleet ends every hold, those of single workers too. After an outage
-// the rate climbs from low as ever.
+// ReleaseFleet ends every hold, including those of single workers. After an outage
+// sending starts slowly, as always.
 func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient) error {
 	if _, err := command(ctx, rdb, event{kind: "release"}); err != nil {
 		return fmt.Errorf("release the fleet: %w", err)

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"strings"
 	"testing"
 )
 
@@ -19,30 +18,12 @@ func TestSeedIDs(t *testing.T) {
 				t.Fatalf("seed %d, index %d: %s", seed, i, id)
 			}
 			seen[id] = true
-			if got, ok := seedIndex(seed, id); got != uint64(i) || !ok {
-				t.Fatalf("seedIndex(%s) = %d, %v, want %d", id, got, ok, i)
-			}
-			for _, other := range []string{strings.ToUpper(id), id[:34], id + "0", "pl_" + id[4:] + id[3:4]} {
-				if got, ok := seedIndex(seed, other); ok {
-					t.Fatalf("seedIndex(%s) = %d", other, got)
-				}
-			}
 		}
 	}
 	s := New(Config{Links: 5})
 	if _, ok := s.Status(seedID(0, 5)); ok {
 		t.Error("the link after the last exists")
 	}
-}
-
-func FuzzMix(f *testing.F) {
-	f.Add(uint64(0))
-	f.Add(^uint64(0))
-	f.Fuzz(func(t *testing.T, x uint64) {
-		if got := unmix(mix(x)); got != x {
-			t.Fatalf("unmix(mix(%d)) = %d", x, got)
-		}
-	})
 }
 
 // BenchmarkCancel is the handler alone, with a million links.

@@ -28,7 +28,7 @@ type script struct {
 	attempts int
 	calls    []call
 	gates    int  // after so many further slots there are none; 0: any number
-	held     bool // a trouble is everybody's
+	held     bool // an unattributed answer concerns all requests
 	proof    stubProof
 	ctx      context.Context
 
@@ -57,7 +57,7 @@ var errNoSlot = errors.New("no more slots")
 func (s *script) canceler(api Canceler) *canceler {
 	gates := 0
 	return &canceler{
-		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, calls: s.ctx,
+		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, callCtx: s.ctx,
 		took: &average{}, backoff: func(n int) time.Duration { return time.Duration(n) * time.Second },
 		gate: func() (ratelimit.Slot, error) {
 			if gates++; s.gates > 0 && gates >= s.gates {
@@ -80,8 +80,8 @@ func (s *script) run(t *testing.T, l *link) *link {
 	api := &scriptedAPI{t: t, s: s, calls: s.calls}
 	c := s.canceler(api)
 	c.run(l, ratelimit.Slot{})
-	if l.trouble != nil {
-		c.resolve(l, s.held)
+	if l.unattributed != nil {
+		c.applyOwn(l, s.held)
 	}
 	if len(api.calls) > 0 {
 		t.Errorf("not called: %v", api.calls)
@@ -125,7 +125,7 @@ func (a *scriptedAPI) List(context.Context, int, int) (plexy.Page, error) {
 	return plexy.Page{}, errUnsent
 }
 
-// scriptLimiter grants everything and remembers what it is told.
+// scriptLimiter grants everything and records what is reported.
 type scriptLimiter struct {
 	Limiter // what the canceler does not call
 	s       *script
@@ -147,6 +147,7 @@ func (scriptObserver) Settled(ledger.Outcome)                             {}
 func (scriptObserver) Ambiguous(int)                                      {}
 
 func TestCanceler(t *testing.T) {
+	t.Parallel()
 	del := func(status int) call {
 		if status/100 == 2 {
 			return call{method: "DELETE", status: status}
@@ -303,7 +304,7 @@ func TestCanceler(t *testing.T) {
 
 		{"429 in a hold uses up nothing", script{held: true}, []run{
 			{[]call{del(429)}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
-			{[]call{delErr(told(429, time.Hour))}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
+			{[]call{delErr(retryAfter(429, time.Hour))}, 0, back(ledger.Record{HTTPStatus: 429}, textNo)},
 			{[]call{del(404)}, 0, done(ledger.Record{Outcome: ledger.NotFound, Attempts: 1, HTTPStatus: 404}, "", textNo)},
 		}},
 		{"429 again and again, of this link alone", script{attempts: 2}, []run{
@@ -312,7 +313,7 @@ func TestCanceler(t *testing.T) {
 			{[]call{get("active")}, 0, done(ledger.Record{Outcome: ledger.Failed, Attempts: 2, HTTPStatus: 429}, "active", "")},
 		}},
 		{"503 with Retry-After in a hold is ambiguous and uses up nothing", script{held: true}, []run{
-			{[]call{delErr(told(503, 0))}, 0, back(ledger.Record{Ambiguous: true, HTTPStatus: 503}, textNo)},
+			{[]call{delErr(retryAfter(503, 0))}, 0, back(ledger.Record{Ambiguous: true, HTTPStatus: 503}, textNo)},
 			{[]call{del(422), get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 1, HTTPStatus: 422}, "cancelled", "")},
 		}},
 		{"401 in a hold uses up nothing", script{held: true}, []run{
@@ -357,7 +358,7 @@ func TestCanceler(t *testing.T) {
 			{[]call{del(500)}, 0, noteWhy(ledger.Record{Ambiguous: true, Attempts: 1, HTTPStatus: 500}, textNo)},
 			{[]call{del(403)}, 0, soon(ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 403})},
 			{[]call{del(403)}, 0, noteWhy(ledger.Record{Ambiguous: true, Settling: true, Attempts: 3, HTTPStatus: 403}, textNo)},
-			{[]call{get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 4, HTTPStatus: 403}, "cancelled", "")},
+			{[]call{get("cancelled")}, 0, done(ledger.Record{Outcome: ledger.Cancelled, Ambiguous: true, Attempts: 3, HTTPStatus: 403}, "cancelled", "")},
 		}},
 
 		{"a friendly 200, and cancelled", script{}, []run{
@@ -448,8 +449,8 @@ func TestCanceler(t *testing.T) {
 	}
 }
 
-// forMetrics is what metrics are told of the calls of one run with this end: how many
-// DELETEs may have been applied unseen, and whether a GET told the outcome.
+// forMetrics is what the metrics show of one run with this end: how many DELETEs may
+// have been applied without a clear answer, and whether a GET found the outcome.
 func forMetrics(calls []call, end link) (ambiguous int, settled bool) {
 	for _, c := range calls {
 		var api *plexy.Error
@@ -463,6 +464,7 @@ func forMetrics(calls []call, end link) (ambiguous int, settled bool) {
 
 // How long a link waits for its next attempt.
 func TestWaits(t *testing.T) {
+	t.Parallel()
 	wait := func(attempts int, record ledger.Record, calls ...call) time.Duration {
 		s := script{attempts: attempts, calls: calls}
 		return s.run(t, &link{id: "l1", record: record, plain: "404 k"}).wait
@@ -473,13 +475,13 @@ func TestWaits(t *testing.T) {
 			t.Errorf("after attempt %d: %v, want %v", n+1, got, want)
 		}
 	}
-	if got := wait(10, ledger.Record{}, del(told(429, time.Minute))); got != time.Minute {
+	if got := wait(10, ledger.Record{}, del(retryAfter(429, time.Minute))); got != time.Minute {
 		t.Errorf("after a Retry-After of a minute: %v", got)
 	}
-	if got := wait(10, ledger.Record{Attempts: 4}, del(told(429, time.Second))); got != 5*time.Second {
+	if got := wait(10, ledger.Record{Attempts: 4}, del(retryAfter(429, time.Second))); got != 5*time.Second {
 		t.Errorf("after a Retry-After of a second at the fifth attempt: %v", got)
 	}
-	if got := wait(10, ledger.Record{Attempts: 9}, del(told(429, time.Second))); got != time.Second {
+	if got := wait(10, ledger.Record{Attempts: 9}, del(retryAfter(429, time.Second))); got != time.Second {
 		t.Errorf("the last look, after a Retry-After of a second: %v", got)
 	}
 	if got := wait(10, ledger.Record{}, del(errLocal)); got != localWait {
@@ -498,6 +500,7 @@ func TestWaits(t *testing.T) {
 // What is sent on a new connection: probes, and the GET that confirms an
 // unproven answer.
 func TestFreshConnections(t *testing.T) {
+	t.Parallel()
 	s := script{calls: []call{{method: "DELETE", err: unproven(404)}, {method: "GET", err: unproven(404)}}}
 	s.run(t, &link{id: "l1", record: ledger.Record{Attempts: 2, Plains: 2, HTTPStatus: 404}, plain: "404 k"})
 	if diff := cmp.Diff([]bool{false, true}, s.fresh); diff != "" {
@@ -506,6 +509,7 @@ func TestFreshConnections(t *testing.T) {
 }
 
 func TestBadIDIsNeverSent(t *testing.T) {
+	t.Parallel()
 	client, err := plexy.New(plexy.Config{BaseURL: "http://127.0.0.1:1", Key: key(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -525,6 +529,7 @@ func TestBadIDIsNeverSent(t *testing.T) {
 
 // A call that the worker cuts at its end says nothing of the API, but was sent.
 func TestCutCall(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := script{attempts: 3, ctx: ctx, calls: []call{{method: "DELETE", err: errCut}}}
@@ -537,9 +542,10 @@ func TestCutCall(t *testing.T) {
 	}
 }
 
-// What the limiter and the metrics are told.
+// What the limiter and the metrics receive.
 func TestReports(t *testing.T) {
-	s := script{held: true, calls: []call{{method: "DELETE", err: told(429, time.Minute)}}}
+	t.Parallel()
+	s := script{held: true, calls: []call{{method: "DELETE", err: retryAfter(429, time.Minute)}}}
 	s.run(t, &link{id: "l1", record: ledger.Record{HTTPStatus: 429}})
 	s.calls = []call{{method: "DELETE", err: answered(401)}}
 	s.run(t, &link{id: "l1"})
