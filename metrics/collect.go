@@ -103,7 +103,7 @@ func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Lo
 	return &fleetCollector{
 		ledger: l, rdb: rdb, log: log, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_collect_errors_total", Help: "Readings of queue and ledger for these metrics that failed.",
+			Name: "linkcancel_collect_errors_total", Help: "Failed readings of queue and ledger for these metrics.",
 		}),
 		up: prometheus.NewDesc("linkcancel_redis_up",
 			"1 if queue and ledger could be read for this scrape. While it is 0 there are no series of the fleet.", nil, nil),

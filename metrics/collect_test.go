@@ -312,7 +312,7 @@ func TestWorkersAndQueues(t *testing.T) {
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("taken: %v s old", age)
 		}
-		// The clock of whoever enqueued it may be ahead.
+		// The clock of the process that enqueued it may be ahead.
 		testutil.Must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", time.Now().Add(time.Hour).UnixNano()).Err())
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("ahead: %v s old", age)
@@ -404,7 +404,7 @@ func (l *bench) back(before map[string]float64, failures float64) {
 	}
 }
 
-// told checks what the log says, each of it once.
+// told checks that the log has each message once.
 func (l *bench) told() {
 	l.Helper()
 	for _, message := range []string{"cannot read fleet metrics", "fleet metrics can be read again"} {
@@ -489,8 +489,8 @@ func TestRedisHangs(t *testing.T) {
 	l.told()
 }
 
-// relay stands between a client and a server. While answers is locked, those of
-// the server do not arrive.
+// relay forwards a connection to a server. While answers is locked, those of the server do
+// not arrive.
 type relay struct {
 	addr    string
 	answers sync.RWMutex

@@ -83,7 +83,7 @@ func New(version string) *Metrics {
 		registry: prometheus.NewRegistry(),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_outcomes_total",
-			Help: "Links whose outcome this process wrote to the ledger. What an abort fills in is seen in linkcancel_fleet_links only.",
+			Help: "Links whose outcome this process wrote to the ledger. Outcomes of an abort are in linkcancel_fleet_links only.",
 		}, []string{"source", "outcome"}),
 		latency: prometheus.NewHistogramVec(histogram("linkcancel_link_latency_seconds",
 			"Time from a batch's creation to the outcome of its links.",
@@ -93,21 +93,21 @@ func New(version string) *Metrics {
 			Buckets: []float64{1, 2, 3, 5, 8, 12},
 		}),
 		ambiguous: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts that may have been applied though no clear answer came.",
+			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts that may have been applied although no clear answer came.",
 		}),
 		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_settled_total",
-			Help: "Links of which only a GET could tell the outcome: after 422 and its like, after unclear answers, and before a link is called failed.",
+			Help: "Links whose outcome took a GET: after 422 and similar answers, after ambiguous attempts, and before the outcome failed.",
 		}, []string{"outcome"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_api_requests_total",
-			Help: "Requests to the API that ended, by class of the answer: 4xx is without 429, none is no answer.",
+			Help: "Finished requests to the API, by class of the answer: 4xx excludes 429, none means no answer.",
 		}, []string{"method", "class"}),
 		duration: prometheus.NewHistogramVec(histogram("linkcancel_api_request_duration_seconds",
 			"Time from a request to its answer, or to the error in place of one.",
 			.01, .05, .1, .25, .5, 1, 2.5, 5, 15), []string{"method"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "linkcancel_api_requests_in_flight", Help: "Requests to the API that wait for their answer.",
+			Name: "linkcancel_api_requests_in_flight", Help: "Requests to the API in flight.",
 		}),
 		waited: prometheus.NewHistogram(histogram("linkcancel_limit_wait_seconds",
 			"Time that links waited for their slot within the rate limit, holds included.",
@@ -231,7 +231,7 @@ func sourceIndex(source string) int {
 // Settled counts an outcome that took a GET to decide.
 func (m *Metrics) Settled(o ledger.Outcome) { m.settled.WithLabelValues(o.String()).Inc() }
 
-// Ambiguous counts attempts that may have been applied although no clear answer came.
+// Ambiguous counts attempts that may have been applied alalthough no clear answer came.
 func (m *Metrics) Ambiguous(attempts int) { m.ambiguous.Add(float64(attempts)) }
 
 // Repaired counts slices that were enqueued again.

@@ -124,7 +124,7 @@ func golden(t *testing.T, path, got string) {
 
 var goVersion = regexp.MustCompile(`goversion="[^"]+"`)
 
-// Every series but those of single batches stands from the beginning: names,
+// All series except those of single batches exist from the start: names,
 // labels and help.
 func TestFreshProcess(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
@@ -194,8 +194,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// Times are histograms of both kinds, with as few classic buckets as tell apart
-// what has to be told apart.
+// Times are classic and native histograms, with as few classic buckets as needed.
 func TestHistograms(t *testing.T) {
 	m := New("v1")
 	m.Request("DELETE", 204, 40*time.Millisecond)

@@ -173,7 +173,7 @@ func TestServerEnds(t *testing.T) {
 	}
 }
 
-// Whoever has much to say is not listened to.
+// Large requests are refused.
 func TestRequestsAreBounded(t *testing.T) {
 	conn, err := net.Dial("tcp", serve(t, ServerConfig{}))
 	testutil.Must(t, err)
@@ -195,7 +195,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
-// Nor is waited for whoever takes long to ask, or to take the answer.
+// Slow clients are cut off.
 func TestSlowClientsAreCut(t *testing.T) {
 	s := newServer(nil, slog.New(slog.DiscardHandler))
 	if s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.ReadTimeout > 10*time.Second || s.WriteTimeout > 30*time.Second {

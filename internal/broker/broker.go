@@ -213,9 +213,9 @@ func (b *Broker) unusable(err error) error {
 	case permissionRefused(err):
 		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, plain{err})
 	case b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
-		return fmt.Errorf("Redis at %s is no cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
+		return fmt.Errorf("Redis at %s is not a cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
 	case b.to.sentinel != nil && unknownCommand(err):
-		return fmt.Errorf("the servers at %s are no Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
+		return fmt.Errorf("the servers at %s are not Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
 	case unknownAuthority(err):
 		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
 			b.name, plain{err})

@@ -219,7 +219,7 @@ func TestLogOfAsynqIsDetailAndComplainsOnceInAWhile(t *testing.T) {
 		log.Error("e")
 		log.Warn("f")
 		<-time.After(10 * time.Second)
-		log.Fatal("g") // and the process goes on
+		log.Fatal("g") // the process continues
 		<-time.After(10 * time.Second)
 		log.Error("subscribe: NOPERM this user has no permissions to access one of the channels used as arguments")
 		const want = `level=DEBUG msg=asynq detail=a1

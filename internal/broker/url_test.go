@@ -274,7 +274,7 @@ func FuzzRedisURL(f *testing.F) {
 		f.Add(seed[0], seed[1], seed[2], seed[3])
 	}
 	f.Fuzz(func(t *testing.T, scheme, user, rest, behind string) {
-		const password = "7S3cret9" // may stand at the beginning of a port
+		const password = "7S3cret9" // may look like a port
 		if strings.Contains(strings.ToLower(scheme+user+behind), "3cret") {
 			return // they are shown
 		}

@@ -115,7 +115,7 @@ func (c *Cluster) Owner(t testing.TB, b redis.UniversalClient, key string) *Serv
 	t.Helper()
 	cluster, ok := b.(*redis.ClusterClient)
 	if !ok {
-		t.Fatalf("%T is no client of a cluster", b)
+		t.Fatalf("%T is not a cluster client", b)
 	}
 	var found *Server
 	testutil.Until(t, "the owner of "+key, func() bool {

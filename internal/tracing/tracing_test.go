@@ -172,7 +172,7 @@ func TestSampler(t *testing.T) {
 }
 
 // A collector that hangs holds nobody up: neither those who end spans, nor the
-// end of the process. What is lost is told to the last span.
+// end of the process. All lost spans are counted.
 func TestCollectorHangs(t *testing.T) {
 	c := otlptest.Start(t)
 	c.Hang()
@@ -193,7 +193,7 @@ func TestCollectorHangs(t *testing.T) {
 	}
 }
 
-// A collector that is too slow is told of while it is, not only at the end.
+// Lost spans are logged while a collector is too slow, not only at the end.
 func TestCollectorBehind(t *testing.T) {
 	c := otlptest.Start(t)
 	c.Hang()
@@ -215,7 +215,7 @@ func TestCollectorBehind(t *testing.T) {
 	}
 }
 
-// While the collector is away it is told once; and when it is back.
+// An outage of the collector is logged once, and so is its end.
 func TestCollectorAway(t *testing.T) {
 	c := otlptest.Start(t)
 	traces, log, _ := open(t, map[string]string{endpointVar: c.URL()})
