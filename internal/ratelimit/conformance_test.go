@@ -488,7 +488,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.HoldOwn(ReasonUnauthorized, "")
 			d.ProbeNow()
 			done := d.go_(func() { d.acquire() })
-			time.Sleep(100 * time.Hour)
+			time.Sleep(20 * time.Hour)
 			d.wantHold(ReasonManual, 0)
 			select {
 			case <-done:

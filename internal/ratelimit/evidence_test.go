@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
-
-	"linkcancel/internal/broker"
 )
 
 // TestScriptEvidence plays answers and checks whether they hold the fleet. A word is a
@@ -247,10 +245,10 @@ func TestKindString(t *testing.T) {
 // Links that always get a 429, a 503 with Retry-After or a 401 do not slow the others.
 func TestFleetPoisonedLinks(t *testing.T) {
 	t.Parallel()
-	const links, rate = 400, 50
+	real := startRealRedis(t)
+	const links, rate = 600, 50
 	synctest.Test(t, func(t *testing.T) {
-		b := broker.Embedded()
-		t.Cleanup(func() { _ = b.Close() })
+		client := newBubbleRedis(t, real).dial(t, nil)
 		start := time.Now()
 		var mu sync.Mutex
 		var holds []Hold
@@ -259,7 +257,7 @@ func TestFleetPoisonedLinks(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		for _, id := range []string{"one", "two"} {
-			f := runFleet(t, FleetConfig{Redis: b.Client(), Process: id, Config: Config{Rate: rate, OnHold: func(h Hold) {
+			f := runFleet(t, FleetConfig{Redis: client, Process: id, Config: Config{Rate: rate, OnHold: func(h Hold) {
 				mu.Lock()
 				holds = append(holds, h)
 				mu.Unlock()
@@ -312,7 +310,7 @@ func TestFleetPoisonedLinks(t *testing.T) {
 		if len(holds) > 0 {
 			t.Errorf("holds: %+v", holds)
 		}
-		if s, err := ShowFleet(t.Context(), b.Client()); err != nil || s.Rate != rate {
+		if s, err := ShowFleet(t.Context(), client); err != nil || s.Rate != rate {
 			t.Errorf("the rate is %v (%v), want %d", s.Rate, err, rate)
 		}
 	})

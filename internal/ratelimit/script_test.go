@@ -29,20 +29,23 @@ func eachBook(t *testing.T, flag Rate, test func(b *book)) {
 	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) { test(open(t, flag)) })
 }
 
-// eachRedis is eachBook for a test of several cases. open empties the Redis.
+// eachRedis is eachBook for a test of several cases.
 func eachRedis(t *testing.T, test func(t *testing.T, open func(*testing.T, Rate) *book)) {
 	t.Helper()
 	t.Parallel()
-	redistest.Each(t, func(t *testing.T, r *broker.Broker) {
-		b := &book{rdb: r.Client()}
-		b.rdb.AddHook(clockHook{func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }, b.rdb})
-		test(t, func(t *testing.T, flag Rate) *book {
-			*b = book{t: t, rdb: b.rdb, flag: flag}
-			redistest.Flush(t, b.rdb)
-			b.look()
-			return b
-		})
-	})
+	redistest.Each(t, func(t *testing.T, r *broker.Broker) { test(t, books(r)) })
+}
+
+// books returns a function that empties a Redis and opens a book on it.
+func books(r *broker.Broker) func(*testing.T, Rate) *book {
+	b := &book{rdb: r.Client()}
+	b.rdb.AddHook(clockHook{func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }, b.rdb})
+	return func(t *testing.T, flag Rate) *book {
+		*b = book{t: t, rdb: b.rdb, flag: flag}
+		redistest.Flush(t, b.rdb)
+		b.look()
+		return b
+	}
 }
 
 // call makes one call of the script. Slots are always due.
@@ -284,18 +287,25 @@ func TestScriptUnusedProbe(t *testing.T) {
 	})
 }
 
-// TestScriptRandom plays random events and checks invariants.
+// TestScriptRandom plays random events and checks invariants. It needs a fast Redis.
 func TestScriptRandom(t *testing.T) {
-	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
-		for seed := range uint64(6) {
-			b := open(t, []Rate{0.5, 10, 2000}[seed%3])
-			p := &play{book: b, rng: rand.New(rand.NewPCG(1, seed)), seed: seed}
-			for range 300 {
-				p.step()
-			}
-			p.recovers()
+	t.Parallel()
+	seeds := uint64(9)
+	var r *broker.Broker
+	if redistest.Have(t) {
+		r = redistest.Open(t, redistest.Start(t))
+	} else {
+		r, seeds = broker.Embedded(), 3
+		t.Cleanup(func() { _ = r.Close() })
+	}
+	open := books(r)
+	for seed := range seeds {
+		p := &play{book: open(t, []Rate{0.5, 10, 2000}[seed%3]), rng: rand.New(rand.NewPCG(1, seed)), seed: seed}
+		for range 300 {
+			p.step()
 		}
-	})
+		p.recovers()
+	}
 }
 
 // play is a random sequence of what can happen.
