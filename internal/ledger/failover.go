@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/task"
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still
@@ -22,6 +23,37 @@ import (
 
 //go:embed failover.lua
 var failoverLua string
+
+var suspectsScript = redis.NewScript(failoverLua + `
+-- KEYS[1] batch   ARGV links sent ahead at most
+-- Returns what suspect_end returns, or nothing if there are no replication IDs.
+if not replication_id() then return {} end
+return {suspect_end(KEYS[1], tonumber(ARGV[1]))}
+`)
+
+// readSuspects reads the end of a batch's suspect range in a pipeline, as its last command:
+// records of a new primary are then never combined with the range of the old one. Call
+// result after the pipeline. news means that nobody has seen the failover before.
+func (l *Ledger) readSuspects(ctx context.Context, pipe redis.Pipeliner, id string) (result func() (end int64, news bool, err error)) {
+	if l.neverFailsOver.Load() {
+		return func() (int64, bool, error) { return 0, false, nil }
+	}
+	cmd := suspectsScript.EvalSha(ctx, pipe, []string{keyBatch(id)}, task.MaxAhead)
+	return func() (int64, bool, error) {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			cmd = suspectsScript.Eval(ctx, l.rdb, []string{keyBatch(id)}, task.MaxAhead)
+		}
+		reply, err := cmd.Int64Slice()
+		if err != nil {
+			return 0, false, fmt.Errorf("read the suspect range of batch %s: %w", id, err)
+		}
+		if len(reply) < 2 { // the embedded Redis
+			l.neverFailsOver.Store(true)
+			return 0, false, nil
+		}
+		return reply[0], reply[1] == 1, nil
+	}
+}
 
 var queueReplicationIDScript = redis.NewScript(failoverLua + `
 -- KEYS[1] any key

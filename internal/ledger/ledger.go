@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -65,7 +66,8 @@ var (
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	replicaWait time.Duration // how long a user command waits for a replica
+	replicaWait    time.Duration // how long a user command waits for a replica
+	neverFailsOver atomic.Bool   // Redis has no replication IDs: it is the embedded one
 }
 
 // New returns the ledger in a Redis database.

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"linkcancel/internal/task"
 )
 
 // SliceView is a slice as a worker finds it before it starts.
@@ -20,7 +18,7 @@ type SliceView struct {
 	State       State
 	Incarnation int64 // see Batch.Incarnation
 	Created     time.Time
-	Now         time.Time // time of Redis
+	Now         time.Time // time of Redis; on a cluster that of any server
 	// Records of the slice's links. Suspect ones are ambiguous: see failover.go.
 	Records []Record
 	// Kinds are the batch's kinds of answers by Record.LinkStatus of records with Plains. It
@@ -30,41 +28,38 @@ type SliceView struct {
 	FailedOver bool
 }
 
-var sliceScript = redis.NewScript(failoverLua + `
--- KEYS[1] batch  KEYS[2] records   ARGV first byte, last byte, links sent ahead at most
--- Returns state, created, format, the time, the records, and what suspect_end returns.
-local h = redis.call('HMGET', KEYS[1], 'state', 'created', 'v')
-local suspect, news = suspect_end(KEYS[1], tonumber(ARGV[3]))
-local t = redis.call('TIME')
-return {h[1], h[2], h[3], t[1] * 1000000 + t[2], redis.call('GETRANGE', KEYS[2], ARGV[1], ARGV[2]), suspect, news}
-`)
-
 // Slice reads the state of a batch and the records of n links of a chunk, starting with
 // first. It takes one round trip, or two if a record names a kind of answers. The error
 // is ErrNoBatch if the batch is deleted, expired or not sealed, and ErrNewer if a newer
 // release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
-	reply, err := sliceScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRecords(id, chunk)},
-		first*RecordSize, (first+n)*RecordSize-1, task.MaxAhead).Slice()
-	if err != nil {
-		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+	pipe := l.rdb.Pipeline()
+	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
+	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
+	clock := pipe.Time(ctx)
+	suspects := l.readSuspects(ctx, pipe, id)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for _, err := range []error{head.Err(), records.Err(), clock.Err()} {
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+		}
 	}
-	state, _ := reply[0].(string)
-	created, _ := reply[1].(string)
-	version, _ := reply[2].(string)
-	now, _ := reply[3].(int64)
-	records, _ := reply[4].(string)
-	suspectEnd, _ := reply[5].(int64)
-	news, _ := reply[6].(int64)
+	state, _ := head.Val()[0].(string)
+	created, _ := head.Val()[1].(string)
+	version, _ := head.Val()[2].(string)
 	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
 	if err := checkVersion(id, version); err != nil {
 		return SliceView{}, err
 	}
+	suspectEnd, news, err := suspects()
+	if err != nil {
+		return SliceView{}, err
+	}
 	view := SliceView{
-		State: State(state), Incarnation: number(created), Created: millis(created), Now: time.UnixMicro(now).UTC(),
-		Records: decodeRecords([]byte(records), n), FailedOver: news == 1,
+		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
+		Records: decodeRecords([]byte(records.Val()), n), FailedOver: news,
 	}
 	for i := range view.Records {
 		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < suspectEnd {
