@@ -70,9 +70,6 @@ type apiSetCmd struct {
 
 func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 	url, err := plexy.NormalizeURL(c.URL, c.InsecureHTTP)
-	if errors.Is(err, plexy.ErrPlainHTTP) {
-		return usagef("%w\nhint: --insecure-http allows it", err)
-	}
 	if err != nil {
 		return usagef("%w", err)
 	}
@@ -88,7 +85,7 @@ func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	switch err := l.SetAPI(ctx, url); {
 	case errors.Is(err, ledger.ErrWorkersAlive):
-		return fmt.Errorf("%w\nhint: stop the workers (linkcancel rate show lists them), then set the API again", err)
+		return hint(err, "stop the workers (linkcancel rate show lists them), then set the API again")
 	case err != nil:
 		return err
 	}
@@ -111,8 +108,7 @@ func (a *cliApp) claimAPI(ctx context.Context, l *ledger.Ledger, url string) err
 func otherAPI(err error) error {
 	var other *ledger.OtherAPIError
 	if errors.As(err, &other) {
-		return usagef("this Redis database belongs to another API: its links are those of %s, and --base-url is %s\nhint: give that --base-url, or use another Redis database; linkcancel api set %s replaces it while no worker is running",
-			other.Has, other.Wants, other.Wants)
+		return hint(usagef("this Redis database belongs to another API: its links are those of %s, and --base-url is %s", other.Has, other.Wants), "give that --base-url, or use another Redis database; linkcancel api set %s replaces it while no worker is running", other.Wants)
 	}
 	return err
 }

@@ -92,12 +92,12 @@ func (q question) agrees(answer string) bool {
 func (a *cliApp) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
 	if dataOnStdin {
 		if tty, err = os.OpenFile("/dev/tty", os.O_RDWR, 0); err != nil {
-			return nil, nil, usagef("cannot ask for confirmation: there is no terminal\nhint: add --yes")
+			return nil, nil, hint(usagef("cannot ask for confirmation: there is no terminal"), "add --yes")
 		}
 		return tty, func() { _ = tty.Close() }, nil
 	}
 	if !isTerminal(a.stdin) {
-		return nil, nil, usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
+		return nil, nil, hint(usagef("cannot ask for confirmation: standard input is not a terminal"), "add --yes")
 	}
 	tty, _ = asFile(a.stdin)
 	return tty, func() {}, nil

@@ -60,7 +60,7 @@ func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
 			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
 		}
 		if b.State == ledger.Importing { // it may be sealed at any moment, and the user was not asked
-			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
+			return hint(fmt.Errorf("batch %s cannot be aborted: it is being imported", b.ID), "stop the import, or wait for its end")
 		}
 		if b.Open() && b.Pending() > 0 {
 			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, humanize.Plural(b.Pending(), "pending link"))

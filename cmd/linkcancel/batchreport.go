@@ -45,7 +45,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 		options.Outcomes = append(options.Outcomes, o)
 	}
 	if sameFile(c.Output, c.Join) {
-		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
+		return hint(usagef("-o %s would overwrite the file that is joined", c.Output), "choose another name")
 	}
 	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {

@@ -60,7 +60,7 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 		case err != nil:
 			return nil, usagef("--outcome: %w (use failed, aborted, rejected, not_cancellable or not_found)", err)
 		case o == ledger.None:
-			return nil, usagef("--outcome pending: these links are still to be cancelled in their own batch\nhint: linkcancel batch show tells how far it is")
+			return nil, hint(usagef("--outcome pending: these links are still to be cancelled in their own batch"), "linkcancel batch show tells how far it is")
 		case o == ledger.Cancelled || o == ledger.AlreadyCancelled:
 			return nil, usagef("--outcome %s: these links are cancelled, there is nothing to retry", o)
 		}
@@ -74,8 +74,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	case parent.State == ledger.Importing:
 		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
 	case parent.State == ledger.AbortedState && parent.Pending() > 0 && slices.Contains(outcomes, ledger.Aborted):
-		return fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it",
-			parent.ID, humanize.Plural(parent.Pending(), "link"), parent.ID)
+		return hint(fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted", parent.ID, humanize.Plural(parent.Pending(), "link")), "linkcancel batch abort %s finishes it", parent.ID)
 	}
 	batches, err := l.List(ctx)
 	if err != nil {
@@ -91,7 +90,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	for _, b := range batches {
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
-			return usagef("batch %s exists already, and is not a retry of %s\nhint: choose another --id", b.ID, parent.ID)
+			return hint(usagef("batch %s exists already, and is not a retry of %s", b.ID, parent.ID), "choose another --id")
 		case b.Parent == parent.ID && b.ID != id:
 			others = append(others, b)
 		}
@@ -123,7 +122,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	})
 	switch {
 	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
-		return fmt.Errorf("batch %s was made by another retry at the same time\nhint: run the command again", id)
+		return hint(fmt.Errorf("batch %s was made by another retry at the same time", id), "run the command again")
 	case err != nil:
 		return err
 	}

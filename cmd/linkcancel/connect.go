@@ -24,7 +24,7 @@ const openTimeout = 5 * time.Second
 func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error) {
 	// Whatever the environment says: the flag shows.
 	if slices.ContainsFunc(given(a.args, "--redis-url"), broker.HasPassword) {
-		return nil, usagef("a password in --redis-url shows in the process list\nhint: set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
+		return nil, hint(usagef("a password in --redis-url shows in the process list"), "set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
 	}
 	cfg := broker.Config{URL: f.RedisURL, Secrets: a.secrets}
 	var err error
@@ -88,7 +88,7 @@ func (f apiFlags) key(a *cliApp) (*plexy.Key, error) {
 	}
 	value := os.Getenv("PLEXY_API_KEY")
 	if strings.TrimSpace(value) == "" {
-		return nil, usagef("no API key\nhint: set PLEXY_API_KEY, or name a file that holds it with --api-key-file or PLEXY_API_KEY_FILE")
+		return nil, hint(usagef("no API key"), "set PLEXY_API_KEY, or name a file that holds it with --api-key-file or PLEXY_API_KEY_FILE")
 	}
 	key, err := plexy.NewKey(value)
 	if err != nil {
@@ -104,9 +104,6 @@ func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error)
 		BaseURL: f.BaseURL, Key: key, Timeout: f.Timeout, Concurrency: concurrency,
 		InsecureHTTP: f.InsecureHTTP, UserAgent: "linkcancel/" + version,
 	})
-	if errors.Is(err, plexy.ErrPlainHTTP) {
-		return nil, usagef("%w\nhint: --insecure-http allows it", err)
-	}
 	if err != nil {
 		return nil, usagef("%w", err)
 	}

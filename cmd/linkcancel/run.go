@@ -56,13 +56,13 @@ func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 func (c runCmd) check(a *cliApp) error {
 	switch {
 	case c.Resume == "" && len(c.Files) == 0:
-		return usagef("no CSV file is named\nhint: linkcancel run FILE, or linkcancel run --resume REPORT")
+		return hint(usagef("no CSV file is named"), "linkcancel run FILE, or linkcancel run --resume REPORT")
 	case c.Resume != "" && c.Report != "":
 		return usagef("--resume names the report already: leave --report out")
 	case c.Resume != "" && a.DryRun:
 		return usagef("--dry-run does not go with --resume")
 	case fromStdin(c.Files):
-		return usagef("run reads its files again for the report, so it cannot read standard input\nhint: save it to a file, or use linkcancel import -")
+		return hint(usagef("run reads its files again for the report, so it cannot read standard input"), "save it to a file, or use linkcancel import -")
 	}
 	if c.ID != "" {
 		if err := ledger.CheckBatchID(c.ID); err != nil {
@@ -136,10 +136,10 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 		if _, statErr := os.Stat(path); statErr == nil {
 			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
 		}
-		return usagef("there is no %s to resume from\nhint: give the report name that the interrupted run printed", path+partialSuffix)
+		return hint(usagef("there is no %s to resume from", path+partialSuffix), "give the report name that the interrupted run printed")
 	}
 	if errors.Is(err, report.ErrBadJournal) {
-		return fmt.Errorf("%w\nhint: bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled", err)
+		return hint(err, "bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled")
 	}
 	if err != nil {
 		return err
@@ -182,8 +182,7 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 		return err
 	}
 	if batch.Digest != header.Digest {
-		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
-			strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total))
+		return hint(usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s", strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total)), "name the same files, unchanged")
 	}
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
@@ -230,19 +229,19 @@ func (s *session) close() {
 // free makes sure that nothing is overwritten.
 func (s *session) free() error {
 	if info, err := os.Stat(filepath.Dir(s.report)); err != nil || !info.IsDir() {
-		return usagef("the report %s cannot be written: there is no folder %s\nhint: choose another place with --report", s.report, filepath.Dir(s.report))
+		return hint(usagef("the report %s cannot be written: there is no folder %s", s.report, filepath.Dir(s.report)), "choose another place with --report")
 	}
 	for _, path := range []string{s.report, s.report + partialSuffix} {
 		_, err := os.Lstat(path)
 		if errors.Is(err, syscall.ENAMETOOLONG) {
-			return usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system\nhint: choose a shorter one with --report", s.report, partialSuffix)
+			return hint(usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system", s.report, partialSuffix), "choose a shorter one with --report")
 		}
 		if err == nil {
-			hint := "choose another with --report"
+			advice := "choose another with --report"
 			if strings.HasSuffix(path, partialSuffix) {
-				hint = "go on with it: linkcancel run --resume " + s.report
+				advice = "go on with it: linkcancel run --resume " + s.report
 			}
-			return usagef("%s exists already\nhint: %s", path, hint)
+			return hint(usagef("%s exists already", path), "%s", advice)
 		}
 	}
 	return nil
@@ -330,7 +329,7 @@ func (s *session) drain(userCtx context.Context, a *cliApp) error {
 	}
 	interrupted := errors.Is(err, app.ErrInterrupted)
 	if err != nil && !interrupted {
-		return fmt.Errorf("%w\nhint: what was done is in %s: fix the problem, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
+		return hint(err, "what was done is in %s: fix the problem, then linkcancel run --resume %s", s.report+partialSuffix, s.report)
 	}
 	return s.finish(userCtx, a, b, interrupted)
 }
@@ -341,7 +340,7 @@ func (s *session) refused(b ledger.Batch, badKey error) error {
 	if !s.resumed && b.Counts.Sum() == 0 {
 		_ = s.journal.Remove()
 	}
-	return fmt.Errorf("the API refuses the key: %w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", badKey, s.cmd.BaseURL)
+	return hint(fmt.Errorf("the API refuses the key: %w", badKey), "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", s.cmd.BaseURL)
 }
 
 // unproved: nothing has shown that the base URL is that of the API, so that
@@ -355,16 +354,16 @@ func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error
 			keep = keep || found.Record(place).Ambiguous
 		}
 	}
-	hint := fmt.Sprintf("check --base-url (%s)", s.cmd.BaseURL)
+	advice := fmt.Sprintf("check --base-url (%s)", s.cmd.BaseURL)
 	if b.Counts.Sum() == 0 {
-		hint += "; no outcome was recorded"
+		advice += "; no outcome was recorded"
 	}
 	if keep {
-		hint += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
+		advice += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
 	} else {
 		_ = s.journal.Remove()
 	}
-	return fmt.Errorf("%w\nhint: %s", why, hint)
+	return hint(why, "%s", advice)
 }
 
 // finish writes the report, and tells what became of the links.
@@ -380,7 +379,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	}
 	overwrite := s.resumed
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
-		return fmt.Errorf("%w\nhint: what was done is in %s: linkcancel run --resume %s goes on", err, s.report+partialSuffix, s.report)
+		return hint(err, "what was done is in %s: linkcancel run --resume %s goes on", s.report+partialSuffix, s.report)
 	}
 	// A batch that its canary has paused is not finished, even if every link has an
 	// outcome: a resume asks again.
@@ -427,7 +426,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 func sameColumns(files []string, flags csvFlags) error {
 	for _, file := range files {
 		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-			return usagef("%s can be read only once, and run reads its files again for the report\nhint: save it to a file, or use linkcancel import", file)
+			return hint(usagef("%s can be read only once, and run reads its files again for the report", file), "save it to a file, or use linkcancel import")
 		}
 	}
 	var first []string
@@ -443,7 +442,7 @@ func sameColumns(files []string, flags csvFlags) error {
 		if i == 0 {
 			first = header
 		} else if strings.Join(first, "\x00") != strings.Join(header, "\x00") {
-			return usagef("%s and %s have different columns, and one report holds them all\nhint: run them one after the other", files[0], file)
+			return hint(usagef("%s and %s have different columns, and one report holds them all", files[0], file), "run them one after the other")
 		}
 	}
 	return nil

@@ -51,7 +51,7 @@ func (f selectionFlags) selection(prefix string) (producer.Selection, error) {
 	}
 	if f.Grace != nil {
 		if s.Grace = time.Duration(*f.Grace); !s.Expired {
-			return s, usagef("--%[1]sgrace is about the expiry, which --%[1]solder-than alone does not look at\nhint: add --%[1]sexpired to take links that are both old and expired", prefix)
+			return s, hint(usagef("--%[1]sgrace is about the expiry, which --%[1]solder-than alone does not look at", prefix), "add --%[1]sexpired to take links that are both old and expired", prefix)
 		}
 	}
 	switch {
@@ -193,19 +193,19 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 	var unreadable *producer.UnreadableDatesError
 	switch {
 	case errors.As(err, &unreadable):
-		return fmt.Errorf("%w\nhint: %s; links from a file can be cancelled with linkcancel import", err, otherDate(unreadable))
+		return hint(err, "%s; links from a file can be cancelled with linkcancel import", otherDate(unreadable))
 	case errors.As(err, &many) && a.DryRun:
-		return usagef("%w\nhint: --max %d allows them", err, many.Found)
+		return hint(usagef("%w", err), "--max %d allows them", many.Found)
 	case errors.As(err, &many):
-		return usagef("%w\nhint: --max %d allows them; --dry-run shows some of them", err, many.Found)
+		return hint(usagef("%w", err), "--max %d allows them; --dry-run shows some of them", many.Found)
 	case errors.Is(err, producer.ErrKeyRefused):
-		return fmt.Errorf("%w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", err, c.BaseURL)
+		return hint(err, "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", c.BaseURL)
 	case errors.Is(err, producer.ErrNoList):
-		return fmt.Errorf("%w\nhint: check --base-url (%s)", err, c.BaseURL)
+		return hint(err, "check --base-url (%s)", c.BaseURL)
 	case errors.Is(err, producer.ErrPageIgnored):
-		return fmt.Errorf("%w\nhint: nothing was done; links from a file or a database can be cancelled with linkcancel import", err)
+		return hint(err, "nothing was done; links from a file or a database can be cancelled with linkcancel import")
 	case errors.Is(err, ratelimit.ErrHeld):
-		return fmt.Errorf("%w\nhint: linkcancel rate show says why nothing is sent", err)
+		return hint(err, "linkcancel rate show says why nothing is sent")
 	}
 	return err
 }
@@ -223,7 +223,7 @@ func (a *cliApp) canAsk() error {
 	if a.Yes || isTerminal(a.stdin) {
 		return nil
 	}
-	return usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
+	return hint(usagef("cannot ask for confirmation: standard input is not a terminal"), "add --yes")
 }
 
 // printPlan shows what is in the list, and what of it was selected.

@@ -24,7 +24,7 @@ type workerCmd struct {
 func (c workerCmd) sweeps() (*app.Sweeps, error) {
 	if c.SweepCron == "" {
 		if c.Sweep != (selectionFlags{Status: producer.DefaultSweepStatus, Max: producer.DefaultSweepMax}) {
-			return nil, usagef("there is no --sweep-cron: it says when to sweep\nhint: linkcancel sweep does it now")
+			return nil, hint(usagef("there is no --sweep-cron: it says when to sweep"), "linkcancel sweep does it now")
 		}
 		return nil, nil
 	}
@@ -42,7 +42,7 @@ func (c workerCmd) sweeps() (*app.Sweeps, error) {
 func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	if a.DryRun {
-		return usagef("--dry-run does not go with worker: whatever it takes on, it cancels\nhint: linkcancel import FILE --dry-run reads a file and writes nothing")
+		return hint(usagef("--dry-run does not go with worker: whatever it takes on, it cancels"), "linkcancel import FILE --dry-run reads a file and writes nothing")
 	}
 	key, err := c.key(a)
 	if err != nil {

@@ -466,6 +466,6 @@ func (f *Fleet) warn(r *reply) {
 	}
 	f.ceiling = r.ceiling
 	if !f.cfg.Guest && r.override == 0 && r.ceiling < float64(f.cfg.Rate) {
-		f.cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", f.cfg.Rate.String(), "fleet", Rate(r.ceiling).String())
+		f.cfg.Log.Warn("the rate of this process has no effect: another worker's is lower", "rate", f.cfg.Rate.String(), "fleet", Rate(r.ceiling).String())
 	}
 }
