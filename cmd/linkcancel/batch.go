@@ -48,7 +48,7 @@ func (c batchArg) with(ctx context.Context, a *cliApp, do func(*ledger.Ledger, l
 	return c.withRedis(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error { return do(l, b) })
 }
 
-// withRedis is with for those who need more than the ledger.
+// withRedis is like with, for callers that need Redis too.
 func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger, ledger.Batch) error) error {
 	return c.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
 		batch, err := l.Resolve(ctx, c.Batch)

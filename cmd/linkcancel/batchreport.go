@@ -62,7 +62,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 			if err := write(io.Discard); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "Report: %s\nDry run: nothing was sent or changed.\n", c.Output)
+			fmt.Fprintf(a.stderr, "Report: %s\n%s\n", c.Output, dryRunNote)
 			return nil
 		}
 		if err := report.WriteFile(c.Output, true, write); err != nil {
@@ -73,7 +73,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 	})
 }
 
-// sameFile tells whether two paths lead to one file.
+// sameFile says whether two paths are one file.
 func sameFile(a, b string) bool {
 	first, err := os.Stat(a)
 	if err != nil {

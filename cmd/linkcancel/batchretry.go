@@ -115,10 +115,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	}
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(ctx, askToCancel(stats.Links, false))
-		},
+		Confirm: a.confirmPlan(ctx, rate, question{}),
 	})
 	switch {
 	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
@@ -126,7 +123,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	case err != nil:
 		return err
 	}
-	return a.made(batch, alive)
+	return a.printNew(batch, alive)
 }
 
 // nothing says why there is nothing to retry.
@@ -162,8 +159,8 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)
 
 // freeRetryID makes an id for a retry: the first free one of march-retry,
-// march-retry-2 and so on, for march and for the retries of it. It is no random
-// one, so that two retries at the same time do not both get through.
+// march-retry-2 and so on, for march and for the retries of it. It is not
+// random: of two retries at the same time only one succeeds.
 func freeRetryID(ctx context.Context, l *ledger.Ledger, parent string, batches []ledger.Batch) (string, error) {
 	taken := map[string]bool{}
 	for _, b := range batches {

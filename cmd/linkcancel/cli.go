@@ -114,7 +114,7 @@ type cliApp struct {
 	tracer  trace.Tracer   // nil: no traces
 }
 
-// exitError carries an exit code; a nil err was told already.
+// exitError carries an exit code. A nil err was printed before.
 type exitError struct {
 	code int
 	err  error
@@ -146,7 +146,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil || code == exitFailed:
 		return code
-	case code == exitUsage: // help that could not be printed: it was told
+	case code == exitUsage: // help that could not be printed: the error was
 		return exitFailed
 	}
 	fmt.Fprintf(errs, "linkcancel: %v\n", err)

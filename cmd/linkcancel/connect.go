@@ -22,7 +22,7 @@ const openTimeout = 5 * time.Second
 
 // open connects to Redis.
 func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error) {
-	// Whatever the environment says: the flag shows.
+	// The process list shows flags, not the environment.
 	if slices.ContainsFunc(given(a.args, "--redis-url"), broker.HasPassword) {
 		return nil, hint(usagef("a password in --redis-url shows in the process list"), "set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
 	}
@@ -49,7 +49,7 @@ func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error)
 	return b, nil
 }
 
-// given are the values of a flag that stand on the command line.
+// given returns the values of a flag on the command line.
 func given(args []string, name string) (values []string) {
 	for i, arg := range args {
 		if value, ok := strings.CutPrefix(arg, name+"="); ok {
@@ -96,6 +96,16 @@ func (f apiFlags) key(a *cliApp) (*plexy.Key, error) {
 	}
 	key.HideBy(a.secrets)
 	return key, nil
+}
+
+// connect reads the key and makes the API client. It sends nothing.
+func (f apiFlags) connect(a *cliApp, concurrency int) (*plexy.Key, *plexy.Client, error) {
+	key, err := f.key(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := f.client(key, concurrency)
+	return key, client, err
 }
 
 // client makes the API client.

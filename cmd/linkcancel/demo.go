@@ -67,7 +67,11 @@ func (c demoCmd) Run(ctx context.Context, a *cliApp) error {
 		defer os.RemoveAll(folder)
 	}
 	a.Yes = true // the links are those of the sandbox
-	return run.start(ctx, a, key)
+	client, err := run.client(key, run.Concurrency)
+	if err != nil {
+		return err
+	}
+	return run.start(ctx, a, key, client)
 }
 
 // serveLocal serves the sandbox API and returns its base URL.

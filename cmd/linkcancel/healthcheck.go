@@ -34,7 +34,7 @@ func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil {
 		var detail *url.Error
 		if errors.As(err, &detail) {
-			err = detail.Err // the address stands before it already
+			err = detail.Err // the message has the address
 		}
 		return hint(fmt.Errorf("no worker answers at %s: %w", addr, err), "start linkcancel worker, or name its --metrics-addr")
 	}

@@ -39,18 +39,18 @@ const partialSuffix = ".partial"
 
 func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
-	key, err := c.key(a)
-	if err != nil {
+	if err := c.check(a); err != nil {
 		return err
 	}
-	if err := c.check(a); err != nil {
+	key, client, err := c.connect(a, c.Concurrency)
+	if err != nil {
 		return err
 	}
 	a.quiet()
 	if c.Resume != "" {
-		return c.resume(ctx, a, key)
+		return c.resume(ctx, a, key, client)
 	}
-	return c.start(ctx, a, key)
+	return c.start(ctx, a, key, client)
 }
 
 func (c runCmd) check(a *cliApp) error {
@@ -73,14 +73,11 @@ func (c runCmd) check(a *cliApp) error {
 }
 
 // start begins a new run.
-func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
+func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
 	if err := sameColumns(c.Files, c.csvFlags); err != nil {
 		return err
 	}
-	s, err := c.open(key)
-	if err != nil {
-		return err
-	}
+	s := c.open(key, client)
 	defer s.close()
 	id := c.ID
 	if id == "" {
@@ -106,10 +103,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	}
 	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, float64(c.Rate)))
-			return a.confirm(ctx, askToCancel(stats.Links, false))
-		},
+		Confirm: a.confirmPlan(ctx, float64(c.Rate), question{}),
 	})
 	if err := done(err); err != nil {
 		return err
@@ -128,8 +122,8 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	return s.drain(ctx, a)
 }
 
-// resume goes on with a run that was interrupted, or killed.
-func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
+// resume continues a run that was interrupted or killed.
+func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
 	path := strings.TrimSuffix(c.Resume, partialSuffix)
 	header, state, journal, err := report.OpenJournal(path + partialSuffix)
 	if errors.Is(err, os.ErrNotExist) {
@@ -155,18 +149,14 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	}
 	flags := c.csvFlags
 	flags.Column, flags.SkipInvalid, flags.AnyID = header.Column, header.SkipInvalid, header.AnyID || c.AnyID
+	s := c.open(key, client)
+	s.journal = journal
+	defer s.close()
 	src, done, err := flags.source(ctx, a, files)
 	if err != nil {
-		_ = journal.Close()
 		return err
 	}
-	s, err := c.open(key)
-	if err != nil {
-		_ = journal.Close()
-		return err
-	}
-	defer s.close()
-	s.report, s.resumed, s.journal = path, true, journal
+	s.report, s.resumed = path, true
 	s.header = header
 	s.header.Files = files
 	again := state.Tripped()
@@ -208,15 +198,10 @@ type session struct {
 	journal *report.Journal
 }
 
-// open starts the embedded Redis. The client's settings are checked before anything is
-// written.
-func (c runCmd) open(key *plexy.Key) (*session, error) {
-	client, err := c.client(key, c.Concurrency)
-	if err != nil {
-		return nil, err
-	}
+// open starts the embedded Redis.
+func (c runCmd) open(key *plexy.Key, client *plexy.Client) *session {
 	b := broker.Embedded()
-	return &session{cmd: c, key: key, client: client, broker: b, ledger: ledger.New(b.Client())}, nil
+	return &session{cmd: c, key: key, client: client, broker: b, ledger: ledger.New(b.Client())}
 }
 
 func (s *session) close() {
@@ -226,7 +211,7 @@ func (s *session) close() {
 	_ = s.broker.Close()
 }
 
-// free makes sure that nothing is overwritten.
+// free checks that nothing is overwritten.
 func (s *session) free() error {
 	if info, err := os.Stat(filepath.Dir(s.report)); err != nil || !info.IsDir() {
 		return hint(usagef("the report %s cannot be written: there is no folder %s", s.report, filepath.Dir(s.report)), "choose another place with --report")
@@ -247,7 +232,7 @@ func (s *session) free() error {
 	return nil
 }
 
-// restore turns what the journal knows of a chunk into records.
+// restore turns the journal's entries of a chunk into records.
 func (s *session) restore(ctx context.Context, state *report.State, chunk, links int) ([]ledger.Record, map[int]string, error) {
 	records := make([]ledger.Record, links)
 	texts := map[int]string{}
@@ -334,8 +319,8 @@ func (s *session) drain(userCtx context.Context, a *cliApp) error {
 	return s.finish(userCtx, a, b, interrupted)
 }
 
-// refused: the first answer of the API was that the key is no good. Nothing was
-// recorded, so nothing stays behind but what an earlier run left.
+// refused is the error when the first answer of the API was that the key is invalid.
+// Nothing was recorded, so only the journal of an earlier run stays.
 func (s *session) refused(b ledger.Batch, badKey error) error {
 	if !s.resumed && b.Counts.Sum() == 0 {
 		_ = s.journal.Remove()
@@ -343,8 +328,8 @@ func (s *session) refused(b ledger.Batch, badKey error) error {
 	return hint(fmt.Errorf("the API refuses the key: %w", badKey), "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", s.cmd.BaseURL)
 }
 
-// unproved: nothing has shown that the base URL is that of the API, so that
-// nothing was recorded. The journal stays if a link may have been cancelled.
+// unproved is the error when nothing has shown that the base URL is the API's. Nothing
+// was recorded. The journal stays if a link may have been cancelled.
 func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error {
 	keep := s.resumed || b.Counts.Sum() > 0
 	if !keep {
@@ -366,10 +351,10 @@ func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error
 	return hint(why, "%s", advice)
 }
 
-// finish writes the report, and tells what became of the links.
+// finish writes the report and prints the summary.
 func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interrupted bool) error {
-	// The user's interruption must not cut the report short, and nobody who reads the
-	// summary must hold the process after it.
+	// An interruption must not cut the report short, and a stuck reader of the summary
+	// must not block the process.
 	ctx = context.WithoutCancel(ctx)
 	if out, ok := a.stdout.(*output); ok {
 		out.bound()

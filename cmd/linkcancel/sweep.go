@@ -76,17 +76,13 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil || c.Timezone == "Local" {
 		return usagef("--timezone %q is not known: use UTC, or a name such as Asia/Almaty", c.Timezone)
 	}
-	key, err := c.key(a)
-	if err != nil {
-		return err
-	}
-	api, err := c.client(key, 1)
+	_, api, err := c.connect(a, 1)
 	if err != nil {
 		return err
 	}
 	defer api.CloseIdle()
-	if !a.DryRun {
-		if err := a.canAsk(); err != nil { // the list may take minutes to read
+	if !a.DryRun && !a.Yes { // before the list is read, which may take minutes
+		if _, _, err := a.terminal(question{}); err != nil {
 			return err
 		}
 	}
@@ -120,24 +116,24 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	case a.DryRun:
 		keep = sweepShown
 	}
-	told := false
+	shown := false
 	r, err := producer.Sweep(ctx, l, producer.SweepConfig{
 		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p producer.SweepPlan) error {
 			progress.end()
 			stop() // no more requests
-			told = true
+			shown = true
 			printPlan(a.stderr, selection, p)
 			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
 			return a.confirm(ctx, question{links: p.Selected})
 		},
 	})
 	progress.end()
-	if err = c.explain(a, err); err != nil && (r.Listed == 0 || told) {
+	if err = c.explain(a, err); err != nil && (r.Listed == 0 || shown) {
 		return err
 	}
-	if !told {
+	if !shown {
 		out := a.stderr
 		if a.DryRun && !a.JSON {
 			out = a.stdout
@@ -156,7 +152,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		fmt.Fprintln(a.stderr, "There is nothing to cancel: no batch was made.")
 		return nil
 	}
-	return a.made(r.Batch, alive)
+	return a.printNew(r.Batch, alive)
 }
 
 // sweepDryRun shows the links that would be cancelled.
@@ -168,11 +164,11 @@ func (a *cliApp) sweepDryRun(r producer.SweepResult, s producer.Selection, rate 
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
 	}
-	fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
+	fmt.Fprintln(a.stdout, dryRunNote)
 	return nil
 }
 
-// limiter takes part in the fleet's limit until stop, which may be called twice.
+// limiter joins the fleet's limit until stop, which may be called twice.
 func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
 	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Guest: true, Log: a.log,
@@ -181,7 +177,7 @@ func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fle
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it tells Redis what the last answer was
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // to report the last answer to Redis
 	var pump sync.WaitGroup
 	pump.Go(func() { fleet.Run(ctx) })
 	return fleet, func() { cancel(); pump.Wait() }, nil
@@ -210,7 +206,7 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 	return err
 }
 
-// otherDate says how to select without the date that cannot be read.
+// otherDate says how to select without the date that is unreadable.
 func otherDate(e *producer.UnreadableDatesError) string {
 	if e.Date == producer.DateExpiry {
 		return "--older-than TIME, without --expired, selects by the date of creation"
@@ -218,15 +214,7 @@ func otherDate(e *producer.UnreadableDatesError) string {
 	return "without --older-than the expiry alone selects"
 }
 
-// canAsk says at once that confirm will have nobody to ask.
-func (a *cliApp) canAsk() error {
-	if a.Yes || isTerminal(a.stdin) {
-		return nil
-	}
-	return hint(usagef("cannot ask for confirmation: standard input is not a terminal"), "add --yes")
-}
-
-// printPlan shows what is in the list, and what of it was selected.
+// printPlan prints the contents of the list and what was selected.
 func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 	rows, statuses := planRows(s, p)
 	names, numbers := 0, 0
@@ -280,21 +268,18 @@ func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, sta
 	if s.Expired {
 		row("  without an expiry", p.Dropped.NoExpiry)
 		some("  with an expiry that cannot be read", p.Dropped.UnreadableExpiry)
-		row("  not expired for "+spanText(s.Grace), p.Dropped.NotExpired)
+		row("  not expired for "+producer.ShortDuration(s.Grace), p.Dropped.NotExpired)
 	}
 	if s.OlderThan > 0 {
 		row("  without a date of creation", p.Dropped.NoCreated)
 		some("  with a date of creation that cannot be read", p.Dropped.UnreadableCreated)
-		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
+		row("  not older than "+producer.ShortDuration(s.OlderThan), p.Dropped.NotOld)
 	}
 	row("  waiting in an unfinished batch", p.Waiting)
 	some("  finished in another batch meanwhile", p.Settled)
 	row("Selected", p.Selected)
 	return rows, statuses
 }
-
-// spanText writes whole days from two on as 30d.
-func spanText(d time.Duration) string { return producer.ShortDuration(d) }
 
 // pluralOf writes a count with its noun, whose plural is not regular.
 func pluralOf(n int64, one, many string) string {
@@ -315,7 +300,7 @@ func printLinks(w io.Writer, p producer.SweepPlan) {
 	for _, link := range p.Links {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", link.ID, link.Status, minute(link.CreatedAt), minute(link.ExpiresAt), money(link))
 	}
-	_ = table.Flush() // as with the other lines, nobody can be told
+	_ = table.Flush() // output keeps the error
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
 		fmt.Fprintf(w, "… and %s more; --json shows all\n", humanize.Digits(more))
 	}

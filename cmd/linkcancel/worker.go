@@ -44,15 +44,10 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if a.DryRun {
 		return hint(usagef("--dry-run does not go with worker: whatever it takes on, it cancels"), "linkcancel import FILE --dry-run reads a file and writes nothing")
 	}
-	key, err := c.key(a)
-	if err != nil {
-		return err
-	}
-	// What is wrong with the flags is told before Redis is looked for.
 	if err := c.sendFlags.check(); err != nil {
 		return err
 	}
-	client, err := c.client(key, c.Concurrency)
+	key, client, err := c.connect(a, c.Concurrency)
 	if err != nil {
 		return err
 	}
