@@ -38,15 +38,17 @@ type ServerConfig struct {
 	Log   *slog.Logger
 }
 
+// ErrListen is the error of Serve for an address that cannot be used.
+var ErrListen = errors.New("cannot serve metrics")
+
 // Serve serves /metrics, /healthz and /readyz until ctx ends. It returns once it listens.
 func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
-		hint := "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("metrics address %s is in use (another worker on this machine?)\nhint: %s", cfg.Addr, hint)
+			return fmt.Errorf("%w: address %s is in use (another worker on this machine?)", ErrListen, cfg.Addr)
 		}
-		return fmt.Errorf("listen for metrics: %w\nhint: %s", err, hint)
+		return fmt.Errorf("%w: %w", ErrListen, err)
 	}
 	server := newServer(m.handler(cfg), cfg.Log)
 	go func() {

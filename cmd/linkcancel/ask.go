@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"linkcancel/internal/humanize"
+	"linkcancel/producer"
 	"os"
 	"strconv"
 	"strings"
@@ -15,23 +16,27 @@ import (
 // question is what confirm asks.
 type question struct {
 	text string
-	// links is their number, which the user has to type; 0: y is enough.
+	// links is a number that the user must type. 0: y is enough.
 	links int64
 	// dataOnStdin: standard input is taken by the data, so the terminal is asked.
 	dataOnStdin bool
 }
 
-// typedFrom is how many links an import, a run or a retry must have for the user to
-// type their number. A y is typed too easily.
+// typedFrom is the number of links from which the user must type it: a y is typed too
+// easily.
 const typedFrom = 1001
 
-// askToCancel is the question before links are cancelled.
-func askToCancel(links int64, dataOnStdin bool) question {
-	q := question{text: "Cancel them?", dataOnStdin: dataOnStdin}
-	if links >= typedFrom {
-		q.links = links
+// confirmPlan returns a function that prints a plan and asks before the links are
+// cancelled.
+func (a *cliApp) confirmPlan(ctx context.Context, rate float64, q question) func(producer.Stats) error {
+	return func(stats producer.Stats) error {
+		fmt.Fprintln(a.stderr, plan(stats, rate))
+		q.text = "Cancel them?"
+		if stats.Links >= typedFrom {
+			q.links = stats.Links
+		}
+		return a.confirm(ctx, q)
 	}
-	return q
 }
 
 // confirm asks on the terminal; without one --yes is needed. Input typed before the
@@ -40,7 +45,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	if a.Yes {
 		return nil
 	}
-	from, done, err := a.terminal(q.dataOnStdin)
+	from, done, err := a.terminal(q)
 	if err != nil {
 		return err
 	}
@@ -77,7 +82,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	return usagef("nothing was done")
 }
 
-// agrees tells whether an answer is yes, or the number of links: digits, perhaps in
+// agrees says whether an answer is yes, or the number of links: digits, perhaps in
 // groups.
 func (q question) agrees(answer string) bool {
 	if q.links == 0 {
@@ -89,15 +94,15 @@ func (q question) agrees(answer string) bool {
 }
 
 // terminal is where the user can be asked, until done is called.
-func (a *cliApp) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
-	if dataOnStdin {
+func (a *cliApp) terminal(q question) (tty *os.File, done func(), err error) {
+	if q.dataOnStdin {
 		if tty, err = os.OpenFile("/dev/tty", os.O_RDWR, 0); err != nil {
-			return nil, nil, usagef("cannot ask for confirmation: there is no terminal\nhint: add --yes")
+			return nil, nil, hint(usagef("cannot ask for confirmation: there is no terminal"), "add --yes")
 		}
 		return tty, func() { _ = tty.Close() }, nil
 	}
 	if !isTerminal(a.stdin) {
-		return nil, nil, usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
+		return nil, nil, hint(usagef("cannot ask for confirmation: standard input is not a terminal"), "add --yes")
 	}
 	tty, _ = asFile(a.stdin)
 	return tty, func() {}, nil

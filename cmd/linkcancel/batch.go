@@ -48,15 +48,15 @@ func (c batchArg) with(ctx context.Context, a *cliApp, do func(*ledger.Ledger, l
 	return c.withRedis(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error { return do(l, b) })
 }
 
-// withRedis is with for those who need more than the ledger.
+// withRedis is like with, for callers that need Redis too.
 func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger, ledger.Batch) error) error {
 	return c.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
 		batch, err := l.Resolve(ctx, c.Batch)
 		switch {
 		case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
-			return fmt.Errorf("%w\nhint: linkcancel import FILE makes one", err)
+			return hint(err, "linkcancel import FILE makes one")
 		case errors.Is(err, ledger.ErrNoBatch):
-			return fmt.Errorf("%w\nhint: linkcancel batch list shows them all", err)
+			return hint(err, "linkcancel batch list shows them all")
 		case err != nil:
 			return err
 		}
@@ -75,7 +75,7 @@ func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.Uni
 	err = do(b.Client(), ledger.New(b.Client()))
 	var coded *exitError
 	if why, ok := broker.Away(err); ok && !errors.As(err, &coded) {
-		return fmt.Errorf("Redis at %s went away: %s\nhint: run the command again when it is back", b, why)
+		return hint(fmt.Errorf("Redis at %s went away: %s", b, why), "run the command again when it is back")
 	}
 	return err
 }

@@ -84,8 +84,8 @@ const (
 	readTimeout = 5 * time.Second
 	// awayEvery is how often it asks while Redis is away.
 	awayEvery = time.Second
-	// fillPatience is how long it waits for the links of an aborted batch to be
-	// marked, while nobody does it.
+	// fillPatience is how long it waits for the links of an aborted batch to be marked,
+	// without progress.
 	fillPatience = 10 * time.Second
 )
 
@@ -120,7 +120,7 @@ func (w *watcher) run(ctx context.Context) (ledger.Batch, error) {
 		case err != nil:
 			return w.last.Batch, err
 		default:
-			w.tell(now)
+			w.update(now)
 			if w.over(now.Batch) {
 				return now.Batch, nil
 			}
@@ -154,8 +154,8 @@ func (w *watcher) poll(ctx context.Context) (status.Batch, error) {
 	}
 }
 
-// tell shows a new sighting, and says what has happened since the last.
-func (w *watcher) tell(now status.Batch) {
+// update shows a new status, and says what has happened since the last one.
+func (w *watcher) update(now status.Batch) {
 	if w.away {
 		w.away = false
 		w.view.say("Redis is back")
@@ -204,7 +204,7 @@ func (v *textView) show(s status.Batch) {
 	v.last = s
 	v.mu.Unlock()
 	if s.Batch.State == ledger.Importing {
-		return // nobody knows how many links there will be
+		return // the number of links is not known yet
 	}
 	if v.bar == nil {
 		if s.Ended() {

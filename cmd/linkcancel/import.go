@@ -19,7 +19,7 @@ type importCmd struct {
 	redisFlags
 }
 
-// defaultRate is what a plan reckons with while no worker tells its own.
+// defaultRate is the rate that a plan assumes while no worker is alive.
 const defaultRate = 10
 
 func (c importCmd) Run(ctx context.Context, a *cliApp) error {
@@ -47,19 +47,16 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(ctx, askToCancel(stats.Links, fromStdin(c.Files)))
-		},
+		Confirm: a.confirmPlan(ctx, rate, question{dataOnStdin: fromStdin(c.Files)}),
 	})
 	if err := done(err); err != nil {
 		return err
 	}
-	return a.made(batch, alive)
+	return a.printNew(batch, alive)
 }
 
-// plannedRate is the rate in requests a second that a plan reckons with, and
-// whether a worker is alive.
+// plannedRate is the rate in requests per second that a plan assumes, and whether a
+// worker is alive.
 func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, alive bool, err error) {
 	s, err := ratelimit.ShowFleet(ctx, rdb)
 	if err != nil {
@@ -72,8 +69,8 @@ func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, 
 	return float64(s.Ceiling), alive, nil
 }
 
-// made tells of a new batch.
-func (a *cliApp) made(b ledger.Batch, alive bool) error {
+// printNew prints a new batch.
+func (a *cliApp) printNew(b ledger.Batch, alive bool) error {
 	if a.JSON {
 		return printJSON(a.stdout, status.ViewOf(b))
 	}
@@ -93,6 +90,6 @@ func (a *cliApp) dryRun(stats producer.Stats, rate float64, name, source string)
 			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 		}))
 	}
-	fmt.Fprintf(a.stdout, "%s\nDry run: nothing was sent or changed.\n", plan(stats, rate))
+	fmt.Fprintf(a.stdout, "%s\n%s\n", plan(stats, rate), dryRunNote)
 	return nil
 }

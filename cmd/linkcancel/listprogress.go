@@ -12,8 +12,8 @@ import (
 	"linkcancel/producer/sweep"
 )
 
-// listEvery is the time between plain lines: a long list takes minutes, and who
-// reads them will often get them by mail.
+// listEvery is the time between plain lines: a long list takes minutes, and the output
+// often ends up in cron mail.
 const listEvery = 30 * time.Second
 
 // listProgress shows how far the reading of the list is: one line that changes
@@ -27,7 +27,7 @@ type listProgress struct {
 	mu      sync.Mutex
 	last    sweep.ListProgress
 	retryAt time.Time
-	shown   bool // a line stands on the terminal
+	shown   bool // the terminal shows a line
 }
 
 func newListProgress(out io.Writer) *listProgress {
@@ -38,7 +38,7 @@ func newListProgress(out io.Writer) *listProgress {
 	return p
 }
 
-// start begins to show it, and what the limiter does.
+// start shows the progress, and the holds of the limiter, until end.
 func (p *listProgress) start(limit func() ratelimit.Status) {
 	p.limit = limit
 	interval := listEvery
@@ -83,14 +83,14 @@ func (p *listProgress) clear() {
 	}
 }
 
-// update takes in how far it is. It is called by the reader of the list.
+// update is called by the reader of the list.
 func (p *listProgress) update(now sweep.ListProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.retryAt = now, time.Now().Add(now.Wait)
 }
 
-// end takes the line away. It may be called twice.
+// end removes the line. It may be called twice.
 func (p *listProgress) end() { p.stop() }
 
 func (p *listProgress) show() {

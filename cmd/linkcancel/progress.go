@@ -24,7 +24,7 @@ const (
 	plainEvery = 5 * time.Second
 )
 
-// progress shows how far a batch is: a bar on a terminal, else a plain line
+// progress shows the progress of a batch: a bar on a terminal, otherwise a plain line
 // every few seconds.
 type progress struct {
 	out      io.Writer
@@ -34,11 +34,11 @@ type progress struct {
 	batch ledger.Batch
 	pace  status.Pace
 
-	told status.Causes
+	causes status.Causes
 
 	bars *mpb.Progress
 	bar  *mpb.Bar
-	draw chan func() // to be done on the bar by a goroutine of its own; closed by end
+	draw chan func() // changes of the bar, applied by a goroutine; closed by end
 	done chan struct{}
 	next time.Time // of the plain line
 }
@@ -47,11 +47,11 @@ const (
 	// drawAhead is how many changes of the bar wait for the terminal. Those above are
 	// dropped: the terminal may have been stopped with Ctrl-S.
 	drawAhead = 16
-	// drawLast is how long the end waits for the terminal.
+	// drawLast is how long end waits for the terminal.
 	drawLast = 2 * time.Second
 )
 
-// newProgress begins to show b, which an app in this process works on.
+// newProgress shows b, which an app in this process works on.
 func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
 	return startProgress(out, b, plainEvery, func(ledger.Batch) status.Movement {
 		if h := e.Hold(); h.Reason != ratelimit.ReasonNone {
@@ -66,7 +66,7 @@ func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
 	})
 }
 
-// startProgress begins to show b; the first plain line comes after a time.
+// startProgress shows b. The first plain line is printed after a delay.
 func startProgress(out io.Writer, b ledger.Batch, first time.Duration, movement func(ledger.Batch) status.Movement) *progress {
 	p := &progress{out: out, batch: b, movement: movement, next: time.Now().Add(first)}
 	p.pace.Add(time.Now(), b.Counts.Sum())
@@ -87,7 +87,7 @@ func startProgress(out io.Writer, b ledger.Batch, first time.Duration, movement 
 	return p
 }
 
-// onBar does something with the bar, without waiting for the terminal.
+// onBar changes the bar, without waiting for the terminal.
 func (p *progress) onBar(do func()) {
 	select {
 	case p.draw <- do:
@@ -100,7 +100,7 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// width is that of a terminal, in columns; 0 if it does not tell.
+// width is the width of a terminal in columns; 0 if it is unknown.
 func width(w io.Writer) int {
 	f, ok := asFile(w)
 	if !ok {
@@ -123,7 +123,7 @@ func (p *progress) update(b ledger.Batch) {
 	p.batch = b
 	p.pace.Add(now, b.Counts.Sum())
 	p.mu.Unlock()
-	p.tellCause(now, b)
+	p.sayCause(now, b)
 	switch {
 	case p.bar != nil:
 		p.onBar(func() { p.bar.SetCurrent(min(b.Counts.Sum(), b.Total-1)) }) // the last one by end
@@ -133,13 +133,12 @@ func (p *progress) update(b ledger.Batch) {
 	}
 }
 
-// tellCause says why sending is on hold: once for each cause, and again each
-// minute.
-func (p *progress) tellCause(now time.Time, b ledger.Batch) {
+// sayCause says why sending is on hold: once for each cause, and again each minute.
+func (p *progress) sayCause(now time.Time, b ledger.Batch) {
 	if b.Pending() == 0 {
 		return
 	}
-	if cause := p.movement(b).Cause; p.told.Due(cause, now) {
+	if cause := p.movement(b).Cause; p.causes.Due(cause, now) {
 		p.say("On hold: " + cause)
 	}
 }
@@ -153,7 +152,7 @@ func (p *progress) say(line string) {
 	fmt.Fprintln(p.out, line)
 }
 
-// end leaves the last line standing. It waits for the terminal, but not for long.
+// end leaves the last line on the terminal. It does not wait long for a stuck one.
 func (p *progress) end() {
 	if p.bar == nil {
 		return

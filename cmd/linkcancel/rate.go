@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -23,35 +22,32 @@ type rateCmd struct {
 	Release rateReleaseCmd `cmd:"" help:"End any hold."`
 }
 
-// rateDo runs one command on the fleet's limit and shows what stands then.
-func rateDo(ctx context.Context, a *cliApp, flags redisFlags, told string, do func(context.Context, redis.UniversalClient) error) error {
-	b, err := flags.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	if do != nil && !a.DryRun {
-		if err := do(ctx, b.Client()); err != nil {
+// rateDo runs one command on the fleet's limit, if there is one, and shows the limit.
+func rateDo(ctx context.Context, a *cliApp, flags redisFlags, done string, do func(context.Context, redis.UniversalClient) error) error {
+	return flags.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
+		if do != nil && a.DryRun {
+			done = dryRunNote
+		} else if do != nil {
+			if err := do(ctx, rdb); err != nil {
+				return err
+			}
+		}
+		f, err := status.ReadFleet(ctx, rdb, l)
+		if err != nil {
 			return err
 		}
-	}
-	f, err := status.ReadFleet(ctx, b.Client(), ledger.New(b.Client()))
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		return printJSON(a.stdout, f.View())
-	}
-	if do != nil && a.DryRun {
-		fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
-	} else if told != "" {
-		fmt.Fprintln(a.stdout, told)
-	}
-	printRate(a, f)
-	if keys := f.DifferentKeys(); keys > 0 {
-		fmt.Fprintf(a.stderr, "The workers have used %d different API keys for more than %s: give all of them the same.\n", keys, humanize.Duration(status.KeysMayDiffer))
-	}
-	return nil
+		if a.JSON {
+			return printJSON(a.stdout, f.View())
+		}
+		if done != "" {
+			fmt.Fprintln(a.stdout, done)
+		}
+		printRate(a, f)
+		if keys := f.DifferentKeys(); keys > 0 {
+			fmt.Fprintf(a.stderr, "The workers have used %d different API keys for more than %s: give all of them the same.\n", keys, humanize.Duration(status.KeysMayDiffer))
+		}
+		return nil
+	})
 }
 
 func printRate(a *cliApp, f status.Fleet) {
@@ -132,15 +128,15 @@ type rateSetCmd struct {
 
 func (c rateSetCmd) Run(ctx context.Context, a *cliApp) error {
 	var limit ratelimit.Rate
-	told := "Limit: automatic (the lowest --rate of the running workers)."
+	done := "Limit: automatic (the lowest --rate of the running workers)."
 	if strings.ToLower(c.Limit) != "auto" {
 		var err error
 		if limit, err = ratelimit.ParseRate(c.Limit); err != nil {
 			return usagef("%w", err)
 		}
-		told = "The limit is set. No worker exceeds its own --rate."
+		done = "The limit is set. No worker exceeds its own --rate."
 	}
-	return rateDo(ctx, a, c.redisFlags, told, func(ctx context.Context, rdb redis.UniversalClient) error {
+	return rateDo(ctx, a, c.redisFlags, done, func(ctx context.Context, rdb redis.UniversalClient) error {
 		return ratelimit.SetFleetRate(ctx, rdb, limit)
 	})
 }
@@ -152,7 +148,7 @@ type rateHoldCmd struct {
 
 func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 	if c.For < 0 {
-		return &exitError{code: exitUsage, err: errors.New("--for is negative: use a time such as 10m")}
+		return usagef("--for is negative: use a time such as 10m")
 	}
 	return rateDo(ctx, a, c.redisFlags, "Sending is on hold for all workers.", func(ctx context.Context, rdb redis.UniversalClient) error {
 		var until time.Time

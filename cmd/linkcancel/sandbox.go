@@ -145,7 +145,7 @@ func (c sandboxCmd) config() (cfg sandbox.Config, err error) {
 }
 
 // poison poisons links and says which.
-func (c sandboxCmd) poison(api *sandbox.Server) (told string, err error) {
+func (c sandboxCmd) poison(api *sandbox.Server) (poisoned string, err error) {
 	for _, text := range c.Poison {
 		count, answer, _ := strings.Cut(text, ":")
 		n, err := strconv.Atoi(count)
@@ -165,9 +165,9 @@ func (c sandboxCmd) poison(api *sandbox.Server) (told string, err error) {
 		if n > shown {
 			more = fmt.Sprintf(" and %d more", n-shown)
 		}
-		told += fmt.Sprintf("Always %s: %s%s\n", answer, strings.Join(ids[:min(n, shown)], ", "), more)
+		poisoned += fmt.Sprintf("Always %s: %s%s\n", answer, strings.Join(ids[:min(n, shown)], ", "), more)
 	}
-	return told, nil
+	return poisoned, nil
 }
 
 // serve does what has its time until ctx ends.

@@ -21,8 +21,8 @@ func allAlike(b ledger.Batch) string {
 	return ""
 }
 
-// linksExit is the exit code that tells of the links of a finished batch, or of one
-// that stands still: then its outcomes may not stand, even if every link has one.
+// linksExit is the exit code for the links of a batch that is finished or paused. The
+// outcomes of a paused batch are not final.
 func linksExit(b ledger.Batch, t status.LinkStatuses) int {
 	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.Payable()
 	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
@@ -76,5 +76,5 @@ func printSummary(w io.Writer, b ledger.Batch, t status.LinkStatuses) {
 	row("total", b.Total, text)
 }
 
-// canaryHint says what to look at when the canary has stopped a batch.
+// canaryHint is what to check when the canary has stopped a batch.
 const canaryHint = "wrong base URL, wrong column, or another merchant's links?"

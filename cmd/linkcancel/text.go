@@ -9,6 +9,9 @@ import (
 	"linkcancel/internal/clean"
 )
 
+// dryRunNote ends what a dry run prints.
+const dryRunNote = "Dry run: nothing was sent or changed."
+
 func printJSON(w io.Writer, v any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)

@@ -80,6 +80,19 @@ func Embedded() *Broker {
 	return b
 }
 
+// Why a Redis cannot be used.
+var (
+	ErrIsSentinel       = errors.New("is a Sentinel")
+	ErrIsCluster        = errors.New("is part of a cluster")
+	ErrNotCluster       = errors.New("is not a cluster")
+	ErrNotSentinels     = errors.New("are not Sentinels")
+	ErrPassword         = errors.New("wants another password")
+	ErrSentinelPassword = errors.New("want another password")
+	ErrInfoRefused      = errors.New("refuses INFO, without which linkcancel cannot see a failover")
+	ErrCertificate      = errors.New("shows a certificate that cannot be trusted")
+	ErrNoAnswer         = errors.New("does not answer")
+)
+
 func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
 	to.adapt()
 	b := &Broker{to: to, name: name, client: to.client(), hider: hider{passwords}}
@@ -157,9 +170,9 @@ func (b *Broker) check(ctx context.Context) error {
 	}
 	switch {
 	case mode == "sentinel":
-		return fmt.Errorf("Redis at %s is a Sentinel\nhint: give %s", b.name, formSentinel)
+		return fmt.Errorf("Redis at %s %w", b.name, ErrIsSentinel)
 	case mode == "cluster" && b.to.cluster == nil:
-		return fmt.Errorf("Redis at %s is part of a cluster\nhint: give %s", b.name, formCluster)
+		return fmt.Errorf("Redis at %s %w", b.name, ErrIsCluster)
 	case version == "" && b.unseen != "":
 		b.unseen = "whether its version is 6.2 or later, " + b.unseen
 		return nil
@@ -198,30 +211,26 @@ func (b *Broker) identify(ctx context.Context) (version, mode string, err error)
 	return version, mode, nil
 }
 
-// unusable returns why a server cannot be used, and what to do.
+// unusable says why a server cannot be used.
 func (b *Broker) unusable(err error) error {
+	why, shown := ErrNoAnswer, error(plain{err})
 	switch {
-	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"):
-		return fmt.Errorf("the Sentinels at %s want another password: %w\nhint: set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it",
-			b.name, plain{err})
+	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis names them
+		return fmt.Errorf("the Sentinels at %s %w: %w", b.name, ErrSentinelPassword, shown)
 	case passwordRefused(err):
-		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB, where %% is written %%25",
-			b.name, plain{err})
+		why = ErrPassword
 	case infoRefused(err):
-		return fmt.Errorf("Redis at %s refuses INFO, without which linkcancel cannot see a failover: %w\nhint: allow it, by +info in an ACL",
-			b.name, answer(err))
+		why, shown = ErrInfoRefused, answer(err)
 	case permissionRefused(err):
-		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, plain{err})
+		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, shown)
 	case b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
-		return fmt.Errorf("Redis at %s is not a cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
+		why, shown = ErrNotCluster, answer(err)
 	case b.to.sentinel != nil && unknownCommand(err):
-		return fmt.Errorf("the servers at %s are not Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
+		return fmt.Errorf("the servers at %s %w: %w", b.name, ErrNotSentinels, answer(err))
 	case unknownAuthority(err):
-		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
-			b.name, plain{err})
+		why = ErrCertificate
 	}
-	return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
-		b.name, plain{err}, DefaultURL)
+	return fmt.Errorf("Redis at %s %w: %w", b.name, why, shown)
 }
 
 func unknownCommand(err error) bool {

@@ -16,18 +16,19 @@ const DefaultURL = "redis://127.0.0.1:6379/0"
 
 // The forms of a URL. rediss is redis with TLS.
 const (
-	formSingle   = "redis://HOST:PORT/DB"
-	formSentinel = "redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
-	formCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
+	FormSingle   = "redis://HOST:PORT/DB"
+	FormSentinel = "redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+	FormCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
 )
-
-// hintPassword explains how to write a password into a URL, because these characters end it
-// or begin an escape.
-const hintPassword = "\nhint: in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; " +
-	"the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"
 
 // ErrURL means that the URL of the Redis database cannot be used.
 var ErrURL = errors.New("unusable Redis URL")
+
+// ErrUnescaped and ErrSkipVerify are reasons of an ErrURL.
+var (
+	ErrUnescaped  = errors.New("is a character of the password not escaped?")
+	ErrSkipVerify = errors.New("skip_verify is refused")
+)
 
 // splitURL parses a URL. It trims white space, because a file with a secret may end with a
 // line end. With Sentinels and clusters there may be many hosts: the URL has only the
@@ -69,32 +70,35 @@ func parseURL(raw string) (target, error) {
 	switch {
 	case kind == u.Scheme: // neither
 	case kind == "":
-		form, parse = formSingle, parseSingle
+		form, parse = FormSingle, parseSingle
 	case kind == "-sentinel":
-		form, parse = formSentinel, parseSentinel
+		form, parse = FormSentinel, parseSentinel
 	case kind == "-cluster":
-		form, parse = formCluster, parseCluster
+		form, parse = FormCluster, parseCluster
 	}
 	if form == "" {
 		return target{}, fmt.Errorf("%w: it begins with %q: give %s, %s or %s, and rediss for TLS",
-			ErrURL, u.Scheme, formSingle, formSentinel, formCluster)
+			ErrURL, u.Scheme, FormSingle, FormSentinel, FormCluster)
 	}
 	if u.Opaque != "" || u.Host == "" && kind != "" { // go-redis would use localhost
 		return target{}, fmt.Errorf("%w: the // behind %s: is missing: give %s", ErrURL, u.Scheme, form)
 	}
 	if strayAt(u) {
-		return target{}, fmt.Errorf("%w: there is an @ behind its host%s", ErrURL, hintPassword)
+		return target{}, fmt.Errorf("%w: there is an @ behind its host: %w", ErrURL, ErrUnescaped)
 	}
 	if strings.Contains(raw, "#") { // the rest would be dropped, and may be part of a password
-		return target{}, fmt.Errorf("%w: there is a # in it%s", ErrURL, hintPassword)
+		return target{}, fmt.Errorf("%w: there is a # in it: %w", ErrURL, ErrUnescaped)
 	}
 	if u.Query().Has("skip_verify") { // go-redis would accept any certificate and send the password
-		return target{}, fmt.Errorf("%w: skip_verify is refused: let SSL_CERT_FILE name the file of the CA", ErrURL)
+		return target{}, fmt.Errorf("%w: %w", ErrURL, ErrSkipVerify)
 	}
 	u.Scheme = strings.TrimSuffix(u.Scheme, kind) // for go-redis
 	to, err := parse(u, hosts)
 	if syntax := new(url.Error); errors.As(err, &syntax) {
 		return target{}, unreadable(raw)
+	}
+	if errors.Is(err, ErrUnescaped) {
+		return target{}, fmt.Errorf("%w %s: %w", ErrURL, safeURL(raw), err)
 	}
 	if err != nil {
 		return target{}, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
@@ -105,22 +109,22 @@ func parseURL(raw string) (target, error) {
 // unreadable returns the error of a URL that cannot be parsed. The error of net/url would
 // show the URL with the password.
 func unreadable(raw string) error {
-	form, hint := formSingle, ""
+	form := FormSingle
 	switch {
 	case strings.Contains(raw, "-sentinel://"):
-		form = formSentinel
+		form = FormSentinel
 	case strings.Contains(raw, "-cluster://"):
-		form = formCluster
+		form = FormCluster
 	}
 	if strings.Contains(raw, "@") {
-		hint = hintPassword
+		return fmt.Errorf("%w: it cannot be read: give %s: %w", ErrURL, form, ErrUnescaped)
 	}
-	return fmt.Errorf("%w: it cannot be read: give %s%s", ErrURL, form, hint)
+	return fmt.Errorf("%w: it cannot be read: give %s", ErrURL, form)
 }
 
 func parseSingle(u *url.URL, _ []string) (target, error) {
 	if strings.Contains(u.Host, ",") {
-		return target{}, fmt.Errorf("it names many hosts: give %s or %s", formSentinel, formCluster)
+		return target{}, fmt.Errorf("it names many hosts: give %s or %s", FormSentinel, FormCluster)
 	}
 	opt, err := redis.ParseURL(u.String())
 	return target{single: opt}, err
@@ -131,11 +135,11 @@ func parseSingle(u *url.URL, _ []string) (target, error) {
 func parseSentinel(u *url.URL, hosts []string) (target, error) {
 	master, db, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 	if master == "" {
-		return target{}, fmt.Errorf("it names no master: give %s", formSentinel)
+		return target{}, fmt.Errorf("it names no master: give %s", FormSentinel)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return target{}, errors.New("its parameters cannot be read" + hintPassword)
+		return target{}, fmt.Errorf("its parameters cannot be read: %w", ErrUnescaped)
 	}
 	for _, name := range []string{"username", "password", "master_name", "addr", "db"} { // our form has them elsewhere
 		if query.Has(name) {

@@ -73,7 +73,7 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		any     = give + ", redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT, and rediss for TLS"
 		giveS   = ": give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
 		giveC   = ": give redis-cluster://HOST:PORT,HOST:PORT"
-		hint    = "\nhint: in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"
+		hint    = ": is a character of the password not escaped?"
 		replica = ": replicas cannot be read from: they lag behind"
 	)
 	for raw, want := range map[string]string{

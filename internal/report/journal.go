@@ -69,7 +69,7 @@ func CreateJournal(path string, h Header) (*Journal, error) {
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("create journal %s: an unfinished run left it: continue it with --resume, or move it away (%w)", path, fs.ErrExist)
+		return nil, fmt.Errorf("create journal: %s is left from an unfinished run (%w)", path, fs.ErrExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
