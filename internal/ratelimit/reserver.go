@@ -269,7 +269,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 	}
 	cfg := &f.cfg
 	if reply.ceiling != f.shared.ceiling && reply.ceiling < float64(cfg.Rate) && reply.override == 0 && !cfg.Observer {
-		cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
+		cfg.Log.Warn("the rate of this process has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
 	}
 	r.clock.update(sent, now, reply.epoch, reply.now)
 	r.seq = max(r.seq, reply.seq)
