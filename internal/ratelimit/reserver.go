@@ -157,7 +157,7 @@ func (r *reserver) wake(now instant) {
 	}
 }
 
-// due returns when the next call has to be made.
+// due returns when to make the next call.
 func (r *reserver) due(now instant) instant {
 	f := r.fleet
 	d := r.demand(now)
@@ -180,7 +180,7 @@ func (r *reserver) due(now instant) instant {
 // opens returns from when on the fleet's holds allow a slot.
 func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
-// renewal is how long before a slot is due the one after it has to be asked for.
+// renewal is how long before a slot is due to ask for the ones after it.
 func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
 
 // demand collects what decides about slots.
