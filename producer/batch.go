@@ -30,6 +30,25 @@ type Source interface {
 	Stats() Stats
 }
 
+// Links is a Source of links in memory.
+type Links struct {
+	IDs    []string
+	Counts Stats
+	next   int
+}
+
+// Next is part of Source.
+func (s *Links) Next() (string, error) {
+	if s.next == len(s.IDs) {
+		return "", io.EOF
+	}
+	s.next++
+	return s.IDs[s.next-1], nil
+}
+
+// Stats is part of Source.
+func (s *Links) Stats() Stats { return s.Counts }
+
 // BatchConfig describes the batch to make.
 type BatchConfig struct {
 	ID      string // "": made up

@@ -60,7 +60,7 @@ func OpenRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 // its answer may be on the way yet, or may have been lost with its worker. What
 // was fed last may lie behind the cursor, if the feeder crashed before it moved.
 func maySent(b ledger.Batch, place int) bool {
-	return b.Slice > 0 && int64(place) < b.Cursor+lookAheadMost+task.MaxSlice
+	return b.Slice > 0 && int64(place) < b.Cursor+task.MaxAhead
 }
 
 // leaveOut takes out the links that are in another batch.

@@ -24,6 +24,7 @@ import (
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
 	"linkcancel/producer"
+	"linkcancel/producer/feeder"
 )
 
 func TestMain(m *testing.M) {
@@ -233,7 +234,7 @@ func (p *process) wait() error {
 
 // feed starts a feeder; it is stopped at the end of the test.
 func (f *fleet) feed(rate float64) (stop func()) {
-	feeder := producer.NewFeeder(producer.FeederConfig{Rate: rate, Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
+	feeder := feeder.New(feeder.Config{Rate: rate, Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

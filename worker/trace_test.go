@@ -24,6 +24,7 @@ import (
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
 	"linkcancel/producer"
+	"linkcancel/producer/feeder"
 )
 
 // tracer makes spans, and shows those that have ended.
@@ -129,7 +130,7 @@ func TestTrace(t *testing.T) {
 
 // feedTraced starts a feeder that makes spans.
 func (f *fleet) feedTraced(tr trace.Tracer) {
-	feeder := producer.NewFeeder(producer.FeederConfig{Rate: 100, Keep: time.Hour, Log: f.log, Tracer: tr}, f.b.Client(), f.l)
+	feeder := feeder.New(feeder.Config{Rate: 100, Keep: time.Hour, Log: f.log, Tracer: tr}, f.b.Client(), f.l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

@@ -8,6 +8,7 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
+	"linkcancel/internal/status"
 )
 
 type apiCmd struct {
@@ -47,13 +48,7 @@ func (a *cliApp) showAPI(ctx context.Context, l *ledger.Ledger) error {
 		return err
 	}
 	if a.JSON {
-		optional := func(t time.Time) *time.Time {
-			if t.IsZero() {
-				return nil
-			}
-			return &t
-		}
-		return printJSON(a.stdout, apiJSON{URL: api.URL, Since: optional(api.Since), Proved: optional(api.Proved)})
+		return printJSON(a.stdout, apiJSON{URL: api.URL, Since: status.Time(api.Since), Proved: status.Time(api.Proved)})
 	}
 	switch {
 	case api.URL == "":

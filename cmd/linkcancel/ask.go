@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"linkcancel/internal/humanize"
 	"os"
 	"strconv"
 	"strings"
@@ -49,7 +50,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	}
 	discardTyped(from)
 	if q.links > 0 {
-		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", groupDigits(q.links))
+		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", humanize.Digits(q.links))
 	} else {
 		fmt.Fprintf(a.stderr, "%s [y/N] ", q.text)
 	}
@@ -71,7 +72,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 		}
 	}
 	if q.links > 0 {
-		return usagef("nothing was done: the number of links is %s", groupDigits(q.links))
+		return usagef("nothing was done: the number of links is %s", humanize.Digits(q.links))
 	}
 	return usagef("nothing was done")
 }

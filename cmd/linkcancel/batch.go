@@ -11,7 +11,9 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 )
 
 type batchCmd struct {
@@ -94,9 +96,9 @@ func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
 			return err
 		}
 		if a.JSON {
-			list := []batchJSON{}
+			list := []status.BatchView{}
 			for _, b := range batches {
-				list = append(list, toJSON(b))
+				list = append(list, status.ViewOf(b))
 			}
 			return printJSON(a.stdout, map[string]any{"batches": list})
 		}
@@ -117,7 +119,7 @@ func printList(a *cliApp, batches []ledger.Batch) {
 	fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, "BATCH", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "CREATED (UTC)", "NAME")
 	for _, b := range batches {
 		fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, b.ID, b.State, b.Source,
-			groupDigits(b.Total), groupDigits(b.Pending()), groupDigits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
+			humanize.Digits(b.Total), humanize.Digits(b.Pending()), humanize.Digits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
 	}
 }
 
@@ -138,15 +140,10 @@ func nextStep(b ledger.Batch) string {
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:
 		return "linkcancel batch abort " + b.ID + " marks the links that are left"
-	case b.Counts[ledger.Failed] > 0 && finished(b):
+	case b.Counts[ledger.Failed] > 0 && b.Ended():
 		return "linkcancel batch report " + b.ID + " -o FILE, or linkcancel batch retry " + b.ID
-	case finished(b):
+	case b.Ended():
 		return "linkcancel batch report " + b.ID + " -o FILE"
 	}
 	return ""
-}
-
-// finished says whether nothing more can happen to the links of b.
-func finished(b ledger.Batch) bool {
-	return (b.State == ledger.Done || b.State == ledger.AbortedState) && b.Pending() == 0
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 )
 
 type batchPauseCmd struct{ batchArg }
@@ -61,7 +63,7 @@ func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
 			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
 		}
 		if b.Open() && b.Pending() > 0 {
-			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
+			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, humanize.Plural(b.Pending(), "pending link"))
 			if err := a.confirm(ctx, question{text: text}); err != nil {
 				return err
 			}
@@ -92,13 +94,13 @@ func (a *cliApp) commanded(ctx context.Context, l *ledger.Ledger, b ledger.Batch
 		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, now.State)
 	}
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(now))
+		return printJSON(a.stdout, status.ViewOf(now))
 	}
 	if !changed {
-		fmt.Fprintf(a.stdout, "Batch %s is %s already: %s pending\n", b.ID, now.State, plural(now.Pending(), "link"))
+		fmt.Fprintf(a.stdout, "Batch %s is %s already: %s pending\n", b.ID, now.State, humanize.Plural(now.Pending(), "link"))
 		return nil
 	}
-	fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, verb, plural(now.Pending(), "link"))
+	fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, verb, humanize.Plural(now.Pending(), "link"))
 	return nil
 }
 
@@ -108,9 +110,9 @@ func (a *cliApp) dryCommand(b ledger.Batch, verb string, right bool) error {
 		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, b.State)
 	}
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(b))
+		return printJSON(a.stdout, status.ViewOf(b))
 	}
 	fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\nDry run: nothing was sent or changed.\n",
-		b.ID, verb, b.State, plural(b.Pending(), "link"))
+		b.ID, verb, b.State, humanize.Plural(b.Pending(), "link"))
 	return nil
 }

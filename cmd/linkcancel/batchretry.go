@@ -10,7 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -73,7 +75,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
 	case parent.State == ledger.AbortedState && parent.Pending() > 0 && slices.Contains(outcomes, ledger.Aborted):
 		return fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it",
-			parent.ID, plural(parent.Pending(), "link"), parent.ID)
+			parent.ID, humanize.Plural(parent.Pending(), "link"), parent.ID)
 	}
 	batches, err := l.List(ctx)
 	if err != nil {
@@ -133,7 +135,7 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 	what := strings.Join(c.Outcome, " or ")
 	if src.Found == 0 {
 		if a.JSON {
-			return printJSON(a.stdout, toJSON(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
+			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
 		fmt.Fprintf(a.stderr, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
 		return nil
@@ -150,11 +152,11 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 		where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
 	}
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(newest))
+		return printJSON(a.stdout, status.ViewOf(newest))
 	}
 	fmt.Fprintln(a.stdout, newest.ID)
 	fmt.Fprintf(a.stderr, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
-		parent.ID, plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
+		parent.ID, humanize.Plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
 	return nil
 }
 

@@ -6,8 +6,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -73,21 +75,21 @@ func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, 
 // made tells of a new batch.
 func (a *cliApp) made(b ledger.Batch, alive bool) error {
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(b))
+		return printJSON(a.stdout, status.ViewOf(b))
 	}
 	fmt.Fprintln(a.stdout, b.ID)
 	next := "linkcancel batch watch " + b.ID
 	if !alive {
 		next = "no worker is running: start one with linkcancel worker"
 	}
-	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", plural(b.Total, "link"), b.ID, b.State, next)
+	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", humanize.Plural(b.Total, "link"), b.ID, b.State, next)
 	return nil
 }
 
 // dryRun says what would be done.
 func (a *cliApp) dryRun(stats producer.Stats, rate float64, name, source string) error {
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(ledger.Batch{
+		return printJSON(a.stdout, status.ViewOf(ledger.Batch{
 			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 		}))
 	}

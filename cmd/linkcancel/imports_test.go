@@ -26,7 +26,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"cmd/linkcancel", "producer", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app"} {
+	for _, name := range []string{"cmd/linkcancel", "producer", "producer/feeder", "producer/sweep", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app", "internal/status"} {
 		if _, ok := graph[name]; !ok {
 			t.Errorf("go list shows no package %s: it lists %d", name, len(graph))
 		}
@@ -43,8 +43,10 @@ func TestImports(t *testing.T) {
 				bad = "nothing imports a command"
 			case slices.Contains(alone, name) && imported != "internal/clean":
 				bad = "it stands alone"
-			case slices.Contains(sides, name) && !strings.HasPrefix(imported, "internal/"):
+			case slices.Contains(sides, side(name)) && !strings.HasPrefix(imported, "internal/") && side(imported) != side(name):
 				bad = "producer, worker and metrics do not know each other"
+			case name == "producer" && side(imported) == name:
+				bad = "the feeder and the sweeps build on it"
 			case imported == "internal/app" && !strings.HasPrefix(name, "cmd/"):
 				bad = "only commands run the app"
 			case name == "internal/app":
@@ -60,4 +62,10 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
+}
+
+// side returns the first folder of a package.
+func side(name string) string {
+	first, _, _ := strings.Cut(name, "/")
+	return first
 }

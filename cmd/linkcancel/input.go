@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
@@ -77,16 +78,16 @@ func fromStdin(files []string) bool { return slices.Contains(files, "-") }
 
 // plan says what is about to happen and how long it takes.
 func plan(stats producer.Stats, rate float64) string {
-	text := fmt.Sprintf("%s at %v: %s", plural(stats.Links, "link"), ratelimit.Rate(rate),
-		humanDuration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
+	text := fmt.Sprintf("%s at %v: %s", humanize.Plural(stats.Links, "link"), ratelimit.Rate(rate),
+		humanize.Duration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
 	if stats.Duplicates > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Duplicates, "duplicate"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Duplicates, "duplicate"))
 	}
 	if stats.Invalid > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Invalid, "invalid row"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Invalid, "invalid row"))
 	}
 	if stats.Headers > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Headers, "repeated header"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Headers, "repeated header"))
 	}
 	return text
 }

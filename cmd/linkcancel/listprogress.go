@@ -6,8 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/producer"
+	"linkcancel/internal/status"
+	"linkcancel/producer/sweep"
 )
 
 // listEvery is the time between plain lines: a long list takes minutes, and who
@@ -23,13 +25,13 @@ type listProgress struct {
 	stop     func() // ends the ticker
 
 	mu      sync.Mutex
-	last    producer.ListProgress
+	last    sweep.ListProgress
 	retryAt time.Time
 	shown   bool // a line stands on the terminal
 }
 
 func newListProgress(out io.Writer) *listProgress {
-	p := &listProgress{out: out, stop: func() {}, last: producer.ListProgress{Pass: 1}}
+	p := &listProgress{out: out, stop: func() {}, last: sweep.ListProgress{Pass: 1}}
 	if o, ok := out.(*output); ok && isTerminal(out) && width(out) > 0 {
 		p.out, p.terminal = o.queue, true // past what takes away what a terminal obeys
 	}
@@ -82,7 +84,7 @@ func (p *listProgress) clear() {
 }
 
 // update takes in how far it is. It is called by the reader of the list.
-func (p *listProgress) update(now producer.ListProgress) {
+func (p *listProgress) update(now sweep.ListProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.retryAt = now, time.Now().Add(now.Wait)
@@ -112,17 +114,17 @@ func (p *listProgress) line() string {
 	if p.last.Pass > 1 {
 		line, links = "Reading the list again, for links that moved: ", p.last.InPass
 	}
-	line += plural(links, "link")
+	line += humanize.Plural(links, "link")
 	if p.last.Total > links {
-		line += " of " + groupDigits(p.last.Total)
+		line += " of " + humanize.Digits(p.last.Total)
 	}
-	line += ", " + plural(int64(p.last.Requests), "page")
+	line += ", " + humanize.Plural(int64(p.last.Requests), "page")
 	hold := p.limit().Hold
 	switch left := time.Until(p.retryAt); {
 	case hold.Reason != ratelimit.ReasonNone:
-		line += "  " + holdText(hold)
+		line += "  " + status.Hold(hold)
 	case p.last.Err != nil && left > 0:
-		line += fmt.Sprintf("  again in %s: %v", humanDuration(left), p.last.Err)
+		line += fmt.Sprintf("  again in %s: %v", humanize.Duration(left), p.last.Err)
 	case p.last.Err != nil:
 		line += fmt.Sprintf("  again: %v", p.last.Err)
 	}

@@ -14,10 +14,12 @@ import (
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/report"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -180,13 +182,13 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	}
 	if batch.Digest != header.Digest {
 		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
-			strings.Join(files, ", "), groupDigits(header.Total), groupDigits(batch.Total))
+			strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total))
 	}
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
-		groupDigits(batch.Counts.Sum()), plural(batch.Total, "link"))
+		humanize.Digits(batch.Counts.Sum()), humanize.Plural(batch.Total, "link"))
 	if again {
 		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
 	}
@@ -372,14 +374,14 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 			return err
 		}
 	}
-	t, err := readStatusCounts(ctx, s.ledger, b)
+	t, err := status.ReadStatuses(ctx, s.ledger, b)
 	if err != nil {
 		return err
 	}
 	out := a.stdout
 	if a.JSON {
 		out = a.stderr
-		data := toJSON(b)
+		data := status.ViewOf(b)
 		data.Report = s.report
 		if err := printJSON(a.stdout, data); err != nil {
 			return err
@@ -394,7 +396,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 		fmt.Fprintf(a.stderr, "Interrupted. Next: linkcancel run --resume %s\n", s.report)
 		code = exitInterrupted
 	case b.State == ledger.Paused:
-		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", reasonText(b.Reason), canaryHint, s.report)
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(b), canaryHint, s.report)
 	case allAlike(b) != "":
 		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(b), canaryHint)
 	case code == exitLinks:

@@ -13,9 +13,12 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 type sweepCmd struct {
@@ -37,9 +40,9 @@ type selectionFlags struct {
 }
 
 // selection reads the flags. They are named with a prefix in errors.
-func (f selectionFlags) selection(prefix string) (producer.Selection, error) {
-	s := producer.Selection{
-		Expired: f.Expired || f.OlderThan == nil, Grace: producer.DefaultGrace,
+func (f selectionFlags) selection(prefix string) (sweep.Selection, error) {
+	s := sweep.Selection{
+		Expired: f.Expired || f.OlderThan == nil, Grace: sweep.DefaultGrace,
 		Status: strings.TrimSpace(f.Status), Max: f.Max,
 	}
 	if f.OlderThan != nil {
@@ -119,10 +122,10 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		keep = sweepShown
 	}
 	told := false
-	r, err := producer.Sweep(ctx, l, producer.SweepConfig{
+	r, err := sweep.Run(ctx, l, sweep.Config{
 		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
-		Confirm: func(p producer.SweepPlan) error {
+		Confirm: func(p sweep.Plan) error {
 			progress.end()
 			stop() // no more requests
 			told = true
@@ -140,7 +143,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		if a.DryRun && !a.JSON {
 			out = a.stdout
 		}
-		printPlan(out, selection, r.SweepPlan)
+		printPlan(out, selection, r.Plan)
 	}
 	if a.DryRun {
 		return errors.Join(a.sweepDryRun(r, selection, rate), err)
@@ -158,11 +161,11 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 // sweepDryRun shows the links that would be cancelled.
-func (a *cliApp) sweepDryRun(r producer.SweepResult, s producer.Selection, rate float64) error {
+func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error {
 	if a.JSON {
 		return printJSON(a.stdout, sweepToJSON(a, r, s))
 	}
-	printLinks(a.stdout, r.SweepPlan)
+	printLinks(a.stdout, r.Plan)
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
 	}
@@ -187,8 +190,8 @@ func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fle
 
 // explain adds what the user can do.
 func (c sweepCmd) explain(a *cliApp, err error) error {
-	var many *producer.TooManyError
-	var unreadable *producer.UnreadableDatesError
+	var many *sweep.TooManyError
+	var unreadable *sweep.UnreadableDatesError
 	switch {
 	case errors.As(err, &unreadable):
 		return fmt.Errorf("%w\nhint: %s; links from a file can be cancelled with linkcancel import", err, otherDate(unreadable))
@@ -196,11 +199,11 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 		return usagef("%w\nhint: --max %d allows them", err, many.Found)
 	case errors.As(err, &many):
 		return usagef("%w\nhint: --max %d allows them; --dry-run shows some of them", err, many.Found)
-	case errors.Is(err, producer.ErrKeyRefused):
+	case errors.Is(err, sweep.ErrKeyRefused):
 		return fmt.Errorf("%w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", err, c.BaseURL)
-	case errors.Is(err, producer.ErrNoList):
+	case errors.Is(err, sweep.ErrNoList):
 		return fmt.Errorf("%w\nhint: check --base-url (%s)", err, c.BaseURL)
-	case errors.Is(err, producer.ErrPageIgnored):
+	case errors.Is(err, sweep.ErrPageIgnored):
 		return fmt.Errorf("%w\nhint: nothing was done; links from a file or a database can be cancelled with linkcancel import", err)
 	case errors.Is(err, ratelimit.ErrHeld):
 		return fmt.Errorf("%w\nhint: linkcancel rate show says why nothing is sent", err)
@@ -209,8 +212,8 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 }
 
 // otherDate says how to select without the date that cannot be read.
-func otherDate(e *producer.UnreadableDatesError) string {
-	if e.Date == producer.DateExpiry {
+func otherDate(e *sweep.UnreadableDatesError) string {
+	if e.Date == sweep.DateExpiry {
 		return "--older-than TIME, without --expired, selects by the date of creation"
 	}
 	return "without --older-than the expiry alone selects"
@@ -225,17 +228,17 @@ func (a *cliApp) canAsk() error {
 }
 
 // printPlan shows what is in the list, and what of it was selected.
-func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
+func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 	rows, statuses := planRows(s, p)
 	names, numbers := 0, 0
 	for _, r := range rows {
 		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
 	}
-	head := fmt.Sprintf("Listed %s", plural(p.Listed, "link"))
+	head := fmt.Sprintf("Listed %s", humanize.Plural(p.Listed, "link"))
 	if p.Unusable > 0 {
 		head += fmt.Sprintf(", and %s without a usable id", pluralOf(p.Unusable, "entry", "entries"))
 	}
-	pages := plural(int64(p.Requests), "page")
+	pages := humanize.Plural(int64(p.Requests), "page")
 	if p.Passes > 1 {
 		pages += fmt.Sprintf(" in %d readings", p.Passes)
 	}
@@ -250,8 +253,8 @@ func printPlan(w io.Writer, s producer.Selection, p producer.SweepPlan) {
 
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
-func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, statuses int) {
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
+func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) {
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, humanize.Digits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
 			row(name, n)
@@ -292,18 +295,18 @@ func planRows(s producer.Selection, p producer.SweepPlan) (rows [][2]string, sta
 }
 
 // spanText writes whole days from two on as 30d.
-func spanText(d time.Duration) string { return producer.ShortDuration(d) }
+func spanText(d time.Duration) string { return sweep.ShortDuration(d) }
 
 // pluralOf writes a count with its noun, whose plural is not regular.
 func pluralOf(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return groupDigits(n) + " " + many
+	return humanize.Digits(n) + " " + many
 }
 
 // printLinks shows the first links as a table.
-func printLinks(w io.Writer, p producer.SweepPlan) {
+func printLinks(w io.Writer, p sweep.Plan) {
 	if len(p.Links) == 0 {
 		return
 	}
@@ -315,7 +318,7 @@ func printLinks(w io.Writer, p producer.SweepPlan) {
 	}
 	_ = table.Flush() // as with the other lines, nobody can be told
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
-		fmt.Fprintf(w, "… and %s more; --json shows all\n", groupDigits(more))
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", humanize.Digits(more))
 	}
 }
 
@@ -328,33 +331,33 @@ func minute(t time.Time) string {
 
 // money is an amount in minor units: the API does not say how many of them make
 // a major one.
-func money(link producer.SweepLink) string {
+func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(groupDigits(link.Amount) + " " + link.Currency)
+	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
 }
 
 // sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
 // batch its id is "", and its state dry-run or empty.
 type sweepJSON struct {
-	batchJSON
+	status.BatchView
 	Sweep sweepCountsJSON  `json:"sweep"`
 	Links *[]sweepLinkJSON `json:"links,omitempty"` // of a dry run
 }
 
 type sweepCountsJSON struct {
-	Listed     int64                  `json:"listed"`
-	ByStatus   []producer.StatusCount `json:"by_status"`
-	Unusable   int64                  `json:"unusable"`
-	Dropped    producer.Dropped       `json:"dropped"`
-	NoZone     int64                  `json:"without_zone"` // links with a date that names no time zone
-	Waiting    int64                  `json:"waiting"`
-	Settled    int64                  `json:"settled"`
-	Selected   int64                  `json:"selected"`
-	PastExpiry int64                  `json:"past_expiry"`
-	Suspicious bool                   `json:"suspicious"`
-	Pages      int                    `json:"pages"`
+	Listed     int64               `json:"listed"`
+	ByStatus   []sweep.StatusCount `json:"by_status"`
+	Unusable   int64               `json:"unusable"`
+	Dropped    sweep.Dropped       `json:"dropped"`
+	NoZone     int64               `json:"without_zone"` // links with a date that names no time zone
+	Waiting    int64               `json:"waiting"`
+	Settled    int64               `json:"settled"`
+	Selected   int64               `json:"selected"`
+	PastExpiry int64               `json:"past_expiry"`
+	Suspicious bool                `json:"suspicious"`
+	Pages      int                 `json:"pages"`
 }
 
 type sweepLinkJSON struct {
@@ -366,7 +369,7 @@ type sweepLinkJSON struct {
 	Currency  string     `json:"currency"`
 }
 
-func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJSON {
+func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 	b := r.Batch
 	if b.ID == "" {
 		b = ledger.Batch{State: "empty", Source: producer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}
@@ -374,27 +377,20 @@ func sweepToJSON(a *cliApp, r producer.SweepResult, s producer.Selection) sweepJ
 			b.State = "dry-run"
 		}
 	}
-	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
+	j := sweepJSON{BatchView: status.ViewOf(b), Sweep: sweepCountsJSON{
 		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, NoZone: r.Dates.NoZone, Waiting: r.Waiting, Settled: r.Settled,
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
 	if j.Sweep.ByStatus == nil {
-		j.Sweep.ByStatus = []producer.StatusCount{}
+		j.Sweep.ByStatus = []sweep.StatusCount{}
 	}
 	if !a.DryRun {
 		return j
 	}
 	links := make([]sweepLinkJSON, len(r.Links))
-	known := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	for i, link := range r.Links {
 		links[i] = sweepLinkJSON{
-			ID: link.ID, Status: link.Status, CreatedAt: known(link.CreatedAt), ExpiresAt: known(link.ExpiresAt),
+			ID: link.ID, Status: link.Status, CreatedAt: status.Time(link.CreatedAt), ExpiresAt: status.Time(link.ExpiresAt),
 			Amount: link.Amount, Currency: link.Currency,
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 func TestSelectionFlags(t *testing.T) {
@@ -23,14 +23,14 @@ func TestSelectionFlags(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, test := range []struct {
 		flags selectionFlags
-		want  producer.Selection
+		want  sweep.Selection
 	}{
-		{selectionFlags{}, producer.Selection{Expired: true, Grace: day}},
-		{selectionFlags{Expired: true}, producer.Selection{Expired: true, Grace: day}},
-		{selectionFlags{Grace: days(0)}, producer.Selection{Expired: true}},
-		{selectionFlags{OlderThan: days(30)}, producer.Selection{OlderThan: 30 * day, Grace: day}},
-		{selectionFlags{Expired: true, OlderThan: days(30)}, producer.Selection{Expired: true, OlderThan: 30 * day, Grace: day}},
-		{selectionFlags{Expired: true, OlderThan: days(30), Grace: days(2)}, producer.Selection{Expired: true, OlderThan: 30 * day, Grace: 2 * day}},
+		{selectionFlags{}, sweep.Selection{Expired: true, Grace: day}},
+		{selectionFlags{Expired: true}, sweep.Selection{Expired: true, Grace: day}},
+		{selectionFlags{Grace: days(0)}, sweep.Selection{Expired: true}},
+		{selectionFlags{OlderThan: days(30)}, sweep.Selection{OlderThan: 30 * day, Grace: day}},
+		{selectionFlags{Expired: true, OlderThan: days(30)}, sweep.Selection{Expired: true, OlderThan: 30 * day, Grace: day}},
+		{selectionFlags{Expired: true, OlderThan: days(30), Grace: days(2)}, sweep.Selection{Expired: true, OlderThan: 30 * day, Grace: 2 * day}},
 	} {
 		test.flags.Status, test.flags.Max = " Active ", 5
 		test.want.Status, test.want.Max = "Active", 5
@@ -46,13 +46,13 @@ func TestSelectionFlags(t *testing.T) {
 
 // However many statuses the API has, the plan stays short and adds up.
 func TestPrintPlanOfManyStatuses(t *testing.T) {
-	p := producer.SweepPlan{Listed: 1000, Requests: 1, Passes: 1, Unusable: 2, Settled: 7, Selected: 12}
+	p := sweep.Plan{Listed: 1000, Requests: 1, Passes: 1, Unusable: 2, Settled: 7, Selected: 12}
 	for i := range 25 {
-		p.ByStatus = append(p.ByStatus, producer.StatusCount{Status: fmt.Sprint("status-", i), Links: 40})
+		p.ByStatus = append(p.ByStatus, sweep.StatusCount{Status: fmt.Sprint("status-", i), Links: 40})
 	}
 	p.ByStatus[1].Status = ""
 	var b strings.Builder
-	printPlan(&b, producer.Selection{Status: "active", OlderThan: time.Hour}, p)
+	printPlan(&b, sweep.Selection{Status: "active", OlderThan: time.Hour}, p)
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	for i, want := range map[int]string{
 		0:  "Listed 1 000 links, and 2 entries without a usable id (1 page)",
@@ -136,23 +136,23 @@ func TestListProgressLine(t *testing.T) {
 	held := ratelimit.Status{}
 	p := newListProgress(&strings.Builder{})
 	p.limit = func() ratelimit.Status { return held }
-	line := func(now producer.ListProgress) string {
+	line := func(now sweep.ListProgress) string {
 		p.update(now)
 		return p.line()
 	}
 	failed := errors.New("GET answered 500")
 	for _, test := range []struct {
-		now  producer.ListProgress
+		now  sweep.ListProgress
 		hold ratelimit.Hold
 		want string
 	}{
-		{producer.ListProgress{Pass: 1}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages"},
-		{producer.ListProgress{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 1200}, ratelimit.Hold{}, "Reading the list: 50 links of 1 200, 1 page"},
-		{producer.ListProgress{Pass: 1, Requests: 3, Links: 150, InPass: 150, Total: 50}, ratelimit.Hold{}, "Reading the list: 150 links, 3 pages"},
-		{producer.ListProgress{Pass: 2, Requests: 30, Links: 1200, InPass: 20, Total: 1200}, ratelimit.Hold{}, "Reading the list again, for links that moved: 20 links of 1 200, 30 pages"},
-		{producer.ListProgress{Pass: 1, Err: failed}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again: GET answered 500"},
-		{producer.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again in 1 h 00 min: GET answered 500"},
-		{producer.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{Reason: ratelimit.ReasonManual}, "Reading the list: 0 links, 0 pages  on hold: manual"},
+		{sweep.ListProgress{Pass: 1}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages"},
+		{sweep.ListProgress{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 1200}, ratelimit.Hold{}, "Reading the list: 50 links of 1 200, 1 page"},
+		{sweep.ListProgress{Pass: 1, Requests: 3, Links: 150, InPass: 150, Total: 50}, ratelimit.Hold{}, "Reading the list: 150 links, 3 pages"},
+		{sweep.ListProgress{Pass: 2, Requests: 30, Links: 1200, InPass: 20, Total: 1200}, ratelimit.Hold{}, "Reading the list again, for links that moved: 20 links of 1 200, 30 pages"},
+		{sweep.ListProgress{Pass: 1, Err: failed}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again: GET answered 500"},
+		{sweep.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again in 1 h 00 min: GET answered 500"},
+		{sweep.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{Reason: ratelimit.ReasonManual}, "Reading the list: 0 links, 0 pages  on hold: manual"},
 	} {
 		held.Hold = test.hold
 		if got := line(test.now); got != test.want {

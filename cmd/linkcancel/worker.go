@@ -7,7 +7,7 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/ledger"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 type workerCmd struct {
@@ -23,12 +23,12 @@ type workerCmd struct {
 // sweeps reads the flags of scheduled sweeps. It returns nil if there are none.
 func (c workerCmd) sweeps() (*app.Sweeps, error) {
 	if c.SweepCron == "" {
-		if c.Sweep != (selectionFlags{Status: producer.DefaultSweepStatus, Max: producer.DefaultSweepMax}) {
+		if c.Sweep != (selectionFlags{Status: sweep.DefaultStatus, Max: sweep.DefaultMax}) {
 			return nil, usagef("there is no --sweep-cron: it says when to sweep\nhint: linkcancel sweep does it now")
 		}
 		return nil, nil
 	}
-	schedule, err := producer.ParseSchedule(c.SweepCron, c.SweepTimezone)
+	schedule, err := sweep.ParseSchedule(c.SweepCron, c.SweepTimezone)
 	if err != nil {
 		return nil, usagef("--sweep-cron and --sweep-timezone: %w", err)
 	}

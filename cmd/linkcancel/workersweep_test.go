@@ -9,14 +9,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"linkcancel/internal/ledger"
-	"linkcancel/producer"
+	"linkcancel/producer/sweep"
 )
 
 // plan-sweep CRON ZONE lets a sweep by that schedule be due since a minute, so
 // that the next worker makes up for it; SWEEP is the id that its batch will have.
 func cmdPlanSweep(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "plan-sweep CRON ZONE")
-	s, err := producer.ParseSchedule(args[0], args[1])
+	s, err := sweep.ParseSchedule(args[0], args[1])
 	ts.Check(err)
 	zone, err := time.LoadLocation(args[1])
 	ts.Check(err)

@@ -19,7 +19,8 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/metrics"
-	"linkcancel/producer"
+	"linkcancel/producer/feeder"
+	"linkcancel/producer/sweep"
 	"linkcancel/worker"
 )
 
@@ -56,8 +57,8 @@ type Options struct {
 
 // Sweeps is a schedule of sweeps.
 type Sweeps struct {
-	Schedule  *producer.Schedule
-	Selection producer.Selection
+	Schedule  *sweep.Schedule
+	Selection sweep.Selection
 }
 
 // App is a worker, a feeder and what they need. Create it with New.
@@ -65,8 +66,8 @@ type App struct {
 	opt     Options
 	limiter *ratelimit.Fleet
 	worker  *worker.Worker
-	feeder  *producer.Feeder
-	sweeper *producer.Sweeper // nil: no sweeps
+	feeder  *feeder.Feeder
+	sweeper *sweep.Sweeper // nil: no sweeps
 	metrics *metrics.Metrics
 
 	stopping atomic.Bool
@@ -98,12 +99,12 @@ func New(ctx context.Context, opt Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.feeder = producer.NewFeeder(producer.FeederConfig{
+	a.feeder = feeder.New(feeder.Config{
 		Rate: float64(opt.Rate), Limit: a.limiter.Status, Keep: opt.Keep,
 		Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {
-		a.sweeper = producer.NewSweeper(producer.SweeperConfig{
+		a.sweeper = sweep.NewSweeper(sweep.SweeperConfig{
 			Schedule: opt.Sweeps.Schedule, Selection: opt.Sweeps.Selection,
 			API: api, Limiter: a.limiter, Log: opt.Log, Observe: a.metrics.Request, Tracer: opt.Tracer,
 		}, opt.Broker, opt.Ledger)

@@ -87,8 +87,8 @@ var mutants = []mutant{
 	{
 		name: "repairs nothing after a crash",
 		edits: []edit{
-			{"producer/repair.go", "if ended > before || due && ended > 0 {", "if ended < before-1 {"},
-			{"producer/repair.go", "if all || due {", "if all = false; all && due {"},
+			{"producer/feeder/repair.go", "if r.expired == 0 {", "if r.expired >= 0 {"},
+			{"producer/feeder/repair.go", "if b.Slice == 0 {", "if b.Slice >= 0 {"},
 		},
 		faults: []kind{workerKilled},
 	},

@@ -67,6 +67,11 @@ func (b Batch) Open() bool {
 	return b.State == Ready || b.State == Running || b.State == Paused
 }
 
+// Ended says whether nothing more can happen to the links of the batch.
+func (b Batch) Ended() bool {
+	return (b.State == Done || b.State == AbortedState) && b.Pending() == 0
+}
+
 // ChunkLen is the number of links in chunk n.
 func (b Batch) ChunkLen(n int) int { return chunkLen(b.Total, n) }
 

@@ -233,7 +233,7 @@ func TestEndOfLife(t *testing.T) {
 			_, err := l.LinkStatus(l.Context(), "b", "paid")
 			l.must(err)
 			l.rowAndKind()
-			l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
+			l.must(l.SetRedeliveries(l.Context(), "b", "0:0", 1))
 			for chunk := range 2 {
 				entries := outcomes(Rejected, 0, 1)
 				entries[0].Error = "text"
@@ -299,7 +299,7 @@ func TestEndOfLife(t *testing.T) {
 			l.must(err)
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "text"})
 			l.rowAndKind()
-			l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
+			l.must(l.SetRedeliveries(l.Context(), "b", "0:0", 1))
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
 			for range 2 { // a deletion may be repeated

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // statusIndexLua finds or adds a link status in a batch's table and returns its index.
@@ -135,7 +137,7 @@ func recordCall(g Group) (keys []string, args []any) {
 		keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch),
 		keyKinds(g.Batch), keyRow(g.Batch),
 	}
-	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed, sentAhead, formatVersion}, words...)
+	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed, task.MaxAhead, formatVersion}, words...)
 	return keys, args
 }
 

@@ -10,6 +10,9 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
+
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still
@@ -21,10 +24,6 @@ import (
 
 //go:embed failover.lua
 var failoverLua string
-
-// sentAhead is how many links past a batch's cursor, as Redis has it, may have been sent
-// at most: a feeder's look-ahead and one slice.
-const sentAhead = 20_200
 
 var suspectsScript = redis.NewScript(failoverLua + `
 -- KEYS[1] batch   ARGV links sent ahead at most
@@ -40,10 +39,10 @@ func (l *Ledger) readSuspects(ctx context.Context, pipe redis.Pipeliner, id stri
 	if l.neverFailsOver.Load() {
 		return func() (int64, bool, error) { return 0, false, nil }
 	}
-	cmd := suspectsScript.EvalSha(ctx, pipe, []string{keyBatch(id)}, sentAhead)
+	cmd := suspectsScript.EvalSha(ctx, pipe, []string{keyBatch(id)}, task.MaxAhead)
 	return func() (int64, bool, error) {
 		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-			cmd = suspectsScript.Eval(ctx, l.rdb, []string{keyBatch(id)}, sentAhead)
+			cmd = suspectsScript.Eval(ctx, l.rdb, []string{keyBatch(id)}, task.MaxAhead)
 		}
 		reply, err := cmd.Int64Slice()
 		if err != nil {

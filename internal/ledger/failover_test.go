@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/task"
 )
 
 // twin is a ledger on a server, and another on its replica.
@@ -51,10 +52,10 @@ func TestFailover(t *testing.T) {
 	master.awaitReplica(t.Context(), "b")
 	l.must(l.rdb.Do(t.Context(), "replicaof", "no", "one").Err())
 
-	if view := l.slice("b", cursor+sentAhead); !view.FailedOver || view.Records[0].Ambiguous {
+	if view := l.slice("b", cursor+task.MaxAhead); !view.FailedOver || view.Records[0].Ambiguous {
 		t.Errorf("far behind the cursor: %+v", view)
 	}
-	for place, want := range map[int]bool{0: false, 1: true, cursor - 1: true, cursor + sentAhead - 1: true, cursor + sentAhead: false} {
+	for place, want := range map[int]bool{0: false, 1: true, cursor - 1: true, cursor + task.MaxAhead - 1: true, cursor + task.MaxAhead: false} {
 		if view := l.slice("b", place); view.FailedOver || view.Records[0].Ambiguous != want {
 			t.Errorf("link %d: %+v", place, view)
 		}
@@ -84,7 +85,7 @@ func TestFailover(t *testing.T) {
 	l.must(l.Start(t.Context(), &b, 2, 50))
 	l.must(l.Advance(t.Context(), b, 2, 3*cursor, 0))
 	l.must(l.rdb.HSet(t.Context(), "lc:{b}", "line", "another").Err())
-	if view := l.slice("b", cursor+sentAhead); !view.FailedOver || !view.Records[0].Ambiguous {
+	if view := l.slice("b", cursor+task.MaxAhead); !view.FailedOver || !view.Records[0].Ambiguous {
 		t.Errorf("after a second one: %+v", view)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // Of the last release that knew no format but 1, line.lua and record.lua.
@@ -30,7 +32,7 @@ func (l *bench) older(pos int, o Outcome, change func(head []byte)) (string, err
 	}
 	entry := append(binary.BigEndian.AppendUint16(nil, uint16(pos)), head...)
 	keys := []string{"lc:{b}", "lc:{b}:r:0", "lc:{b}:e", "lc:{b}:s"}
-	reply, err := redis.NewScript(format1Lua).Run(l.Context(), l.rdb, keys, 0, ChunkLinks, MaxErrors, maxLinkStatus, entry, sentAhead, 1).Slice()
+	reply, err := redis.NewScript(format1Lua).Run(l.Context(), l.rdb, keys, 0, ChunkLinks, MaxErrors, maxLinkStatus, entry, task.MaxAhead, 1).Slice()
 	if err != nil {
 		return "", scriptError(err)
 	}

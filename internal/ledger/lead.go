@@ -127,8 +127,8 @@ func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, e
 }
 
 var redeliveryScript = redis.NewScript(`
--- Remembers how often a slice was enqueued after crashes, as long as its batch
--- is kept.
+-- Stores how often a slice was enqueued again after a crash, as long as its batch
+-- exists.
 -- KEYS[1] batch  KEYS[2] repairs   ARGV slice, times
 -- Returns 1, or 0 for a batch that is gone.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -138,9 +138,9 @@ if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
 return 1
 `)
 
-// SetAgain remembers that a slice was enqueued for the n-th time. A batch that
-// is gone is left so.
-func (l *Ledger) SetAgain(ctx context.Context, id, slice string, n int) error {
+// SetRedeliveries writes how often a slice was enqueued again after a crash. It does
+// nothing if the batch was deleted.
+func (l *Ledger) SetRedeliveries(ctx context.Context, id, slice string, n int) error {
 	if err := redeliveryScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRedeliveries(id)}, slice, n).Err(); err != nil {
 		return fmt.Errorf("note repair of batch %s: %w", id, err)
 	}

@@ -234,7 +234,7 @@ func TestEveryKeyOfABatchHasItsHashTag(t *testing.T) {
 		_, err := l.LinkStatus(l.Context(), "b", "paid")
 		l.must(err)
 		l.rowAndKind()
-		l.must(l.SetAgain(l.Context(), "b", "0:0", 1))
+		l.must(l.SetRedeliveries(l.Context(), "b", "0:0", 1))
 		for chunk := range 2 {
 			c := l.Commit(l.Context(), []Group{{Batch: "b", Chunk: chunk, Entries: []Entry{{Record: Record{Outcome: Rejected}, Error: "no"}}}})
 			l.must(c[0].Err)
@@ -292,7 +292,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["Start"] = l.Start(ctx, &b, 1, 1)
 	calls["Advance"] = l.Advance(ctx, b, 1, 1, 1)
 	_, calls["Again"] = l.Redeliveries(ctx, "b")
-	calls["SetAgain"] = l.SetAgain(ctx, "b", "0:0", 1)
+	calls["SetRedeliveries"] = l.SetRedeliveries(ctx, "b", "0:0", 1)
 	calls["Beat"] = l.Heartbeat(ctx, WorkerBeat{ID: "w"})
 	calls["Gone"] = l.Deregister(ctx, "w")
 	_, _, calls["Workers"] = l.Workers(ctx)

@@ -182,8 +182,8 @@ func TestConstants(t *testing.T) {
 	}
 	// An idle process must stay alive, and a counted event within a part of the meter.
 	for _, condition := range []string{
-		fmt.Sprintf("silentAfter > 2 * %v and 1", text(microsOf(heartbeat*idleHeartbeats+callTimeout))),
-		fmt.Sprintf("meterPart > %v and 1", text(microsOf(countedTime))),
+		fmt.Sprintf("silentAfter > 2 * %v and 1", int64(microsOf(heartbeat*idleHeartbeats+callTimeout))),
+		fmt.Sprintf("meterPart > %v and 1", int64(microsOf(countedTime))),
 	} {
 		if constant(condition) != "1" {
 			t.Errorf("not so: %s", condition)

@@ -59,23 +59,21 @@ func newEvent(now instant, s Slot, a Answer) event {
 
 // args are the event's five arguments of the script.
 func (e event) args(now instant) []any {
-	a, b := "0", "0"
+	var a, b any = 0, 0
 	switch e.kind {
 	case "proper", "unproven":
-		a, b = strconv.Itoa(e.count), text(microsOf(now-e.at))
+		a, b = e.count, float64(microsOf(now-e.at))
 	case "throttled":
-		a, b = text(e.wait), e.link
+		a, b = float64(e.wait), e.link
 	case "hold":
-		a = text(e.wait)
+		a = float64(e.wait)
 	case "transient":
 		a = e.link
 	case "set":
-		a = text(e.rate)
+		a = float64(e.rate)
 	}
 	return []any{e.kind, e.seq, a, b, e.text}
 }
-
-func text[F ~float64](v F) string { return strconv.FormatFloat(float64(v), 'f', -1, 64) }
 
 // suspectText describes a throttled answer to the script: link, status, and 1 for a
 // repeat.
@@ -124,14 +122,10 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 			lasts = microsOf(r.own.until - now)
 		}
 	}
-	leave := 0
-	if r.leave {
-		leave = 1
-	}
 	args := append(make([]any, 0, 14+5*len(r.events)),
-		r.process, r.run, r.number, text(r.rate), r.burst, r.usable,
-		r.want, text(microsOf(r.lead)), text(r.epoch), text(r.seen), r.seq,
-		reason, text(lasts), leave)
+		r.process, r.run, r.number, float64(r.rate), r.burst, r.usable,
+		r.want, float64(microsOf(r.lead)), float64(r.epoch), float64(r.seen), r.seq,
+		reason, float64(lasts), r.leave)
 	for _, e := range r.events {
 		args = append(args, e.args(now)...)
 	}

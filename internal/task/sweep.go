@@ -25,7 +25,7 @@ const (
 	SweepRetention = 48 * time.Hour
 )
 
-// validSweep is what the name of a sweep looks like (producer.Schedule.Name).
+// validSweep is what the name of a sweep looks like (sweep.Schedule.Name).
 var validSweep = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{4}[+-][0-9]{4})?$`)
 
 // Sweep is the payload of a sweep task.

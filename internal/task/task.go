@@ -3,6 +3,7 @@
 package task
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 )
 
 const (
@@ -19,17 +21,20 @@ const (
 	TypeCancel = "links:cancel"
 	// QueueCancel is the queue of all cancel tasks.
 	QueueCancel = "cancel"
-	// PendingKey, RetryKey and LeaseKey are where asynq keeps the ids of the
-	// waiting tasks of QueueCancel, of those to be tried again, and of those at
-	// work: a list and two sorted sets, the last one by the end of the lease.
-	// asynq's own Inspector reads them together with the memory of a sample of
+	// PendingKey and RetryKey are where asynq keeps the ids of the tasks of QueueCancel
+	// that wait for a worker, and of those that wait for a retry: a list and a sorted
+	// set. asynq's own Inspector reads them together with the memory of a sample of
 	// tasks, which is slower and not allowed everywhere.
 	PendingKey = "asynq:{" + QueueCancel + "}:pending"
 	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
-	LeaseKey   = "asynq:{" + QueueCancel + "}:lease"
 	// MaxSlice is the largest number of links in a slice, SmallSlice that of
 	// format 1.
 	MaxSlice, SmallSlice = 200, 50
+	// MaxLookAhead is how many links wait in the queue at most.
+	MaxLookAhead = 20_000
+	// MaxAhead is how many links behind a batch's cursor may have been sent at most: the
+	// look-ahead, and the slice that reaches over it.
+	MaxAhead = MaxLookAhead + MaxSlice
 	// Version is the payload format that this release writes: format 2 has up to
 	// MaxSlice links. What is small enough is still written in format 1, so that
 	// workers of an earlier release can take it.
@@ -127,4 +132,35 @@ func Parse(payload []byte) (Slice, error) {
 		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), most)
 	}
 	return s, nil
+}
+
+// ExpiredLeases counts the tasks of a queue whose worker lost its lease.
+func ExpiredLeases(ctx context.Context, rdb redis.UniversalClient, queue string) (int64, error) {
+	n, err := rdb.ZCount(ctx, "asynq:{"+queue+"}:lease", "-inf", strconv.FormatInt(time.Now().Unix(), 10)).Result()
+	if err != nil {
+		return 0, fmt.Errorf("look for expired leases: %w", err)
+	}
+	return n, nil
+}
+
+// Orphans returns the payloads of the tasks of one type whose worker lost its lease.
+func Orphans(inspector *asynq.Inspector, queue, kind string) (payloads [][]byte, err error) {
+	const size = 200
+	for page := 1; ; page++ {
+		active, err := inspector.ListActiveTasks(queue, asynq.PageSize(size), asynq.Page(page))
+		if errors.Is(err, asynq.ErrQueueNotFound) {
+			return payloads, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list tasks at work: %w", err)
+		}
+		for _, t := range active {
+			if t.IsOrphaned && t.Type == kind {
+				payloads = append(payloads, t.Payload)
+			}
+		}
+		if len(active) < size {
+			return payloads, nil
+		}
+	}
 }

@@ -2,6 +2,8 @@
 package testutil
 
 import (
+	"fmt"
+	"iter"
 	"net"
 	"strconv"
 	"sync"
@@ -105,4 +107,26 @@ func ClosedPort(t testing.TB) int {
 func ClosedAddr(t testing.TB) string {
 	t.Helper()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(ClosedPort(t)))
+}
+
+// Collect returns all values of a sequence. An error ends the test.
+func Collect[T any](t testing.TB, seq iter.Seq2[T, error]) (all []T) {
+	t.Helper()
+	for v, err := range seq {
+		Must(t, err)
+		all = append(all, v)
+	}
+	return all
+}
+
+// LinkID returns the n-th of the ids that tests give to payment links.
+func LinkID(n int) string { return fmt.Sprintf("pl_%032x", n) }
+
+// LinkIDs returns the ids of n links.
+func LinkIDs(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = LinkID(i)
+	}
+	return all
 }

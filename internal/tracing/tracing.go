@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 )
 
 // scope is the name of our tracer.
@@ -43,8 +43,6 @@ type Config struct {
 // Traces are the traces of this process. A nil *Traces means that tracing is off.
 type Traces struct {
 	provider *sdktrace.TracerProvider
-	queues   []*queue
-	cancel   context.CancelFunc // ends exports
 	timeout  time.Duration
 	log      *slog.Logger
 }
@@ -58,8 +56,9 @@ func Open(cfg Config) *Traces {
 	}
 	// The SDK's two loggers are global and write to stderr by default.
 	otel.SetLogger(logr.New(sink{cfg.Log}))
+	sometimes := rate.Sometimes{First: 10, Interval: time.Minute} // each failed export is an error
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		cfg.Log.Warn("traces", "error", line(err))
+		sometimes.Do(func() { cfg.Log.Warn("traces cannot be sent", "error", line(err)) })
 	}))
 	res, err := resource.New(context.Background(),
 		resource.WithTelemetrySDK(),
@@ -69,9 +68,6 @@ func Open(cfg Config) *Traces {
 	if err != nil {
 		cfg.Log.Warn("OTEL_RESOURCE_ATTRIBUTES cannot be read as a whole", "error", line(err))
 	}
-	t := &Traces{timeout: flushTimeout, log: cfg.Log}
-	sendCtx, cancel := context.WithCancel(context.Background())
-	t.cancel = cancel
 	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
 	for _, name := range names {
 		var e sdktrace.SpanExporter
@@ -90,16 +86,13 @@ func Open(cfg Config) *Traces {
 			cfg.Log.Warn("traces cannot be sent", "exporter", name, "error", line(err))
 			continue
 		}
-		q := newQueue(e, queueSize(), sendCtx, cfg.Log)
-		t.queues = append(t.queues, q)
-		options = append(options, sdktrace.WithSpanProcessor(q))
+		options = append(options, sdktrace.WithBatcher(e))
 	}
-	if len(t.queues) == 0 {
-		cancel()
+	if len(options) == 1 {
 		return nil
 	}
-	t.provider = sdktrace.NewTracerProvider(options...) // takes sampler and limits from the environment
-	return t
+	// It reads the sampler and the limits from the environment.
+	return &Traces{sdktrace.NewTracerProvider(options...), flushTimeout, cfg.Log}
 }
 
 // Tracer returns the tracer, nil if tracing is off.
@@ -110,17 +103,15 @@ func (t *Traces) Tracer() trace.Tracer {
 	return t.provider.Tracer(scope)
 }
 
-// Close sends the remaining spans, within 3 s, and logs lost ones.
+// Close sends the remaining spans, for at most 3 s.
 func (t *Traces) Close() {
 	if t == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	_ = t.provider.Shutdown(ctx) // the queues log errors
-	t.cancel()
-	for _, q := range t.queues {
-		q.end()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.Warn("the last traces cannot be sent", "error", line(err))
 	}
 }
 
@@ -193,14 +184,6 @@ func first(names ...string) string {
 		}
 	}
 	return ""
-}
-
-// queueSize is how many spans may wait to be sent.
-func queueSize() int64 {
-	if n, err := strconv.ParseInt(env("OTEL_BSP_MAX_QUEUE_SIZE"), 10, 32); err == nil && n > 0 {
-		return n
-	}
-	return sdktrace.DefaultMaxQueueSize
 }
 
 // maxLine is how many bytes of an error are logged.

@@ -1,4 +1,4 @@
-package producer
+package sweep
 
 import (
 	"context"
@@ -9,9 +9,11 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
@@ -19,14 +21,18 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
+	"linkcancel/internal/tracing"
+	"linkcancel/producer"
 )
 
 const (
 	// sweepCheck is how often an idle sweep server looks for a task.
 	sweepCheck = 2 * time.Second
-	// planEvery is how often the clock is looked at, which may have been set.
+	// planEvery is how often the clock is read, which may have been set.
 	planEvery = 30 * time.Second
 	planAgain = 5 * time.Second // after an error
+	// orphansEvery is how often the tasks of dead workers are looked for.
+	orphansEvery = 5 * time.Second
 
 	// sweepLate is how late a sweep may begin. A worker that starts in the morning
 	// does not make up for the night: people pay then.
@@ -73,7 +79,9 @@ type Sweeper struct {
 	broker *broker.Broker
 	ledger *ledger.Ledger
 	client *asynq.Client
-	sweep  func(context.Context, *ledger.Ledger, SweepConfig) (SweepResult, error)
+	// inspector finds the tasks of workers that died.
+	inspector *asynq.Inspector
+	sweep     func(context.Context, *ledger.Ledger, Config) (Result, error)
 
 	stopping context.Context // of Run
 	next     time.Time       // when the next sweep is due; zero: not known yet
@@ -82,7 +90,8 @@ type Sweeper struct {
 
 // NewSweeper makes a sweeper; Run starts it.
 func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper {
-	return &Sweeper{cfg: cfg, broker: b, ledger: l, client: asynq.NewClientFromRedisClient(b.Client()), sweep: Sweep}
+	return &Sweeper{cfg: cfg, broker: b, ledger: l, client: asynq.NewClientFromRedisClient(b.Client()),
+		inspector: asynq.NewInspectorFromRedisClient(b.Client()), sweep: Run}
 }
 
 // Run enqueues and runs sweeps until ctx ends, and gives back the one in hand.
@@ -107,7 +116,10 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	if err := server.Start(s); err != nil {
 		return fmt.Errorf("start the sweep server: %w", err)
 	}
+	var repairing sync.WaitGroup
+	repairing.Go(func() { s.repair(ctx) })
 	s.plan(ctx)
+	repairing.Wait()
 	server.Stop()
 	last := time.AfterFunc(sweepStop, hook.GiveUp)
 	defer last.Stop()
@@ -223,6 +235,50 @@ func enqueueSweep(ctx context.Context, client *asynq.Client, p task.Sweep) (enqu
 	return false, fmt.Errorf("enqueue %s: %w", p.ID(), err)
 }
 
+// repair enqueues every sweep whose worker died as a copy with its own id, until ctx ends.
+// All workers do so, and the queue keeps one copy. The ledger lets one worker at a time
+// run a sweep, and knows whether it has ended.
+func (s *Sweeper) repair(ctx context.Context) {
+	ticker := time.NewTicker(orphansEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.requeueOrphans(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Debug("sweeps of dead workers are not looked for", "error", err)
+		}
+	}
+}
+
+func (s *Sweeper) requeueOrphans(ctx context.Context) error {
+	expired, err := task.ExpiredLeases(ctx, s.broker.Client(), task.QueueSweep)
+	if err != nil || expired == 0 {
+		return err
+	}
+	orphans, err := task.Orphans(s.inspector, task.QueueSweep, task.TypeSweep)
+	if err != nil {
+		return err
+	}
+	for _, payload := range orphans {
+		p, err := task.ParseSweep(payload)
+		if err != nil {
+			continue // of a newer release, which repairs it
+		}
+		p.Redeliveries++
+		enqueued, err := enqueueSweep(ctx, s.client, p)
+		if err != nil {
+			return err
+		}
+		if enqueued {
+			s.cfg.Log.Warn("sweep enqueued again", "sweep", p.Name, "again", p.Redeliveries)
+		}
+	}
+	return nil
+}
+
 // sweepLater gives a sweep back to the queue for a time. It is no failure to
 // asynq: tries are counted in the ledger.
 type sweepLater struct {
@@ -290,7 +346,7 @@ type sweepRun struct {
 	began time.Time
 
 	batch  string // the id of its batch
-	result SweepResult
+	result Result
 }
 
 // finalError ends a sweep for good.
@@ -386,12 +442,12 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 		} else {
 			r.s.cfg.Log.Info("sweep taken up again", "sweep", r.p.Name, "batch", r.batch)
 		}
-		r.result, err = r.s.sweep(ctx, r.s.ledger, SweepConfig{
+		r.result, err = r.s.sweep(ctx, r.s.ledger, Config{
 			Selection: selection, API: r.s.cfg.API, Limiter: r.s.cfg.Limiter, Log: r.s.cfg.Log,
 			BatchID: r.batch, Name: r.name(), Canary: true, Observe: r.s.cfg.Observe,
-			Confirm: func(plan SweepPlan) error { return r.lease.Note(ctx, counts(plan)) },
+			Confirm: func(plan Plan) error { return r.lease.Note(ctx, counts(plan)) },
 		})
-		if errors.Is(err, ErrOtherLinks) || err == nil && r.result.Stood {
+		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Stood {
 			continue // somebody made a batch of this id meanwhile: whose is it?
 		}
 		return err
@@ -413,7 +469,7 @@ func (r *sweepRun) findBatch(ctx context.Context) (stands, free bool, err error)
 		return false, true, nil
 	case err != nil:
 		return false, false, err
-	case b.Name != r.name() || b.Source != SourceSweep:
+	case b.Name != r.name() || b.Source != producer.SourceSweep:
 		return false, false, nil
 	case b.State == ledger.Importing:
 		return false, true, nil
@@ -424,14 +480,14 @@ func (r *sweepRun) findBatch(ctx context.Context) (stands, free bool, err error)
 
 // claim gives the batch an id that is free.
 func (r *sweepRun) claim(ctx context.Context) error {
-	id, err := FreeSweepID(ctx, r.s.ledger, r.p.Due)
+	id, err := FreeID(ctx, r.s.ledger, r.p.Due)
 	if err == nil {
 		r.batch, err = r.lease.Claim(ctx, r.batch, id)
 	}
 	return err
 }
 
-func counts(p SweepPlan) ledger.SweepCounts {
+func counts(p Plan) ledger.SweepCounts {
 	return ledger.SweepCounts{Listed: p.Listed, Selected: p.Selected, Waiting: p.Waiting, PastExpiry: p.PastExpiry, Suspicious: p.Suspicious}
 }
 
@@ -486,7 +542,7 @@ func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, trie
 func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 	found := r.lease.Run.Counts // by the worker that made the batch
 	if r.result.Requests > 0 {
-		found = counts(r.result.SweepPlan)
+		found = counts(r.result.Plan)
 	}
 	err := r.lease.Note(ctx, found)
 	if err == nil && r.result.Batch.ID == "" {
@@ -521,4 +577,15 @@ func explain(err error) string {
 		text += "; linkcancel sweep --dry-run shows the list, and linkcancel import cancels links from a file"
 	}
 	return text
+}
+
+// runTraced runs a sweep in a trace of its own.
+func (r *sweepRun) runTraced(ctx context.Context) error {
+	ctx, span := r.s.cfg.Tracer.Start(ctx, "sweep", trace.WithNewRoot(), trace.WithAttributes(tracing.Sweep.String(r.p.Name)))
+	err := r.run(ctx)
+	if err != nil {
+		span.SetStatus(codes.Error, explain(err))
+	}
+	span.End()
+	return err
 }

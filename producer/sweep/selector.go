@@ -1,4 +1,4 @@
-package producer
+package sweep
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
+	"linkcancel/producer"
 )
 
 // verdict is what a sweep makes of a link.
@@ -42,7 +43,7 @@ type selector struct {
 	sel   Selection
 	began time.Time // when the list was begun, by Redis' clock, rounded down
 	now   time.Time // when links are judged
-	keep  int       // as in SweepConfig
+	keep  int       // as in Config
 
 	clockOff time.Duration
 
@@ -62,7 +63,7 @@ type selector struct {
 
 	ids    idList
 	places []uint32 // of ids, in links
-	shown  []SweepLink
+	shown  []Link
 }
 
 // listed is what is known of one listed link.
@@ -77,7 +78,7 @@ type listed struct {
 // looks at. They are set for links of the wanted status, unless they say
 // otherwise.
 const (
-	flagPast       = iota // as in SweepPlan.PastExpiry, whatever the status
+	flagPast       = iota // as in Plan.PastExpiry, whatever the status
 	flagOnly              // it counts in choice.only
 	flagStored            // its id is kept
 	flagGrace             // it has expired, but not for longer than the grace
@@ -124,7 +125,7 @@ func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
 		c.ids.add(link.ID)
 		c.places = append(c.places, uint32(place))
 		if c.keep != 0 {
-			c.shown = append(c.shown, SweepLink{
+			c.shown = append(c.shown, Link{
 				ID: link.ID, Status: link.Status, CreatedAt: link.CreatedAt, ExpiresAt: link.ExpiresAt,
 				Amount: link.Amount, Currency: link.Currency,
 			})
@@ -336,8 +337,8 @@ func (c *selector) known(b ledger.Batch, r ledger.Record) verdict {
 }
 
 // plan is what was found.
-func (c *selector) plan(w *listReader) SweepPlan {
-	p := SweepPlan{
+func (c *selector) plan(w *listReader) Plan {
+	p := Plan{
 		Listed: int64(len(c.links)), Unusable: w.unusable,
 		Dropped: Dropped{
 			Status: c.byVerdict[verdictStatus], NoExpiry: c.byVerdict[verdictNoExpiry], UnreadableExpiry: c.byVerdict[verdictBadExpiry],
@@ -370,11 +371,11 @@ func (c *selector) plan(w *listReader) SweepPlan {
 }
 
 // dates is how the dates that the selection looks at can be used.
-func (c *selector) dates() SweepDates {
+func (c *selector) dates() Dates {
 	count := func(known, bad int) DateCount {
 		return DateCount{Known: c.byFlag[known], Unreadable: c.byFlag[bad], Example: c.examples[bad]}
 	}
-	d := SweepDates{
+	d := Dates{
 		Expiry: count(flagExpiry, flagBadExpiry), Created: count(flagCreated, flagBadCreated), Other: DateCount{Unreadable: c.byFlag[flagBadOther], Example: c.examples[flagBadOther]},
 		NoZone: c.byFlag[flagNoZone], NoZoneExample: c.examples[flagNoZone], InGrace: c.byFlag[flagGrace],
 	}
@@ -423,10 +424,10 @@ func (s *chosenLinks) Next() (string, error) {
 	return "", io.EOF
 }
 
-// Stats counts all of them, whatever was read so far.
-func (s *chosenLinks) Stats() Stats {
+// producer.Stats counts all of them, whatever was read so far.
+func (s *chosenLinks) Stats() producer.Stats {
 	n := s.c.byVerdict[verdictSelected]
-	return Stats{Rows: n + s.invalid, Links: n, Invalid: s.invalid}
+	return producer.Stats{Rows: n + s.invalid, Links: n, Invalid: s.invalid}
 }
 
 // idList keeps ids in the order in which they were added, each behind its line

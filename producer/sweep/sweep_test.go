@@ -1,4 +1,4 @@
-package producer
+package sweep
 
 import (
 	"context"
@@ -25,6 +25,8 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
+	"linkcancel/producer"
 )
 
 // noon is when the sweeps of these tests are.
@@ -39,13 +41,13 @@ func stale() Selection {
 	return Selection{Expired: true, Grace: day, Status: "active", Max: 1_000_000}
 }
 
-func sweeping(api Lister, sel Selection) SweepConfig {
-	return SweepConfig{Selection: sel, API: api, Limiter: &answers{}, Log: slog.New(slog.DiscardHandler), Now: atNoon}
+func sweeping(api Lister, sel Selection) Config {
+	return Config{Selection: sel, API: api, Limiter: &answers{}, Log: slog.New(slog.DiscardHandler), Now: atNoon}
 }
 
 // expired makes n active links that are expired for long.
 func expired(n int) []plexy.Link {
-	links := linksOf(some(n))
+	links := linksOf(testutil.LinkIDs(n))
 	for i := range links {
 		links[i].ExpiresAt = noon.Add(-30 * day)
 	}
@@ -62,11 +64,11 @@ func TestSweepOfMany(t *testing.T) {
 		expires, status := noon.Add(time.Duration(i)*time.Minute), "active"
 		if i%10 < 3 {
 			expires = noon.Add(-25*time.Hour - time.Duration(i)*time.Minute)
-			want = append(want, id(i))
+			want = append(want, testutil.LinkID(i))
 		} else if i%10 == 3 { // expired too, but paid
 			expires, status = noon.Add(-30*day), "paid"
 		}
-		wire[i] = fmt.Sprintf(`{"id":%q,"status":%q,"expiresAt":%q}`, id(i), status, expires.Format(time.RFC3339))
+		wire[i] = fmt.Sprintf(`{"id":%q,"status":%q,"expiresAt":%q}`, testutil.LinkID(i), status, expires.Format(time.RFC3339))
 	}
 	pages := make([]string, n/50)
 	for i := range pages {
@@ -86,29 +88,29 @@ func TestSweepOfMany(t *testing.T) {
 	}))
 	defer server.Close()
 	key, err := plexy.NewKey("test")
-	must(t, err)
+	testutil.Must(t, err)
 	api, err := plexy.New(plexy.Config{BaseURL: server.URL, Key: key})
-	must(t, err)
+	testutil.Must(t, err)
 	defer api.CloseIdle()
 	b := broker.Embedded()
 	defer b.Close()
 	l := ledger.New(b.Client())
 
-	r, err := Sweep(t.Context(), l, sweeping(api, stale()))
-	must(t, err)
-	if diff := cmp.Diff(want, manifest(t, l, r.Batch)); diff != "" {
+	r, err := Run(t.Context(), l, sweeping(api, stale()))
+	testutil.Must(t, err)
+	if diff := cmp.Diff(want, testutil.Collect(t, l.AllLinks(t.Context(), r.Batch))); diff != "" {
 		t.Error(diff)
 	}
-	plan := SweepPlan{
+	plan := Plan{
 		Listed: n, ByStatus: []StatusCount{{"active", 108_000}, {"paid", 12_000}},
 		Dropped:  Dropped{Status: 12_000, NotExpired: 72_000},
-		Dates:    SweepDates{Links: 108_000, Expiry: DateCount{Known: 108_000}},
+		Dates:    Dates{Links: 108_000, Expiry: DateCount{Known: 108_000}},
 		Selected: 36_000, PastExpiry: 36_000, Requests: 2*2401 + 2, Passes: 2,
 	}
-	if diff := cmp.Diff(plan, r.SweepPlan); diff != "" {
+	if diff := cmp.Diff(plan, r.Plan); diff != "" {
 		t.Error(diff)
 	}
-	if r.Batch.State != ledger.Ready || r.Batch.Total != 36_000 || r.Batch.Source != SourceSweep || r.Batch.Name != "active, expired for 24h" {
+	if r.Batch.State != ledger.Ready || r.Batch.Total != 36_000 || r.Batch.Source != producer.SourceSweep || r.Batch.Name != "active, expired for 24h" {
 		t.Errorf("%+v", r.Batch)
 	}
 }
@@ -166,7 +168,7 @@ func TestSelection(t *testing.T) {
 		c.see(test.link, 1)
 		p := c.plan(&listReader{})
 		selected, d := test.want()
-		want := SweepPlan{Listed: 1, ByStatus: []StatusCount{{test.link.Status, 1}}, Dropped: d, Selected: selected}
+		want := Plan{Listed: 1, ByStatus: []StatusCount{{test.link.Status, 1}}, Dropped: d, Selected: selected}
 		want.PastExpiry, want.Dates = p.PastExpiry, p.Dates
 		if diff := cmp.Diff(want, p); diff != "" {
 			t.Errorf("%v: %+v: %s", test.sel, test.link, diff)
@@ -194,10 +196,10 @@ func TestSelectionChanges(t *testing.T) {
 	see("b", "paid", -9*day, 2)
 	see("a", "active", -9*day, 2)
 	p := c.plan(&listReader{})
-	want := SweepPlan{
+	want := Plan{
 		Listed: 4, ByStatus: []StatusCount{{"active", 2}, {"paid", 2}}, Dropped: Dropped{Status: 2}, Selected: 2, PastExpiry: 2,
-		Dates: SweepDates{Links: 2, Expiry: DateCount{Known: 2}},
-		Links: []SweepLink{
+		Dates: Dates{Links: 2, Expiry: DateCount{Known: 2}},
+		Links: []Link{
 			{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)},
 			{ID: "c", Status: "active", ExpiresAt: noon.Add(-9 * day)},
 		},
@@ -219,7 +221,7 @@ func TestSelectionChanges(t *testing.T) {
 	if diff := cmp.Diff([]string{"b", "c"}, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Stats{Rows: 5, Links: 2, Invalid: 3}, src.Stats()); diff != "" {
+	if diff := cmp.Diff(producer.Stats{Rows: 5, Links: 2, Invalid: 3}, src.Stats()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -256,7 +258,7 @@ func TestSuspicious(t *testing.T) {
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 		cfg.DryRun = true
 		b := broker.Embedded()
-		r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+		r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 		_ = b.Close()
 		if err != nil || r.Suspicious != test.suspicious || r.PastExpiry != test.past {
 			t.Errorf("%d %s: suspicious %v, past %d, %v", test.n, test.status, r.Suspicious, r.PastExpiry, err)
@@ -282,35 +284,35 @@ func TestNothingButExpired(t *testing.T) {
 	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	b := broker.Embedded()
 	defer b.Close()
-	r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+	r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 	if err != nil || r.Suspicious || r.Selected != 0 || r.PastExpiry != 500 || !strings.Contains(log.String(), "past_expiry=500") {
-		t.Errorf("%+v, %v, told %s", r.SweepPlan, err, &log)
+		t.Errorf("%+v, %v, told %s", r.Plan, err, &log)
 	}
 }
 
 // What another sweep batches between a sweep's listing and its own seal is left
 // out.
 func TestSweepsAtOneTime(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+	inBubble(t, func(t *testing.T, y *store) {
 		release, err := y.l.SealSweep(t.Context())
-		must(t, err)
+		testutil.Must(t, err)
 		api := &shop{size: 50, links: expired(30)}
 		type end struct {
-			r   SweepResult
+			r   Result
 			err error
 		}
 		ended := make(chan end)
 		go func() {
-			r, err := Sweep(t.Context(), y.l, sweeping(api, stale()))
+			r, err := Run(t.Context(), y.l, sweeping(api, stale()))
 			ended <- end{r, err}
 		}()
-		pass(30 * time.Second)
+		testutil.Advance(30 * time.Second)
 		var taken []string
 		for _, link := range api.links[:20] {
 			taken = append(taken, link.ID)
 		}
-		_, err = MakeBatch(t.Context(), y.l, &links{ids: taken}, BatchConfig{ID: "other", Source: SourceSweep})
-		must(t, err)
+		_, err = producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: taken}, producer.BatchConfig{ID: "other", Source: producer.SourceSweep})
+		testutil.Must(t, err)
 		release()
 		got := <-ended
 		if got.err != nil || got.r.Selected != 10 || got.r.Waiting != 20 || got.r.Batch.Total != 10 {
@@ -335,7 +337,7 @@ func TestSweepClocks(t *testing.T) {
 		{noon.Add(-4*time.Hour - time.Second), -4*time.Hour - time.Second, 6},
 		{noon.Add(-1000 * day), -1000 * day, 0},
 	} {
-		api := &shop{size: 50, date: test.date, links: linksOf(some(10))}
+		api := &shop{size: 50, date: test.date, links: linksOf(testutil.LinkIDs(10))}
 		for i := range api.links {
 			api.links[i].ExpiresAt = noon.Add(-time.Duration(i+1)*time.Hour - time.Millisecond)
 		}
@@ -344,7 +346,7 @@ func TestSweepClocks(t *testing.T) {
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 		cfg.DryRun = true
 		b := broker.Embedded()
-		r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+		r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 		_ = b.Close()
 		if err != nil || r.ClockOff != test.off || r.Selected != test.selected {
 			t.Errorf("%v: off %v, selected %d, %v", test.date, r.ClockOff, r.Selected, err)
@@ -358,11 +360,11 @@ func TestSweepClocks(t *testing.T) {
 // Links that wait in an unfinished batch are left out, and no others.
 func TestSweepLeavesOutWaiting(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
-		y := newYard(t, b)
+		y := newStore(t, b)
 		ctx := t.Context()
 		make := func(id string, from, to int) ledger.Batch {
-			batch, err := MakeBatch(ctx, y.l, &links{ids: some(to)[from:]}, BatchConfig{ID: id, Source: SourceImport})
-			must(t, err)
+			batch, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(to)[from:]}, producer.BatchConfig{ID: id, Source: producer.SourceImport})
+			testutil.Must(t, err)
 			return batch
 		}
 		settle := func(batch ledger.Batch, chunk int, positions ...int) {
@@ -370,7 +372,7 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 			for _, p := range positions {
 				g.Entries = append(g.Entries, ledger.Entry{Position: p, Record: ledger.Record{Outcome: ledger.Failed}})
 			}
-			must(t, y.l.Commit(ctx, []ledger.Group{g})[0].Err)
+			testutil.Must(t, y.l.Commit(ctx, []ledger.Group{g})[0].Err)
 		}
 		upTo := func(n int) (all []int) {
 			for i := range n {
@@ -383,24 +385,24 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		settle(big, 0, upTo(1000)...)
 		settle(big, 1, 5, 7, 999)
 		settle(big, 2, 299)
-		must(t, y.l.Start(ctx, &big, 1, 50))
-		must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
+		testutil.Must(t, y.l.Start(ctx, &big, 1, 50))
+		testutil.Must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
 		make("paused", 2300, 2310)
 		_, _, err := y.l.Pause(ctx, "paused", "by command")
-		must(t, err)
+		testutil.Must(t, err)
 		make("aborted", 2310, 2320)
 		_, _, err = y.l.Abort(ctx, "aborted")
-		must(t, err)
+		testutil.Must(t, err)
 		done := make("done", 2320, 2330)
 		settle(done, 0, upTo(10)...)
-		_, _, err = y.l.Create(ctx, ledger.DraftConfig{ID: "importing", Source: SourceImport})
-		must(t, err)
+		_, _, err = y.l.Create(ctx, ledger.DraftConfig{ID: "importing", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		make("other", 10_000, 11_000) // not in the list
-		must(t, b.Client().HSet(ctx, "lc:{newer}", "v", 99).Err())
-		must(t, b.Client().ZAdd(ctx, "lc:batches", redis.Z{Member: "newer"}, redis.Z{Member: "gone"}).Err())
+		testutil.Must(t, b.Client().HSet(ctx, "lc:{newer}", "v", 99).Err())
+		testutil.Must(t, b.Client().ZAdd(ctx, "lc:batches", redis.Z{Member: "newer"}, redis.Z{Member: "gone"}).Err())
 
 		var want []string
-		for i, id := range some(3500) {
+		for i, id := range testutil.LinkIDs(3500) {
 			waits := i >= 1000 && i < 2310 && i != 1005 && i != 1007 && i != 1999 && i != 2299
 			if !waits {
 				want = append(want, id)
@@ -409,12 +411,12 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		var log strings.Builder
 		cfg := sweeping(&shop{size: 100, links: expired(3500)}, stale())
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-		r, err := Sweep(ctx, y.l, cfg)
-		must(t, err)
+		r, err := Run(ctx, y.l, cfg)
+		testutil.Must(t, err)
 		if r.Waiting != 1306 || r.Selected != int64(len(want)) || r.Batch.Total != r.Selected {
 			t.Errorf("waiting %d, selected %d of %d", r.Waiting, r.Selected, len(want))
 		}
-		if diff := cmp.Diff(want, manifest(t, y.l, r.Batch)); diff != "" {
+		if diff := cmp.Diff(want, testutil.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
 			t.Error(diff)
 		}
 		if !strings.Contains(log.String(), "batch=newer") {
@@ -423,8 +425,8 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 
 		// Once more: now all of them wait. That is no error, and no batch.
 		cfg = sweeping(&shop{size: 100, links: expired(3500)}, stale())
-		cfg.Confirm = func(SweepPlan) error { t.Error("asked about nothing"); return nil }
-		r, err = Sweep(ctx, y.l, cfg)
+		cfg.Confirm = func(Plan) error { t.Error("asked about nothing"); return nil }
+		r, err = Run(ctx, y.l, cfg)
 		if err != nil || r.Batch.ID != "" || r.Waiting != 3500 || r.Selected != 0 || r.Suspicious {
 			t.Errorf("the second: %+v, %v", r, err)
 		}
@@ -434,43 +436,43 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 // A batch that settles links while the list is read knows better of them than
 // a page that was read before.
 func TestSweepWhileABatchEnds(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+	inBubble(t, func(t *testing.T, y *store) {
 		settle := func(id string, outcome ledger.Outcome, positions ...int) {
 			g := ledger.Group{Batch: id}
 			for _, p := range positions {
 				g.Entries = append(g.Entries, ledger.Entry{Position: p, Record: ledger.Record{Outcome: outcome}})
 			}
-			must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
+			testutil.Must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
 		}
 		// What the list shows in spite of an older outcome is right: the link is
 		// selected again.
-		y.batch("earlier", SourceImport, 3)
+		y.batch("earlier", producer.SourceImport, 3)
 		settle("earlier", ledger.Cancelled, 0, 1, 2)
-		y.batch("open", SourceImport, 20)
+		y.batch("open", producer.SourceImport, 20)
 		settle("open", ledger.Cancelled, 0)
-		pass(time.Minute)
+		testutil.Advance(time.Minute)
 		api := &shop{size: 50, links: expired(30)}
 		read := 0
 		api.after = func(plexy.Page) {
 			if read++; read > 1 {
 				return
 			}
-			pass(time.Minute)
+			testutil.Advance(time.Minute)
 			settle("open", ledger.Cancelled, 1)
 			settle("open", ledger.AlreadyCancelled, 2)
 			settle("open", ledger.NotFound, 3)
 			settle("open", ledger.NotCancellable, 4)
 			settle("open", ledger.Failed, 5)
 			settle("open", ledger.Rejected, 6)
-			done, err := MakeBatch(t.Context(), y.l, &links{ids: some(30)[20:25]}, BatchConfig{ID: "done", Source: SourceImport})
-			must(t, err)
+			done, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(30)[20:25]}, producer.BatchConfig{ID: "done", Source: producer.SourceImport})
+			testutil.Must(t, err)
 			settle(done.ID, ledger.Cancelled, 0, 1, 2, 3)
 			settle(done.ID, ledger.Failed, 4)
 		}
-		r, err := Sweep(t.Context(), y.l, sweeping(api, stale()))
-		must(t, err)
-		want := slices.Concat(some(1), some(7)[5:], some(30)[24:])
-		if diff := cmp.Diff(want, manifest(t, y.l, r.Batch)); diff != "" {
+		r, err := Run(t.Context(), y.l, sweeping(api, stale()))
+		testutil.Must(t, err)
+		want := slices.Concat(testutil.LinkIDs(1), testutil.LinkIDs(7)[5:], testutil.LinkIDs(30)[24:])
+		if diff := cmp.Diff(want, testutil.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
 			t.Error(diff)
 		}
 		if r.Settled != 8 || r.Waiting != 13 || r.Listed != r.Selected+r.Waiting+r.Settled {
@@ -483,17 +485,17 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 func TestSweepConfirmTakesItsTime(t *testing.T) {
 	for _, others := range []int{7, 20} {
 		b := broker.Embedded()
-		y := newYard(t, b)
+		y := newStore(t, b)
 		cfg := sweeping(&shop{size: 50, links: expired(20)}, stale())
-		cfg.Confirm = func(p SweepPlan) error {
+		cfg.Confirm = func(p Plan) error {
 			if p.Selected != 20 {
 				t.Errorf("asked about %d", p.Selected)
 			}
-			y.batch("other", SourceImport, others)
+			y.batch("other", producer.SourceImport, others)
 			return nil
 		}
-		r, err := Sweep(t.Context(), y.l, cfg)
-		must(t, err)
+		r, err := Run(t.Context(), y.l, cfg)
+		testutil.Must(t, err)
 		if r.Waiting != int64(others) || r.Batch.Total != int64(20-others) || (r.Batch.ID == "") != (others == 20) {
 			t.Errorf("%+v", r)
 		}
@@ -505,32 +507,32 @@ func TestSweepConfirmTakesItsTime(t *testing.T) {
 func TestSweepLeavesNothingBehind(t *testing.T) {
 	no := errors.New("no")
 	for name, test := range map[string]struct {
-		change func(cfg *SweepConfig)
+		change func(cfg *Config)
 		is     error
 		want   string
 		plan   bool
 	}{
-		"dry run":        {func(cfg *SweepConfig) { cfg.DryRun = true }, nil, "", true},
-		"the user":       {func(cfg *SweepConfig) { cfg.Confirm = func(SweepPlan) error { return no } }, no, "no", true},
-		"too many":       {func(cfg *SweepConfig) { cfg.Selection.Max = 11 }, nil, "the sweep found 12 links, and 11 are allowed: nothing was done", true},
-		"too many, dry":  {func(cfg *SweepConfig) { cfg.Selection.Max, cfg.DryRun = 1, true }, nil, "found 12 links, and 1 are", true},
-		"nothing":        {func(cfg *SweepConfig) { cfg.Selection.Status = "open" }, nil, "", true},
-		"a refused key":  {func(cfg *SweepConfig) { cfg.API = refusing(401) }, ErrKeyRefused, "read the list of payment links: the API refused the key", false},
-		"no list":        {func(cfg *SweepConfig) { cfg.API = refusing(404) }, ErrNoList, "read the list of payment links: no list is there: GET answered 404", false},
-		"page ignored":   {func(cfg *SweepConfig) { cfg.API = &shop{size: 5, ignore: true, links: expired(12)} }, ErrPageIgnored, "the list ignores page", false},
-		"every link":     {func(cfg *SweepConfig) { cfg.Selection.Expired = false }, nil, "sweep: the sweep would take every link", false},
-		"negative grace": {func(cfg *SweepConfig) { cfg.Selection.Grace = -1 }, nil, "sweep: the grace is negative", false},
-		"negative age":   {func(cfg *SweepConfig) { cfg.Selection.OlderThan = -1 }, nil, "sweep: the age is negative", false},
-		"no status":      {func(cfg *SweepConfig) { cfg.Selection.Status = " " }, nil, "sweep: no status is given", false},
-		"max 0":          {func(cfg *SweepConfig) { cfg.Selection.Max = 0 }, nil, "sweep: at most 0 links are allowed", false},
-		"no api":         {func(cfg *SweepConfig) { cfg.API = nil }, nil, "a sweep needs", false},
-		"bad id":         {func(cfg *SweepConfig) { cfg.BatchID = "latest" }, nil, "is not a batch id", false},
-		"attempts":       {func(cfg *SweepConfig) { cfg.Attempts = -1 }, nil, "attempts -1", false},
+		"dry run":        {func(cfg *Config) { cfg.DryRun = true }, nil, "", true},
+		"the user":       {func(cfg *Config) { cfg.Confirm = func(Plan) error { return no } }, no, "no", true},
+		"too many":       {func(cfg *Config) { cfg.Selection.Max = 11 }, nil, "the sweep found 12 links, and 11 are allowed: nothing was done", true},
+		"too many, dry":  {func(cfg *Config) { cfg.Selection.Max, cfg.DryRun = 1, true }, nil, "found 12 links, and 1 are", true},
+		"nothing":        {func(cfg *Config) { cfg.Selection.Status = "open" }, nil, "", true},
+		"a refused key":  {func(cfg *Config) { cfg.API = refusing(401) }, ErrKeyRefused, "read the list of payment links: the API refused the key", false},
+		"no list":        {func(cfg *Config) { cfg.API = refusing(404) }, ErrNoList, "read the list of payment links: no list is there: GET answered 404", false},
+		"page ignored":   {func(cfg *Config) { cfg.API = &shop{size: 5, ignore: true, links: expired(12)} }, ErrPageIgnored, "the list ignores page", false},
+		"every link":     {func(cfg *Config) { cfg.Selection.Expired = false }, nil, "sweep: the sweep would take every link", false},
+		"negative grace": {func(cfg *Config) { cfg.Selection.Grace = -1 }, nil, "sweep: the grace is negative", false},
+		"negative age":   {func(cfg *Config) { cfg.Selection.OlderThan = -1 }, nil, "sweep: the age is negative", false},
+		"no status":      {func(cfg *Config) { cfg.Selection.Status = " " }, nil, "sweep: no status is given", false},
+		"max 0":          {func(cfg *Config) { cfg.Selection.Max = 0 }, nil, "sweep: at most 0 links are allowed", false},
+		"no api":         {func(cfg *Config) { cfg.API = nil }, nil, "a sweep needs", false},
+		"bad id":         {func(cfg *Config) { cfg.BatchID = "latest" }, nil, "is not a batch id", false},
+		"attempts":       {func(cfg *Config) { cfg.Attempts = -1 }, nil, "attempts -1", false},
 	} {
 		b := broker.Embedded()
 		cfg := sweeping(&shop{size: 5, links: expired(12)}, stale())
 		test.change(&cfg)
-		r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+		r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) || test.is != nil && !errors.Is(err, test.is) {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
@@ -541,7 +543,7 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 		if strings.HasPrefix(name, "too many") != (errors.As(err, &many) && many.Found == 12) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if all := keys(t, b); len(all) > 0 {
+		if all := redistest.Keys(t, b.Client(), "*"); len(all) > 0 {
 			t.Errorf("%s: Redis has %q", name, all)
 		}
 		_ = b.Close()
@@ -558,7 +560,7 @@ func refusing(status int) Lister {
 // end, it fails and makes no batch.
 func TestSweepBehindGateway(t *testing.T) {
 	for _, times := range []int{2, 1 << 20} {
-		bubble(t, func(t *testing.T, y *yard) {
+		inBubble(t, func(t *testing.T, y *store) {
 			shelf := &shop{size: 50, oneBased: true, links: expired(1000)}
 			asked := 0
 			cfg := sweeping(listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
@@ -569,9 +571,9 @@ func TestSweepBehindGateway(t *testing.T) {
 				}
 				return shelf.List(ctx, page, size)
 			}), stale())
-			r, err := Sweep(t.Context(), y.l, cfg)
+			r, err := Run(t.Context(), y.l, cfg)
 			if times == 2 {
-				must(t, err)
+				testutil.Must(t, err)
 				if r.Batch.Total != 1000 {
 					t.Errorf("%+v", r)
 				}
@@ -589,14 +591,14 @@ func TestSweepBehindGateway(t *testing.T) {
 
 // The plan shows as many links as wanted, without those that wait.
 func TestSweepKeep(t *testing.T) {
-	for keep, want := range map[int][]string{0: nil, 3: some(6)[3:], 100: some(12)[3:], -1: some(12)[3:]} {
+	for keep, want := range map[int][]string{0: nil, 3: testutil.LinkIDs(6)[3:], 100: testutil.LinkIDs(12)[3:], -1: testutil.LinkIDs(12)[3:]} {
 		b := broker.Embedded()
-		y := newYard(t, b)
-		y.batch("other", SourceImport, 3)
+		y := newStore(t, b)
+		y.batch("other", producer.SourceImport, 3)
 		cfg := sweeping(&shop{size: 5, links: expired(12)}, stale())
 		cfg.Keep, cfg.DryRun = keep, true
-		r, err := Sweep(t.Context(), y.l, cfg)
-		must(t, err)
+		r, err := Run(t.Context(), y.l, cfg)
+		testutil.Must(t, err)
 		var got []string
 		for _, link := range r.Links {
 			got = append(got, link.ID)
@@ -611,34 +613,34 @@ func TestSweepKeep(t *testing.T) {
 // A given id is used as it is; a sealed sweep of that id is returned as it
 // stands, an unsealed one is replaced.
 func TestSweepOfGivenID(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+	inBubble(t, func(t *testing.T, y *store) {
 		ctx := t.Context()
 		api := &shop{size: 50, links: expired(20)}
 		cfg := sweeping(api, stale())
 		cfg.BatchID, cfg.Name = "mine", "the night's"
 
 		// An earlier one died before its seal: after half a minute its id is free.
-		d, _, err := y.l.Create(ctx, ledger.DraftConfig{ID: "mine", Source: SourceSweep})
-		must(t, err)
-		must(t, d.Write(ctx, some(1000)))
-		if _, err := Sweep(ctx, y.l, cfg); !errors.Is(err, ledger.ErrBusy) {
+		d, _, err := y.l.Create(ctx, ledger.DraftConfig{ID: "mine", Source: producer.SourceSweep})
+		testutil.Must(t, err)
+		testutil.Must(t, d.Write(ctx, testutil.LinkIDs(1000)))
+		if _, err := Run(ctx, y.l, cfg); !errors.Is(err, ledger.ErrBusy) {
 			t.Errorf("at once: %v", err)
 		}
-		pass(time.Minute)
-		r, err := Sweep(ctx, y.l, cfg)
-		must(t, err)
+		testutil.Advance(time.Minute)
+		r, err := Run(ctx, y.l, cfg)
+		testutil.Must(t, err)
 		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Stood {
 			t.Errorf("%+v", r)
 		}
 		before := len(api.requests)
-		again, err := Sweep(ctx, y.l, cfg)
-		must(t, err)
+		again, err := Run(ctx, y.l, cfg)
+		testutil.Must(t, err)
 		if !again.Stood || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
 			t.Errorf("again: %+v after %d requests", again, len(api.requests)-before)
 		}
-		y.batch("import", SourceImport, 3)
+		y.batch("import", producer.SourceImport, 3)
 		cfg.BatchID = "import"
-		if r, err = Sweep(ctx, y.l, cfg); !errors.Is(err, ErrOtherLinks) || r.Stood || len(api.requests) != before {
+		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Stood || len(api.requests) != before {
 			t.Errorf("the id of an import: %+v, %v", r, err)
 		}
 	})
@@ -646,10 +648,10 @@ func TestSweepOfGivenID(t *testing.T) {
 
 // Ids are of the day, of Redis' clock, in the wanted zone.
 func TestSweepIDs(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) { // which begins on 2000-01-01, 00:00 UTC
+	inBubble(t, func(t *testing.T, y *store) { // which begins on 2000-01-01, 00:00 UTC
 		free := func(date time.Time) string {
-			id, err := FreeSweepID(t.Context(), y.l, date)
-			must(t, err)
+			id, err := FreeID(t.Context(), y.l, date)
+			testutil.Must(t, err)
 			return id
 		}
 		almaty := time.FixedZone("Almaty", 5*3600)
@@ -662,14 +664,14 @@ func TestSweepIDs(t *testing.T) {
 		for range 3 {
 			cfg := sweeping(&shop{size: 50, links: expired(3 + len(ids))}, stale())
 			cfg.Timezone = newYork
-			r, err := Sweep(t.Context(), y.l, cfg)
-			must(t, err)
+			r, err := Run(t.Context(), y.l, cfg)
+			testutil.Must(t, err)
 			ids = append(ids, r.Batch.ID)
 		}
 		// An unsealed one and one of a newer release have their ids too.
-		_, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-1999-12-31-4", Source: SourceSweep})
-		must(t, err)
-		must(t, y.rdb.HSet(t.Context(), "lc:{sweep-1999-12-31-5}", "v", 99).Err())
+		_, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-1999-12-31-4", Source: producer.SourceSweep})
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{sweep-1999-12-31-5}", "v", 99).Err())
 		ids = append(ids, free(now.In(newYork)))
 		if want := []string{"sweep-1999-12-31", "sweep-1999-12-31-2", "sweep-1999-12-31-3", "sweep-1999-12-31-6"}; !slices.Equal(ids, want) {
 			t.Errorf("%q", ids)
@@ -683,19 +685,19 @@ func TestSweepsAtOnce(t *testing.T) {
 		l := ledger.New(b.Client())
 		const n = 5
 		var sweeps sync.WaitGroup
-		results, errs := make([]SweepResult, n), make([]error, n)
+		results, errs := make([]Result, n), make([]error, n)
 		for i := range n {
 			sweeps.Go(func() {
 				api := &shop{size: 50, links: expired(2000)[i*400 : i*400+400]} // each another part
-				results[i], errs[i] = Sweep(t.Context(), l, sweeping(api, stale()))
+				results[i], errs[i] = Run(t.Context(), l, sweeping(api, stale()))
 			})
 		}
 		sweeps.Wait()
 		names := map[string]bool{}
 		for i := range n {
-			must(t, errs[i])
+			testutil.Must(t, errs[i])
 			names[results[i].Batch.ID] = true
-			if diff := cmp.Diff(some(2000)[i*400:i*400+400], manifest(t, l, results[i].Batch)); diff != "" {
+			if diff := cmp.Diff(testutil.LinkIDs(2000)[i*400:i*400+400], testutil.Collect(t, l.AllLinks(t.Context(), results[i].Batch))); diff != "" {
 				t.Errorf("%d: %s", i, diff)
 			}
 		}
@@ -720,8 +722,8 @@ func TestSweepObserves(t *testing.T) {
 	var got []string
 	cfg := sweeping(api, stale())
 	cfg.Observe = func(method string, status int, _ time.Duration) { got = append(got, fmt.Sprint(method, " ", status)) }
-	_, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
-	must(t, err)
+	_, err := Run(t.Context(), ledger.New(b.Client()), cfg)
+	testutil.Must(t, err)
 	if want := append([]string{"GET 200", "GET 429"}, slices.Repeat([]string{"GET 200"}, len(api.requests)-2)...); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
@@ -731,9 +733,9 @@ func TestSweepObserves(t *testing.T) {
 func TestSelectionJSON(t *testing.T) {
 	want := Selection{Expired: true, Grace: 36 * time.Hour, OlderThan: 30 * day, Status: "Active", Max: 12}
 	raw, err := json.Marshal(want)
-	must(t, err)
+	testutil.Must(t, err)
 	var got Selection
-	must(t, json.Unmarshal(raw, &got))
+	testutil.Must(t, json.Unmarshal(raw, &got))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -761,7 +763,7 @@ func TestSelectionOfManyStatuses(t *testing.T) {
 	c := newSelector(sel, 0)
 	c.now = noon
 	for i := range 3 * statusMost {
-		c.see(plexy.Link{ID: id(i), Status: fmt.Sprint("status", i), ExpiresAt: noon.Add(-9 * day)}, 1)
+		c.see(plexy.Link{ID: testutil.LinkID(i), Status: fmt.Sprint("status", i), ExpiresAt: noon.Add(-9 * day)}, 1)
 	}
 	c.see(plexy.Link{ID: "pl_1", Status: "Active", ExpiresAt: noon.Add(-9 * day)}, 1)
 	p := c.plan(&listReader{})
@@ -802,7 +804,7 @@ var _ Limiter = (*ratelimit.Fleet)(nil)
 // dated makes active links with these dates, as their expiry and creation.
 func dated(links ...plexy.Link) []plexy.Link {
 	for i := range links {
-		links[i].ID = id(i)
+		links[i].ID = testutil.LinkID(i)
 		if links[i].Status == "" {
 			links[i].Status = "active"
 		}
@@ -867,10 +869,10 @@ func TestSweepDates(t *testing.T) {
 			cfg := sweeping(&shop{size: 50, links: test.links}, test.sel)
 			cfg.Log, cfg.DryRun = slog.New(slog.NewTextHandler(&log, nil)), dryRun
 			b := broker.Embedded()
-			r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+			r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 			_ = b.Close()
 			if r.Selected != test.selected || r.Dropped != test.dropped || r.Listed != r.Dropped.Sum()+r.Selected {
-				t.Errorf("%s: %+v", name, r.SweepPlan)
+				t.Errorf("%s: %+v", name, r.Plan)
 			}
 			var unreadable *UnreadableDatesError
 			if test.err == "" && err != nil || test.err != "" && (!errors.As(err, &unreadable) || !strings.Contains(err.Error(), test.err)) {
@@ -900,10 +902,10 @@ func TestNothingButGrace(t *testing.T) {
 		cfg := sweeping(&shop{size: 50, links: links}, stale())
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 		b := broker.Embedded()
-		r, err := Sweep(t.Context(), ledger.New(b.Client()), cfg)
+		r, err := Run(t.Context(), ledger.New(b.Client()), cfg)
 		_ = b.Close()
 		if err != nil || r.Suspicious || r.PastExpiry != 49 || log.String() != "" {
-			t.Errorf("%s: %+v, %v, told %s", status, r.SweepPlan, err, &log)
+			t.Errorf("%s: %+v, %v, told %s", status, r.Plan, err, &log)
 		}
 	}
 }
@@ -925,7 +927,7 @@ func TestDatesChange(t *testing.T) {
 	c.see(plexy.Link{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 3)
 	d := c.dates()
 	d.Expiry.Example, d.Other.Example, d.NoZoneExample = "", "", ""
-	if diff := cmp.Diff(SweepDates{Links: 2, Expiry: DateCount{Known: 2}}, d); diff != "" {
+	if diff := cmp.Diff(Dates{Links: 2, Expiry: DateCount{Known: 2}}, d); diff != "" {
 		t.Error(diff)
 	}
 }

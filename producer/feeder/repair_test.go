@@ -1,4 +1,4 @@
-package producer
+package feeder
 
 import (
 	"testing"
@@ -12,6 +12,8 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
+	"linkcancel/producer"
 )
 
 // repairs counts what a feeder repaired.
@@ -23,14 +25,16 @@ func (r repairs) Repaired(reason string, slices int) { r[reason] += slices }
 func (y *yard) ticks(f *Feeder, d time.Duration) {
 	y.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		pass(time.Second)
+		testutil.Advance(time.Second)
 		y.tick(f)
 	}
 }
 
 // due lets all of a leader's other duties be done in its next round.
 func due(f *Feeder) {
-	f.nextOrphans, f.nextMissing, f.nextPrune = time.Time{}, time.Time{}, time.Time{}
+	for i := range f.term.repair.duties {
+		f.term.repair.duties[i].next = time.Time{}
+	}
 }
 
 // A slice whose worker lost its lease is enqueued again, once, as a copy that
@@ -38,7 +42,7 @@ func due(f *Feeder) {
 func TestOrphans(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", SourceImport, 200)
+		y.batch("b1", producer.SourceImport, 200)
 		f, seen := y.feeder(100), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -52,10 +56,10 @@ func TestOrphans(t *testing.T) {
 		y.settle(last, 0, 1, 2)
 
 		for round := range 3 {
-			f.nextOrphans = time.Time{}
+			due(f)
 			y.tick(f)
 			again, err := y.l.Redeliveries(t.Context(), "b1")
-			must(t, err)
+			testutil.Must(t, err)
 			if diff := cmp.Diff(map[string]int{orphan.Key(): 1, last.Key(): 1}, again); diff != "" {
 				t.Errorf("round %d: %s", round, diff)
 			}
@@ -77,7 +81,7 @@ func TestOrphans(t *testing.T) {
 		}
 		y.drop(task.Slice{Batch: "b1", Index: orphan.Index}) // asynq recovers the originals some day
 		y.drop(task.Slice{Batch: "b1", Index: last.Index})
-		f.nextOrphans = time.Time{}
+		due(f)
 		y.tick(f)
 		orphan.Redeliveries, last.Redeliveries = 2, 2
 		if diff := cmp.Diff(ids([]task.Slice{orphan, last}), ids(y.all())); diff != "" {
@@ -94,8 +98,8 @@ func TestOrphans(t *testing.T) {
 func TestOrphansOfPausedBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", SourceImport, 50)
-		y.batch("b2", SourceImport, 50)
+		y.batch("b1", producer.SourceImport, 50)
+		y.batch("b2", producer.SourceImport, 50)
 		f := y.feeder(100)
 		y.tick(f)
 		for range 2 {
@@ -104,8 +108,8 @@ func TestOrphansOfPausedBatch(t *testing.T) {
 			}
 		}
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		must(t, err)
-		must(t, y.rdb.Del(t.Context(), "lc:{b2}").Err())
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b2}").Err())
 		due(f)
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
@@ -116,8 +120,8 @@ func TestOrphansOfPausedBatch(t *testing.T) {
 
 // If asynq's data are lost, the ledger alone is enough to carry on.
 func TestMissing(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 1230)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 1230)
 		f, seen := y.feeder(1000), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -141,8 +145,8 @@ func TestMissing(t *testing.T) {
 			y.drop(all[key]) // all others are at work
 		}
 		// Of this one a copy was done with, while the first is still at work.
-		must(t, y.l.SetAgain(t.Context(), "b1", "0:200", 1))
-		y.ticks(f, missingEvery-5*time.Second)
+		testutil.Must(t, y.l.SetRedeliveries(t.Context(), "b1", "0:200", 1))
+		y.ticks(f, missingInterval-5*time.Second)
 		if n := y.rdb.LLen(t.Context(), keyPending).Val(); n > 0 {
 			t.Errorf("%d slices enqueued before their time", n)
 		}
@@ -155,7 +159,7 @@ func TestMissing(t *testing.T) {
 			t.Errorf("low-water mark %d", got.Low)
 		}
 		again, err := y.l.Redeliveries(t.Context(), "b1")
-		must(t, err)
+		testutil.Must(t, err)
 		if diff := cmp.Diff(map[string]int{"0:100": 1, "0:200": 1, "1:0": 1}, again); diff != "" || seen["missing"] != 2 {
 			t.Errorf("repairs %v: %s", seen, diff)
 		}
@@ -167,10 +171,10 @@ func TestMissing(t *testing.T) {
 		copied := all["0:100"]
 		copied.Redeliveries = 1
 		tk, err := copied.Task()
-		must(t, err)
+		testutil.Must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
-		must(t, err)
-		y.ticks(f, missingEvery)
+		testutil.Must(t, err)
+		y.ticks(f, missingInterval)
 		found := map[string]int{}
 		for _, s := range y.all() {
 			found[s.Key()] = s.Redeliveries
@@ -187,13 +191,13 @@ func TestMissing(t *testing.T) {
 
 // A new leader finds what its predecessor fed and nobody has, by the ledger alone.
 func TestMissingAfterTakeover(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 3000)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 3000)
 		f := y.feeder(100)
 		y.tick(f)
 		y.all() // lost
 		f.resign()
-		pass(time.Second)
+		testutil.Advance(time.Second)
 		f = y.feeder(100)
 		seen := map[string]int{}
 		for range 400 {
@@ -202,7 +206,7 @@ func TestMissingAfterTakeover(t *testing.T) {
 				y.settle(s)
 				seen[s.Key()] = s.Redeliveries
 			}
-			pass(500 * time.Millisecond)
+			testutil.Advance(500 * time.Millisecond)
 		}
 		if got := y.get("b1"); got.State != ledger.Done {
 			t.Errorf("%+v", got)
@@ -216,26 +220,26 @@ func TestMissingAfterTakeover(t *testing.T) {
 // Workers drop the slices of a paused batch: after the resume these come back,
 // and do not count as crashed.
 func TestAfterResume(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 200)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 200)
 		f, seen := y.feeder(100), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		must(t, err)
+		testutil.Must(t, err)
 		dropped := y.all()
 		if len(dropped) != 4 {
 			t.Fatalf("fed %v", ids(dropped))
 		}
 		y.settle(dropped[0])
 		y.tick(f)
-		pass(time.Minute)
+		testutil.Advance(time.Minute)
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		must(t, err)
+		testutil.Must(t, err)
 		y.tick(f)
 		first := y.all()
 		if diff := cmp.Diff(ids(dropped[1:]), ids(first)); diff != "" {
@@ -261,16 +265,16 @@ func TestAfterResume(t *testing.T) {
 		y.settle(late[0])
 		y.ticks(f, resumeQuiet)
 		y.all()
-		y.ticks(f, missingEvery)
+		y.ticks(f, missingInterval)
 		lost := y.all()
 		if len(lost) != 1 || lost[0].Redeliveries != 1 || seen["missing"] != 1 {
 			t.Errorf("missing long after the resume: %v, repairs %v", ids(lost), seen)
 		}
 		// For another leader, too.
 		f.resign()
-		pass(time.Second)
+		testutil.Advance(time.Second)
 		f = y.feeder(100)
-		y.ticks(f, missingEvery)
+		y.ticks(f, missingInterval)
 		if lost = y.all(); len(lost) != 1 || lost[0].Redeliveries != 2 {
 			t.Errorf("missing under another leader: %v", ids(lost))
 		}
@@ -284,14 +288,14 @@ func (y *yard) record(o ledger.Outcome, chunk, from, to int) {
 	for pos := from; pos < to; pos++ {
 		g.Entries = append(g.Entries, ledger.Entry{Position: pos, Record: ledger.Record{Outcome: o, Attempts: 1}})
 	}
-	must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+	testutil.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
 }
 
 // What a resume puts back lies before the low-water mark, and is fed again.
 func TestAfterResumeOfACanary(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		_, err := MakeBatch(t.Context(), y.l, &links{ids: some(1230)}, BatchConfig{ID: "b1", Source: SourceImport, Canary: true})
-		must(t, err)
+	inBubble(t, func(t *testing.T, y *yard) {
+		_, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(1230)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		testutil.Must(t, err)
 		f := y.feeder(1000)
 		y.tick(f)
 		if fed := y.all(); len(fed) != 25 {
@@ -311,13 +315,13 @@ func TestAfterResumeOfACanary(t *testing.T) {
 		if paused.State != ledger.Paused || paused.Counts[ledger.NotFound] != 80 || paused.Pending() != 50 {
 			t.Fatalf("%+v", paused)
 		}
-		must(t, y.l.Advance(t.Context(), paused, f.epoch, 1230, 1000)) // a leader has looked
+		testutil.Must(t, y.l.Advance(t.Context(), paused, f.term.epoch, 1230, 1000)) // a leader has looked
 		y.ticks(f, time.Minute)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		must(t, err)
+		testutil.Must(t, err)
 		seen := repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -336,19 +340,19 @@ func TestAfterResumeOfACanary(t *testing.T) {
 
 // An import whose importer died is deleted after a day.
 func TestDeadImport(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		draft, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "b1", Source: SourceImport})
-		must(t, err)
-		must(t, draft.Write(t.Context(), some(1000), some(1000)))
+	inBubble(t, func(t *testing.T, y *yard) {
+		draft, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "b1", Source: producer.SourceImport})
+		testutil.Must(t, err)
+		testutil.Must(t, draft.Write(t.Context(), testutil.LinkIDs(1000), testutil.LinkIDs(1000)))
 		f := y.feeder(100)
-		pass(deadImport - time.Minute)
+		testutil.Advance(deadImport - time.Minute)
 		y.tick(f)
 		if got := y.get("b1"); got.State != ledger.Importing {
 			t.Fatalf("%+v", got)
 		}
-		pass(2 * time.Minute)
+		testutil.Advance(2 * time.Minute)
 		y.tick(f)
-		if diff := cmp.Diff([]string{"lc:epoch", "lc:feeder"}, keys(t, y.b)); diff != "" {
+		if diff := cmp.Diff([]string{"lc:epoch", "lc:feeder"}, redistest.Keys(t, y.b.Client(), "*")); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -356,13 +360,13 @@ func TestDeadImport(t *testing.T) {
 
 // An abort whose command died is brought to its end, and ended batches expire.
 func TestEndedBatches(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 1200)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 1200)
 		f := y.feeder(100)
 		y.tick(f)
-		y.settle(task.Slice{Batch: "b1", Index: 100, Links: some(150)[100:]})
+		y.settle(task.Slice{Batch: "b1", Index: 100, Links: testutil.LinkIDs(150)[100:]})
 		_, _, err := y.l.Abort(t.Context(), "b1")
-		must(t, err)
+		testutil.Must(t, err)
 		y.tick(f)
 		got := y.get("b1")
 		if got.State != ledger.AbortedState || got.Counts[ledger.Aborted] != 1150 || got.Counts[ledger.Cancelled] != 50 || got.Pending() != 0 {
@@ -373,19 +377,20 @@ func TestEndedBatches(t *testing.T) {
 		if err != nil || len(open) > 0 {
 			t.Errorf("unfinished: %v, %v", open, err)
 		}
-		if len(f.started)+len(f.chunks)+len(f.resumed) > 0 {
-			t.Errorf("the feeder remembers it: %v %v %v", f.started, f.chunks, f.resumed)
+		y.tick(f)
+		if len(f.term.batches) > 0 {
+			t.Errorf("the feeder remembers it: %v", f.term.batches)
 		}
 		y.all()
-		pass(2 * time.Hour) // more than it is kept
+		testutil.Advance(2 * time.Hour) // more than it is kept
 		due(f)
 		y.tick(f)
-		for _, key := range keys(t, y.b) {
+		for _, key := range redistest.Keys(t, y.b.Client(), "*") {
 			if len(key) > 6 && key[:4] == "lc:{" {
 				t.Errorf("left: %s", key)
 			}
 		}
-		pass(24 * time.Hour)
+		testutil.Advance(24 * time.Hour)
 		due(f)
 		y.tick(f)
 		if all, err := y.l.List(t.Context()); err != nil || len(all) > 0 || y.rdb.ZCard(t.Context(), "lc:batches").Val() > 0 {
@@ -398,7 +403,7 @@ func TestEndedBatches(t *testing.T) {
 func TestOrphansOfOthers(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", SourceImport, 10)
+		y.batch("b1", producer.SourceImport, 10)
 		client := asynq.NewClientFromRedisClient(y.rdb)
 		for id, tk := range map[string]*asynq.Task{
 			"x1": asynq.NewTask("links:other", []byte(`{"v":1,"batch":"b1","links":["a"]}`)),
@@ -406,10 +411,10 @@ func TestOrphansOfOthers(t *testing.T) {
 			"x3": asynq.NewTask(task.TypeCancel, []byte(`nonsense`)),
 		} {
 			_, err := client.Enqueue(tk, asynq.Queue(task.QueueCancel), asynq.TaskID(id))
-			must(t, err)
-			must(t, y.rdb.RPopLPush(t.Context(), keyPending, keyActive).Err())
-			must(t, y.rdb.HSet(t.Context(), keyTask+id, "state", "active").Err())
-			must(t, y.rdb.ZAdd(t.Context(), keyLease, redisZ(id)).Err())
+			testutil.Must(t, err)
+			testutil.Must(t, y.rdb.RPopLPush(t.Context(), keyPending, keyActive).Err())
+			testutil.Must(t, y.rdb.HSet(t.Context(), keyTask+id, "state", "active").Err())
+			testutil.Must(t, y.rdb.ZAdd(t.Context(), keyLease, redisZ(id)).Err())
 		}
 		f := y.feeder(100)
 		y.tick(f)

@@ -1,4 +1,4 @@
-package producer
+package feeder
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,6 +19,8 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
+	"linkcancel/producer"
 )
 
 // yard is a ledger and a queue, in which the test plays the workers.
@@ -35,42 +36,35 @@ func newYard(t *testing.T, b *broker.Broker) *yard {
 	return &yard{t: t, b: b, rdb: b.Client(), l: ledger.New(b.Client()), i: asynq.NewInspectorFromRedisClient(b.Client())}
 }
 
-// bubble runs a test on the embedded Redis with a clock of its own.
-func bubble(t *testing.T, test func(t *testing.T, y *yard)) {
+// inBubble runs a test on the embedded Redis with a clock of its own.
+func inBubble(t *testing.T, test func(t *testing.T, y *yard)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		b := broker.Embedded()
-		t.Cleanup(func() { _ = b.Close() })
-		test(t, newYard(t, b))
-	})
+	redistest.Bubble(t, func(t *testing.T, b *broker.Broker) { test(t, newYard(t, b)) })
 }
 
-// pass lets time go by in a bubble.
-func pass(d time.Duration) { <-time.After(d) }
-
 func (y *yard) feeder(rate float64) *Feeder {
-	return NewFeeder(FeederConfig{Rate: rate, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}, y.rdb, y.l)
+	return New(Config{Rate: rate, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}, y.rdb, y.l)
 }
 
 // tick lets a feeder do one round.
 func (y *yard) tick(f *Feeder) (busy bool) {
 	y.t.Helper()
 	busy, err := f.tick(y.t.Context())
-	must(y.t, err)
+	testutil.Must(y.t, err)
 	return busy
 }
 
 func (y *yard) batch(id, source string, n int) ledger.Batch {
 	y.t.Helper()
-	b, err := MakeBatch(y.t.Context(), y.l, &links{ids: some(n)}, BatchConfig{ID: id, Source: source})
-	must(y.t, err)
+	b, err := producer.MakeBatch(y.t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
+	testutil.Must(y.t, err)
 	return b
 }
 
 func (y *yard) get(id string) ledger.Batch {
 	y.t.Helper()
 	b, err := y.l.Get(y.t.Context(), id)
-	must(y.t, err)
+	testutil.Must(y.t, err)
 	return b
 }
 
@@ -90,14 +84,14 @@ func (y *yard) take(lease time.Time) (s task.Slice, ok bool) {
 	if errors.Is(err, redis.Nil) {
 		return s, false
 	}
-	must(y.t, err)
-	must(y.t, y.rdb.HSet(y.t.Context(), keyTask+id, "state", "active").Err())
-	must(y.t, y.rdb.HDel(y.t.Context(), keyTask+id, "pending_since").Err())
-	must(y.t, y.rdb.ZAdd(y.t.Context(), keyLease, redis.Z{Score: float64(lease.Unix()), Member: id}).Err())
+	testutil.Must(y.t, err)
+	testutil.Must(y.t, y.rdb.HSet(y.t.Context(), keyTask+id, "state", "active").Err())
+	testutil.Must(y.t, y.rdb.HDel(y.t.Context(), keyTask+id, "pending_since").Err())
+	testutil.Must(y.t, y.rdb.ZAdd(y.t.Context(), keyLease, redis.Z{Score: float64(lease.Unix()), Member: id}).Err())
 	info, err := y.i.GetTaskInfo(task.QueueCancel, id)
-	must(y.t, err)
+	testutil.Must(y.t, err)
 	s, err = task.Parse(info.Payload)
-	must(y.t, err)
+	testutil.Must(y.t, err)
 	if s.ID() != id {
 		y.t.Fatalf("task %s carries slice %s", id, s.ID())
 	}
@@ -113,7 +107,7 @@ func (y *yard) drop(s task.Slice) {
 	p.ZRem(y.t.Context(), keyLease, s.ID())
 	p.Del(y.t.Context(), keyTask+s.ID())
 	_, err := p.Exec(y.t.Context())
-	must(y.t, err)
+	testutil.Must(y.t, err)
 }
 
 // all takes and drops all slices that wait.
@@ -141,12 +135,12 @@ func (y *yard) settle(s task.Slice, positions ...int) {
 	for _, i := range positions {
 		g.Entries = append(g.Entries, ledger.Entry{Position: s.Index + i, Record: ledger.Record{Outcome: ledger.Cancelled}})
 	}
-	must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+	testutil.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
 }
 
 func (y *yard) beat(id string, rate float64, unsent int) {
 	y.t.Helper()
-	must(y.t, y.l.Heartbeat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
+	testutil.Must(y.t, y.l.Heartbeat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
 }
 
 func ids(all []task.Slice) (names []string) {
@@ -167,17 +161,17 @@ func TestSliceGrid(t *testing.T) {
 		known int // links that have their outcomes already
 	}{{0.1, 1, 980}, {2, 1, 980}, {14, 7, 980}, {15, 7, 490}, {100, 50, 0}, {5000, 50, 150}} {
 		t.Run(fmt.Sprint(tt.rate), func(t *testing.T) {
-			bubble(t, func(t *testing.T, y *yard) {
+			inBubble(t, func(t *testing.T, y *yard) {
 				total := tt.known + 1033
 				if tt.slice == 1 {
 					total = 1013
 				}
-				b := y.batch("b1", SourceImport, total)
+				b := y.batch("b1", producer.SourceImport, total)
 				f := y.feeder(tt.rate)
 				at := tt.known
 				if at > 0 {
-					must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
-					y.settle(task.Slice{Batch: "b1", Links: some(at)})
+					testutil.Must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
+					y.settle(task.Slice{Batch: "b1", Links: testutil.LinkIDs(at)})
 				}
 				for y.get("b1").Cursor < int64(total) {
 					y.tick(f)
@@ -190,7 +184,7 @@ func TestSliceGrid(t *testing.T) {
 						if s.Batch != "b1" || s.Redeliveries != 0 || s.Chunk*ledger.ChunkLinks+s.Index != at || len(s.Links) != want {
 							t.Fatalf("slice %s with %d links at link %d, want %d links", s.ID(), len(s.Links), at, want)
 						}
-						if !slices.Equal(s.Links, some(total)[at:at+want]) {
+						if !slices.Equal(s.Links, testutil.LinkIDs(total)[at:at+want]) {
 							t.Fatalf("slice %s has other links", s.ID())
 						}
 						at += want
@@ -199,7 +193,7 @@ func TestSliceGrid(t *testing.T) {
 					if got := y.get("b1"); got.Cursor != int64(at) || got.Slice != tt.slice || got.State == ledger.Ready || got.Started.IsZero() {
 						t.Fatalf("at link %d: %+v", at, got)
 					}
-					pass(time.Second)
+					testutil.Advance(time.Second)
 				}
 				if at != total {
 					t.Errorf("%d links fed", at)
@@ -211,13 +205,13 @@ func TestSliceGrid(t *testing.T) {
 
 // The slice size of a batch is fixed when it is first fed, also for later leaders.
 func TestSliceSizeStays(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 1500)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 1500)
 		f := y.feeder(14)
 		y.tick(f)
 		first := y.all()
 		f.resign()
-		pass(10 * time.Millisecond)
+		testutil.Advance(10 * time.Millisecond)
 		y.beat("w", 1000, 0)
 		f = y.feeder(1000)
 		y.tick(f)
@@ -235,13 +229,13 @@ func TestSliceSizeStays(t *testing.T) {
 func TestLookAhead(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
-			bubble(t, func(t *testing.T, y *yard) {
+			inBubble(t, func(t *testing.T, y *yard) {
 				rnd := rand.New(rand.NewPCG(seed, 1))
 				const total = 6000
 				const workers, rate = 3, 60.0
-				y.batch("b1", SourceImport, total)
+				y.batch("b1", producer.SourceImport, total)
 				f := y.feeder(10)
-				most := fleet{rate: workers * rate, ceiling: rate, workers: workers}
+				most := capacity{rate: workers * rate, ceiling: rate, workers: workers}
 				size := most.sliceSize()
 				bound := most.lookAhead(size) + size - 1 // the last slice may reach over
 				var unsent, told [workers]int
@@ -251,7 +245,7 @@ func TestLookAhead(t *testing.T) {
 				}
 				fullest, sent, taken := 0, 0, 0
 				for range 250 {
-					pass(100 * time.Millisecond)
+					testutil.Advance(100 * time.Millisecond)
 					for w := range workers {
 						// Links are sent, …
 						n := min(unsent[w], rnd.IntN(13))
@@ -289,13 +283,14 @@ func TestLookAhead(t *testing.T) {
 	}
 }
 
-func TestFleet(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+func TestCapacity(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
 		f := y.feeder(30)
+		testutil.Must(t, f.lead(t.Context()))
 		check := func(what string, rate, ceiling float64, workers, unsent, slice, ahead int) {
 			t.Helper()
-			fl, err := f.fleet(t.Context())
-			must(t, err)
+			fl, err := f.term.capacity(t.Context())
+			testutil.Must(t, err)
 			if fl.rate != rate || fl.ceiling != ceiling || fl.workers != workers || fl.unsent != unsent {
 				t.Errorf("%s: %+v", what, fl)
 			}
@@ -308,41 +303,41 @@ func TestFleet(t *testing.T) {
 		check("one", 10, 10, 1, 7, 5, 20)
 		y.beat("b", 100, 50)
 		check("two", 110, 10, 2, 57, 5, 220)
-		pass(silentWorker)
+		testutil.Advance(silentWorker)
 		y.beat("b", 100, 40)
 		check("one of them silent", 110, 10, 2, 40, 5, 220)
-		must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
+		testutil.Must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
 		check("the other in its own hold", 110, 10, 2, 0, 5, 220)
-		pass(time.Minute)
+		testutil.Advance(time.Minute)
 		y.beat("c", 0.01, 1)
 		check("a slow one", 0.01, 0.01, 1, 1, 1, 1)
-		must(t, y.l.Deregister(t.Context(), "c"))
+		testutil.Must(t, y.l.Deregister(t.Context(), "c"))
 		y.beat("d", 5000, 0)
 		check("one of many", 5000, 5000, 1, 0, task.SmallSlice, 10_000)
 		y.beat("d", 12_000, 0)
-		check("a quick one", 12_000, 12_000, 1, 0, 120, lookAheadMost)
+		check("a quick one", 12_000, 12_000, 1, 0, 120, task.MaxLookAhead)
 		y.beat("d", 1e6, 0)
-		check("a fast one", 1e6, 1e6, 1, 0, task.MaxSlice, lookAheadMost)
+		check("a fast one", 1e6, 1e6, 1, 0, task.MaxSlice, task.MaxLookAhead)
 	})
 }
 
 // Batches take turns, imports before sweeps 4:1.
 func TestTurns(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+	inBubble(t, func(t *testing.T, y *yard) {
 		for _, b := range []struct {
 			id, source string
 			n          int
-		}{{"a", SourceImport, 200}, {"b", SourceRun, 1000}, {"c", SourceImport, 400}, {"s1", SourceSweep, 300}, {"s2", SourceSweep, 1000}} {
+		}{{"a", producer.SourceImport, 200}, {"b", producer.SourceRun, 1000}, {"c", producer.SourceImport, 400}, {"s1", producer.SourceSweep, 300}, {"s2", producer.SourceSweep, 1000}} {
 			y.batch(b.id, b.source, b.n)
 		}
 		f := y.feeder(100)
-		must(t, f.lead(t.Context()))
-		open, err := y.l.Unfinished(t.Context())
-		must(t, err)
+		testutil.Must(t, f.lead(t.Context()))
+		open, err := f.term.load(t.Context())
+		testutil.Must(t, err)
 		var got []string
 		turn := func(links int) {
-			next, n, err := f.gather(t.Context(), open, links, 50)
-			must(t, err)
+			next, n, err := f.term.gather(t.Context(), open, links, 50)
+			testutil.Must(t, err)
 			if left := 2900 - 50*len(got); n != min(links, left) {
 				t.Fatalf("%d links, want %d of %d", n, links, left)
 			}
@@ -361,7 +356,7 @@ func TestTurns(t *testing.T) {
 		if len(got) != 2900/50 {
 			t.Errorf("%d slices", len(got))
 		}
-		if next, _, err := f.gather(t.Context(), open, 100, 50); err != nil || len(next) > 0 {
+		if next, _, err := f.term.gather(t.Context(), open, 100, 50); err != nil || len(next) > 0 {
 			t.Errorf("more: %v, %v", next, err)
 		}
 	})
@@ -371,14 +366,14 @@ func TestTurns(t *testing.T) {
 func TestFeedWithoutDeletedBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("a", SourceImport, 500)
-		y.batch("b", SourceImport, 500)
+		y.batch("a", producer.SourceImport, 500)
+		y.batch("b", producer.SourceImport, 500)
 		f := y.feeder(100)
-		must(t, f.lead(t.Context()))
-		open, err := y.l.Unfinished(t.Context())
-		must(t, err)
-		must(t, y.rdb.Del(t.Context(), "lc:{a}", "lc:{a}:m:0").Err())
-		must(t, f.feed(t.Context(), open))
+		testutil.Must(t, f.lead(t.Context()))
+		open, err := f.term.load(t.Context())
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{a}", "lc:{a}:m:0").Err())
+		testutil.Must(t, f.term.feed(t.Context(), open))
 		for _, s := range y.all() {
 			if s.Batch != "b" {
 				t.Errorf("slice %s", s.ID())
@@ -394,23 +389,23 @@ func TestFeedWithoutDeletedBatch(t *testing.T) {
 // A batch with the id of a deleted one is a batch of its own: nothing that is
 // known of the other is used for it.
 func TestIDOfADeletedBatch(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		first := y.batch("b1", SourceImport, 30)
+	inBubble(t, func(t *testing.T, y *yard) {
+		first := y.batch("b1", producer.SourceImport, 30)
 		f := y.feeder(100)
 		y.tick(f)
 		for _, s := range y.all() {
 			y.settle(s)
 		}
-		must(t, y.l.Delete(t.Context(), y.get("b1")))
-		other := &links{ids: []string{"pl_other"}}
-		_, err := MakeBatch(t.Context(), y.l, other, BatchConfig{ID: "b1", Source: SourceImport})
+		testutil.Must(t, y.l.Delete(t.Context(), y.get("b1")))
+		other := &producer.Links{IDs: []string{"pl_other"}}
+		_, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
 		if !errors.Is(err, ledger.ErrDeleted) {
 			t.Fatalf("the id of a batch that was deleted just now: %v", err)
 		}
-		must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
-		pass(2 * time.Minute)
-		second, err := MakeBatch(t.Context(), y.l, other, BatchConfig{ID: "b1", Source: SourceImport})
-		must(t, err)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
+		testutil.Advance(2 * time.Minute)
+		second, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		y.tick(f)
 		fed := y.all()
 		if len(fed) != 1 || !slices.Equal(fed[0].Links, []string{"pl_other"}) || fed[0].Incarnation != second.Incarnation() || first.Incarnation() == second.Incarnation() {
@@ -420,16 +415,16 @@ func TestIDOfADeletedBatch(t *testing.T) {
 }
 
 func TestPausedBatchesAreNotFed(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 500)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 500)
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		must(t, err)
+		testutil.Must(t, err)
 		f := y.feeder(100)
 		if y.tick(f) || len(y.all()) > 0 {
 			t.Error("fed while paused")
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		must(t, err)
+		testutil.Must(t, err)
 		if !y.tick(f) || len(y.all()) == 0 {
 			t.Error("not fed after the resume")
 		}
@@ -441,21 +436,21 @@ func TestPausedBatchesAreNotFed(t *testing.T) {
 func TestFeedSkips(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		first := y.batch("b1", SourceImport, 2000)
-		must(t, y.l.Start(t.Context(), &first, 0, 50))
+		first := y.batch("b1", producer.SourceImport, 2000)
+		testutil.Must(t, y.l.Start(t.Context(), &first, 0, 50))
 		for at := 0; at < 1000; at += 50 { // all of the first chunk but three links
-			s := task.Slice{Batch: "b1", Index: at, Links: some(1000)[at : at+50]}
+			s := task.Slice{Batch: "b1", Index: at, Links: testutil.LinkIDs(1000)[at : at+50]}
 			if at == 150 {
 				y.settle(s, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 			} else {
 				y.settle(s)
 			}
 		}
-		known := task.Slice{Batch: "b1", Incarnation: first.Incarnation(), Chunk: 1, Links: some(1050)[1000:]}
+		known := task.Slice{Batch: "b1", Incarnation: first.Incarnation(), Chunk: 1, Links: testutil.LinkIDs(1050)[1000:]}
 		tk, err := known.Task()
-		must(t, err)
+		testutil.Must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
-		must(t, err)
+		testutil.Must(t, err)
 		f := y.feeder(100)
 		y.tick(f)
 		// One slice of 50 waits; there is room for 150 more: 40 pending links of
@@ -473,14 +468,14 @@ func TestFeedSkips(t *testing.T) {
 func TestBackoffStopsFeeding(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", SourceImport, 2000)
+		y.batch("b1", producer.SourceImport, 2000)
 		f := y.feeder(100)
 		y.tick(f)
 		if len(y.all()) == 0 {
 			t.Fatal("not fed")
 		}
 		p := y.rdb.Pipeline()
-		for n := range backoffMost + 1 {
+		for n := range maxRetrying + 1 {
 			member := fmt.Sprintf("other:%d", n)
 			p.ZAdd(t.Context(), keyRetry, redis.Z{Score: 4e9 + float64(n), Member: member})
 			if n < 100 { // asynq looks at some of them
@@ -488,13 +483,13 @@ func TestBackoffStopsFeeding(t *testing.T) {
 			}
 		}
 		_, err := p.Exec(t.Context())
-		must(t, err)
-		f.fed = nil // as if long ago
+		testutil.Must(t, err)
+		f.term.rounds = nil // as if long ago
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("fed %v", ids(all))
 		}
-		must(t, y.rdb.ZRem(t.Context(), keyRetry, fmt.Sprintf("other:%d", backoffMost)).Err())
+		testutil.Must(t, y.rdb.ZRem(t.Context(), keyRetry, fmt.Sprintf("other:%d", maxRetrying)).Err())
 		y.tick(f)
 		if len(y.all()) == 0 {
 			t.Error("not fed when it is room again")
@@ -503,32 +498,32 @@ func TestBackoffStopsFeeding(t *testing.T) {
 }
 
 func TestLeaders(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", SourceImport, 5000)
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", producer.SourceImport, 5000)
 		one, two := y.feeder(10), y.feeder(10)
 		y.tick(one)
-		if _, err := two.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) || two.epoch != 0 {
+		if _, err := two.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) || two.term != nil {
 			t.Fatalf("two leaders: %v", err)
 		}
 		// The first renews its lease.
 		for range 10 {
-			pass(leaseTTL / 2)
+			testutil.Advance(leaseTTL / 2)
 			y.tick(one)
 		}
-		if one.epoch != 1 {
-			t.Errorf("epoch %d after renewals", one.epoch)
+		if one.term.epoch != 1 {
+			t.Errorf("epoch %d after renewals", one.term.epoch)
 		}
 		// It stalls, and the other takes over.
 		y.all()
-		pass(leaseTTL + time.Millisecond)
+		testutil.Advance(leaseTTL + time.Millisecond)
 		y.tick(two)
-		if two.epoch != 2 {
-			t.Errorf("epoch %d of the second leader", two.epoch)
+		if two.term.epoch != 2 {
+			t.Errorf("epoch %d of the second leader", two.term.epoch)
 		}
 		cursor := y.get("b1").Cursor
 		// The first goes on where it was, not knowing.
 		one.renewed = time.Now()
-		one.fed = nil
+		one.term.rounds = nil
 		y.all()
 		if _, err := one.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) {
 			t.Errorf("the first leader: %v", err)
@@ -536,24 +531,24 @@ func TestLeaders(t *testing.T) {
 		if got := y.get("b1").Cursor; got != cursor {
 			t.Errorf("it moved the cursor from %d to %d", cursor, got)
 		}
-		one.follow()
+		one.term = nil
 		if _, err := one.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) {
 			t.Errorf("the first leader, asking: %v", err)
 		}
 		two.resign()
-		pass(10 * time.Millisecond)
+		testutil.Advance(10 * time.Millisecond)
 		y.tick(one)
-		if one.epoch != 3 {
-			t.Errorf("epoch %d after the resignation", one.epoch)
+		if one.term.epoch != 3 {
+			t.Errorf("epoch %d after the resignation", one.term.epoch)
 		}
 	})
 }
 
 // Feeders that run: one at a time leads, and the next goes on at once when it ends.
 func TestRun(t *testing.T) {
-	bubble(t, func(t *testing.T, y *yard) {
+	inBubble(t, func(t *testing.T, y *yard) {
 		const total = 1000
-		y.batch("b1", SourceImport, total)
+		y.batch("b1", producer.SourceImport, total)
 		y.beat("w", 20, 0)
 		run := func() (stop func()) {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -566,11 +561,11 @@ func TestRun(t *testing.T) {
 			return func() { cancel(); <-ended }
 		}
 		stop := run()
-		pass(time.Millisecond)
+		testutil.Advance(time.Millisecond)
 		defer run()() // follows
 		seen := map[string]bool{}
 		for n := 0; len(seen) < total/10; n++ {
-			pass(500 * time.Millisecond)
+			testutil.Advance(500 * time.Millisecond)
 			y.beat("w", 20, 0)
 			for _, s := range y.all() {
 				if seen[s.ID()] {
@@ -586,7 +581,7 @@ func TestRun(t *testing.T) {
 				t.Fatalf("%d slices after %d rounds", len(seen), n)
 			}
 		}
-		pass(5 * time.Second)
+		testutil.Advance(5 * time.Second)
 		if got := y.get("b1"); got.State != ledger.Done {
 			t.Errorf("%+v", got)
 		}

@@ -1,4 +1,4 @@
-package producer
+package sweep
 
 import (
 	"cmp"
@@ -12,13 +12,14 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
+	"linkcancel/producer"
 )
 
 // Defaults of a Selection.
 const (
-	DefaultGrace       = 24 * time.Hour
-	DefaultSweepStatus = "active"
-	DefaultSweepMax    = 10_000
+	DefaultGrace  = 24 * time.Hour
+	DefaultStatus = "active"
+	DefaultMax    = 10_000
 )
 
 // clockOffMost is how far the API's clock may be from this machine's before
@@ -54,7 +55,7 @@ func (s Selection) Validate() error {
 	case s.OlderThan < 0:
 		return fmt.Errorf("the age is negative (%v)", s.OlderThan)
 	case strings.TrimSpace(s.Status) == "":
-		return errors.New("no status is given: " + DefaultSweepStatus + " takes the links that can still be paid")
+		return errors.New("no status is given: " + DefaultStatus + " takes the links that can still be paid")
 	case s.Max < 1:
 		return fmt.Errorf("at most %d links are allowed: use 1 or more", s.Max)
 	}
@@ -89,16 +90,16 @@ func ShortDuration(d time.Duration) string {
 	return text
 }
 
-// SweepConfig says what a sweep does. Selection, API, Limiter and Log are
+// Config says what a sweep does. Selection, API, Limiter and Log are
 // required.
-type SweepConfig struct {
+type Config struct {
 	Selection Selection
 	API       Lister
 	Limiter   Limiter
 	Log       *slog.Logger
 
 	// BatchID is the id of the batch; "": the first free one of the day, as
-	// FreeSweepID finds it. A sealed sweep of a given id is returned as it
+	// FreeID finds it. A sealed sweep of a given id is returned as it
 	// stands, and nothing is listed.
 	BatchID string
 	// Timezone is where the day of a made-up id begins; nil: UTC.
@@ -119,7 +120,7 @@ type SweepConfig struct {
 	Progress func(ListProgress)
 	// Confirm, if not nil, is asked before anything is written, unless nothing
 	// was selected. Its error ends the sweep.
-	Confirm func(SweepPlan) error
+	Confirm func(Plan) error
 	// Observe, if not nil, is told of each request, for metrics; status 0: no
 	// answer.
 	Observe func(method string, status int, took time.Duration)
@@ -127,7 +128,7 @@ type SweepConfig struct {
 	Now func() time.Time
 }
 
-func (c *SweepConfig) setDefaults() {
+func (c *Config) setDefaults() {
 	if c.Timezone == nil {
 		c.Timezone = time.UTC
 	}
@@ -142,7 +143,7 @@ func (c *SweepConfig) setDefaults() {
 	}
 }
 
-func (c *SweepConfig) validate() error {
+func (c *Config) validate() error {
 	switch {
 	case c.API == nil || c.Limiter == nil || c.Log == nil:
 		return errors.New("a sweep needs the API, a limiter and a logger")
@@ -157,14 +158,14 @@ func (c *SweepConfig) validate() error {
 	return c.Selection.Validate()
 }
 
-// SweepPlan is what a sweep found. Listed is Dropped.Sum() + Waiting + Settled +
+// Plan is what a sweep found. Listed is Dropped.Sum() + Waiting + Settled +
 // Selected.
-type SweepPlan struct {
+type Plan struct {
 	Listed   int64         // distinct links
 	ByStatus []StatusCount // the most first
 	Unusable int64         // entries of the list without a usable id: left out, and not in Listed
 	Dropped  Dropped
-	Dates    SweepDates
+	Dates    Dates
 	Waiting  int64 // left out, as they wait in an unfinished batch already
 	Settled  int64 // left out, as a batch has settled them since the list was begun
 	Selected int64
@@ -180,8 +181,8 @@ type SweepPlan struct {
 	// differ by more than 5 minutes; else 0.
 	ClockOff time.Duration
 
-	Requests, Passes int         // of reading the list
-	Links            []SweepLink // the first SweepConfig.Keep of the selected
+	Requests, Passes int    // of reading the list
+	Links            []Link // the first Config.Keep of the selected
 }
 
 // StatusCount is how many links have a status, as the API spells it; "" is none.
@@ -207,9 +208,9 @@ func (d Dropped) Sum() int64 {
 	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld
 }
 
-// SweepDates says how many links have a date that the selection looks at, and
+// Dates says how many links have a date that the selection looks at, and
 // whether it can be used. All but Other is about links of the wanted status.
-type SweepDates struct {
+type Dates struct {
 	Links           int64     // of the wanted status
 	Expiry, Created DateCount // zero where the selection does not look at it
 	// Other counts the links of another status that are not known to be settled.
@@ -227,17 +228,17 @@ type DateCount struct {
 	Example    string // one that cannot be read, as plexy.DateNote.Text
 }
 
-// SweepLink is a selected link.
-type SweepLink struct {
+// Link is a selected link.
+type Link struct {
 	ID, Status           string
 	CreatedAt, ExpiresAt time.Time // zero: unknown
 	Amount               int64     // minor units of Currency; 0: unknown
 	Currency             string
 }
 
-// SweepResult is what came of a sweep.
-type SweepResult struct {
-	SweepPlan
+// Result is what came of a sweep.
+type Result struct {
+	Plan
 	// Batch is the sealed batch; its ID is "" if there is none: nothing was
 	// selected, or it was a dry run.
 	Batch ledger.Batch
@@ -280,20 +281,20 @@ func (e *UnreadableDatesError) Error() string {
 // With a *TooManyError, an *UnreadableDatesError, and an error of Confirm comes
 // the plan. Trying again soon does not mend ErrKeyRefused, ErrNoList,
 // ErrPageIgnored, a *TooManyError or an *UnreadableDatesError.
-func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult, error) {
+func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
-		return SweepResult{}, fmt.Errorf("sweep: %w", err)
+		return Result{}, fmt.Errorf("sweep: %w", err)
 	}
 	if cfg.BatchID != "" {
 		b, err := standing(ctx, l, cfg.BatchID)
 		if err != nil || b.ID != "" {
-			return SweepResult{Batch: b, Stood: err == nil}, err
+			return Result{Batch: b, Stood: err == nil}, err
 		}
 	}
 	now, err := l.Now(ctx)
 	if err != nil {
-		return SweepResult{}, fmt.Errorf("ask Redis for the time: %w", err)
+		return Result{}, fmt.Errorf("ask Redis for the time: %w", err)
 	}
 	c := newSelector(cfg.Selection, cfg.Keep)
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
@@ -303,21 +304,21 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 	}
 	w.first = func(p plexy.Page) { c.now, c.clockOff = judgingTime(cfg.Now(), p.Date) }
 	if err := w.read(ctx); err != nil {
-		return SweepResult{}, err
+		return Result{}, err
 	}
 	if err := c.leaveOut(ctx, l, cfg.Log); err != nil {
-		return SweepResult{}, err
+		return Result{}, err
 	}
-	r := SweepResult{SweepPlan: c.plan(w)}
-	cfg.warn(r.SweepPlan)
-	if err := cfg.Selection.refuse(r.SweepPlan); err != nil {
+	r := Result{Plan: c.plan(w)}
+	cfg.warn(r.Plan)
+	if err := cfg.Selection.refuse(r.Plan); err != nil {
 		return r, err
 	}
 	if r.Selected == 0 || cfg.DryRun {
 		return r, nil
 	}
 	if cfg.Confirm != nil {
-		if err := cfg.Confirm(r.SweepPlan); err != nil {
+		if err := cfg.Confirm(r.Plan); err != nil {
 			return r, err
 		}
 	}
@@ -331,7 +332,7 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 	if err := c.leaveOut(ctx, l, cfg.Log); err != nil {
 		return r, err
 	}
-	if r.SweepPlan = c.plan(w); r.Selected == 0 {
+	if r.Plan = c.plan(w); r.Selected == 0 {
 		return r, nil
 	}
 	r.Batch, err = seal(ctx, l, c, cfg, r.Unusable)
@@ -339,7 +340,7 @@ func Sweep(ctx context.Context, l *ledger.Ledger, cfg SweepConfig) (SweepResult,
 }
 
 // warn tells what is odd about a plan.
-func (c *SweepConfig) warn(p SweepPlan) {
+func (c *Config) warn(p Plan) {
 	sel, d := c.Selection, p.Dates
 	if p.ClockOff != 0 {
 		c.Log.Warn("this machine's clock differs from the API's: the earlier of the two counts for dates; set it by NTP",
@@ -368,7 +369,7 @@ func (c *SweepConfig) warn(p SweepPlan) {
 }
 
 // refuse is the error of a sweep that must not go on.
-func (s Selection) refuse(p SweepPlan) error {
+func (s Selection) refuse(p Plan) error {
 	for _, date := range [...]struct {
 		name  string
 		count DateCount
@@ -392,8 +393,8 @@ func standing(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch, e
 	switch {
 	case errors.Is(err, ledger.ErrNoBatch), err == nil && b.State == ledger.Importing:
 		return ledger.Batch{}, nil
-	case err == nil && b.Source != SourceSweep:
-		return ledger.Batch{}, fmt.Errorf("batch %s: %w: it is from another source (%s)", id, ErrOtherLinks, b.Source)
+	case err == nil && b.Source != producer.SourceSweep:
+		return ledger.Batch{}, fmt.Errorf("batch %s: %w: it is from another source (%s)", id, producer.ErrOtherLinks, b.Source)
 	}
 	return b, err
 }
@@ -420,7 +421,7 @@ func judgingTime(now, date time.Time) (at time.Time, off time.Duration) {
 const sealTries = 10
 
 // seal makes the batch.
-func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg SweepConfig, unusable int64) (ledger.Batch, error) {
+func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusable int64) (ledger.Batch, error) {
 	for try := 1; ; try++ {
 		id := cfg.BatchID
 		if id == "" {
@@ -428,14 +429,14 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg SweepConfig, u
 			if err != nil {
 				return ledger.Batch{}, fmt.Errorf("ask Redis for the time: %w", err)
 			}
-			if id, err = FreeSweepID(ctx, l, now.In(cfg.Timezone)); err != nil {
+			if id, err = FreeID(ctx, l, now.In(cfg.Timezone)); err != nil {
 				return ledger.Batch{}, err
 			}
 		}
-		b, err := MakeBatch(ctx, l, &chosenLinks{c: c, invalid: unusable}, BatchConfig{
-			ID: id, Source: SourceSweep, Name: cfg.Name, Canary: cfg.Canary,
+		b, err := producer.MakeBatch(ctx, l, &chosenLinks{c: c, invalid: unusable}, producer.BatchConfig{
+			ID: id, Source: producer.SourceSweep, Name: cfg.Name, Canary: cfg.Canary,
 		})
-		taken := errors.Is(err, ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
+		taken := errors.Is(err, producer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
 		if cfg.BatchID == "" && taken && try < sealTries {
 			continue
 		}
@@ -443,9 +444,9 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg SweepConfig, u
 	}
 }
 
-// FreeSweepID returns the first id of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, …
+// FreeID returns the first id of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, …
 // that no batch has, sealed or not. The day is that of date, in its location.
-func FreeSweepID(ctx context.Context, l *ledger.Ledger, date time.Time) (string, error) {
+func FreeID(ctx context.Context, l *ledger.Ledger, date time.Time) (string, error) {
 	day := "sweep-" + date.Format(time.DateOnly)
 	id := day
 	for n := 2; ; n++ {

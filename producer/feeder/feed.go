@@ -1,0 +1,347 @@
+package feeder
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/task"
+	"linkcancel/producer"
+)
+
+const (
+	// lookAhead is how much work waits in the queue, in seconds of the current rate.
+	// task.MaxLookAhead bounds it in links.
+	lookAhead = 2 * time.Second
+	// maxRetrying is how many slices may wait for a retry before feeding stops.
+	maxRetrying = 20_000
+
+	// importTurns of importTurns+1 turns go to imports, one to sweeps.
+	importTurns = 4
+
+	// silentWorker is how old a heartbeat may be for its links to count as in hand.
+	silentWorker = 2 * time.Second
+)
+
+// term is one leadership of this process. A new leader knows nothing but what the
+// ledger holds.
+type term struct {
+	cfg    *Config
+	ledger *ledger.Ledger
+	queue  *queue
+	repair *repairer
+	epoch  int64
+
+	batches map[string]*batch // unfinished batches by id
+	turn    int
+	last    [2]string // the batch fed last: of the imports, of the sweeps
+	rounds  []feedRound
+}
+
+// batch is an unfinished batch, as of this round, with what this leader knows about it.
+type batch struct {
+	ledger.Batch
+	started bool   // in this epoch
+	chunk   *chunk // the chunk that is being fed
+	resume  resume
+}
+
+type chunk struct {
+	n       int
+	links   []string
+	records []ledger.Record
+}
+
+// feedRound is one round of feeding, even if it fed nothing.
+type feedRound struct {
+	at     time.Time // Redis' time
+	queued int       // links in the queue before it
+	fed    int       // links put into the queue
+}
+
+func newTerm(f *Feeder, epoch int64) *term {
+	t := &term{cfg: &f.cfg, ledger: f.ledger, epoch: epoch}
+	t.queue = newQueue(f, t.traceparent)
+	t.repair = newRepairer(t)
+	return t
+}
+
+// traceparent returns the place of a batch in its trace, or "".
+func (t *term) traceparent(id string) string {
+	if b := t.batches[id]; b != nil {
+		return b.Trace
+	}
+	return ""
+}
+
+// round feeds the open batches, then does the other duties that are due.
+func (t *term) round(ctx context.Context) (busy bool, err error) {
+	batches, err := t.load(ctx)
+	if err != nil {
+		return false, err
+	}
+	var open []*batch
+	for _, b := range batches {
+		if b.State == ledger.Ready || b.State == ledger.Running {
+			open = append(open, b)
+		}
+	}
+	if len(open) > 0 {
+		if err := t.feed(ctx, open); err != nil {
+			return true, err
+		}
+	}
+	return len(open) > 0, t.repair.do(ctx, batches)
+}
+
+// load reads the unfinished batches.
+func (t *term) load(ctx context.Context) ([]*batch, error) {
+	unfinished, err := t.ledger.Unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	batches := make([]*batch, len(unfinished))
+	known := make(map[string]*batch, len(unfinished))
+	for i, read := range unfinished {
+		b := t.batches[read.ID]
+		// A batch may have the id of a deleted one.
+		if b == nil || b.Incarnation() != read.Incarnation() {
+			b = &batch{}
+			if read.State == ledger.Newer {
+				t.cfg.Log.Warn("batch of a newer release left alone: its workers feed it", "batch", read.ID)
+			}
+		}
+		b.Batch = read
+		batches[i], known[read.ID] = b, b
+	}
+	t.batches = known
+	return batches, nil
+}
+
+// capacity is what the fleet's workers can take, by their latest heartbeats.
+type capacity struct {
+	now     time.Time // Redis' time
+	rate    float64   // of the whole fleet, requests a second
+	ceiling float64   // the lowest of the workers' own rates
+	workers int
+	unsent  int       // links in their hands
+	asOf    time.Time // unsent may have changed since
+}
+
+func (t *term) capacity(ctx context.Context) (capacity, error) {
+	heartbeats, now, err := t.ledger.Workers(ctx)
+	if err != nil {
+		return capacity{}, err
+	}
+	c := capacity{now: now, asOf: now, ceiling: math.Inf(1)}
+	for _, h := range heartbeats {
+		c.workers++
+		c.rate += h.Rate
+		c.ceiling = min(c.ceiling, h.Rate)
+		// Do not wait for links under a worker's own hold, which come back, nor for
+		// those of a silent worker, which others take over.
+		if !h.Own && now.Sub(h.At) < silentWorker {
+			c.unsent += h.Unsent
+			// An idle worker sends a heartbeat as soon as it has links.
+			if h.Unsent > 0 && h.At.Before(c.asOf) {
+				c.asOf = h.At
+			}
+		}
+	}
+	if c.workers == 0 {
+		c.rate, c.ceiling = t.cfg.Rate, t.cfg.Rate
+	}
+	if t.cfg.Limit != nil {
+		limit := t.cfg.Limit()
+		c.rate, c.ceiling = float64(limit.Rate), float64(limit.Ceiling)
+	}
+	return c, nil
+}
+
+// sliceSize returns the links of a slice: half a second of the ceiling, 1 to 50 links,
+// so that a slow fleet shares its work. From 5,000/s it is 10 ms of the ceiling, up to
+// task.MaxSlice links, so that a fast fleet handles fewer tasks.
+func (c capacity) sliceSize() int {
+	return int(max(1, min(c.ceiling/2, task.SmallSlice), min(c.ceiling/100, task.MaxSlice)))
+}
+
+// lookAhead returns how many links may wait in the queue and unsent in the workers.
+func (c capacity) lookAhead(slice int) int {
+	links := max(float64(slice*max(1, c.workers)), c.rate*lookAhead.Seconds())
+	return int(min(links, task.MaxLookAhead))
+}
+
+// feed fills the queue up to the look-ahead.
+func (t *term) feed(ctx context.Context, open []*batch) error {
+	c, err := t.capacity(ctx)
+	if err != nil {
+		return err
+	}
+	pending, retrying, err := t.queue.lengths(ctx)
+	if err != nil || retrying > maxRetrying {
+		return err
+	}
+	largest := c.sliceSize()
+	for _, b := range open {
+		largest = max(largest, b.Slice)
+	}
+	queued := pending * largest
+	room := c.lookAhead(largest) - t.waiting(c, queued)
+	next, links, err := t.gather(ctx, open, room, c.sliceSize())
+	if err != nil {
+		return err
+	}
+	t.rounds = append(t.rounds, feedRound{at: c.now, queued: queued, fed: links})
+	if err := t.queue.enqueue(ctx, next); err != nil {
+		return err
+	}
+	// The cursors move last: a crash before that feeds slices twice, which the records
+	// make harmless. The other way round, slices would wait for repair.
+	for _, b := range open {
+		if b.started {
+			if err := b.advance(ctx, t.ledger, t.epoch); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// waiting returns how many links wait in the queue and in the workers' hands at most.
+// The heartbeats are some time old: since then the workers may have taken all that was
+// in the queue, and all that was fed.
+func (t *term) waiting(c capacity, queued int) int {
+	for len(t.rounds) > 1 && !t.rounds[1].at.After(c.asOf) {
+		t.rounds = t.rounds[1:]
+	}
+	if len(t.rounds) == 0 {
+		return c.unsent + queued
+	}
+	taken := t.rounds[0].queued
+	for _, round := range t.rounds {
+		taken += round.fed
+	}
+	return c.unsent + max(queued, taken)
+}
+
+// advance writes the batch's cursor and low-water mark. A deleted batch is no error.
+func (b *batch) advance(ctx context.Context, l *ledger.Ledger, epoch int64) error {
+	err := l.Advance(ctx, b.Batch, epoch, b.Cursor, b.Low)
+	if errors.Is(err, ledger.ErrNoBatch) {
+		return nil
+	}
+	return err
+}
+
+// gather takes slices from the open batches in turn until they have room pending links
+// in all. It moves the cursors of the batches, but does not write them.
+func (t *term) gather(ctx context.Context, open []*batch, room, size int) (next []task.Slice, links int, err error) {
+	slices.SortFunc(open, func(a, b *batch) int { return strings.Compare(a.ID, b.ID) })
+	for links < room {
+		b := t.next(open)
+		if b == nil {
+			break
+		}
+		s, pending, err := t.nextSlice(ctx, b, size)
+		if errors.Is(err, ledger.ErrNoBatch) {
+			b.State = ledger.Done // deleted: skip it
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if pending > 0 {
+			next = append(next, s)
+			links += pending
+		}
+	}
+	return next, links, nil
+}
+
+// next returns the batch whose turn it is, or nil if none has anything left to feed:
+// imports before sweeps 4:1, round robin among equals.
+func (t *term) next(open []*batch) *batch {
+	var found [2]*batch
+	for class, sweep := range []bool{false, true} {
+		for _, b := range open {
+			if (b.Source == producer.SourceSweep) != sweep || b.Cursor >= b.Total || !b.Open() {
+				continue
+			}
+			// The first one behind the batch fed last, or else the first of all.
+			if found[class] == nil || b.ID > t.last[class] && found[class].ID <= t.last[class] {
+				found[class] = b
+			}
+		}
+	}
+	class := 0
+	if t.turn%(importTurns+1) == importTurns {
+		class = 1
+	}
+	if found[class] == nil {
+		class = 1 - class
+	}
+	if found[class] != nil {
+		t.turn++
+		t.last[class] = found[class].ID
+	}
+	return found[class]
+}
+
+// nextSlice returns the next slice of the current chunk with pending links, and how many
+// are pending. It moves the cursor behind the slice. 0 links: the chunk has no more.
+func (t *term) nextSlice(ctx context.Context, b *batch, size int) (s task.Slice, links int, err error) {
+	if !b.started || b.Slice == 0 {
+		if err := t.ledger.Start(ctx, &b.Batch, t.epoch, size); err != nil {
+			return s, 0, err
+		}
+		if b.Cursor == 0 && !b.started {
+			t.cfg.Log.Info("batch started", "batch", b.ID, "source", b.Source, "links", b.Total)
+		}
+		b.started = true
+	}
+	n := int(b.Cursor / ledger.ChunkLinks)
+	if b.chunk == nil || b.chunk.n != n {
+		if b.chunk, err = readChunk(ctx, t.ledger, b.ID, n); err != nil {
+			return s, 0, err
+		}
+	}
+	for index := int(b.Cursor % ledger.ChunkLinks); index < len(b.chunk.links); {
+		end := min(index+b.Slice, len(b.chunk.links))
+		b.Cursor = int64(n)*ledger.ChunkLinks + int64(end)
+		if links := pending(b.chunk.records[index:end]); links > 0 {
+			return b.slice(b.chunk, index, end), links, nil
+		}
+		index = end
+	}
+	return s, 0, nil
+}
+
+func (b *batch) slice(c *chunk, from, to int) task.Slice {
+	return task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Chunk: c.n, Index: from, Links: c.links[from:to]}
+}
+
+func readChunk(ctx context.Context, l *ledger.Ledger, id string, n int) (*chunk, error) {
+	links, err := l.Links(ctx, id, n)
+	if err != nil {
+		return nil, err
+	}
+	records, err := l.Records(ctx, id, n, 0, len(links))
+	if err != nil {
+		return nil, err
+	}
+	return &chunk{n: n, links: links, records: records}, nil
+}
+
+// pending counts the records without an outcome.
+func pending(records []ledger.Record) (links int) {
+	for _, r := range records {
+		if r.Outcome == ledger.None {
+			links++
+		}
+	}
+	return links
+}

@@ -1,0 +1,140 @@
+package feeder
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+)
+
+const (
+	leaseTTL   = 5 * time.Second
+	leaseRenew = time.Second
+
+	busyInterval = 100 * time.Millisecond // between rounds while a batch is open
+	idleInterval = time.Second
+)
+
+// Config configures a Feeder. Keep and Log are required.
+type Config struct {
+	// Rate is the fleet's rate in requests a second while no worker sends heartbeats.
+	Rate float64
+	// Limit returns the state of the fleet's limiter. If it is nil, the rates in the
+	// workers' heartbeats are added up.
+	Limit    func() ratelimit.Status
+	Keep     time.Duration // how long finished batches are kept
+	Log      *slog.Logger
+	Observer Observer     // may be nil
+	Tracer   trace.Tracer // nil: no traces
+}
+
+// Observer counts what the leader does, for metrics.
+type Observer interface {
+	// Repaired is called when slices are enqueued again. The reason is "orphaned" or
+	// "missing".
+	Repaired(reason string, slices int)
+}
+
+// Feeder moves slices from the ledger into the queue and repairs what crashes leave
+// behind. Every worker process runs one. Only the feeder that holds the lease does
+// anything.
+type Feeder struct {
+	cfg    Config
+	ledger *ledger.Ledger
+	rdb    redis.UniversalClient
+	token  string // identifies this feeder as the owner of the lease
+
+	renewed     time.Time // when the lease was last taken or renewed
+	interrupted bool      // the last round failed
+	term        *term     // nil while another feeder leads
+}
+
+// New makes a feeder for the queue and the ledger in rdb. Run starts it.
+func New(cfg Config, rdb redis.UniversalClient, l *ledger.Ledger) *Feeder {
+	var token [8]byte
+	rand.Read(token[:])
+	return &Feeder{cfg: cfg, ledger: l, rdb: rdb, token: hex.EncodeToString(token[:])}
+}
+
+// Run feeds while this process leads, until ctx ends. It logs errors and tries again.
+func (f *Feeder) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			f.resign()
+			return
+		case <-timer.C:
+		}
+		busy, err := f.tick(ctx)
+		switch {
+		case errors.Is(err, ledger.ErrNotLeader):
+			f.term = nil
+		case err != nil && ctx.Err() == nil:
+			if !f.interrupted {
+				f.cfg.Log.Warn("feeding is interrupted", "error", err)
+			}
+			f.interrupted = true
+			f.renewed = time.Time{} // renew the lease before anything else
+			busy = false
+		case f.interrupted:
+			f.cfg.Log.Info("feeding works again")
+			f.interrupted = false
+		}
+		if busy {
+			timer.Reset(busyInterval)
+		} else {
+			timer.Reset(idleInterval)
+		}
+	}
+}
+
+// tick does one round. It returns busy if there is work to feed or to watch, and
+// ledger.ErrNotLeader if another feeder leads.
+func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
+	if err := f.lead(ctx); err != nil || f.term == nil {
+		return false, err
+	}
+	return f.term.round(ctx)
+}
+
+// lead takes or renews the lease. A lease that expires unnoticed does no harm: the
+// ledger refuses cursor moves of an earlier epoch.
+func (f *Feeder) lead(ctx context.Context) error {
+	if f.term != nil && time.Since(f.renewed) < leaseRenew {
+		return nil
+	}
+	now := time.Now()
+	epoch, err := f.ledger.Lease(ctx, f.token, leaseTTL)
+	switch {
+	case err != nil:
+		return err
+	case epoch == 0 && f.term == nil:
+		// The lease is ours, but the reply with its epoch was lost.
+		return f.ledger.Unlease(ctx, f.token)
+	case epoch > 0:
+		f.term = newTerm(f, epoch)
+		f.cfg.Log.Debug("this process feeds", "epoch", epoch)
+	}
+	f.renewed = now
+	return nil
+}
+
+// resign gives up the lease so that another feeder can take over at once.
+func (f *Feeder) resign() {
+	if f.term == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = f.ledger.Unlease(ctx, f.token) // otherwise it expires
+}

@@ -1,0 +1,57 @@
+package feeder
+
+import (
+	"context"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+// deadImport is how long an import may be without a heartbeat before it is deleted.
+const deadImport = 24 * time.Hour
+
+// retire retires finished batches, completes aborted ones, and deletes dead imports.
+func (r *repairer) retire(ctx context.Context, batches []*batch) error {
+	for _, b := range batches {
+		var err error
+		switch b.State {
+		case ledger.Importing:
+			err = r.deleteIfDead(ctx, b)
+		case ledger.Done, ledger.AbortedState:
+			err = r.finish(ctx, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *repairer) finish(ctx context.Context, b *batch) error {
+	if b.Pending() > 0 { // aborted, and the command that aborted it has died
+		return r.ledger.FillAborted(ctx, b.Batch)
+	}
+	if err := r.ledger.Retire(ctx, b.Batch, r.cfg.Keep); err != nil {
+		return err
+	}
+	r.log.Info("batch finished", "batch", b.ID, "state", string(b.State), "links", b.Total)
+	return nil
+}
+
+func (r *repairer) deleteIfDead(ctx context.Context, b *batch) error {
+	now, err := r.ledger.Now(ctx)
+	if err != nil || now.Sub(b.Beat) < deadImport {
+		return err
+	}
+	r.log.Warn("dead import deleted", "batch", b.ID)
+	return r.ledger.DiscardUnsealed(ctx, b.ID, b.Chunks)
+}
+
+// relist restores batches that the lists of batches have lost in a failover.
+func (r *repairer) relist(ctx context.Context, _ []*batch) error {
+	found, err := r.ledger.Relist(ctx)
+	for _, id := range found {
+		r.log.Warn("batch put back into the lists of batches", "batch", id)
+	}
+	return err
+}
