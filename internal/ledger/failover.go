@@ -12,7 +12,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/task"
-
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still
