@@ -10,9 +10,10 @@ BENCH      ?= -docs ../../docs
 # Linters, pinned; staticcheck.conf says why each check is on or off.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build man image demo test check fmt-check vet lint docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,9 +21,6 @@ help: ## List the targets
 build: ## Build bin/linkcancel
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/linkcancel ./cmd/linkcancel
-
-man: build ## Write the manual page, bin/linkcancel.1
-	@bin/linkcancel help --man > bin/linkcancel.1
 
 image: ## Build the container image linkcancel:local
 	docker build -f deploy/Dockerfile -t linkcancel:local \
@@ -32,7 +30,8 @@ demo: build ## Cancel 1 000 sandbox links: no key, no services
 	@bin/linkcancel demo
 
 # As root in CI what is missing is installed; elsewhere the tests use what is
-# there, and say what they left out.
+# there, and say what they left out. Many tests wait for a real Redis, so more of
+# them run at the same time than there are processors.
 test: ## Run all tests; with -race and a real Redis where the machine has them
 	@sh .ci/tools
 	@race=; if command -v $${CC:-gcc} >/dev/null 2>&1; then race=-race; \
@@ -40,10 +39,9 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	if ! command -v redis-server >/dev/null 2>&1; then \
 	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
 	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
-	set -x; $(TEST) $$race -count=1 -timeout 15m ./...
+	set -x; $(TEST) $$race -count=1 -parallel 6 -timeout 15m ./...
 
-check: fmt-check vet lint docs-check ## Check format, vet, lint, import graph and generated documents
-	$(TEST) -count=1 -run 'TestImports|TestDocs' ./...
+check: fmt-check vet lint vuln docs-check ## Check format, vet, lint, vulnerabilities, import graph and generated documents
 
 fmt-check:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
@@ -56,11 +54,17 @@ lint: ## Run the linters
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(ERRCHECK) -exclude .errcheck -ignoretests ./...
 
+# A machine without access to the database cannot run it, which is no finding.
+vuln: ## Look for known vulnerabilities in what the code calls
+	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1) || { \
+	  if echo "$$out" | grep -q 'fetching vulnerabilities:'; then echo "left out: govulncheck (its database, vuln.go.dev, cannot be reached)"; \
+	  else echo "$$out"; exit 1; fi; }
+
 docs: ## Write what is generated: parts of docs, the rules for Kubernetes
 	UPDATE=1 $(TEST) -count=1 -run 'TestDocs|TestDeploy' ./...
 
 docs-check:
-	$(TEST) -count=1 -run 'TestDocs|TestDeploy' ./...
+	$(TEST) -count=1 -run 'TestImports|TestDocs|TestDeploy' ./...
 
 # What it finds is kept in testdata/fuzz, and tried by every make test from then on.
 fuzz: ## Fuzz each target for FUZZTIME (30s)

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Builds what is released into dist/: for each platform an archive with a static
-# binary, its SBOM, the manual page and all licence texts, and the checksums of
-# all. The same source and the same Go make the same binaries.
+# binary, its SBOM and all licence texts, and the checksums of all. The same source and the same Go make the same binaries.
 #
 #   make release            VERSION is that of git
 set -euo pipefail
@@ -54,12 +53,8 @@ for platform in $platforms; do
 done
 unset GOOS GOARCH
 
-# The manual page is the same everywhere.
-$go build -trimpath -ldflags "-X main.version=$version" -o dist/tools/linkcancel ./cmd/linkcancel
-dist/tools/linkcancel help --man > dist/tools/linkcancel.1
 for platform in $platforms; do
   name=linkcancel_${version}_${platform%/*}_${platform#*/}
-  install -m 644 dist/tools/linkcancel.1 "dist/$name/linkcancel.1"
   tar -C dist --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -n -9 > "dist/$name.tar.gz"
   rm -rf "dist/$name"
 done

@@ -27,6 +27,7 @@ import (
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 )
 
 // bench is a ledger and queue under test, and a registry that shows them.
@@ -63,7 +64,7 @@ func (l *bench) series() map[string]float64 {
 func (l *bench) batch(cfg ledger.DraftConfig, n int, duplicates, invalid int64) ledger.Batch {
 	l.Helper()
 	d := l.draft(cfg, n)
-	must(l, d.Seal(l.Context(), "digest", duplicates, invalid))
+	testutil.Must(l, d.Seal(l.Context(), "digest", duplicates, invalid))
 	return l.get(cfg.ID)
 }
 
@@ -71,7 +72,7 @@ func (l *bench) batch(cfg ledger.DraftConfig, n int, duplicates, invalid int64) 
 func (l *bench) draft(cfg ledger.DraftConfig, n int) *ledger.Draft {
 	l.Helper()
 	d, _, err := l.Create(l.Context(), cfg)
-	must(l, err)
+	testutil.Must(l, err)
 	var chunks [][]string
 	for first := 0; first < n; first += ledger.ChunkLinks {
 		chunk := make([]string, min(ledger.ChunkLinks, n-first))
@@ -79,7 +80,7 @@ func (l *bench) draft(cfg ledger.DraftConfig, n int) *ledger.Draft {
 			chunk[i] = fmt.Sprintf("pl_%08d", first+i)
 		}
 		if chunks = append(chunks, chunk); len(chunks) == 50 || first+len(chunk) == n {
-			must(l, d.Write(l.Context(), chunks...))
+			testutil.Must(l, d.Write(l.Context(), chunks...))
 			chunks = chunks[:0]
 		}
 	}
@@ -90,21 +91,21 @@ func (l *bench) draft(cfg ledger.DraftConfig, n int) *ledger.Draft {
 func (l *bench) finished(id string) {
 	l.Helper()
 	d := l.draft(ledger.DraftConfig{ID: id, Source: "import"}, 1)
-	must(l, d.Restore(l.Context(), 0, []ledger.Record{{Outcome: ledger.Cancelled}}, nil))
-	must(l, d.Seal(l.Context(), "digest", 0, 0))
-	must(l, l.Retire(l.Context(), l.get(id), time.Hour))
+	testutil.Must(l, d.Restore(l.Context(), 0, []ledger.Record{{Outcome: ledger.Cancelled}}, nil))
+	testutil.Must(l, d.Seal(l.Context(), "digest", 0, 0))
+	testutil.Must(l, l.Retire(l.Context(), l.get(id), time.Hour))
 }
 
 func (l *bench) get(id string) ledger.Batch {
 	l.Helper()
 	b, err := l.Get(l.Context(), id)
-	must(l, err)
+	testutil.Must(l, err)
 	return b
 }
 
 func (l *bench) commit(batch string, entries ...ledger.Entry) {
 	l.Helper()
-	must(l, l.Commit(l.Context(), []ledger.Group{{Batch: batch, Entries: entries}})[0].Err)
+	testutil.Must(l, l.Commit(l.Context(), []ledger.Group{{Batch: batch, Entries: entries}})[0].Err)
 }
 
 func outcome(position int, o ledger.Outcome) ledger.Entry {
@@ -116,19 +117,19 @@ func TestBatches(t *testing.T) {
 		before := l.series()
 		l.batch(ledger.DraftConfig{ID: "ready", Source: "import"}, 3, 2, 1)
 		running := l.batch(ledger.DraftConfig{ID: "running", Source: "import"}, 4, 0, 5)
-		must(l, l.Start(l.Context(), &running, 1, 50))
+		testutil.Must(l, l.Start(l.Context(), &running, 1, 50))
 		l.commit("running", outcome(0, ledger.Cancelled), outcome(2, ledger.NotFound))
 		l.batch(ledger.DraftConfig{ID: "paused", Source: "sweep"}, 5, 9, 9)
 		_, _, err := l.Pause(l.Context(), "paused", "")
-		must(l, err)
+		testutil.Must(l, err)
 		l.draft(ledger.DraftConfig{ID: "importing", Source: "run"}, 7)
 		l.batch(ledger.DraftConfig{ID: "child", Source: "run", Parent: "ready"}, 1, 9, 9)
 		l.commit("child", outcome(0, ledger.Failed))
 		l.batch(ledger.DraftConfig{ID: "aborted", Source: "import"}, 2, 0, 0)
 		_, _, err = l.Abort(l.Context(), "aborted")
-		must(l, err)
+		testutil.Must(l, err)
 		newer := l.batch(ledger.DraftConfig{ID: "newer", Source: "import"}, 2, 0, 0)
-		must(l, l.rdb.HSet(l.Context(), "lc:{newer}", "v", 99).Err())
+		testutil.Must(l, l.rdb.HSet(l.Context(), "lc:{newer}", "v", 99).Err())
 
 		want := map[string]float64{
 			"fleet_links pending import": 7, "fleet_links cancelled import": 1, "fleet_links not_found import": 1,
@@ -151,8 +152,8 @@ func TestBatches(t *testing.T) {
 		}
 
 		// What has ended has no series of its own any more.
-		must(l, l.FillAborted(l.Context(), l.get("aborted")))
-		must(l, l.rdb.Del(l.Context(), "lc:{newer}").Err())
+		testutil.Must(l, l.FillAborted(l.Context(), l.get("aborted")))
+		testutil.Must(l, l.rdb.Del(l.Context(), "lc:{newer}").Err())
 		_ = newer
 		now := l.series()
 		if _, ok := now["fleet_batch_links aborted pending"]; ok || now["fleet_links aborted import"] != 2 || now["fleet_pending_links import aborted"] != 0 {
@@ -170,7 +171,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	for i := range 30 {
 		id := fmt.Sprintf("b%02d", i)
 		l.batch(ledger.DraftConfig{ID: id, Source: "import"}, 3, 0, 0)
-		must(l, l.rdb.ZAdd(l.Context(), "lc:batches", redis.Z{Score: float64(i), Member: id}).Err())
+		testutil.Must(l, l.rdb.ZAdd(l.Context(), "lc:batches", redis.Z{Score: float64(i), Member: id}).Err())
 	}
 	m := complete(b, quiet)
 	all := series(t, m.registry)
@@ -210,11 +211,11 @@ func TestOutcomesAreThoseOfTheReports(t *testing.T) {
 			l.commit(id, entries...) // of an aborted batch, too: answers that come late
 			switch b := l.get(id); {
 			case b.State == ledger.Done, b.State == ledger.AbortedState && b.Pending() == 0:
-				must(l, l.Retire(l.Context(), b, time.Hour))
+				testutil.Must(l, l.Retire(l.Context(), b, time.Hour))
 			case round%10 == 9:
 				_, _, err := l.Abort(l.Context(), id)
-				must(l, err)
-				must(l, l.FillAborted(l.Context(), b))
+				testutil.Must(l, err)
+				testutil.Must(l, l.FillAborted(l.Context(), b))
 			}
 			l.agrees(ids)
 		}
@@ -233,7 +234,7 @@ func (l *bench) agrees(ids []string) {
 	for _, id := range ids {
 		b := l.get(id)
 		snapshot, err := l.Snapshot(l.Context(), b)
-		must(l, err)
+		testutil.Must(l, err)
 		for i := range int(b.Total) {
 			want["fleet_links "+snapshot.Record(i).Outcome.String()+" "+b.Source]++
 		}
@@ -248,39 +249,39 @@ func (l *bench) agrees(ids []string) {
 func TestWorkersAndQueues(t *testing.T) {
 	each(t, func(l *bench) {
 		before := l.series()
-		must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w1"}))
-		must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w2"}))
+		testutil.Must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w1"}))
+		testutil.Must(l, l.Heartbeat(l.Context(), ledger.WorkerBeat{ID: "w2"}))
 		client := asynq.NewClientFromRedisClient(l.rdb)
 		for i := range 5 {
 			s := task.Slice{Batch: "b", Index: i, Links: []string{"a"}}
 			tk, err := s.Task()
-			must(l, err)
+			testutil.Must(l, err)
 			var options []asynq.Option
 			if i == 4 {
 				options = append(options, asynq.ProcessIn(time.Hour))
 			}
 			_, err = client.Enqueue(tk, options...)
-			must(l, err)
+			testutil.Must(l, err)
 		}
 		sweep := task.Sweep{Name: "2026-01-02", Due: time.Now(), Selection: []byte("{}")}
 		tk, err := sweep.Task()
-		must(l, err)
+		testutil.Must(l, err)
 		_, err = client.Enqueue(tk)
-		must(l, err)
+		testutil.Must(l, err)
 		inspector := asynq.NewInspectorFromRedisClient(l.rdb)
-		must(l, inspector.ArchiveTask(task.QueueCancel, "b:0:3"))
+		testutil.Must(l, inspector.ArchiveTask(task.QueueCancel, "b:0:3"))
 		// As asynq's server does.
-		must(l, l.rdb.RPopLPush(l.Context(), "asynq:{cancel}:pending", "asynq:{cancel}:active").Err())
-		must(l, l.rdb.LRem(l.Context(), "asynq:{cancel}:pending", 1, "b:0:2").Err())
-		must(l, l.rdb.ZAdd(l.Context(), "asynq:{cancel}:retry", redis.Z{Score: 1, Member: "b:0:2"}).Err())
+		testutil.Must(l, l.rdb.RPopLPush(l.Context(), "asynq:{cancel}:pending", "asynq:{cancel}:active").Err())
+		testutil.Must(l, l.rdb.LRem(l.Context(), "asynq:{cancel}:pending", 1, "b:0:2").Err())
+		testutil.Must(l, l.rdb.ZAdd(l.Context(), "asynq:{cancel}:retry", redis.Z{Score: 1, Member: "b:0:2"}).Err())
 		// The oldest has been pending for an hour.
 		since := time.Now().Add(-time.Hour).UnixNano()
-		must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", since).Err())
+		testutil.Must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", since).Err())
 
 		after := l.series()
 		for _, queue := range queues {
 			info, err := inspector.GetQueueInfo(queue)
-			must(l, err)
+			testutil.Must(l, err)
 			for state, n := range map[string]int{
 				"pending": info.Pending, "active": info.Active, "retry": info.Retry, "scheduled": info.Scheduled, "archived": info.Archived,
 			} {
@@ -307,12 +308,12 @@ func TestWorkersAndQueues(t *testing.T) {
 		}
 
 		// A task that was taken between two commands has no such time any more.
-		must(l, l.rdb.HDel(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since").Err())
+		testutil.Must(l, l.rdb.HDel(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since").Err())
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("taken: %v s old", age)
 		}
 		// The clock of whoever enqueued it may be ahead.
-		must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", time.Now().Add(time.Hour).UnixNano()).Err())
+		testutil.Must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", time.Now().Add(time.Hour).UnixNano()).Err())
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("ahead: %v s old", age)
 		}
@@ -323,9 +324,9 @@ func TestSweeps(t *testing.T) {
 	each(t, func(l *bench) {
 		before := l.series()
 		next := time.Now().Add(time.Hour).Truncate(time.Second)
-		must(l, l.PlanSweep(l.Context(), "0 2 * * * UTC", next))
+		testutil.Must(l, l.PlanSweep(l.Context(), "0 2 * * * UTC", next))
 		first, err := l.BeginSweep(l.Context(), next.Add(-48*time.Hour))
-		must(l, err)
+		testutil.Must(l, err)
 		want := map[string]float64{
 			"fleet_sweep_next_timestamp_seconds":       float64(next.Unix()),
 			"fleet_sweep_last_start_timestamp_seconds": unix(first.Run.Started),
@@ -337,11 +338,11 @@ func TestSweeps(t *testing.T) {
 		l.batch(ledger.DraftConfig{ID: "s1", Source: "sweep"}, 3, 0, 0)
 		l.commit("s1", outcome(0, ledger.Cancelled), outcome(1, ledger.Cancelled), outcome(2, ledger.NotFound))
 		_, err = first.Claim(l.Context(), "", "s1")
-		must(l, err)
-		must(l, first.Note(l.Context(), ledger.SweepCounts{Listed: 90, Selected: 5, Waiting: 2, PastExpiry: 7}))
-		must(l, first.End(l.Context()))
+		testutil.Must(l, err)
+		testutil.Must(l, first.Note(l.Context(), ledger.SweepCounts{Listed: 90, Selected: 5, Waiting: 2, PastExpiry: 7}))
+		testutil.Must(l, first.End(l.Context()))
 		known, err := l.Sweeps(l.Context())
-		must(l, err)
+		testutil.Must(l, err)
 		maps.Copy(want, map[string]float64{
 			"fleet_sweep_last_end_timestamp_seconds":     unix(known.Last.Ended),
 			"fleet_sweep_last_success_timestamp_seconds": unix(known.Succeeded),
@@ -361,11 +362,11 @@ func TestSweeps(t *testing.T) {
 
 		// The next fails, and what it saw is suspicious.
 		second, err := l.BeginSweep(l.Context(), next.Add(-24*time.Hour))
-		must(l, err)
-		must(l, second.Note(l.Context(), ledger.SweepCounts{Listed: 50, PastExpiry: 50, Suspicious: true}))
-		must(l, second.Abandon(l.Context(), "a test"))
+		testutil.Must(l, err)
+		testutil.Must(l, second.Note(l.Context(), ledger.SweepCounts{Listed: 50, PastExpiry: 50, Suspicious: true}))
+		testutil.Must(l, second.Abandon(l.Context(), "a test"))
 		known, err = l.Sweeps(l.Context())
-		must(l, err)
+		testutil.Must(l, err)
 		maps.Copy(want, map[string]float64{
 			"fleet_sweep_last_start_timestamp_seconds": unix(known.Last.Started),
 			"fleet_sweep_last_end_timestamp_seconds":   unix(known.Last.Ended),
@@ -433,7 +434,7 @@ func TestRedisAway(t *testing.T) {
 	b := broker.Embedded()
 	m := complete(b, quiet)
 	m.Outcome("import", ledger.Cancelled, 1, 0)
-	must(t, b.Close())
+	testutil.Must(t, b.Close())
 	got := series(t, m.registry)
 	if up, ok := got["redis_up"]; up != 0 || !ok || got["collect_errors_total"] != 1 || got["outcomes_total cancelled import"] != 1 {
 		t.Errorf("away: %v", got)
@@ -475,7 +476,7 @@ func TestRedisDiesAndIsBack(t *testing.T) {
 func TestRedisHangs(t *testing.T) {
 	server := miniredis.RunT(t)
 	between := newRelay(t, server.Addr())
-	client := redis.NewClient(&redis.Options{Addr: between.listener.Addr().String(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{Addr: between.addr, MaxRetries: -1, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = client.Close() })
 	l := newBench(t, client)
 	before := l.series()
@@ -491,40 +492,26 @@ func TestRedisHangs(t *testing.T) {
 // relay stands between a client and a server. While answers is locked, those of
 // the server do not arrive.
 type relay struct {
-	listener net.Listener
-	answers  sync.RWMutex
+	addr    string
+	answers sync.RWMutex
 }
 
 func newRelay(t *testing.T, server string) *relay {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	r := &relay{listener: listener}
-	var ends sync.WaitGroup
-	t.Cleanup(func() {
-		_ = listener.Close()
-		ends.Wait()
-	})
-	ends.Go(func() {
-		for {
-			from, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			to, err := net.Dial("tcp", server)
-			if err != nil {
-				_ = from.Close()
-				continue
-			}
-			ends.Go(func() {
-				_, _ = io.Copy(to, from)
-				_ = to.Close()
-			})
-			ends.Go(func() {
-				_, _ = io.Copy(held{from, r}, to)
-				_ = from.Close()
-			})
+	r := &relay{}
+	r.addr = testutil.ListenTCP(t, func(from net.Conn) {
+		to, err := net.Dial("tcp", server)
+		if err != nil {
+			return
 		}
+		var answers sync.WaitGroup
+		answers.Go(func() {
+			_, _ = io.Copy(held{from, r}, to)
+			_ = from.Close()
+		})
+		_, _ = io.Copy(to, from)
+		_ = to.Close()
+		answers.Wait()
 	})
 	return r
 }
@@ -561,7 +548,7 @@ func TestConnectionHangs(t *testing.T) {
 	}
 	close(release)
 	_, _, _ = l.collector.flight.Do("", func() (any, error) { return nil, nil }) // the reading has ended
-	must(t, client.Close())
+	testutil.Must(t, client.Close())
 }
 
 // However many scrapes come, Redis is read once in a while.
@@ -646,23 +633,23 @@ func TestCost(t *testing.T) {
 		l.finished(fmt.Sprintf("f%03d", i))
 	}
 	big := l.batch(ledger.DraftConfig{ID: "million", Source: "import"}, 1_000_000, 0, 0)
-	must(t, l.Start(t.Context(), &big, 1, 50))
+	testutil.Must(t, l.Start(t.Context(), &big, 1, 50))
 	l.commit("million", outcome(0, ledger.Cancelled))
-	must(t, l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
+	testutil.Must(t, l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
 	client := asynq.NewClientFromRedisClient(l.rdb)
 	for i := range 400 {
 		s := task.Slice{Batch: "million", Index: i, Links: []string{"a"}}
 		tk, err := s.Task()
-		must(t, err)
+		testutil.Must(t, err)
 		_, err = client.Enqueue(tk)
-		must(t, err)
+		testutil.Must(t, err)
 	}
-	must(t, l.rdb.ConfigSet(t.Context(), "slowlog-log-slower-than", "10000").Err())
+	testutil.Must(t, l.rdb.ConfigSet(t.Context(), "slowlog-log-slower-than", "10000").Err())
 
 	first, least := time.Duration(0), time.Hour
 	for scrape := range 6 {
-		must(t, l.rdb.Do(t.Context(), "SLOWLOG", "RESET").Err())
-		must(t, l.rdb.ConfigResetStat(t.Context()).Err())
+		testutil.Must(t, l.rdb.Do(t.Context(), "SLOWLOG", "RESET").Err())
+		testutil.Must(t, l.rdb.ConfigResetStat(t.Context()).Err())
 		got := l.series()
 		if got["fleet_links pending import"] != 999_999 || got["fleet_links cancelled import"] != 501 {
 			t.Fatalf("shown: %v pending, %v cancelled", got["fleet_links pending import"], got["fleet_links cancelled import"])
@@ -695,7 +682,7 @@ func TestCost(t *testing.T) {
 func (l *bench) spent() (calls map[string]int, took time.Duration) {
 	l.Helper()
 	info, err := l.rdb.Info(l.Context(), "commandstats").Result()
-	must(l, err)
+	testutil.Must(l, err)
 	calls = map[string]int{}
 	for line := range strings.Lines(info) {
 		name, values, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "cmdstat_"), ":")

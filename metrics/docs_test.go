@@ -12,6 +12,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/testutil"
 )
 
 // TestDocsMetrics holds the tables in docs/metrics.md to the metrics. UPDATE=1
@@ -31,7 +32,7 @@ func TestDocsMetrics(t *testing.T) {
 	}
 
 	raw, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	text := string(raw)
 	for name, want := range tables {
 		begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->"
@@ -46,7 +47,7 @@ func TestDocsMetrics(t *testing.T) {
 		text = head + begin + want + end + tail
 	}
 	if os.Getenv("UPDATE") != "" {
-		must(t, os.WriteFile(path, []byte(text), 0o644))
+		testutil.Must(t, os.WriteFile(path, []byte(text), 0o644))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	promtest "github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
@@ -20,6 +20,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -32,13 +33,6 @@ func TestMain(m *testing.M) {
 		// net/http lingers for half a second after it refused a request.
 		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
 	)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // complete makes the metrics of a process that works on b.
@@ -55,7 +49,7 @@ func quiet() ratelimit.Status { return ratelimit.Status{} }
 func families(t testing.TB, g prometheus.Gatherer) []*dto.MetricFamily {
 	t.Helper()
 	all, err := g.Gather()
-	must(t, err)
+	testutil.Must(t, err)
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "linkcancel_") })
 }
 
@@ -117,12 +111,12 @@ func text(t testing.TB, m *Metrics) string {
 func golden(t *testing.T, path, got string) {
 	t.Helper()
 	if os.Getenv("UPDATE") != "" {
-		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(t, os.WriteFile(path, []byte(got), 0o644))
+		testutil.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		testutil.Must(t, os.WriteFile(path, []byte(got), 0o644))
 		return
 	}
 	want, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s is out of step (UPDATE=1 writes it): %s", path, diff)
 	}
@@ -136,7 +130,7 @@ func TestFreshProcess(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		m := complete(b, quiet)
 		golden(t, "testdata/fresh.txt", goVersion.ReplaceAllString(text(t, m), `goversion="go0"`))
-		problems, err := testutil.GatherAndLint(m.registry)
+		problems, err := promtest.GatherAndLint(m.registry)
 		if err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linkcancel/internal/testutil"
 )
 
 // scrape is the answer to a scrape.
@@ -41,7 +43,7 @@ func serve(t *testing.T, cfg ServerConfig) (addr string) {
 		cancel()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	must(t, New("v1").Serve(ctx, cfg))
+	testutil.Must(t, New("v1").Serve(ctx, cfg))
 	_, addr, ok := strings.Cut(out.String(), "addr=")
 	if !ok {
 		t.Fatalf("the log does not tell the address: %s", out.String())
@@ -52,15 +54,15 @@ func serve(t *testing.T, cfg ServerConfig) (addr string) {
 func get(t *testing.T, url string, header ...string) (status int, kind, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	must(t, err)
+	testutil.Must(t, err)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	resp, err := http.DefaultClient.Do(req)
-	must(t, err)
+	testutil.Must(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	must(t, err)
+	testutil.Must(t, err)
 	return resp.StatusCode, resp.Header.Get("Content-Type"), string(text)
 }
 
@@ -110,7 +112,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	resp, err := http.Post(url+"/metrics", "text/plain", nil)
-	must(t, err)
+	testutil.Must(t, err)
 	_ = resp.Body.Close()
 	if resp.StatusCode != 405 {
 		t.Errorf("POST /metrics: %d", resp.StatusCode)
@@ -141,7 +143,7 @@ func TestPprof(t *testing.T) {
 
 func TestBusyAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testutil.Must(t, err)
 	defer l.Close()
 	log := slog.New(slog.DiscardHandler)
 	err = New("v1").Serve(t.Context(), ServerConfig{Addr: l.Addr().String(), Log: log})
@@ -160,10 +162,10 @@ func TestBusyAddress(t *testing.T) {
 func TestServerEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var out strings.Builder
-	must(t, New("v1").Serve(ctx, ServerConfig{Addr: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(&out, nil))}))
+	testutil.Must(t, New("v1").Serve(ctx, ServerConfig{Addr: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(&out, nil))}))
 	_, addr, _ := strings.Cut(out.String(), "addr=")
 	conn, err := net.Dial("tcp", strings.TrimSpace(addr))
-	must(t, err)
+	testutil.Must(t, err)
 	defer conn.Close()
 	cancel()
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
@@ -175,7 +177,7 @@ func TestServerEnds(t *testing.T) {
 // Whoever has much to say is not listened to.
 func TestRequestsAreBounded(t *testing.T) {
 	conn, err := net.Dial("tcp", serve(t, ServerConfig{}))
-	must(t, err)
+	testutil.Must(t, err)
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	go func() {
@@ -187,7 +189,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 	}()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	must(t, err)
+	testutil.Must(t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("64 kB of header: %s", resp.Status)
@@ -202,17 +204,17 @@ func TestSlowClientsAreCut(t *testing.T) {
 	}
 	s.ReadTimeout = 20 * time.Millisecond
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testutil.Must(t, err)
 	var served sync.WaitGroup
 	served.Go(func() { _ = s.Serve(l) })
 	defer served.Wait()
 	defer s.Close()
 	conn, err := net.Dial("tcp", l.Addr().String())
-	must(t, err)
+	testutil.Must(t, err)
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	_, err = fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\n")
-	must(t, err)
+	testutil.Must(t, err)
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Errorf("the server does not end the connection: %v", err)
 	}
@@ -226,17 +228,17 @@ func TestSlowClientsHoldNothing(t *testing.T) {
 		conns := make([]net.Conn, 3*connsMost)
 		for i := range conns {
 			conn, err := net.Dial("tcp", addr)
-			must(t, err)
+			testutil.Must(t, err)
 			defer conn.Close()
 			_, err = fmt.Fprint(conn, said)
-			must(t, err)
+			testutil.Must(t, err)
 			conns[i] = conn
 		}
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 		resp, err := client.Get("http://" + addr + "/metrics")
-		must(t, err)
+		testutil.Must(t, err)
 		body, err := io.ReadAll(resp.Body)
-		must(t, err)
+		testutil.Must(t, err)
 		_ = resp.Body.Close()
 		if resp.StatusCode != 200 || !strings.Contains(string(body), "linkcancel_build_info") {
 			t.Errorf("%q: %s", said, resp.Status)
@@ -261,18 +263,18 @@ func TestAnsweredConnectionsStay(t *testing.T) {
 	})}
 	(&crowd{most: 2}).guard(s)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testutil.Must(t, err)
 	var served sync.WaitGroup
 	served.Go(func() { _ = s.Serve(l) })
 	defer served.Wait()
 	defer s.Close()
 	dial := func(said string) net.Conn {
 		conn, err := net.Dial("tcp", l.Addr().String())
-		must(t, err)
+		testutil.Must(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		_, err = fmt.Fprint(conn, said)
-		must(t, err)
+		testutil.Must(t, err)
 		return conn
 	}
 	const request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

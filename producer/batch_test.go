@@ -17,6 +17,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
@@ -51,7 +52,7 @@ func TestMakeBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		l := ledger.New(b.Client())
 		for _, n := range []int{1, 999, 1000, 1001, 2013, 9000, 17_500} {
-			ids := redistest.LinkIDs(n)
+			ids := testutil.LinkIDs(n)
 			confirmed := 0
 			cfg := BatchConfig{
 				ID: fmt.Sprint("b", n), Source: SourceImport, Name: "stale.csv", Canary: true,
@@ -68,9 +69,9 @@ func TestMakeBatch(t *testing.T) {
 				},
 			}
 			got, err := MakeBatch(t.Context(), l, &links{ids: ids, stats: Stats{Links: int64(n), Duplicates: 3, Invalid: 2}}, cfg)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			digest, err := Digest(t.Context(), &links{ids: ids})
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			want := ledger.Batch{
 				ID: cfg.ID, Source: SourceImport, Name: "stale.csv", State: ledger.Ready, Canary: "on", Digest: digest, Total: int64(n),
 				Chunks: (n + 999) / 1000, Duplicates: 3, Invalid: 2, Created: got.Created,
@@ -81,13 +82,13 @@ func TestMakeBatch(t *testing.T) {
 			if got.Created.IsZero() || confirmed != 1 {
 				t.Errorf("%d links: created %v, confirmed %d times", n, got.Created, confirmed)
 			}
-			if diff := cmp.Diff(ids, redistest.Collect(t, l.AllLinks(t.Context(), got))); diff != "" {
+			if diff := cmp.Diff(ids, testutil.Collect(t, l.AllLinks(t.Context(), got))); diff != "" {
 				t.Errorf("%d links: %s", n, diff)
 			}
 		}
 		// Without an id one is made up.
-		got, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(1)}, BatchConfig{Source: SourceSweep, Created: time.UnixMilli(1_700_000_000_123)})
-		redistest.Must(t, err)
+		got, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(1)}, BatchConfig{Source: SourceSweep, Created: time.UnixMilli(1_700_000_000_123)})
+		testutil.Must(t, err)
 		if ledger.CheckBatchID(got.ID) != nil || got.Source != SourceSweep || got.Created.UnixMilli() != 1_700_000_000_123 {
 			t.Errorf("%+v", got)
 		}
@@ -109,19 +110,19 @@ func TestMakeBatchLeavesNothingBehind(t *testing.T) {
 				return &links{before: func(int) error { return broken }}, BatchConfig{}
 			}},
 			{"in the second chunk", broken, func(context.Context, context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(3000), before: errorAt(1500, broken)}, BatchConfig{}
+				return &links{ids: testutil.LinkIDs(3000), before: errorAt(1500, broken)}, BatchConfig{}
 			}},
 			{"after many chunks", broken, func(context.Context, context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(30_000), before: errorAt(25_001, broken)}, BatchConfig{}
+				return &links{ids: testutil.LinkIDs(30_000), before: errorAt(25_001, broken)}, BatchConfig{}
 			}},
 			{"at the end of the source", broken, func(context.Context, context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(3000), before: errorAt(3000, broken)}, BatchConfig{}
+				return &links{ids: testutil.LinkIDs(3000), before: errorAt(3000, broken)}, BatchConfig{}
 			}},
 			{"refused", refused, func(context.Context, context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(3000)}, BatchConfig{Confirm: func(Stats) error { return refused }}
+				return &links{ids: testutil.LinkIDs(3000)}, BatchConfig{Confirm: func(Stats) error { return refused }}
 			}},
 			{"interrupted", context.Canceled, func(_ context.Context, cancel context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(30_000), before: func(n int) error {
+				return &links{ids: testutil.LinkIDs(30_000), before: func(n int) error {
 					if n == 12_345 {
 						cancel()
 					}
@@ -129,10 +130,10 @@ func TestMakeBatchLeavesNothingBehind(t *testing.T) {
 				}}, BatchConfig{}
 			}},
 			{"interrupted while it asks", context.Canceled, func(_ context.Context, cancel context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(10)}, BatchConfig{Confirm: func(Stats) error { cancel(); return nil }}
+				return &links{ids: testutil.LinkIDs(10)}, BatchConfig{Confirm: func(Stats) error { cancel(); return nil }}
 			}},
 			{"what is known from before is unreadable", broken, func(context.Context, context.CancelFunc) (*links, BatchConfig) {
-				return &links{ids: redistest.LinkIDs(1500)}, BatchConfig{Restore: func(chunk, _ int) ([]ledger.Record, map[int]string, error) {
+				return &links{ids: testutil.LinkIDs(1500)}, BatchConfig{Restore: func(chunk, _ int) ([]ledger.Record, map[int]string, error) {
 					if chunk == 0 {
 						return make([]ledger.Record, 1000), map[int]string{1: "x"}, nil
 					}
@@ -154,8 +155,8 @@ func TestMakeBatchLeavesNothingBehind(t *testing.T) {
 			})
 		}
 		// And the id is free again.
-		_, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(10)}, BatchConfig{ID: "b1"})
-		redistest.Must(t, err)
+		_, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(10)}, BatchConfig{ID: "b1"})
+		testutil.Must(t, err)
 	})
 }
 
@@ -171,28 +172,28 @@ func errorAt(n int, err error) func(int) error {
 func TestMakeBatchAgain(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		l := ledger.New(b.Client())
-		first, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(2500)}, BatchConfig{ID: "b1", Name: "one"})
-		redistest.Must(t, err)
+		first, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(2500)}, BatchConfig{ID: "b1", Name: "one"})
+		testutil.Must(t, err)
 		_, _, err = l.Pause(t.Context(), "b1", "")
-		redistest.Must(t, err)
-		again, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(2500)}, BatchConfig{
+		testutil.Must(t, err)
+		again, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(2500)}, BatchConfig{
 			ID: "b1", Name: "two", Confirm: func(Stats) error { return errors.New("asked though it stands") },
 		})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		first.State = ledger.Paused
 		if diff := cmp.Diff(first, again); diff != "" {
 			t.Error(diff)
 		}
 
-		other := redistest.LinkIDs(2500)
+		other := testutil.LinkIDs(2500)
 		other[0], other[1] = other[1], other[0]
-		for name, ids := range map[string][]string{"fewer": redistest.LinkIDs(2499), "more": redistest.LinkIDs(2501), "in another order": other, "none": nil} {
+		for name, ids := range map[string][]string{"fewer": testutil.LinkIDs(2499), "more": testutil.LinkIDs(2501), "in another order": other, "none": nil} {
 			_, err := MakeBatch(t.Context(), l, &links{ids: ids}, BatchConfig{ID: "b1"})
 			if !errors.Is(err, ErrOtherLinks) || !strings.Contains(err.Error(), "--id") {
 				t.Errorf("%s links: %v", name, err)
 			}
 		}
-		if got := redistest.Collect(t, l.AllLinks(t.Context(), again)); len(got) != 2500 || got[0] != redistest.LinkID(0) {
+		if got := testutil.Collect(t, l.AllLinks(t.Context(), again)); len(got) != 2500 || got[0] != testutil.LinkID(0) {
 			t.Errorf("the batch has changed: %d links, first %s", len(got), got[0])
 		}
 		broken := errors.New("unreadable")
@@ -219,15 +220,15 @@ func TestMakeBatchRestores(t *testing.T) {
 				return records, map[int]string{0: fmt.Sprint("chunk ", chunk)}, nil
 			}
 		}
-		got, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(1500)}, BatchConfig{ID: "part", Restore: restore(false)})
-		redistest.Must(t, err)
+		got, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(1500)}, BatchConfig{ID: "part", Restore: restore(false)})
+		testutil.Must(t, err)
 		if got.State != ledger.Ready || got.Counts[ledger.Cancelled] != 334+167 || got.Pending() != 999 {
 			t.Errorf("%+v", got)
 		}
 		n := 0
 		for r, err := range l.Walk(t.Context(), got) {
-			redistest.Must(t, err)
-			want := ledger.LinkRecord{Link: redistest.LinkID(n)}
+			testutil.Must(t, err)
+			want := ledger.LinkRecord{Link: testutil.LinkID(n)}
 			switch n % 1000 % 3 {
 			case 0:
 				want.Record = ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: 9}
@@ -242,8 +243,8 @@ func TestMakeBatchRestores(t *testing.T) {
 			}
 			n++
 		}
-		got, err = MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(1500)}, BatchConfig{ID: "whole", Restore: restore(true)})
-		redistest.Must(t, err)
+		got, err = MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(1500)}, BatchConfig{ID: "whole", Restore: restore(true)})
+		testutil.Must(t, err)
 		if got.State != ledger.Done || got.Pending() != 0 {
 			t.Errorf("with all outcomes known: %+v", got)
 		}
@@ -256,17 +257,17 @@ func TestMakeBatchOfTwoImporters(t *testing.T) {
 		b := broker.Embedded()
 		t.Cleanup(func() { _ = b.Close() })
 		l := ledger.New(b.Client())
-		slow := &links{ids: redistest.LinkIDs(3000), before: func(n int) error {
+		slow := &links{ids: testutil.LinkIDs(3000), before: func(n int) error {
 			if n != 2500 {
 				return nil
 			}
 			// Meanwhile, at once: another is at work.
-			if _, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(5)}, BatchConfig{ID: "b1"}); !errors.Is(err, ledger.ErrBusy) {
+			if _, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(5)}, BatchConfig{ID: "b1"}); !errors.Is(err, ledger.ErrBusy) {
 				t.Errorf("a second importer: %v", err)
 			}
 			<-time.After(time.Minute)
 			// And much later: the first seems to be gone.
-			_, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(1200)[100:]}, BatchConfig{ID: "b1"})
+			_, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(1200)[100:]}, BatchConfig{ID: "b1"})
 			if err != nil {
 				t.Errorf("take over: %v", err)
 			}
@@ -276,8 +277,8 @@ func TestMakeBatchOfTwoImporters(t *testing.T) {
 			t.Errorf("the first importer: %v", err)
 		}
 		got, err := l.Get(t.Context(), "b1")
-		redistest.Must(t, err)
-		if diff := cmp.Diff(redistest.LinkIDs(1200)[100:], redistest.Collect(t, l.AllLinks(t.Context(), got))); diff != "" || got.State != ledger.Ready {
+		testutil.Must(t, err)
+		if diff := cmp.Diff(testutil.LinkIDs(1200)[100:], testutil.Collect(t, l.AllLinks(t.Context(), got))); diff != "" || got.State != ledger.Ready {
 			t.Errorf("%v: %s", got.State, diff)
 		}
 	})
@@ -286,7 +287,7 @@ func TestMakeBatchOfTwoImporters(t *testing.T) {
 func TestDigest(t *testing.T) {
 	of := func(ids ...string) string {
 		d, err := Digest(t.Context(), &links{ids: ids})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		return d
 	}
 	if of("ab", "c") == of("a", "bc") || of("a", "b") == of("b", "a") || of() == of("") {
@@ -297,7 +298,7 @@ func TestDigest(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Digest(ctx, &links{ids: redistest.LinkIDs(10)}); !errors.Is(err, context.Canceled) {
+	if _, err := Digest(ctx, &links{ids: testutil.LinkIDs(10)}); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 }

@@ -18,13 +18,13 @@ import (
 
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
-	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 )
 
 // expand replaces @n by the n-th link id.
 func expand(text string) string {
 	for n := range 10 {
-		text = strings.ReplaceAll(text, fmt.Sprintf("@%d", n), redistest.LinkID(n))
+		text = strings.ReplaceAll(text, fmt.Sprintf("@%d", n), testutil.LinkID(n))
 	}
 	return text
 }
@@ -154,7 +154,7 @@ func TestCSVRefuses(t *testing.T) {
 		}
 		return string(b)
 	}
-	rows := strings.Repeat(redistest.LinkID(1)+"\n", 60) // more than is looked ahead
+	rows := strings.Repeat(testutil.LinkID(1)+"\n", 60) // more than is looked ahead
 	tests := []struct {
 		name   string
 		text   string
@@ -201,7 +201,7 @@ func TestCSVRefuses(t *testing.T) {
 		{"an id of another form before ids", "id\nORD-1\n@1\n", "", "stdin: row 2, column id: the id does not have the form of the others"},
 		{"ids of another form long before ids", "id\n" + strings.Repeat("ORD-1\n", 40) + "@1\n", "", "stdin: row 2, column id: the id does not have the form of the others"},
 		{"an id cut off", "id\n@1\npl_0000", "", "stdin: row 3, column id: the id does not have the form of the others"},
-		{"an id in upper case", "id\n" + strings.ToUpper(redistest.LinkID(10)) + "\n", "", "stdin: row 2, column id: the id is spelled in upper case"},
+		{"an id in upper case", "id\n" + strings.ToUpper(testutil.LinkID(10)) + "\n", "", "stdin: row 2, column id: the id is spelled in upper case"},
 		{"a placeholder", "id\n@1\nNULL\n", "", `stdin: row 3, column id: "NULL" stands for no value`},
 		{"a placeholder among other ids", "id\nORD-1\nnan\n", "", `stdin: row 3, column id: "nan" stands for no value`},
 		{"numbers of a spreadsheet", "id,n\n1.23457E+15,5\n1.23457E+15,6\n", "", "stdin: row 2, column id: this is a number as a spreadsheet shows it"},
@@ -212,12 +212,12 @@ func TestCSVRefuses(t *testing.T) {
 		{"a title row", "Stale links,\n,\nid,n\n@1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 3"},
 		{"a title row of one cell", "Stale links\n\nСсылка,n\n@1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 3"},
 		{"a title of two rows, without a delimiter", "Отчёт\nза март\n\nСсылка;Сумма\n@1;5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 4"},
-		{"no header, and a damaged first id", redistest.LinkID(5)[:34] + ",x\n@1,1\n@2,2\n", "", "stdin: row 1, column 1: the id does not have the form of the others"},
+		{"no header, and a damaged first id", testutil.LinkID(5)[:34] + ",x\n@1,1\n@2,2\n", "", "stdin: row 1, column 1: the id does not have the form of the others"},
 		{"no header, and a placeholder first", "NULL,x\n@1,1\n@2,2\n", "", `stdin: row 1, column 1: "NULL" stands for no value`},
 		{"no header, and a URL without an id first", "https://x.example/foo,x\n@1,1\n@2,2\n", "", "stdin: row 1, column 1: no part of the URL"},
 		{"no header, and a UUID first", "3fa85f64-5717-4562-b3fc-2c963f66afa6,x\n@1,1\n@2,2\n", "", "stdin: row 1, column 1: the id does not have the form"},
-		{"no header, and a damaged first id, by number", redistest.LinkID(5)[:34] + ",x\n@1,1\n@2,2\n", "1", "stdin: row 1, column 1: the id does not have the form of the others"},
-		{"no header, upper case first", strings.ToUpper(redistest.LinkID(10)) + "\n@1\n@2\n", "", "stdin: row 1, column 1: the id is spelled in upper case"},
+		{"no header, and a damaged first id, by number", testutil.LinkID(5)[:34] + ",x\n@1,1\n@2,2\n", "1", "stdin: row 1, column 1: the id does not have the form of the others"},
+		{"no header, upper case first", strings.ToUpper(testutil.LinkID(10)) + "\n@1\n@2\n", "", "stdin: row 1, column 1: the id is spelled in upper case"},
 		{"URLs with a locale that begins like an id", "url\nhttps://p.example/pl_PL/3fa85f64\nhttps://p.example/pl_PL/4fa85f64\n", "", "stdin: row 2, column url: no part of the URL"},
 		{"a title row over other ids", "Stale links,\nid,n\nORD-1,5\n", "", "stdin: row 1: this looks like a title: the header seems to be in row 2"},
 		{"a title row, and a column by name", "Stale links,\nid,n\n@1,5\n", "id", "stdin: row 1: this looks like a title: the header seems to be in row 2"},
@@ -275,7 +275,7 @@ func TestCSVAnyID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"ORD-1", redistest.LinkID(2), "ORD-3", "x"}, links); diff != "" {
+	if diff := cmp.Diff([]string{"ORD-1", testutil.LinkID(2), "ORD-3", "x"}, links); diff != "" {
 		t.Error(diff)
 	}
 	if want := (Stats{Rows: 5, Links: 4, Invalid: 1}); stats != want {
@@ -292,7 +292,7 @@ func TestCSVSkipsOtherFormsBeforeTheFirstID(t *testing.T) {
 		t.Fatal(err)
 	}
 	links, stats, err := readAll(CSVConfig{Paths: []string{path}, SkipInvalid: true})
-	if diff := cmp.Diff([]string{redistest.LinkID(1), redistest.LinkID(2)}, links); diff != "" || err != nil {
+	if diff := cmp.Diff([]string{testutil.LinkID(1), testutil.LinkID(2)}, links); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 	if want := (Stats{Rows: 43, Links: 2, Invalid: 41}); stats != want {
@@ -330,7 +330,7 @@ func TestCSVPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{redistest.LinkID(1), redistest.LinkID(2), redistest.LinkID(3), redistest.LinkID(5), redistest.LinkID(4)}, links); diff != "" {
+	if diff := cmp.Diff([]string{testutil.LinkID(1), testutil.LinkID(2), testutil.LinkID(3), testutil.LinkID(5), testutil.LinkID(4)}, links); diff != "" {
 		t.Error(diff)
 	}
 	if want := (Stats{Rows: 8, Links: 5, Duplicates: 3}); stats != want {
@@ -372,7 +372,7 @@ func TestCSVCollectsBadRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if link, err := c.Next(); link != redistest.LinkID(1) || err != nil {
+	if link, err := c.Next(); link != testutil.LinkID(1) || err != nil {
 		t.Fatalf("first link %q, %v", link, err)
 	}
 	link, err := c.Next()
@@ -401,7 +401,7 @@ func TestCSVSkipsInvalid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{redistest.LinkID(1), redistest.LinkID(4)}, links); diff != "" {
+	if diff := cmp.Diff([]string{testutil.LinkID(1), testutil.LinkID(4)}, links); diff != "" {
 		t.Error(diff)
 	}
 	if want := (Stats{Rows: 6, Links: 2, Invalid: 4}); stats != want {

@@ -3,7 +3,7 @@ package producer
 import (
 	"fmt"
 	"io"
-	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 	"runtime"
 	"testing"
 )
@@ -47,7 +47,7 @@ func drain(tb testing.TB, stdin io.Reader) Stats {
 // nothing else.
 func TestCSVAllocatesLittle(t *testing.T) {
 	const rows = 10000
-	row := func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, redistest.LinkID(n)) }
+	row := func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, testutil.LinkID(n)) }
 	text := ""
 	for n := range rows {
 		text += row(n)
@@ -68,7 +68,7 @@ func TestCSVMemoryIsConstant(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	before := live()
-	c, err := OpenCSV(CSVConfig{Paths: []string{"-"}, Stdin: &endless{n: rows, row: func(n int) string { return redistest.LinkID(n) + "\n" }}})
+	c, err := OpenCSV(CSVConfig{Paths: []string{"-"}, Stdin: &endless{n: rows, row: func(n int) string { return testutil.LinkID(n) + "\n" }}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +88,9 @@ func TestCSVMemoryIsConstant(t *testing.T) {
 func BenchmarkCSV(b *testing.B) {
 	const rows = 1_000_000
 	for name, row := range map[string]func(n int) string{
-		"ids":       func(n int) string { return redistest.LinkID(n) + "\n" },
-		"4_columns": func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, redistest.LinkID(n)) },
-		"urls":      func(n int) string { return "https://checkout.plexypay.com/" + redistest.LinkID(n) + "\n" },
+		"ids":       func(n int) string { return testutil.LinkID(n) + "\n" },
+		"4_columns": func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, testutil.LinkID(n)) },
+		"urls":      func(n int) string { return "https://checkout.plexypay.com/" + testutil.LinkID(n) + "\n" },
 	} {
 		var text []byte
 		for n := range rows {

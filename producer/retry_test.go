@@ -10,22 +10,23 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 )
 
 // parent makes a batch of n links with some outcomes by place.
 func parent(t *testing.T, l *ledger.Ledger, n int, ended map[int]ledger.Record) ledger.Batch {
 	t.Helper()
-	_, err := MakeBatch(t.Context(), l, &links{ids: redistest.LinkIDs(n)}, BatchConfig{ID: "march", Source: SourceSweep, Name: "march.csv"})
-	redistest.Must(t, err)
+	_, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(n)}, BatchConfig{ID: "march", Source: SourceSweep, Name: "march.csv"})
+	testutil.Must(t, err)
 	for place, r := range ended {
 		c := l.Commit(t.Context(), []ledger.Group{{
 			Batch: "march", Chunk: place / ledger.ChunkLinks,
 			Entries: []ledger.Entry{{Position: place % ledger.ChunkLinks, Record: r}},
 		}})
-		redistest.Must(t, c[0].Err)
+		testutil.Must(t, c[0].Err)
 	}
 	b, err := l.Get(t.Context(), "march")
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	return b
 }
 
@@ -42,7 +43,7 @@ func rest(t *testing.T, src Source) []string {
 		if errors.Is(err, io.EOF) {
 			return got
 		}
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		got = append(got, link)
 	}
 }
@@ -57,23 +58,23 @@ func TestRetry(t *testing.T) {
 			3000: {Attempts: 3, Ambiguous: true}, // pending
 		})
 		src, err := OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, nil)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if src.Found != 4 || src.Links() != 4 {
 			t.Errorf("%d of %d", src.Links(), src.Found)
 		}
 		child, err := MakeBatch(ctx, l, src, BatchConfig{ID: "first", Source: b.Source, Name: b.Name, Parent: b.ID, Restore: src.Restore})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if child.Parent != "march" || child.Source != SourceSweep || child.State != ledger.Ready || child.Total != 4 || child.Pending() != 4 {
 			t.Errorf("%+v", child)
 		}
 		var got []ledger.LinkRecord
 		for r, err := range l.Walk(ctx, child) {
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			got = append(got, r)
 		}
 		want := []ledger.LinkRecord{
-			{Link: redistest.LinkID(7), Record: ledger.Record{Ambiguous: true}}, {Link: redistest.LinkID(999)},
-			{Link: redistest.LinkID(1000), Record: ledger.Record{Ambiguous: true}}, {Link: redistest.LinkID(3400)},
+			{Link: testutil.LinkID(7), Record: ledger.Record{Ambiguous: true}}, {Link: testutil.LinkID(999)},
+			{Link: testutil.LinkID(1000), Record: ledger.Record{Ambiguous: true}}, {Link: testutil.LinkID(3400)},
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%+v, want %+v", got, want)
@@ -81,7 +82,7 @@ func TestRetry(t *testing.T) {
 
 		// The same again finds them all in the first retry.
 		src, err = OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, []ledger.Batch{child})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if src.Found != 4 || src.Links() != 0 || src.Elsewhere["first"] != 4 {
 			t.Errorf("%d of %d, elsewhere %v", src.Links(), src.Found, src.Elsewhere)
 		}
@@ -90,8 +91,8 @@ func TestRetry(t *testing.T) {
 		}
 		// With more outcomes only what is new is taken.
 		src, err = OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed, ledger.Rejected}, []ledger.Batch{child})
-		redistest.Must(t, err)
-		if left := rest(t, src); !slices.Equal(left, []string{redistest.LinkID(9)}) || src.Stats() != (Stats{Rows: 1, Links: 1}) {
+		testutil.Must(t, err)
+		if left := rest(t, src); !slices.Equal(left, []string{testutil.LinkID(9)}) || src.Stats() != (Stats{Rows: 1, Links: 1}) {
 			t.Errorf("links %q, %+v", left, src.Stats())
 		}
 		if records, _, _ := src.Restore(0, 1); !records[0].Ambiguous {
@@ -102,9 +103,9 @@ func TestRetry(t *testing.T) {
 			t.Fatal(err)
 		}
 		draft, err := l.Get(ctx, "draft")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		src, err = OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, []ledger.Batch{draft})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if src.Links() != 4 {
 			t.Errorf("%d links beside a draft", src.Links())
 		}
@@ -119,19 +120,19 @@ func TestRetryOfAbortedLinks(t *testing.T) {
 	ctx, l := t.Context(), ledger.New(broker.Client())
 	const total, fed = 23_000, 1_000
 	for _, started := range []bool{true, false} {
-		redistest.Must(t, broker.Client().FlushAll(ctx).Err())
+		testutil.Must(t, broker.Client().FlushAll(ctx).Err())
 		b := parent(t, l, total, nil)
 		if started {
-			redistest.Must(t, l.Start(ctx, &b, 1, 50))
-			redistest.Must(t, l.Advance(ctx, b, 1, fed, 0))
+			testutil.Must(t, l.Start(ctx, &b, 1, 50))
+			testutil.Must(t, l.Advance(ctx, b, 1, fed, 0))
 		}
 		_, _, err := l.Abort(ctx, b.ID)
-		redistest.Must(t, err)
-		redistest.Must(t, l.FillAborted(ctx, b))
+		testutil.Must(t, err)
+		testutil.Must(t, l.FillAborted(ctx, b))
 		b, err = l.Get(ctx, b.ID)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		src, err := OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Aborted}, nil)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if src.Links() != total {
 			t.Fatalf("%d links", src.Links())
 		}
@@ -141,7 +142,7 @@ func TestRetryOfAbortedLinks(t *testing.T) {
 		}
 		for chunk := range b.Chunks {
 			records, _, err := src.Restore(chunk, b.ChunkLen(chunk))
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			for i, r := range records {
 				place := chunk*ledger.ChunkLinks + i
 				if want := (ledger.Record{Ambiguous: place < doubtful}); r != want {
@@ -158,8 +159,8 @@ func TestRetryOfADeletedBatch(t *testing.T) {
 	ctx, l := t.Context(), ledger.New(broker.Client())
 	b := parent(t, l, 2, map[int]ledger.Record{0: failed(true), 1: failed(false)})
 	src, err := OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, nil)
-	redistest.Must(t, err)
-	redistest.Must(t, l.Delete(ctx, b))
+	testutil.Must(t, err)
+	testutil.Must(t, l.Delete(ctx, b))
 	if _, err := MakeBatch(ctx, l, src, BatchConfig{ID: "retry", Restore: src.Restore}); !errors.Is(err, ledger.ErrNoBatch) {
 		t.Error(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 )
 
 // An error's text may quote the user's file: it stays out of the span.
@@ -24,12 +25,12 @@ func TestMakeBatchTracedFails(t *testing.T) {
 		} {
 			tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 			ctx, root := tr.Start(t.Context(), "import")
-			_, got := MakeBatch(ctx, l, &links{ids: redistest.LinkIDs(10)}, BatchConfig{ID: "b1", Confirm: func(Stats) error { return err }})
+			_, got := MakeBatch(ctx, l, &links{ids: testutil.LinkIDs(10)}, BatchConfig{ID: "b1", Confirm: func(Stats) error { return err }})
 			if !errors.Is(got, err) {
 				t.Fatal(got)
 			}
 			root.End()
-			span := otlptest.OneSpan(t, spans.GetSpans(), "make batch")
+			span := otlptest.Only(t, spans.GetSpans(), "make batch")
 			if span.Status != (sdktrace.Status{Code: codes.Error}) || !cmp.Equal(otlptest.Attributes(span), map[string]string{"error.type": want}) {
 				t.Errorf("%v: %+v %v", err, span.Status, otlptest.Attributes(span))
 			}

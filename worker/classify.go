@@ -15,12 +15,12 @@ import (
 type step uint8
 
 const (
-	stepDone    step = iota // the link has its outcome
-	stepSettle              // GET the link: only that tells what the answer means
-	stepRetry               // an attempt is used up; try again later
-	stepPlain               // as stepRetry, but several such answers may decide
-	stepTrouble             // 401, 403, 429: the link's own trouble, or everybody's
-	stepLocal               // this machine could not send it; no attempt is used up
+	stepDone      step = iota // the link has its outcome
+	stepSettle                // GET the link: only that tells what the answer means
+	stepRetry                 // an attempt is used up; try again later
+	stepPlain                 // as stepRetry, but several such answers may decide
+	stepAttribute             // 401, 403, 429: the link's own trouble, or everybody's
+	stepLocal                 // this machine could not send it; no attempt is used up
 )
 
 // verdict is what an answer means: one row of the table of answers.
@@ -159,11 +159,11 @@ func classifyCommon(err error) (verdict, bool) {
 	v := classifyError(err)
 	switch {
 	case api.Status == 401, api.Status == 403:
-		v.step, v.kind = stepTrouble, ratelimit.Unauthorized
+		v.step, v.kind = stepAttribute, ratelimit.Unauthorized
 	case api.Status == 429:
-		v.step, v.kind = stepTrouble, ratelimit.Throttled
+		v.step, v.kind = stepAttribute, ratelimit.Throttled
 	case api.Status == 503 && api.HasRetryAfter:
-		v.step, v.kind, v.ambiguous = stepTrouble, ratelimit.Throttled, true
+		v.step, v.kind, v.ambiguous = stepAttribute, ratelimit.Throttled, true
 	case api.Status == 408, api.Status == 425, api.Status >= 500:
 		v.step, v.kind, v.ambiguous = stepRetry, ratelimit.Transient, true
 	default:

@@ -27,8 +27,8 @@ func unproven(status int) *plexy.Error {
 	return &plexy.Error{Method: "DELETE", Status: status, Message: "a page", Kind: fmt.Sprintf("%d k", status)}
 }
 
-// told is an answer of the API itself with Retry-After.
-func told(status int, after time.Duration) *plexy.Error {
+// retryAfter is an answer of the API itself with Retry-After.
+func retryAfter(status int, after time.Duration) *plexy.Error {
 	e := answered(status)
 	e.RetryAfter, e.HasRetryAfter = after, true
 	return e
@@ -59,13 +59,14 @@ func base(err error) verdict {
 }
 
 func TestClassifyCancel(t *testing.T) {
+	t.Parallel()
 	settle := func(v verdict) verdict { v.step = stepSettle; return v }
 	done := func(o ledger.Outcome) func(verdict) verdict {
 		return func(v verdict) verdict { v.step, v.outcome = stepDone, o; return v }
 	}
 	plain := func(v verdict) verdict { v.step = stepPlain; return v }
-	trouble := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
-		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepTrouble, kind, ambiguous; return v }
+	attribute := func(kind ratelimit.Kind, ambiguous bool) func(verdict) verdict {
+		return func(v verdict) verdict { v.step, v.kind, v.ambiguous = stepAttribute, kind, ambiguous; return v }
 	}
 	retry := func(ambiguous bool) func(verdict) verdict {
 		return func(v verdict) verdict {
@@ -86,10 +87,10 @@ func TestClassifyCancel(t *testing.T) {
 		// What something in front of the API says decides nothing at once.
 		{each(unproven, 404, 400, 405, 407, 402, 421, 451, 300, 301, 302, 303, 304, 307, 308), plain, nil},
 		{each(unproven, 422, 409, 410), settle, nil},
-		{append(each(answered, 401, 403), each(unproven, 401, 403)...), trouble(ratelimit.Unauthorized, false), nil},
-		{append(each(answered, 429), unproven(429), told(429, 7*time.Second)), trouble(ratelimit.Throttled, false), nil},
-		{[]error{told(503, 0), told(503, time.Minute)}, trouble(ratelimit.Throttled, true), nil},
-		{[]error{told(500, time.Second)}, retry(true), nil}, // only a 503 is an invitation
+		{append(each(answered, 401, 403), each(unproven, 401, 403)...), attribute(ratelimit.Unauthorized, false), nil},
+		{append(each(answered, 429), unproven(429), retryAfter(429, 7*time.Second)), attribute(ratelimit.Throttled, false), nil},
+		{[]error{retryAfter(503, 0), retryAfter(503, time.Minute)}, attribute(ratelimit.Throttled, true), nil},
+		{[]error{retryAfter(500, time.Second)}, retry(true), nil}, // only a 503 is an invitation
 		{append(each(answered, 408, 425, 500, 501, 502, 503, 504, 520, 599), each(unproven, 408, 500, 502, 503)...), retry(true), nil},
 		{[]error{errUnsent}, retry(false), nil},
 		{[]error{errCut}, retry(true), nil},
@@ -132,6 +133,7 @@ func each(answer func(int) *plexy.Error, statuses ...int) (errs []error) {
 }
 
 func TestClassifyShown(t *testing.T) {
+	t.Parallel()
 	// What a link's status means, by what the DELETE was answered.
 	const again = ledger.None // the DELETE is sent again
 	for _, row := range []struct {
@@ -186,11 +188,12 @@ func TestClassifyShown(t *testing.T) {
 
 // Answers to the GET that are not the link. None of them makes the DELETE ambiguous.
 func TestClassifySettle(t *testing.T) {
+	t.Parallel()
 	steps := map[step][]error{
-		stepTrouble: {answered(401), answered(403), unproven(403), answered(429), told(429, time.Minute), told(503, time.Minute)},
-		stepRetry:   {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
-		stepPlain:   {unproven(200), unproven(302), unproven(404), unproven(400)},
-		stepLocal:   {errLocal},
+		stepAttribute: {answered(401), answered(403), unproven(403), answered(429), retryAfter(429, time.Minute), retryAfter(503, time.Minute)},
+		stepRetry:     {answered(503), answered(500), answered(408), answered(425), unproven(502), errUnsent, errCut, answered(400), answered(410), answered(422)},
+		stepPlain:     {unproven(200), unproven(302), unproven(404), unproven(400)},
+		stepLocal:     {errLocal},
 	}
 	for step, errs := range steps {
 		for _, err := range errs {
@@ -211,6 +214,7 @@ func TestClassifySettle(t *testing.T) {
 }
 
 func TestErrorText(t *testing.T) {
+	t.Parallel()
 	for want, e := range map[string]*plexy.Error{
 		"code 5: paid":       {Status: 422, Code: "5", Message: "paid", Proven: true},
 		"code 5":             {Status: 422, Code: "5", Proven: true},
@@ -226,6 +230,7 @@ func TestErrorText(t *testing.T) {
 // No outcome is based on an answer that the API did not give, and every answer is
 // one of a kind that the limiter knows.
 func TestEveryStatusIsClassified(t *testing.T) {
+	t.Parallel()
 	for status := 100; status < 1000; status++ {
 		for _, ambiguous := range []bool{false, true} {
 			for _, answer := range []func(int) *plexy.Error{answered, unproven} {
@@ -252,6 +257,7 @@ func TestEveryStatusIsClassified(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
+	t.Parallel()
 	for n := 1; n <= 200; n++ {
 		most := backoffMost
 		if n <= 9 {
@@ -281,6 +287,7 @@ const (
 // TestDocsAnswers keeps the table of answers in docs/answers.md as the code has it;
 // UPDATE=1 writes it.
 func TestDocsAnswers(t *testing.T) {
+	t.Parallel()
 	const path = "../docs/answers.md"
 	doc, err := os.ReadFile(path)
 	if err != nil {
@@ -319,8 +326,8 @@ func renderAnswers(t *testing.T) string {
 		{label: "409, 410, 422, in whatever form", errs: append(each(answered, 409, 410, 422), each(unproven, 409, 410, 422)...)},
 		{label: "3xx, 404, 400, 405, any other 4xx, not in the API's own form", errs: append(each(unproven, append(others, 404)...), each(unproven, statusesBut(300, 400)...)...), also: "a redirect is never followed"},
 		{label: "401, 403", errs: append(each(answered, 401, 403), each(unproven, 401, 403)...)},
-		{label: "429", errs: append(each(answered, 429), unproven(429), told(429, time.Second))},
-		{label: "503 with `Retry-After`", errs: []error{told(503, time.Second)}},
+		{label: "429", errs: append(each(answered, 429), unproven(429), retryAfter(429, time.Second))},
+		{label: "503 with `Retry-After`", errs: []error{retryAfter(503, time.Second)}},
 		{label: "408, 425, any other 5xx", errs: each(answered, append(statusesBut(500, 600), 408, 425)...)},
 		{label: "no connection: dial, DNS, TLS", errs: []error{errUnsent}, also: "nothing was sent"},
 		{label: "no answer: timeout, reset, cut off", errs: []error{errCut}},
@@ -351,7 +358,7 @@ func renderAnswers(t *testing.T) string {
 	}
 	for status := 300; status < 600; status++ {
 		if described[status] == "" {
-			t.Errorf("%d (%s) stands in no row", status, http.StatusText(status))
+			t.Errorf("%d (%s) is in no row", status, http.StatusText(status))
 		}
 	}
 
@@ -396,7 +403,7 @@ func describe(v, after verdict) string {
 		text = "try again after 5 s, then 15 s; an attempt is used up each time; the third decides only as described below"
 	case stepLocal:
 		text = "try again after a second; no attempt is used up"
-	case stepTrouble:
+	case stepAttribute:
 		text = "ask whether others get it too; if so, all stop for `Retry-After` or a growing time (hold `throttled`), the rate is cut and no attempt is used up; if not, this link waits for `Retry-After` and an attempt is used up"
 		if v.kind == ratelimit.Unauthorized {
 			text = "ask whether others get it too; if so, this worker stops until the key is good (hold `unauthorized`) and no attempt is used up; if not, an attempt is used up, and the second one in the API's own form makes it `rejected`"

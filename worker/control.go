@@ -15,61 +15,61 @@ const (
 	// given back.
 	controlWait = 3 * time.Second
 
-	// A control is asked after plainRow unproven answers in a row, or after
-	// plainQuiet without a proven one; of two links at least. After a good one it
-	// takes plainAgain answers more.
+	// A control is sent after plainRow plain answers in a row, or after plainQuiet
+	// without a proven answer, from two links or more. After a good control it takes
+	// plainAgain more answers.
 	plainRow   = 10
 	plainAgain = 30
 	plainQuiet = 2 * time.Second
 
-	// troubleSoon is how long other links' answers may decide about a trouble
+	// attributeSoon is how long other links' answers may decide about a trouble
 	// before the control is asked, troubleMost the time for both.
-	troubleSoon = 150 * time.Millisecond
-	troubleMost = time.Second
+	attributeSoon = 150 * time.Millisecond
+	attributeMost = time.Second
 
 	// outageSoon is how long the fleet's limiter may take to begin an outage.
 	outageSoon = 300 * time.Millisecond
 
-	// unprovedMost is how long the first evidence is waited for before Unproved
-	// is called, unprovedSure the same if the API itself says that there is no
-	// such path.
+	// unprovedMost is how long to wait for the first evidence before Unproved is
+	// called. unprovedSure is the same if the API itself answers that there is no such
+	// path.
 	unprovedMost = 20 * time.Second
 	unprovedSure = 5 * time.Second
 )
 
-// control is the request that tells the API's state from a link's: a page of the
-// list, or, where the list gives none, a link that the API has shown before. One
-// is sent at a time, for all who want to know.
+// control sends the request that shows whether the API works at all: for a page of
+// the list or, if the list gives none, for a link that the API showed before. One
+// control is sent at a time, and all callers share its result.
 type control struct {
 	w *Worker
 
-	showing chan struct{} // has room while nobody asks in shows
-	shownAt time.Time     // when it was answered well
+	showing chan struct{} // a mutex for shows
+	shownAt time.Time     // when shows last returned true
 
 	mu       sync.Mutex
-	flight   *flight // under way; nil: none
-	listGood bool    // the list has given a page
-	everGood bool    // a control was answered well
+	flight   *flight // nil: none
+	listGood bool    // the list returned a page once
+	everGood bool    // a control succeeded once
 
-	// Unproven answers one after another.
+	// Plain answers in a row.
 	row     int
 	links   map[string]struct{} // at most two
-	since   time.Time           // of the first of them
-	need    int                 // so many ask for a control
+	since   time.Time           // of the first
+	need    int                 // how many trigger a control
 	saw     string              // the latest
-	failing time.Time           // since when there has been no evidence, though it was asked for
+	failing time.Time           // when a control first brought no evidence; zero: there is some
 }
 
-// flight is one control under way.
+// flight is one control in flight.
 type flight struct {
 	done   chan struct{}
-	down   bool // if it fails, the API is down
+	down   bool // if it fails, the API is down, and the fleet must stop
 	result controlResult
 }
 
-// controlResult is what a control found out.
+// controlResult is the result of a control.
 type controlResult struct {
-	good   bool // the API answers
+	good   bool // the API works
 	kind   ratelimit.Kind
 	proven bool
 	key    uint64
@@ -81,8 +81,8 @@ func newControl(w *Worker) *control {
 	return &control{w: w, need: plainRow, showing: make(chan struct{}, 1)}
 }
 
-// ask sends a control unless one is under way. down: if it fails, the API is
-// down, and the fleet stops.
+// ask sends a control unless one is in flight. down: if it fails, the API is down,
+// and the fleet must stop.
 func (c *control) ask(down bool) *flight {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,7 +96,8 @@ func (c *control) ask(down bool) *flight {
 	return f
 }
 
-// result waits for the result of a control; ok is false without one.
+// result asks for a control and waits for its result. ok is false if none came in
+// time.
 func (c *control) result(ctx context.Context, down bool, within time.Duration) (r controlResult, ok bool) {
 	f := c.ask(down)
 	timer := time.NewTimer(within)
@@ -110,7 +111,7 @@ func (c *control) result(ctx context.Context, down bool, within time.Duration) (
 	return controlResult{}, false
 }
 
-// fly sends the control: the list, and if that gives no page and never did, a
+// fly sends the control: for the list, and if that has never given a page, for a
 // known link.
 func (c *control) fly(f *flight) {
 	r := c.try(f, "")
@@ -129,20 +130,20 @@ func (c *control) fly(f *flight) {
 	if r.good || !down || r.kind == ratelimit.Unused || r.kind == ratelimit.Throttled {
 		return
 	}
-	// The fleet's limiter does not stop all for one process while others get
-	// proven answers: then it is this process that is cut off, unless it has had a
-	// proven answer itself since. The key may have no right to the list.
+	// The fleet's limiter holds nobody while other processes get proven answers. Then
+	// this process alone is cut off, unless it got a proven answer itself meanwhile:
+	// the key may have no permission for the list.
 	switch {
-	case c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonOutage, outageSoon),
-		c.w.limiter.AwaitHold(c.w.stopping, ratelimit.ReasonUnauthorized, 0),
-		c.w.stopping.Err() != nil,
-		c.w.proper.after(c.w.stopping, r.slot, 0):
+	case c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonOutage, outageSoon),
+		c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonUnauthorized, 0),
+		c.w.stopCtx.Err() != nil,
+		c.w.lastProven.after(c.w.stopCtx, r.slot, 0):
 	default:
 		c.w.limiter.HoldOwn(ratelimit.ReasonOutage, r.saw)
 	}
 }
 
-// blind says whether no control was ever answered well.
+// blind says whether no control ever succeeded.
 func (c *control) blind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,7 +164,7 @@ func (c *control) try(f *flight, link string) controlResult {
 		return controlResult{kind: ratelimit.Unused}
 	}
 	began := time.Now()
-	ctx := plexy.Fresh(w.calls)
+	ctx := plexy.Fresh(w.callCtx)
 	what := "GET of the list"
 	var page plexy.Page
 	if link == "" {
@@ -185,14 +186,14 @@ func (c *control) try(f *flight, link string) controlResult {
 	c.listGood = c.listGood || r.good && link == ""
 	c.mu.Unlock()
 	switch {
-	case w.calls.Err() != nil:
+	case w.callCtx.Err() != nil:
 		answer.Kind, r.kind = ratelimit.Unused, ratelimit.Unused
 	case r.good:
 		w.proved(link)
 		for _, listed := range page.Links[:min(len(page.Links), knownAsked)] {
 			w.evidence.given(listed.ID)
 		}
-		w.proper.set(slot)
+		w.lastProven.set(slot)
 	case down && (answer.Kind == ratelimit.Unproven || answer.Kind == ratelimit.Transient):
 		answer.Kind = ratelimit.Down
 	}
@@ -200,17 +201,17 @@ func (c *control) try(f *flight, link string) controlResult {
 	return r
 }
 
-// showsFor is how long the answer of shows holds.
+// showsFor is how long a result of shows is reused.
 const showsFor = time.Second
 
-// shows says whether the API still shows links that it has shown, listed or
-// cancelled before. If not, what is missing may only be out of reach: the way to
-// single links can be broken while the list answers.
+// shows says whether the API still shows links that it showed, listed or cancelled
+// before. If not, a missing link may only be out of reach: requests for single
+// links can fail while the list works.
 func (c *control) shows() bool {
 	select {
 	case c.showing <- struct{}{}:
 		defer func() { <-c.showing }()
-	case <-c.w.stopping.Done():
+	case <-c.w.stopCtx.Done():
 		return false
 	}
 	if time.Since(c.shownAt) < showsFor {
@@ -218,8 +219,8 @@ func (c *control) shows() bool {
 	}
 	known := c.w.evidence.some(knownAsked)
 	if len(known) == 0 {
-		// Then the API may have none: the list says so.
-		if r, ok := c.result(c.w.stopping, false, controlWait); !ok || !r.good {
+		// The API may have no links at all. The list shows that.
+		if r, ok := c.result(c.w.stopCtx, false, controlWait); !ok || !r.good {
 			return false
 		}
 		known = c.w.evidence.some(knownAsked)
@@ -233,11 +234,11 @@ func (c *control) shows() bool {
 	return true
 }
 
-// slot acquires a slot ahead of all links.
+// slot waits for a slot ahead of all links.
 func (c *control) slot() (ratelimit.Slot, error) {
 	for {
 		began := time.Now()
-		slot, err := c.w.limiter.AcquireFirst(c.w.stopping)
+		slot, err := c.w.limiter.AcquireFirst(c.w.stopCtx)
 		if err == nil {
 			c.w.observe.Waited(time.Since(began))
 		}
@@ -248,7 +249,7 @@ func (c *control) slot() (ratelimit.Slot, error) {
 	}
 }
 
-// classifyControl says what the answer to a control shows of the API.
+// classifyControl says what the answer to a control means.
 func classifyControl(err error) (r controlResult, answer ratelimit.Answer) {
 	if err == nil {
 		return controlResult{good: true, kind: ratelimit.Proper, proven: true}, ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
@@ -256,13 +257,13 @@ func classifyControl(err error) (r controlResult, answer ratelimit.Answer) {
 	v, ok := classifyCommon(err)
 	if !ok {
 		v = classifyError(err)
-		v.kind = ratelimit.Unproven // not what was asked for, whoever said so
+		v.kind = ratelimit.Unproven // not what was asked for, whether proven or not
 	}
 	return controlResult{kind: v.kind, proven: v.proven, saw: v.saw},
 		ratelimit.Answer{Kind: v.kind, Status: v.status, RetryAfter: v.retryAfter, HasRetryAfter: v.hasRetry}
 }
 
-// proper takes in that the API itself has answered.
+// proper notes that the API itself answered.
 func (c *control) proper() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -271,8 +272,8 @@ func (c *control) proper() {
 	}
 }
 
-// plain takes in an unproven answer about a link, and asks the control when
-// there have been enough of them.
+// plain notes a plain answer about a link, and sends a control after enough of
+// them.
 func (c *control) plain(link, saw string) {
 	c.mu.Lock()
 	c.saw = saw
@@ -292,25 +293,25 @@ func (c *control) plain(link, saw string) {
 	case !c.w.evidence.ok():
 		down := c.w.evidence.deny(link)
 		c.w.background.Go(func() {
-			if r, ok := c.result(c.w.stopping, down, unprovedMost); ok && !r.good && down {
+			if r, ok := c.result(c.w.stopCtx, down, unprovedMost); ok && !r.good && down {
 				c.w.unproved(saw, r)
 			}
 		})
 	case enough || held == ratelimit.ReasonOutage:
-		// In an outage only the control can tell that links are really missing.
+		// In an outage only the control can show that links are really missing.
 		c.ask(true)
 	}
 }
 
-// provedNow ends the wait for the first evidence.
+// provedNow notes the first evidence.
 func (c *control) provedNow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failing = time.Time{}
 }
 
-// unproved takes in that evidence was asked for in vain, and calls Unproved when
-// that has lasted too long.
+// unproved notes that a control brought no evidence, and calls Unproved if that
+// lasts too long.
 func (w *Worker) unproved(saw string, r controlResult) {
 	if w.cfg.Unproved == nil {
 		return
@@ -336,11 +337,10 @@ func (w *Worker) unproved(saw string, r controlResult) {
 	})
 }
 
-// UnprovedError says that nothing has shown that the base URL is that of the API,
-// and what was answered instead.
+// UnprovedError says that nothing has shown that the base URL is the API's.
 type UnprovedError struct {
-	Link    string // to a request for a link
-	Control string // to the request for the list
+	Link    string // the answer to a request for a link
+	Control string // the answer to the request for the list
 }
 
 func (e *UnprovedError) Error() string {

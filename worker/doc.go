@@ -14,6 +14,9 @@
 // all have an outcome is done. Otherwise what is known is noted, and the task returns to
 // the queue with the delay of the link that is due first.
 //
+// gate.go lets a request through, callslots.go bounds the calls in flight, and
+// heartbeat.go publishes what the worker holds.
+//
 // # A link
 //
 // The canceler follows one link through its phases:
@@ -26,15 +29,16 @@
 //	    │
 //	    └─ attempts used up ──▶ last look (GET) ──▶ cancelled, or failed
 //
-// classify.go says what each answer means. It is pure code, and docs/answers.md is
-// generated from it.
+// classify.go says what each answer means, and docs/answers.md is generated from it.
+// next.go says what a link needs after an answer in a phase. Both are pure code.
+// canceler.go sends the requests and does what next says.
 //
 // # Proof
 //
 // Gateways answer, too. An answer decides only if the API itself gave it (proven): its
 // error has the documented body, or a GET shows the link. proof.go has the conditions
 // under which an answer in another form counts. first.go checks the first 204 of a
-// batch. trouble.go finds out whether a 401, 403 or 429 concerns one link or all of
+// batch. attribute.go finds out whether a 401, 403 or 429 concerns one link or all of
 // them, by a control: a GET of a link that is known.
 //
 // # Recording

@@ -20,6 +20,7 @@ import (
 
 // Two processes drain one batch at an API that does everything wrong.
 func TestDrainWithAllFaults(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -51,6 +52,7 @@ func TestDrainWithAllFaults(t *testing.T) {
 
 // The same in small over the network, on both kinds of Redis.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		t.Parallel()
 		f := newFleet(t, b)
@@ -85,6 +87,7 @@ func lastRequest(s *sandbox.Server) time.Time {
 }
 
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 400, Latency: 100 * time.Millisecond, KeepRequests: 1})
 		before := truth(api)
@@ -123,6 +126,7 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 func TestAbort(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 400, Latency: 700 * time.Millisecond, KeepRequests: 1})
 		b := f.batch("b1", api.IDs()...)
@@ -158,12 +162,13 @@ func TestAbort(t *testing.T) {
 
 // A key that is wrong keeps a process's slices for 30 s at most.
 func TestUnauthorizedGivesSlicesBack(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 100, Key: "other"})
 		before := truth(api)
 		b := f.batch("b1", api.IDs()...)
-		var told atomic.Int64
-		bad := f.work(Config{ID: "bad", Rate: 20, Concurrency: 8, BadKey: func(error) { told.Add(1) }}, memory{api}, nil)
+		var calls atomic.Int64
+		bad := f.work(Config{ID: "bad", Rate: 20, Concurrency: 8, BadKey: func(error) { calls.Add(1) }}, memory{api}, nil)
 		f.feed(20)
 		f.until("a hold", func() bool {
 			return bad.w.limiter.Status().Hold.Reason == ratelimit.ReasonUnauthorized && bad.w.Unsent() > 0
@@ -187,13 +192,14 @@ func TestUnauthorizedGivesSlicesBack(t *testing.T) {
 				t.Errorf("%s: %+v", link, r.Record)
 			}
 		}
-		if told.Load() != 1 {
-			t.Errorf("BadKey was called %d times", told.Load())
+		if calls.Load() != 1 {
+			t.Errorf("BadKey was called %d times", calls.Load())
 		}
 	})
 }
 
 func TestCanary(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{KeepRequests: 1})
 		b, err := producer.MakeBatch(t.Context(), f.l, &ids{links: names(300)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
@@ -231,6 +237,7 @@ func TestCanary(t *testing.T) {
 // The last links of a batch may trip it: then it is not done, and comes to its end
 // after a resume.
 func TestCanaryAtTheEnd(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(1270)
 		api := sandbox.New(sandbox.Config{})
@@ -276,6 +283,7 @@ func (c *flights) begin() (end func()) {
 }
 
 func TestConcurrencyIsHeld(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 300, Paid: .3})
 		before := truth(api)
@@ -297,6 +305,7 @@ func TestConcurrencyIsHeld(t *testing.T) {
 
 // Calls that hang give their places to others after a while.
 func TestHangingCallsGivePlace(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, Links: 100})
 		t.Cleanup(api.Close)
@@ -333,11 +342,11 @@ func TestHangingCallsGivePlace(t *testing.T) {
 
 // A Redis that dies in mid-drain loses nothing, and nothing is sent without it.
 func TestRedisDies(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
 	}
-	t.Parallel()
 	server := redistest.NewServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	server.Start(t)
 	t.Cleanup(func() { server.Stop(t) })
@@ -362,8 +371,8 @@ func TestRedisDies(t *testing.T) {
 	}
 	server.Start(t)
 	f.until("the end of the batch", func() bool {
-		state, err := f.l.State(t.Context(), b.ID) // go-redis finds the server again only after a while
-		return err == nil && state == ledger.Done
+		head, err := f.l.Head(t.Context(), b.ID) // go-redis finds the server again only after a while
+		return err == nil && head.State == ledger.Done
 	})
 	f.check(b.ID, api, before)
 	for link, r := range f.records(b.ID) {
@@ -379,11 +388,11 @@ func TestRedisDies(t *testing.T) {
 // Without Redis the end comes all the same, and what could not be written is
 // left to be taken for a crash.
 func TestStopWithoutRedis(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
 	}
-	t.Parallel()
 	server := redistest.NewServer(t)
 	server.Start(t)
 	f := newFleet(t, redistest.Open(t, server.URL()))

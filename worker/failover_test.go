@@ -147,7 +147,7 @@ func TestClusterFailover(t *testing.T) {
 	}
 }
 
-// A server of a cluster without replicas comes back on its AOF, and all goes on.
+// A server of a cluster without replicas comes back on its AOF, and work continues.
 func TestClusterServerComesBack(t *testing.T) {
 	t.Parallel()
 	if !redistest.Have(t) {
@@ -165,9 +165,10 @@ func TestClusterServerComesBack(t *testing.T) {
 	}
 }
 
-// TestFailovers makes FAILOVERS of each kind and tells the figures that stand in
+// TestFailovers makes FAILOVERS of each kind and prints the figures of
 // docs/testing.md (make failover).
 func TestFailovers(t *testing.T) {
+	t.Parallel()
 	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
 	lags := []time.Duration{0, 900 * time.Millisecond}
 	var mu sync.Mutex

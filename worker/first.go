@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// firstTries is how many 204s of a batch are looked into at most until one
-	// of them is confirmed.
+	// firstTries is how many 204s of a batch are checked until one is confirmed.
 	firstTries = 5
-	// firstLooks is how often the link of such a 204 is asked for while it is
-	// still shown as active: a copy of the API's database may lag.
+	// firstLooks is how many GETs a check sends while the link is still active: a
+	// replica of the API's database may lag.
 	firstLooks = 3
-	// vagueLooks is how often it is asked for while a 2xx comes that shows no
-	// link: longer than most disturbances last.
+	// vagueLooks is how many GETs a check sends while they get a 2xx that shows no
+	// link. This takes longer than most disturbances last.
 	vagueLooks = 20
 	firstPause = time.Second
 )
 
-// firstCancel checks the first 204 of a batch: while it is looked into, no other
-// of the batch is believed.
+// firstCancel checks the first 204 of a batch. Until the check ends, no other 204 of
+// the batch is believed.
 type firstCancel struct {
 	ok    atomic.Bool // state is firstOK
 	mu    sync.Mutex
 	state firstState
 	tries int
-	done  chan struct{} // closed when the look that is under way has ended
+	done  chan struct{} // closed when the present check ends
 }
 
 type firstState uint8
@@ -41,8 +40,8 @@ const (
 	firstRefuted // the link is still active: no 204 of the batch is believed
 )
 
-// begin says what is known. mine: the caller is to look, and to call end.
-// Otherwise wait is closed when there is news.
+// begin returns the state. mine: the caller must do the check and call end.
+// Otherwise wait is closed when the present check ends.
 func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,8 +53,9 @@ func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}
 	return f.state, false, f.done
 }
 
-// end takes in what a look found; firstOpen: nothing, so that a later 204 is to
-// be looked into, unless it was tried often enough. inVain: so ended the first.
+// end records the result of a check. firstOpen means that it found nothing: a later
+// 204 is checked, unless there were firstTries checks. inVain: the first check found
+// nothing.
 func (f *firstCancel) end(state firstState) (inVain bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,7 +69,7 @@ func (f *firstCancel) end(state firstState) (inVain bool) {
 	return inVain
 }
 
-// firsts has the checks of the batches in hand.
+// firsts holds the checks of the batches in hand.
 type firsts struct {
 	mu    sync.Mutex
 	known map[firstKey]*firstCancel
@@ -112,15 +112,15 @@ func (p *batchProof) confirmed(show func() verdict) bool {
 		}
 		select {
 		case <-wait:
-		case <-p.w.calls.Done():
-			return true // it is at its end: the 204 counts, as documented
+		case <-p.w.callCtx.Done():
+			return true // the drain has ended: the 204 counts, as documented
 		}
 	}
 }
 
-// lookFirst looks into a 204 for all who wait.
+// lookFirst does the check on behalf of all who wait.
 func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
-	defer func() { // also if show panics: the others must not wait for ever
+	defer func() { // also if show panics: the others must not wait forever
 		if p.first.end(state) {
 			p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered by the API", "batch", p.batch)
 		}
@@ -128,8 +128,8 @@ func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
 	return p.checkFirst(show)
 }
 
-// checkFirst asks for a link that was answered 204. A worker that stops meanwhile
-// believes no 204: the next one settles the link with a GET.
+// checkFirst sends GETs for a link that was answered 204. A worker that stops
+// meanwhile believes no 204, and the next worker settles the link with a GET.
 func (p *batchProof) checkFirst(show func() verdict) firstState {
 	active, vague := 0, 0
 	for {
@@ -146,7 +146,7 @@ func (p *batchProof) checkFirst(show func() verdict) firstState {
 				reason = ReasonUnconfirmed
 			}
 		case v.step == stepPlain && is2xx(v.status):
-			// Something that says yes to every request also says 204.
+			// Something that answers every request with a 2xx also answers 204.
 			if vague++; vague == vagueLooks {
 				reason = "a link that was answered 204 cannot be read: GET answered " + v.saw
 			}
@@ -163,14 +163,14 @@ func (p *batchProof) checkFirst(show func() verdict) firstState {
 	}
 }
 
-// ReasonUnconfirmed is why a batch is paused whose first 204 cancelled nothing.
+// ReasonUnconfirmed is the reason of a pause after a 204 that cancelled nothing.
 const ReasonUnconfirmed = "a link that was answered 204 is still active"
 
-// stopBatch pauses a batch whose 204s cannot be believed.
+// stopBatch pauses a batch because its 204s cannot be believed.
 func (w *Worker) stopBatch(batch, reason string) {
 	w.log.Error("batch paused", "batch", batch, "reason", reason)
 	for {
-		_, _, err := w.ledger.Pause(w.calls, batch, reason)
+		_, _, err := w.ledger.Pause(w.callCtx, batch, reason)
 		if err == nil || errors.Is(err, ledger.ErrNoBatch) || !w.pause(commitPauseMost) {
 			return
 		}

@@ -92,6 +92,7 @@ func (f *fleet) listen(text string) *atomic.Int64 {
 // A gateway that answers 404 for a while takes no link away, whatever its answer
 // looks like and however many requests it answers.
 func TestGatewayForAWhile(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"404:html", "404:empty", "404:grpc"} {
 		for _, share := range []float64{1, .5, .1} {
 			t.Run(fmt.Sprint(answer, " ", share), func(t *testing.T) {
@@ -121,6 +122,7 @@ func TestGatewayForAWhile(t *testing.T) {
 // An API may answer 404 without a body for links that it does not have. Neither
 // scattered nor in one block do these hold or pause anything.
 func TestEmptyNotFound(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		missing []int // their places
@@ -174,9 +176,10 @@ func span(from, to int) (places []int) {
 	return places
 }
 
-// Fewer than ten links with such an answer do not tell it from a gateway's: they
+// Fewer than ten links with such an answer do not distinguish it from a gateway's: they
 // end failed, unless the answer is to be trusted.
 func TestFewEmptyNotFound(t *testing.T) {
+	t.Parallel()
 	for _, trust := range []bool{false, true} {
 		t.Run(fmt.Sprint("trusted ", trust), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -245,19 +248,20 @@ var wrongPaths = []struct {
 }
 
 // Behind a wrong path nothing is recorded, and it is said.
-func TestWrongPathIsTold(t *testing.T) {
+func TestWrongPathIsReported(t *testing.T) {
+	t.Parallel()
 	for _, tt := range wrongPaths {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
 				api := sandbox.New(tt.make(t))
 				b := f.batch("b1", names(30)...)
-				told := make(chan error, 10)
+				reported := make(chan error, 10)
 				began := time.Now()
-				f.watched(Config{Rate: 50, Concurrency: 8, Unproved: func(err error) { told <- err }}, memory{api})
+				f.watched(Config{Rate: 50, Concurrency: 8, Unproved: func(err error) { reported <- err }}, memory{api})
 				f.feed(50)
-				err := <-told
+				err := <-reported
 				if took := time.Since(began); took < tt.within || took > tt.within+5*time.Second {
-					t.Errorf("told after %v, want %v", took, tt.within)
+					t.Errorf("reported after %v, want %v", took, tt.within)
 				}
 				var unproved *UnprovedError
 				if !errors.As(err, &unproved) || !strings.Contains(unproved.Link, "404") || !strings.Contains(unproved.Control, "GET of the list answered 404") {
@@ -269,16 +273,17 @@ func TestWrongPathIsTold(t *testing.T) {
 						t.Errorf("%s: %+v", link, r)
 					}
 				}
-				if len(told) > 0 {
-					t.Error("told twice")
+				if len(reported) > 0 {
+					t.Error("reported twice")
 				}
 			})
 		})
 	}
 }
 
-// A fleet holds, and goes on by itself when the path answers.
+// A fleet holds, and continues without help when the path answers.
 func TestWrongPathHoldsTheFleet(t *testing.T) {
+	t.Parallel()
 	for _, tt := range wrongPaths {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -316,6 +321,7 @@ func TestWrongPathHoldsTheFleet(t *testing.T) {
 
 // The control asks for a link that the API has shown where it gives no list.
 func TestListForbidden(t *testing.T) {
+	t.Parallel()
 	for _, empty := range []bool{false, true} {
 		t.Run(fmt.Sprint("empty errors ", empty), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -341,6 +347,7 @@ func TestListForbidden(t *testing.T) {
 
 // Four links that are locked for ever slow no other.
 func TestLockedLinks(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(600)
 		locked := map[string]sandbox.Answer{
@@ -391,6 +398,7 @@ func TestLockedLinks(t *testing.T) {
 
 // A link is rejected for a 401 only if something shows that the key is good.
 func TestRefusedWhileNothingTells(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		down bool // lists and GETs fail
 		want ledger.Outcome
@@ -427,12 +435,13 @@ func TestRefusedWhileNothingTells(t *testing.T) {
 
 // Half of the links are forbidden to a valid key: they take twice the time at most.
 func TestForbiddenLinks(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Seed: 1, IDs: names(100), ForbiddenLinks: .5, Latency: 20 * time.Millisecond})
 		before := truth(api)
 		b := f.batch("b1", api.IDs()...)
-		var told atomic.Int64
-		_, h := f.watched(Config{Rate: 50, Concurrency: 8, BadKey: func(error) { told.Add(1) }}, memory{api})
+		var calls atomic.Int64
+		_, h := f.watched(Config{Rate: 50, Concurrency: 8, BadKey: func(error) { calls.Add(1) }}, memory{api})
 		began := time.Now()
 		f.feed(50)
 		f.done(b.ID)
@@ -443,14 +452,15 @@ func TestForbiddenLinks(t *testing.T) {
 		if got := f.get(b.ID).Counts; got[ledger.Cancelled]+got[ledger.Rejected] != 100 || got[ledger.Rejected] < 30 {
 			t.Errorf("counts %v", got)
 		}
-		if all := h.heard(); len(all) > 0 || told.Load() > 0 {
-			t.Errorf("held: %+v; BadKey was called %d times", all, told.Load())
+		if all := h.heard(); len(all) > 0 || calls.Load() > 0 {
+			t.Errorf("held: %+v; BadKey was called %d times", all, calls.Load())
 		}
 	})
 }
 
 // A key that may cancel, but not read, cannot be checked: that is said once.
 func TestGetsForbidden(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		warned := f.listen("cannot check whether a 204 cancels: the key may not read links")
 		api := sandbox.New(sandbox.Config{IDs: names(100), GetsForbidden: true})
@@ -473,6 +483,7 @@ func TestGetsForbidden(t *testing.T) {
 // A gateway that says 204 and does nothing stops the batch, and is not believed:
 // neither if the link is still active, nor if it says 204 to a GET as well.
 func TestGatewaySaysNoContent(t *testing.T) {
+	t.Parallel()
 	for spared, reason := range map[bool]string{true: ReasonUnconfirmed, false: "a link that was answered 204 cannot be read: GET answered 204"} {
 		t.Run(fmt.Sprint("spared: ", spared), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fleet) {
@@ -502,6 +513,7 @@ func TestGatewaySaysNoContent(t *testing.T) {
 
 // What this machine lacks uses up nobody's attempts.
 func TestLocalLack(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		warned := f.listen("this machine lacks resources")
 		api := sandbox.New(sandbox.Config{IDs: names(30)})
@@ -531,6 +543,7 @@ func TestLocalLack(t *testing.T) {
 // One link that is refused with 401 does not make the key a bad one, though it is
 // the first.
 func TestFirstLinkRefused(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(50)
 		api := sandbox.New(sandbox.Config{IDs: links, Poison: map[string]sandbox.Answer{links[0]: says(t, "401:api")}})

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// fleet is a ledger and whoever works on it.
+// fleet is a ledger with the workers and feeders on it.
 type fleet struct {
 	t    *testing.T
 	b    *broker.Broker
@@ -140,7 +140,7 @@ func (f *fleet) records(id string) map[string]ledger.LinkRecord {
 	for r, err := range f.l.Walk(context.Background(), b) {
 		must(f.t, err)
 		if _, twice := all[r.Link]; twice {
-			f.t.Errorf("link %s stands twice in the batch", r.Link)
+			f.t.Errorf("link %s is in the batch twice", r.Link)
 		}
 		all[r.Link] = r
 		if r.Record.Outcome != ledger.None {

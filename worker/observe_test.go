@@ -56,8 +56,9 @@ func (f *fleet) sweep(id string, links ...string) ledger.Batch {
 	return b
 }
 
-// What two processes tell of two batches is what the ledger has of them.
+// What two processes report about two batches agrees with the ledger.
 func TestObserver(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{
 			Seed: 3, Links: 200, Paid: .1, Expired: .05, Cancelled: .1, Missing: .1,
@@ -93,18 +94,18 @@ func TestObserver(t *testing.T) {
 			t.Errorf("outcomes: %s", diff)
 		}
 		if seen.attempts != attempts {
-			t.Errorf("%d attempts were told, the records have %d", seen.attempts, attempts)
+			t.Errorf("%d attempts were reported, the records have %d", seen.attempts, attempts)
 		}
 		if seen.ambiguous < ambiguous || ambiguous == 0 {
-			t.Errorf("%d ambiguous attempts were told, %d links had some", seen.ambiguous, ambiguous)
+			t.Errorf("%d ambiguous attempts were reported, %d links had some", seen.ambiguous, ambiguous)
 		}
 		if n := api.Counts().Total; seen.requests != n || seen.waits < n {
-			t.Errorf("%d requests and %d slots were told, the API had %d requests", seen.requests, seen.waits, n)
+			t.Errorf("%d requests and %d slots were reported, the API had %d requests", seen.requests, seen.waits, n)
 		}
 		if took := time.Since(began); seen.after <= 0 || seen.after > took {
 			t.Errorf("the longest took %v of %v", seen.after, took)
 		}
-		for _, o := range []ledger.Outcome{ledger.AlreadyCancelled, ledger.NotCancellable} { // never told by a DELETE
+		for _, o := range []ledger.Outcome{ledger.AlreadyCancelled, ledger.NotCancellable} { // never the result of a DELETE
 			all := want["import "+o.String()] + want["sweep "+o.String()]
 			if int(seen.settled[o]) != all || all == 0 {
 				t.Errorf("%d settled as %v of %d", seen.settled[o], o, all)
@@ -114,8 +115,9 @@ func TestObserver(t *testing.T) {
 }
 
 // Of a link that another process was faster with, or whose batch is gone,
-// nothing is told but the requests.
-func TestObserverIsToldOnlyWhatWasWritten(t *testing.T) {
+// nothing is reported but the requests.
+func TestObserverSeesOnlyWhatWasWritten(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(3)})
 		b := f.batch("b1", names(3)...)
@@ -144,22 +146,23 @@ func TestObserverIsToldOnlyWhatWasWritten(t *testing.T) {
 			return nil
 		}}, nil)
 		f.enqueue(task.Slice{Batch: "gone", Incarnation: gone.Incarnation(), Links: []string{"pl_gone"}})
-		f.queueGone()
+		f.queueEmpty()
 		f.enqueue(task.Slice{Batch: "b1", Incarnation: b.Incarnation(), Links: names(3)})
 		f.done("b1")
-		f.queueGone()
+		f.queueEmpty()
 		if diff := cmp.Diff(map[string]int{"import cancelled": 1}, seen.outcomes); diff != "" {
 			t.Errorf("outcomes: %s", diff)
 		}
 		if seen.ambiguous != 0 || seen.settled != (ledger.Counts{}) || seen.attempts != 1 {
-			t.Errorf("told: %+v", seen)
+			t.Errorf("reported: %+v", seen)
 		}
 	})
 }
 
-// Links that get their outcome without being sent are told with their batch's
+// Links that get their outcome without being sent are reported with their batch's
 // source and age too.
 func TestObserverOfLinksNotSent(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		b := f.sweep("s1", names(3)...)
 		f.start(&b, 3)
@@ -168,18 +171,19 @@ func TestObserverOfLinksNotSent(t *testing.T) {
 		f.enqueue(task.Slice{Batch: "s1", Incarnation: b.Incarnation(), Links: names(3), Redeliveries: crashesMost + 1})
 		f.work(Config{Observer: seen}, nothing{t}, nil)
 		f.done("s1")
-		f.queueGone()
+		f.queueEmpty()
 		if diff := cmp.Diff(map[string]int{"sweep failed": 3}, seen.outcomes); diff != "" {
 			t.Errorf("outcomes: %s", diff)
 		}
 		if seen.after < time.Hour || seen.after > 2*time.Hour || seen.requests != 0 || seen.settled != (ledger.Counts{}) {
-			t.Errorf("told: %+v", seen)
+			t.Errorf("reported: %+v", seen)
 		}
 	})
 }
 
 // A worker takes tasks from its start to its end.
 func TestTaking(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		p := f.work(Config{}, nothing{t}, nil)
 		f.until("the worker to take tasks", p.w.Taking)

@@ -11,42 +11,43 @@ import (
 	"linkcancel/internal/ratelimit"
 )
 
-// evidence remembers whether the base URL has ever shown that it is the API's:
-// by a 204, by a GET that shows a link, or by a page of the list. Until then a
-// 404 or a refusal of its own proves nothing, since the path may be wrong.
+// evidence records whether the base URL has ever proved to be the API's: by a 204,
+// by a GET that shows a link, or by a page of the list. Before that a proven 404 or
+// refusal proves nothing about a link, because the path may be wrong.
 type evidence struct {
 	ledger *ledger.Ledger
 	url    string // "": kept in this process alone
 
 	mu    sync.Mutex
 	has   bool
-	known []string // links that the API has shown, listed or cancelled, at most knownMost
-	next  int      // of known, the one that makes way for a newer
+	known []string // at most knownMost links that the API showed, listed or cancelled
+	next  int      // the index in known to replace next
 
-	denied map[string]struct{} // links with an answer that would need evidence, at most deniedMost
+	denied map[string]struct{} // at most deniedMost links whose answer needs evidence
 	since  time.Time           // of the first of them
 }
 
 const (
-	// knownMost is how many links are remembered to ask the API for, knownAsked how
-	// many are asked for before unproven answers may end a link.
+	// knownMost is how many known links are kept. knownAsked is how many of them must
+	// still be shown before plain answers may end a link.
 	knownMost  = 8
 	knownAsked = 3
 
-	// deniedMost is how many links are sent without evidence before sending stops:
-	// the first few of a file may really be missing. After deniedWait fewer do.
+	// deniedMost is how many links are sent without evidence before sending stops: the
+	// first few of a file may really be missing. After deniedWait, sending stops with
+	// fewer links.
 	deniedMost = 20
 	deniedWait = 3 * time.Second
 )
 
-// load asks the ledger for evidence that another process has had.
+// load reads from the ledger whether another process found evidence.
 func (e *evidence) load(ctx context.Context) {
 	if e.url == "" {
 		return
 	}
 	api, err := e.ledger.API(ctx)
 	if err != nil || api.URL != e.url || api.Proved.IsZero() {
-		return // found out again
+		return // this process looks for evidence itself
 	}
 	e.mu.Lock()
 	e.has = true
@@ -59,8 +60,8 @@ func (e *evidence) ok() bool {
 	return e.has
 }
 
-// given takes in evidence; link is the link that was shown or cancelled, "" if
-// it was a page of the list.
+// given records evidence. link is the link that was shown or cancelled, or "" for a
+// page of the list. first: it is the first evidence.
 func (e *evidence) given(link string) (first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -77,7 +78,7 @@ func (e *evidence) given(link string) (first bool) {
 	return first
 }
 
-// some returns links that the API has shown, listed or cancelled before, n at most.
+// some returns at most n links that the API showed, listed or cancelled before.
 func (e *evidence) some(n int) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -86,8 +87,8 @@ func (e *evidence) some(n int) []string {
 	return known[:min(n, len(known))]
 }
 
-// deny takes in that a link got an answer that counts only with evidence. enough:
-// so many have that sending is to stop if the control brings none.
+// deny records a link whose answer counts only with evidence. enough: there are so
+// many of them that sending must stop if the control brings no evidence.
 func (e *evidence) deny(link string) (enough bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -100,7 +101,7 @@ func (e *evidence) deny(link string) (enough bool) {
 	return len(e.denied) >= deniedMost || time.Since(e.since) >= deniedWait
 }
 
-// write tells the ledger, for the other processes.
+// write records the evidence in the ledger, for the other processes.
 func (e *evidence) write(ctx context.Context) error {
 	if e.url == "" {
 		return nil
@@ -110,11 +111,11 @@ func (e *evidence) write(ctx context.Context) error {
 	return e.ledger.ProveAPI(ctx, e.url)
 }
 
-// kindLinks is how many links must have got unproven answers of a kind before
-// these may end a link.
+// kindLinks is how many links must have received plain answers of a kind before such
+// answers may end a link.
 const kindLinks = 10
 
-// batchProof is the proof that a slice's links go by.
+// batchProof implements proof for the links of one batch.
 type batchProof struct {
 	w     *Worker
 	batch string
@@ -135,11 +136,11 @@ func (p *batchProof) answered(slot ratelimit.Slot, link, method string, v verdic
 		w.proved(link)
 	}
 	if v.kind == ratelimit.Proper && !positive && !w.evidence.ok() {
-		return ratelimit.Unproven // a proper answer of an API that may be another
+		return ratelimit.Unproven // the answer may come from another API
 	}
 	switch v.kind {
 	case ratelimit.Proper:
-		w.proper.set(slot)
+		w.lastProven.set(slot)
 		w.control.proper()
 	case ratelimit.Unproven:
 		w.control.plain(link, method+" answered "+v.saw)
@@ -153,7 +154,7 @@ func (p *batchProof) proved(link, saw string) bool {
 		return true
 	}
 	enough := p.w.evidence.deny(link)
-	r, ok := p.w.control.result(p.w.stopping, enough, controlWait)
+	r, ok := p.w.control.result(p.w.stopCtx, enough, controlWait)
 	if enough && ok && !r.good {
 		p.w.unproved("a link's request was answered "+saw, r)
 	}
@@ -165,7 +166,7 @@ func (p *batchProof) trusted(kind string) (bool, string) {
 	if p.w.cfg.TrustPlain404 {
 		return true, ""
 	}
-	ctx, cancel := context.WithTimeout(p.w.stopping, 2*time.Second)
+	ctx, cancel := context.WithTimeout(p.w.stopCtx, 2*time.Second)
 	defer cancel()
 	k, err := p.w.ledger.Kind(ctx, p.batch, kind)
 	switch {
@@ -181,15 +182,15 @@ func (p *batchProof) trusted(kind string) (bool, string) {
 	return true, ""
 }
 
-// proved takes in evidence for the base URL.
+// proved records evidence that the base URL is the API's.
 func (w *Worker) proved(link string) {
 	if !w.evidence.given(link) {
 		return
 	}
 	w.control.provedNow()
 	w.background.Go(func() {
-		if err := w.evidence.write(w.stopping); err != nil && w.stopping.Err() == nil {
-			w.log.Warn("cannot write that the API has answered", "error", err)
+		if err := w.evidence.write(w.stopCtx); err != nil && w.stopCtx.Err() == nil {
+			w.log.Warn("cannot record that the API has answered", "error", err)
 		}
 	})
 }

@@ -9,10 +9,11 @@ import (
 	"linkcancel/internal/sandbox"
 )
 
-// Only answers to the same key, to later requests, tell of a refusal.
-func TestLastProper(t *testing.T) {
+// Only answers to later requests with the same key decide about a refusal.
+func TestLastProven(t *testing.T) {
+	t.Parallel()
 	slot := func(seq, key uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq, key) }
-	var p lastProper
+	var p lastProven
 	if p.ever() {
 		t.Error("there was an answer before the first")
 	}
@@ -31,29 +32,31 @@ func TestLastProper(t *testing.T) {
 	}
 }
 
-// One refused link does not make a key bad, and that it is, is told once.
+// One refused link does not make a key bad, and a bad key is reported once.
 func TestBadKeyAtTheSecondRefusal(t *testing.T) {
-	told := 0
-	w := &Worker{cfg: Config{BadKey: func(error) { told++ }}}
+	t.Parallel()
+	calls := 0
+	w := &Worker{cfg: Config{BadKey: func(error) { calls++ }}}
 	for n, want := range []int{0, 1, 1} {
-		w.refused(&trouble{verdict: verdict{saw: "401"}})
-		if told != want {
-			t.Errorf("after %d refusals BadKey was called %d times, want %d", n+1, told, want)
+		w.refused(&unattributed{verdict: verdict{saw: "401"}})
+		if calls != want {
+			t.Errorf("after %d refusals BadKey was called %d times, want %d", n+1, calls, want)
 		}
 	}
-	told = 0
+	calls = 0
 	w = &Worker{cfg: w.cfg}
-	w.proper.set(ratelimit.NewSlot(time.Now(), 1, 0))
-	w.refused(&trouble{})
-	w.refused(&trouble{})
-	if told > 0 {
-		t.Error("BadKey was called, though an answer was proper")
+	w.lastProven.set(ratelimit.NewSlot(time.Now(), 1, 0))
+	w.refused(&unattributed{})
+	w.refused(&unattributed{})
+	if calls > 0 {
+		t.Error("BadKey was called, though the API had accepted the key")
 	}
 }
 
 // Until the base URL has shown that it is the API's, the limiter takes no answer
 // for one of the API.
-func TestProperAnswersNeedEvidence(t *testing.T) {
+func TestProvenAnswersNeedEvidence(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{Gateway: sandbox.Gateway{Answer: says(t, "404:html"), Share: 1}})
 		p := f.work(Config{}, memory{api}, nil)
@@ -74,6 +77,7 @@ func TestProperAnswersNeedEvidence(t *testing.T) {
 }
 
 func TestClassifyControl(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -98,6 +102,7 @@ func TestClassifyControl(t *testing.T) {
 
 // A kind of answer that one link got, and then the API's own, ends no other link.
 func TestContradictedKind(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(60)
 		locked := map[string]sandbox.Answer{}

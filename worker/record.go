@@ -11,51 +11,29 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// Written is what the recorder writes of one link.
-type Written struct {
-	Batch      string
-	Link       string
-	Chunk      int
-	Position   int // in the chunk
-	Record     ledger.Record
-	LinkStatus string
-	Error      string
-	Kind       string        // of the unproven answers that the link got, without an outcome
-	Wait       time.Duration // before it is sent again, without an outcome
-	Proven     bool          // the API itself has answered about it
-}
-
-func (w Written) entry() ledger.Entry {
-	return ledger.Entry{
-		Position: w.Position, Record: w.Record, LinkStatus: w.LinkStatus, Error: w.Error,
-		Kind: w.Kind, Wait: w.Wait, Proven: w.Proven,
-	}
-}
-
-// Journal is told of everything before it is written to the ledger. An error
-// of its methods stops the worker: what is not in the journal must not happen.
+// Journal gets everything before it is written to the ledger. An error of its methods
+// stops the worker, because what is not in the journal must not happen.
 type Journal interface {
-	// Started tells that requests for links of a chunk are about to leave.
+	// Started notes that requests for n links of a chunk are about to be sent.
 	Started(chunk, first, n int) error
-	// Commit tells what became of links.
-	Commit([]Written) error
+	// Commit notes outcomes and attempts.
+	Commit([]ledger.Entry) error
 }
 
 const (
-	// linger is how long the first of a group waits for others.
+	// linger is how long the first entry of a group waits for others.
 	linger = 3 * time.Millisecond
-	// groupMost is how many links are written at once at most.
+	// groupMost is the maximum number of links per write.
 	groupMost = 2000
-	// pauses between attempts to write while Redis is away.
+	// The delay between attempts to write grows from commitPause to commitPauseMost.
 	commitPause, commitPauseMost = 50 * time.Millisecond, time.Second
 )
 
-// errNotWritten: the process had to end before Redis took the outcomes.
+// errNotWritten means that the process had to end before Redis accepted outcomes.
 var errNotWritten = errors.New("the outcome could not be written before the end")
 
-// recorder writes outcomes and notes to the ledger in groups: what is finished
-// within a few milliseconds goes out in one call. It repeats a call until Redis
-// takes it.
+// recorder writes outcomes and attempts to the ledger in groups: what finishes within
+// a few milliseconds is one call. It repeats a call until Redis accepts it.
 type recorder struct {
 	ledger  *ledger.Ledger
 	journal Journal
@@ -65,15 +43,15 @@ type recorder struct {
 
 	in   chan recordCall
 	done chan struct{} // closed when run has returned
-	gone string        // the batch last found deleted
+	lost string        // the last batch that was found deleted
 }
 
 type recordCall struct {
-	Written
+	ledger.Entry
 	ambiguous int  // attempts behind it that may have been applied
 	settled   bool // it took a GET to find out the outcome
-	// finish is called when it is in the ledger, or with the error that kept it
-	// out.
+	// finish is called with nil when the entry is in the ledger, or with the error
+	// that kept it out.
 	finish func(error)
 }
 
@@ -84,7 +62,7 @@ func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.L
 	}
 }
 
-// write hands a record over and returns at once.
+// write queues a call and returns.
 func (r *recorder) write(c recordCall) {
 	select {
 	case r.in <- c:
@@ -93,11 +71,11 @@ func (r *recorder) write(c recordCall) {
 	}
 }
 
-// run commits groups until ctx ends, and then those that wait already.
+// run commits groups until ctx ends.
 func (r *recorder) run(ctx context.Context) {
 	defer func() {
 		close(r.done)
-		for { // whoever wrote into the channel at the last moment
+		for { // calls that arrived at the last moment
 			select {
 			case c := <-r.in:
 				c.finish(errNotWritten)
@@ -130,19 +108,19 @@ func (r *recorder) run(ctx context.Context) {
 	}
 }
 
-// commit writes a group, and repeats what Redis did not take.
+// commit writes a group, and repeats what Redis did not accept.
 func (r *recorder) commit(ctx context.Context, calls []recordCall) {
-	// Those of a chunk are one group, in the order that Commit answers in; the
-	// journal has the same order, which tells what stands one after another.
+	// The calls of a chunk become one group, in the order of Commit's results. The
+	// journal has the same order, which the canary of a resumed run depends on.
 	slices.SortStableFunc(calls, func(a, b recordCall) int {
 		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
 	})
 	if r.journal != nil {
-		written := make([]Written, len(calls))
-		for i, c := range calls {
-			written[i] = c.Written
+		now := time.Now()
+		for i := range calls {
+			calls[i].At = now
 		}
-		if err := r.journal.Commit(written); err != nil {
+		if err := r.journal.Commit(entriesOf(calls)); err != nil {
 			for _, c := range calls {
 				c.finish(err)
 			}
@@ -168,14 +146,21 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 	}
 }
 
-// try writes calls once and returns those that Redis did not take, and why.
-func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
+func entriesOf(calls []recordCall) []ledger.Entry {
 	entries := make([]ledger.Entry, len(calls))
+	for i := range calls {
+		entries[i] = calls[i].Entry
+	}
+	return entries
+}
+
+// try writes calls once. It returns those that Redis did not accept, and why.
+func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
+	entries := entriesOf(calls)
 	var groups []ledger.Group
 	var members [][]recordCall
 	for first, i := 0, 0; i < len(calls); i++ {
 		c := &calls[i]
-		entries[i] = c.entry()
 		if i+1 == len(calls) || calls[i+1].Batch != c.Batch || calls[i+1].Chunk != c.Chunk {
 			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk, Entries: entries[first : i+1]})
 			members = append(members, calls[first:i+1])
@@ -186,9 +171,9 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 	for i, result := range r.ledger.Commit(ctx, groups) {
 		switch {
 		case errors.Is(result.Err, ledger.ErrNoBatch):
-			if r.gone != groups[i].Batch {
-				r.gone = groups[i].Batch
-				r.log.Warn("outcomes of a deleted batch are dropped", "batch", r.gone)
+			if r.lost != groups[i].Batch {
+				r.lost = groups[i].Batch
+				r.log.Warn("outcomes of a deleted batch are dropped", "batch", r.lost)
 			}
 			for _, c := range members[i] {
 				c.finish(ledger.ErrNoBatch)
@@ -205,7 +190,7 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 			origin := r.states.origin(ctx, groups[i].Batch)
 			for k, c := range members[i] {
 				if s := result.Results[k]; s.Wrote {
-					r.tell(c, s.Outcome, origin)
+					r.publish(c, s.Outcome, origin)
 				}
 				c.finish(nil)
 			}
@@ -214,8 +199,8 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 	return left, why
 }
 
-// tell tells of a record that this process wrote.
-func (r *recorder) tell(c recordCall, o ledger.Outcome, origin ledger.Head) {
+// publish reports an entry that this process wrote to metrics and log.
+func (r *recorder) publish(c recordCall, o ledger.Outcome, origin ledger.Head) {
 	if c.ambiguous > 0 {
 		r.observe.Ambiguous(c.ambiguous)
 	}
@@ -224,13 +209,13 @@ func (r *recorder) tell(c recordCall, o ledger.Outcome, origin ledger.Head) {
 	}
 	var after time.Duration
 	if !origin.Created.IsZero() {
-		after = max(0, time.Since(origin.Created)) // Redis' clock may be ahead
+		after = max(0, time.Since(origin.Created)) // Redis' clock may be ahead of ours
 	}
 	r.observe.Outcome(origin.Source, o, int(c.Record.Attempts), after)
 	if c.settled {
 		r.observe.Settled(o)
 	}
-	// Asked first: the fields of a line cost more than all else here.
+	// The check comes first because the fields of a line are expensive.
 	if !r.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}

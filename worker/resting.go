@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// resting knows which links of the slices that this process gave back wait to be
-// tried again, for those who want to know why nothing moves.
+// resting records which links of returned slices wait for their next attempt. It
+// explains why a batch makes no progress.
 type resting struct {
 	mu     sync.Mutex
 	slices map[string]restingSlice
@@ -18,7 +18,7 @@ type restingSlice struct {
 	text  string
 }
 
-// set takes in what is left of a slice; 0 links: nothing.
+// set records what is left of a slice. With 0 links the slice is forgotten.
 func (r *resting) set(slice string, s restingSlice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -35,8 +35,8 @@ func (r *resting) set(slice string, s restingSlice) {
 	r.slices[slice] = s
 }
 
-// sum is the number of links that wait, and why one of them does. A slice whose
-// time has come is another process's by now, or about to be taken up again.
+// sum returns the number of links that wait, and the error text of one of them. A
+// slice that is due is forgotten: any process may run it.
 func (r *resting) sum(now time.Time) (links int, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,5 +53,5 @@ func (r *resting) sum(now time.Time) (links int, text string) {
 	return links, text
 }
 
-// restingMost is how long after its time a slice counts as resting here.
+// restingMost is how long a slice still counts after it is due.
 const restingMost = 5 * time.Second

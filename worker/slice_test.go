@@ -39,14 +39,15 @@ func (n nothing) List(context.Context, int, int) (plexy.Page, error) {
 	return plexy.Page{}, nil
 }
 
-// queueGone waits until no slice is in the queue.
-func (f *fleet) queueGone() {
+// queueEmpty waits until no slice is in the queue.
+func (f *fleet) queueEmpty() {
 	f.t.Helper()
 	f.until("an empty queue", func() bool { return f.queued() == 0 })
 }
 
 // Tasks of which nothing is left to do leave the queue, and nothing is sent.
 func TestNothingLeftToDo(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		links := names(3)
@@ -84,7 +85,7 @@ func TestNothingLeftToDo(t *testing.T) {
 			asynq.NewTask(task.TypeCancel, []byte("{}"), asynq.Queue(task.QueueCancel)))
 		must(t, err)
 		f.work(Config{}, nothing{t}, nil)
-		f.queueGone()
+		f.queueEmpty()
 		for id, want := range map[string]int64{"finished": 3, "half": 3, "paused": 0, "aborted": 0} {
 			if n := f.get(id).Counts.Sum(); n != want {
 				t.Errorf("batch %s has %d outcomes, want %d", id, n, want)
@@ -95,6 +96,7 @@ func TestNothingLeftToDo(t *testing.T) {
 
 // A batch that is deleted while its links are in flight.
 func TestBatchDeletedInFlight(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		api := sandbox.New(sandbox.Config{IDs: names(5)})
@@ -117,7 +119,7 @@ func TestBatchDeletedInFlight(t *testing.T) {
 		must(t, b.Client().Del(t.Context(), "lc:{gone}").Err())
 		close(deleted)
 		f.done("other")
-		f.queueGone()
+		f.queueEmpty()
 		if keys := redistest.Keys(t, b.Client(), "lc:{gone}*"); len(keys) != 1 { // its manifest
 			t.Errorf("keys of the deleted batch: %v", keys)
 		}
@@ -127,6 +129,7 @@ func TestBatchDeletedInFlight(t *testing.T) {
 // A task of a deleted batch is dropped, though another has its id by now: its
 // links were not asked to be cancelled.
 func TestTaskOfADeletedBatch(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		api := sandbox.New(sandbox.Config{IDs: names(2)})
@@ -134,7 +137,7 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 		f.start(&second, 1)
 		f.enqueue(task.Slice{Batch: "b1", Incarnation: second.Incarnation() - 1, Links: names(2)[:1]})
 		f.work(Config{}, memory{api}, nil)
-		f.queueGone()
+		f.queueEmpty()
 		if got := api.Counts().Total; got != 0 {
 			t.Errorf("%d requests for the links of the deleted batch", got)
 		}
@@ -145,6 +148,7 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 
 // A task of a newer release is left for that release.
 func TestNewerPayload(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		const payload = `{"v":3,"links":7}`
 		kinds := []string{task.TypeCancel, "links:something-new"}
@@ -166,8 +170,9 @@ func TestNewerPayload(t *testing.T) {
 	})
 }
 
-// So is a batch of a newer release, whoever fed it; others go on beside it.
+// So is a batch of a newer release, no matter who fed it; other batches continue.
 func TestNewerBatch(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		b := f.batch("newer", names(40)...)
 		f.start(&b, 20)
@@ -213,6 +218,7 @@ func TestNewerBatch(t *testing.T) {
 // A newer release that changes a batch in the hands of an older worker keeps its
 // records: what that found out is as if it had crashed.
 func TestBatchBecomesNewer(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		b := f.batch("b1", names(2)...)
 		f.start(&b, 2)
@@ -247,6 +253,7 @@ func TestBatchBecomesNewer(t *testing.T) {
 
 // Whoever had a slice when a process crashed may have cancelled its links.
 func TestAfterACrash(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		api := sandbox.New(sandbox.Config{})
@@ -273,9 +280,10 @@ func TestAfterACrash(t *testing.T) {
 	})
 }
 
-// A worker that was stopped for longer than its lease goes on, and writes down the
+// A worker that was suspended for longer than its lease continues, and records the
 // answers that it had: what others have taken up from it is not sent again.
-func TestStoppedWorkerGoesOn(t *testing.T) {
+func TestSuspendedWorkerContinues(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(20)...)
 		f.start(&batch, 20)
@@ -299,11 +307,12 @@ func TestStoppedWorkerGoesOn(t *testing.T) {
 		if n := requests.Load(); n != 10 {
 			t.Errorf("%d requests for the 10 links that nobody had an answer to", n)
 		}
-		f.queueGone()
+		f.queueEmpty()
 	})
 }
 
 func TestSliceThatCrashesWorkers(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 3)
@@ -315,13 +324,14 @@ func TestSliceThatCrashesWorkers(t *testing.T) {
 				t.Errorf("%s: %+v", link, r)
 			}
 		}
-		f.queueGone()
+		f.queueEmpty()
 	})
 }
 
 // A panic in the middle of a slice takes neither the process nor the slice's
 // other links down, and is remembered.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(5)})
 		batch := f.batch("b1", names(5)...)
@@ -361,6 +371,7 @@ func TestPanic(t *testing.T) {
 
 // The end of a worker with calls in flight.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(20)
 		api := sandbox.New(sandbox.Config{IDs: links})
@@ -427,6 +438,7 @@ func TestStop(t *testing.T) {
 
 // A slice that has no outcome left to be written in time is one that crashed.
 func TestStopInAHold(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(3)})
 		batch := f.batch("b1", names(3)...)
@@ -465,6 +477,7 @@ func (*held) Report(ratelimit.Slot, ratelimit.Answer)                         {}
 func (*held) Status() ratelimit.Status                                        { return ratelimit.Status{} }
 
 func TestHeldSlicesGoBackUncounted(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 3)
@@ -505,6 +518,7 @@ func (s *stale) Report(slot ratelimit.Slot, a ratelimit.Answer) {
 }
 
 func TestStaleSlotsAreNotUsed(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(3)})
 		batch := f.batch("b1", names(3)...)
@@ -523,6 +537,7 @@ func TestStaleSlotsAreNotUsed(t *testing.T) {
 
 // Near the end of its lease another process may have the slice too.
 func TestLease(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(1)...)
 		f.start(&batch, 1)
@@ -531,13 +546,13 @@ func TestLease(t *testing.T) {
 		must(t, err)
 		go w.recorder.run(t.Context())
 		r := newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, time.Now(), false)
-		r.waits = t.Context()
+		r.gate.waitCtx = t.Context()
 		l := r.links[0]
 
 		one := func() {
 			slot, err := limiter.Acquire(t.Context())
 			must(t, err)
-			r.one(l, slot)
+			r.cancel(l, slot)
 			r.writes.Wait()
 		}
 		w.api = through{nil, func(context.Context, string, string) error { return errUnsent }}
@@ -550,11 +565,11 @@ func TestLease(t *testing.T) {
 		if !l.record.Ambiguous {
 			t.Error("not ambiguous near the end of the lease")
 		}
-		if _, err := r.gate(); err != nil {
+		if _, err := r.gate.pass(); err != nil {
 			t.Errorf("near the end of the lease: %v", err)
 		}
 		pass(leaseEnd - leaseDoubt)
-		if _, err := r.gate(); !errors.Is(err, errLease) {
+		if _, err := r.gate.pass(); !errors.Is(err, errLease) {
 			t.Errorf("after the end of the lease: %v", err)
 		}
 		// Others have the slice by now: the next run must know that.
@@ -571,7 +586,7 @@ func TestLease(t *testing.T) {
 type journal struct {
 	mu               sync.Mutex
 	started          map[int]bool // positions, of chunk 0
-	commits          map[int][]Written
+	commits          map[int][]ledger.Entry
 	onStart, onWrite error
 }
 
@@ -579,7 +594,7 @@ func (j *journal) Started(_, first, n int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.started == nil {
-		j.started, j.commits = map[int]bool{}, map[int][]Written{}
+		j.started, j.commits = map[int]bool{}, map[int][]ledger.Entry{}
 	}
 	for i := range n {
 		j.started[first+i] = true
@@ -587,7 +602,7 @@ func (j *journal) Started(_, first, n int) error {
 	return j.onStart
 }
 
-func (j *journal) Commit(all []Written) error {
+func (j *journal) Commit(all []ledger.Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, w := range all {
@@ -597,6 +612,7 @@ func (j *journal) Commit(all []Written) error {
 }
 
 func TestJournal(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		links := names(60)
 		api := sandbox.New(sandbox.Config{IDs: links})
@@ -647,6 +663,7 @@ func TestJournal(t *testing.T) {
 // A run that is killed has to ask again for each link that the journal has as
 // started: those that only waited must not be among them.
 func TestJournalHasOnlyWhatIsSent(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(50)})
 		t.Cleanup(api.Close)
@@ -667,6 +684,7 @@ func TestJournalHasOnlyWhatIsSent(t *testing.T) {
 
 // What is not in the journal must not happen.
 func TestJournalThatFails(t *testing.T) {
+	t.Parallel()
 	t.Run("at the start of a slice", func(t *testing.T) {
 		bubble(t, func(t *testing.T, f *fleet) {
 			batch := f.batch("b1", names(3)...)
@@ -718,6 +736,7 @@ func TestJournalThatFails(t *testing.T) {
 }
 
 func TestRetryDelay(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		crashes int
 		err     error
@@ -742,6 +761,7 @@ func TestRetryDelay(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, broker.Embedded())
 	t.Cleanup(func() { _ = f.b.Close() })
 	for want, cfg := range map[string]Config{

@@ -9,8 +9,7 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// states remembers the state of the batches in hand for a moment, and where they
-// come from.
+// states caches the state and the source of the batches in hand.
 type states struct {
 	ledger *ledger.Ledger
 	mu     sync.Mutex
@@ -18,9 +17,9 @@ type states struct {
 }
 
 type stateEntry struct {
-	reading sync.Mutex  // one reader at a time
-	head    ledger.Head // only the state is known before it was read
-	at      time.Time   // of the state
+	reading sync.Mutex  // held during a read
+	head    ledger.Head // before the first read only the state is set
+	at      time.Time   // the state is no older
 }
 
 func newStates(l *ledger.Ledger) *states {
@@ -41,7 +40,7 @@ func (s *states) entry(batch string) *stateEntry {
 	return e
 }
 
-// set stores a state that was read no earlier than at.
+// set caches a state that was read at or after the given time.
 func (s *states) set(batch string, state ledger.State, at time.Time) {
 	e := s.entry(batch)
 	s.mu.Lock()
@@ -51,7 +50,7 @@ func (s *states) set(batch string, state ledger.State, at time.Time) {
 	}
 }
 
-// get returns a state that is at most maxAge old, reading it if need be.
+// get returns a state that is at most maxAge old. It reads the ledger if necessary.
 func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (ledger.State, error) {
 	e := s.entry(batch)
 	if state, ok := s.fresh(e, maxAge); ok {
@@ -66,8 +65,8 @@ func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (l
 	return head.State, err
 }
 
-// origin returns the head of a batch as it was some time ago: where it comes
-// from, and when. Both are zero if that cannot be read now.
+// origin returns the source and the creation time of a batch. Both are zero if they
+// cannot be read now.
 func (s *states) origin(ctx context.Context, batch string) ledger.Head {
 	e := s.entry(batch)
 	s.mu.Lock()
@@ -107,7 +106,7 @@ func (a *average) add(d time.Duration) {
 		a.nanos.Store(int64(d))
 		return
 	}
-	a.nanos.Store(old + (int64(d)-old)/10) // a lost update matters to nobody
+	a.nanos.Store(old + (int64(d)-old)/10) // a lost update does not matter
 }
 
 func (a *average) get() time.Duration { return time.Duration(a.nanos.Load()) }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 
 	"go.opentelemetry.io/otel/codes"
@@ -8,25 +9,23 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 	"linkcancel/internal/tracing"
 )
 
-// workTraced works within a span, in the trace that the task's headers name.
-func (r *sliceRun) workTraced(headers map[string]string, crashes int) (err error) {
+// trace runs the slice within a span, in the trace that the task's headers name.
+func (r *sliceRun) trace(headers map[string]string, redeliveries int) (err error) {
 	s := r.slice
-	ctx, span := r.w.cfg.Tracer.Start(tracing.Parent(r.ctx, headers), "cancel slice",
+	r.gate.ctx, r.span = r.w.cfg.Tracer.Start(tracing.Parent(r.gate.ctx, headers), "cancel slice",
 		trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(
-			tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(r.links)), tracing.Again.Int(crashes),
+			tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(r.links)), tracing.Again.Int(redeliveries),
 			semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(task.QueueCancel),
 			semconv.MessagingMessageID(s.ID()), semconv.MessagingOperationTypeProcess,
 		))
-	r.ctx, r.span = ctx, span
-	// In a function: End itself would write the text of a panic into the span.
+	// In a function: otherwise End would write the text of a panic into the span.
 	defer func() { r.endSpan(err) }()
-	return r.work(crashes)
+	return r.run(redeliveries)
 }
 
 func (r *sliceRun) endSpan(err error) {
@@ -36,24 +35,21 @@ func (r *sliceRun) endSpan(err error) {
 		r.span.SetAttributes(tracing.Later.String(later.why))
 	case err != nil:
 		r.span.SetStatus(codes.Error, err.Error())
-	case r.panicky != nil:
+	case r.panicked != nil:
 		r.span.SetStatus(codes.Error, "panic")
 	}
 	r.span.End()
 }
 
-// cancelTraced takes a link further within a span.
-func (r *sliceRun) cancelTraced(l *link, slot ratelimit.Slot) {
-	// Of the slice's contexts only the span: requests outlive its waits.
-	calls, span := r.w.cfg.Tracer.Start(trace.ContextWithSpan(r.w.calls, r.span), "cancel link",
+// startLink begins the span of a link. The context takes only the span from the
+// slice, because requests outlive the slice's waits.
+func (r *sliceRun) startLink(l *link) (context.Context, trace.Span) {
+	return r.w.cfg.Tracer.Start(trace.ContextWithSpan(r.w.callCtx, r.span), "cancel link",
 		trace.WithAttributes(tracing.Batch.String(r.slice.Batch), tracing.Link.String(l.id)))
-	defer func() { endLink(span, l) }() // in a function: as in workTraced
-	c := r.canceler(calls)
-	c.run(l, slot)
 }
 
-// endLink ends the span of a link with what this run found out. Its texts are
-// those of the report: plexy has taken the key out of them.
+// endLink ends the span of a link. The texts are those of the report, from which
+// plexy has removed the API key.
 func endLink(span trace.Span, l *link) {
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Outcome.String(l.record.Outcome.String()), tracing.Attempts.Int(int(l.record.Attempts)),

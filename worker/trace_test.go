@@ -44,6 +44,7 @@ func attributesOf(s tracetest.SpanStub) map[string]string {
 // From the batch over the queue to the request: one trace, each span below the
 // one that caused it, a run that comes later too.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		f := newFleet(t, b)
 		tr, spans := tracer(sdktrace.AlwaysSample())
@@ -142,6 +143,7 @@ func (f *fleet) feedTraced(tr trace.Tracer) {
 // A task without headers begins a trace; a run that has nothing to send makes
 // none. A panic is told without its text.
 func TestTraceOfItsOwn(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		tr, spans := tracer(sdktrace.AlwaysSample())
 		api := sandbox.New(sandbox.Config{IDs: names(1)})
@@ -159,10 +161,10 @@ func TestTraceOfItsOwn(t *testing.T) {
 		s := task.Slice{Batch: "b1", Incarnation: b.Incarnation(), Links: names(1)}
 		f.enqueue(s)
 		f.done("b1")
-		f.queueGone()
+		f.queueEmpty()
 		n := len(spans.GetSpans())
 		f.enqueue(s)
-		f.queueGone()
+		f.queueEmpty()
 		var got []string
 		for _, span := range spans.GetSpans() {
 			got = append(got, fmt.Sprintf("%s %v %s %q events %d", span.Name, span.Parent.IsValid(), span.Status.Code, span.Status.Description, len(span.Events)))
@@ -180,6 +182,7 @@ func TestTraceOfItsOwn(t *testing.T) {
 // Without traces a request has the context of all requests: for a link nothing
 // at all is made.
 func TestUntraced(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{IDs: names(2)})
 		t.Cleanup(api.Close)
@@ -191,7 +194,7 @@ func TestUntraced(t *testing.T) {
 		p = f.work(Config{}, through{memory{api}, func(ctx context.Context, method, _ string) error {
 			<-ready
 			if method == "DELETE" { // the GET that looks into the first 204 goes on a new connection
-				asked <- ctx == p.w.calls
+				asked <- ctx == p.w.callCtx
 			}
 			return nil
 		}}, nil)
@@ -219,7 +222,7 @@ func (instant) Get(context.Context, string) (plexy.Link, error) {
 	return plexy.Link{Status: "active"}, nil
 }
 
-// takeOne takes a link further again and again, without requests and without a
+// takeOne advances a link again and again, without requests and without a
 // ledger.
 func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	b := broker.Embedded()
@@ -252,7 +255,7 @@ func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	}
 	return r, func() {
 		l := *r.links[0]
-		r.one(&l, ratelimit.Slot{})
+		r.cancel(&l, ratelimit.Slot{})
 		r.conclude(&l)
 		r.writes.Wait()
 	}
@@ -263,9 +266,9 @@ func TestUntracedIsFree(t *testing.T) {
 	r, one := takeOne(t, nil)
 	never := testing.AllocsPerRun(1000, func() {
 		l := *r.links[0]
-		c := r.canceler(r.w.calls)
+		c := r.canceler(r.w.callCtx)
 		c.run(&l, ratelimit.Slot{})
-		r.write(&l)
+		r.record(&l)
 		r.writes.Wait()
 	})
 	if off := testing.AllocsPerRun(1000, one); off != never {

@@ -33,6 +33,7 @@ const upgradeFiles = "testdata/upgrade/*.txt"
 
 // A fleet of today drains what an earlier release began.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob(upgradeFiles)
 	must(t, err)
 	if len(files) < 2 {

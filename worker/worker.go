@@ -5,135 +5,177 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
+	"github.com/hibiken/asynq"
+	"golang.org/x/time/rate"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/plexy"
-	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/task"
 )
 
-// Canceler is the API: one attempt a call.
-type Canceler interface {
-	// Cancel returns the status of a 2xx answer, and a *plexy.Error or
-	// *plexy.TransportError for everything else.
-	Cancel(ctx context.Context, id string) (status int, err error)
-	Get(ctx context.Context, id string) (plexy.Link, error)
-	// List returns a page of all links; 0 leaves a parameter out.
-	List(ctx context.Context, page, size int) (plexy.Page, error)
+const (
+	// taskCheck is how often an idle server polls the queue, delayedCheck how often
+	// it moves tasks that have become due.
+	taskCheck    = 200 * time.Millisecond
+	delayedCheck = time.Second
+	// shutdownMore is how much longer than the drain timeout a shutdown may take.
+	shutdownMore = 2 * time.Second
+)
+
+// Worker drains slices from the queue.
+type Worker struct {
+	cfg       Config
+	api       Canceler
+	limiter   Limiter
+	ledger    *ledger.Ledger
+	broker    *broker.Broker
+	inspector *asynq.Inspector
+	hook      *broker.ServerHook
+	log       *slog.Logger
+	observe   Observer
+
+	states     *states
+	recorder   *recorder
+	evidence   evidence
+	control    *control
+	lastProven lastProven
+	firsts     firsts
+	refusals   atomic.Int64 // links refused while sending is on hold for the key
+	took       average      // of calls
+	resting    resting
+
+	work       work
+	slots      callSlots
+	idle       chan sending // to a goroutine that waits for a link
+	taking     atomic.Bool
+	background sync.WaitGroup // Run waits for it
+
+	// Warnings that would repeat are limited.
+	newer rate.Sometimes // a task of a newer release was left alone
+	lacks rate.Sometimes // this machine lacks resources
+
+	stopCtx context.Context // ends every wait
+	stop    context.CancelCauseFunc
+	callCtx context.Context // of requests; ends with the drain timeout
+	cut     context.CancelFunc
 }
 
-// Limiter says when a request may be sent, and learns from the answers.
-type Limiter interface {
-	Acquire(ctx context.Context) (ratelimit.Slot, error)
-	// AcquireFirst goes ahead of all who wait in Acquire.
-	AcquireFirst(ctx context.Context) (ratelimit.Slot, error)
-	Report(ratelimit.Slot, ratelimit.Answer)
-	Status() ratelimit.Status
-	// AwaitHold says whether sending is on hold for that reason, now or within a
-	// time.
-	AwaitHold(ctx context.Context, reason ratelimit.Reason, within time.Duration) bool
-	// HoldOwn stops this process alone.
-	HoldOwn(reason ratelimit.Reason, cause string)
-}
-
-// Observer is told what happens, for metrics. Its methods must be quick. What is
-// told of links is told once the ledger has taken it, and only if no other
-// process was faster.
-type Observer interface {
-	// Request tells of a request that ended; status 0: no answer.
-	Request(method string, status int, took time.Duration)
-	// Unproven tells of an answer that the API itself may not have given.
-	Unproven(status int)
-	// Waited tells how long a link waited for its slot within the limit.
-	Waited(time.Duration)
-	// Outcome tells that a link of a batch from source got its outcome, with so
-	// many attempts, so long after the batch was made.
-	Outcome(source string, o ledger.Outcome, attempts int, after time.Duration)
-	// Settled tells that it took a GET to find out that outcome.
-	Settled(ledger.Outcome)
-	// Ambiguous tells of attempts that may have been applied though no clear
-	// answer came.
-	Ambiguous(attempts int)
-}
-
-type noObserver struct{}
-
-func (noObserver) Request(string, int, time.Duration)                 {}
-func (noObserver) Unproven(int)                                       {}
-func (noObserver) Waited(time.Duration)                               {}
-func (noObserver) Outcome(string, ledger.Outcome, int, time.Duration) {}
-func (noObserver) Settled(ledger.Outcome)                             {}
-func (noObserver) Ambiguous(int)                                      {}
-
-// Config says how a worker works. Zero values are replaced by the defaults.
-type Config struct {
-	ID           string        // names this process in the fleet; required
-	Concurrency  int           // calls in flight at most, those that hang for 5 s counted apart; 50
-	Attempts     int           // tries a link before it is failed; 12
-	Rate         float64       // the limiter's ceiling, requests a second, told to the fleet
-	DrainTimeout time.Duration // how long calls in flight may take at the end; 6 s
-	Log          *slog.Logger  // required
-	Observer     Observer      // may be nil
-	Journal      Journal       // may be nil
-	Tracer       trace.Tracer  // nil: no traces
-	// BadKey is called, once, when the API has refused the key twice and never
-	// given a proper answer. Nil: the worker holds until the key is good.
-	BadKey func(error)
-	// Unproved is called, once, when nothing has shown for 20 s that the base URL
-	// is that of the API (5 s if the API itself denies it); the error is an
-	// *UnprovedError. Nil: the worker holds until something does.
-	Unproved func(error)
-	// TrustPlain404 lets answers end a link that the API may not have given: the
-	// third of a kind, confirmed by a GET, however few links get it.
-	TrustPlain404 bool
-	API           string        // the normalized base URL; "": evidence for it is kept in this process alone
-	Host          string        // of the API, told to the fleet
-	Version       string        // of this program, told to the fleet
-	Key           func() string // a fingerprint of the present key, told to the fleet; may be nil
-	KeySource     string        // where the key comes from, for people
-}
-
-func (c *Config) setDefaults() {
-	if c.Concurrency == 0 {
-		c.Concurrency = 50
+// New returns a worker. Run starts it.
+func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter Limiter) (*Worker, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("worker configuration: %w", err)
 	}
-	if c.Attempts == 0 {
-		c.Attempts = 12
+	w := &Worker{
+		cfg: cfg, api: api, limiter: limiter, ledger: l, broker: b,
+		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
+		hook:      &broker.ServerHook{},
+		log:       cfg.Log, observe: cfg.Observer, states: newStates(l),
+		evidence: evidence{ledger: l, url: cfg.API},
+		firsts:   firsts{known: map[firstKey]*firstCancel{}},
+		work:     work{busy: make(chan struct{}, 1)},
+		slots:    newCallSlots(cfg.Concurrency),
+		idle:     make(chan sending),
 	}
-	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 6 * time.Second
-	}
-	if c.Observer == nil {
-		c.Observer = noObserver{}
-	}
+	w.control = newControl(w)
+	w.newer.First, w.newer.Interval = 1, newerDelay
+	w.lacks.First, w.lacks.Interval = 1, time.Minute
+	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
+	w.stopCtx, w.stop = context.WithCancelCause(context.Background())
+	w.callCtx, w.cut = context.WithCancel(context.Background())
+	return w, nil
 }
 
-func (c *Config) validate() error {
-	switch {
-	case c.ID == "":
-		return errors.New("a worker needs an id")
-	case c.Log == nil:
-		return errors.New("a worker needs a logger")
-	case c.Concurrency < 1 || c.Concurrency > 10_000:
-		return fmt.Errorf("concurrency %d: use 1 to 10000", c.Concurrency)
-	case c.Attempts < 1 || c.Attempts > 200:
-		return fmt.Errorf("attempts %d: use 1 to 200", c.Attempts)
-	case c.DrainTimeout < 0 || c.DrainTimeout > 5*time.Minute:
-		return fmt.Errorf("drain timeout %v: use 0s to 5m", c.DrainTimeout)
+// Taking says whether the worker takes tasks: from the start of its queue server
+// until it begins to stop.
+func (w *Worker) Taking() bool { return w.taking.Load() }
+
+// Run works until ctx ends, then drains: it takes no more tasks, ends every wait,
+// lets calls in flight finish within the drain timeout, and returns what is left to
+// the queue. The error is nil after an ordinary end.
+func (w *Worker) Run(ctx context.Context) error {
+	client := w.broker.NewServerClient(w.hook)
+	defer client.Close()
+	w.evidence.load(ctx)
+	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+		// A slice stays open while one of its calls hangs. The call slots bound the
+		// calls, and twice as many slices keep the other links moving.
+		Concurrency:              2 * w.cfg.Concurrency,
+		Queues:                   map[string]int{task.QueueCancel: 1},
+		TaskCheckInterval:        taskCheck,
+		DelayedTaskCheckInterval: delayedCheck,
+		ShutdownTimeout:          w.cfg.DrainTimeout + shutdownMore,
+		RetryDelayFunc:           retryDelay,
+		IsFailure:                isFailure,
+		Logger:                   broker.NewAsynqLogger(w.log),
+		LogLevel:                 asynq.WarnLevel,
+	})
+
+	// The recorder and the heartbeats outlive ctx: they are needed until the drain
+	// ends.
+	lateCtx, stopLate := context.WithCancel(context.Background())
+	defer w.background.Wait()
+	defer stopLate()
+	w.background.Go(func() { w.recorder.run(lateCtx) })
+	w.background.Go(newHeartbeats(w, lateCtx).run)
+
+	if err := server.Start(w); err != nil {
+		w.stop(err)
+		return fmt.Errorf("start the queue server: %w", err)
+	}
+	w.taking.Store(true)
+	select {
+	case <-ctx.Done():
+		w.stop(errStopping)
+	case <-w.stopCtx.Done(): // the journal cannot be written
+	}
+	w.taking.Store(false)
+
+	server.Stop()
+	cutCalls := time.AfterFunc(w.cfg.DrainTimeout, w.cut)
+	defer cutCalls.Stop()
+	// Outcomes that Redis did not take by then are lost. The lease of their tasks
+	// expires, and the next run treats the links as ambiguous.
+	giveUp := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, func() {
+		stopLate()
+		w.hook.GiveUp()
+	})
+	defer giveUp.Stop()
+	server.Shutdown()
+	w.cut()
+	if err := context.Cause(w.stopCtx); !errors.Is(err, errStopping) {
+		return err
 	}
 	return nil
 }
 
-// pause waits; false if the worker has to stop meanwhile.
+// Load describes the calls in flight.
+type Load struct {
+	InFlight, Concurrency int
+	Took                  time.Duration // a mean of the latest calls; 0 before the first
+	Resting               int           // links that wait for their next attempt
+	RestText              string        // the error text of one of them
+}
+
+// Load returns the present load.
+func (w *Worker) Load() Load {
+	l := Load{InFlight: w.slots.inFlight(), Concurrency: w.cfg.Concurrency, Took: w.took.get()}
+	l.Resting, l.RestText = w.resting.sum(time.Now())
+	return l
+}
+
+// pause waits for d. It returns false if the worker begins to stop meanwhile.
 func (w *Worker) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-w.stopping.Done():
+	case <-w.stopCtx.Done():
 		return false
 	}
 }

@@ -32,17 +32,17 @@ type apiJSON struct {
 	Proved *time.Time `json:"proved"` // when it first answered as the API does; null: never
 }
 
-func (c apiShowCmd) Run(a *app) error {
-	b, err := c.open(a)
+func (c apiShowCmd) Run(ctx context.Context, a *cliApp) error {
+	b, err := c.open(ctx, a)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	return a.showAPI(ledger.New(b.Client()))
+	return a.showAPI(ctx, ledger.New(b.Client()))
 }
 
-func (a *app) showAPI(l *ledger.Ledger) error {
-	api, err := l.API(a.ctx)
+func (a *cliApp) showAPI(ctx context.Context, l *ledger.Ledger) error {
+	api, err := l.API(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ type apiSetCmd struct {
 	redisFlags
 }
 
-func (c apiSetCmd) Run(a *app) error {
+func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 	url, err := plexy.NormalizeURL(c.URL, c.InsecureHTTP)
 	if errors.Is(err, plexy.ErrPlainHTTP) {
 		return usagef("%w\nhint: --insecure-http allows it", err)
@@ -81,7 +81,7 @@ func (c apiSetCmd) Run(a *app) error {
 	if err != nil {
 		return usagef("%w", err)
 	}
-	b, err := c.open(a)
+	b, err := c.open(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -89,23 +89,23 @@ func (c apiSetCmd) Run(a *app) error {
 	l := ledger.New(b.Client())
 	if a.DryRun {
 		fmt.Fprintln(a.stderr, "Dry run: nothing was sent or changed.")
-		return a.showAPI(l)
+		return a.showAPI(ctx, l)
 	}
-	switch err := l.SetAPI(a.ctx, url); {
+	switch err := l.SetAPI(ctx, url); {
 	case errors.Is(err, ledger.ErrWorkersAlive):
 		return fmt.Errorf("%w\nhint: stop the workers (linkcancel rate show lists them), then set the API again", err)
 	case err != nil:
 		return err
 	}
-	return a.showAPI(l)
+	return a.showAPI(ctx, l)
 }
 
 // claimAPI makes sure that all on this Redis work for one API.
-func (a *app) claimAPI(l *ledger.Ledger, url string) error {
+func (a *cliApp) claimAPI(ctx context.Context, l *ledger.Ledger, url string) error {
 	if !a.DryRun {
-		return otherAPI(l.ClaimAPI(a.ctx, url))
+		return otherAPI(l.ClaimAPI(ctx, url))
 	}
-	api, err := l.API(a.ctx)
+	api, err := l.API(ctx)
 	if err == nil && api.URL != "" && api.URL != url {
 		err = &ledger.OtherAPIError{Has: api.URL, Wants: url}
 	}
@@ -120,25 +120,4 @@ func otherAPI(err error) error {
 			other.Has, other.Wants, other.Wants)
 	}
 	return err
-}
-
-// apiCheck is how often a worker looks whether the fleet still works for its API.
-const apiCheck = 5 * time.Second
-
-// watchAPI calls stop when the fleet's API is no longer url.
-func watchAPI(ctx context.Context, l *ledger.Ledger, url string, stop func(error)) {
-	every(ctx, apiCheck, func() {
-		api, err := l.API(ctx)
-		if err != nil || api.URL == url {
-			return
-		}
-		if api.URL == "" { // Redis lost it
-			err = l.ClaimAPI(ctx, url)
-		} else {
-			err = fmt.Errorf("the API of this Redis database was changed to %s, and this worker works for %s", api.URL, url)
-		}
-		if err != nil && ctx.Err() == nil {
-			stop(err)
-		}
-	})
 }

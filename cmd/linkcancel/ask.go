@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func askToCancel(links int64, dataOnStdin bool) question {
 
 // confirm asks on the terminal; without one --yes is needed. Input typed before the
 // question is discarded.
-func (a *app) confirm(q question) error {
+func (a *cliApp) confirm(ctx context.Context, q question) error {
 	if a.Yes {
 		return nil
 	}
@@ -61,9 +62,9 @@ func (a *app) confirm(q question) error {
 		answer <- line
 	}()
 	select {
-	case <-a.ctx.Done():
+	case <-ctx.Done():
 		fmt.Fprintln(a.stderr)
-		return a.ctx.Err()
+		return ctx.Err()
 	case line := <-answer:
 		if q.agrees(strings.TrimSpace(line)) {
 			return nil
@@ -87,7 +88,7 @@ func (q question) agrees(answer string) bool {
 }
 
 // terminal is where the user can be asked, until done is called.
-func (a *app) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
+func (a *cliApp) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
 	if dataOnStdin {
 		if tty, err = os.OpenFile("/dev/tty", os.O_RDWR, 0); err != nil {
 			return nil, nil, usagef("cannot ask for confirmation: there is no terminal\nhint: add --yes")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -41,14 +42,14 @@ type batchArg struct {
 }
 
 // with resolves the batch and calls do with it.
-func (c batchArg) with(a *app, do func(*ledger.Ledger, ledger.Batch) error) error {
-	return c.withRedis(a, func(_ redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error { return do(l, b) })
+func (c batchArg) with(ctx context.Context, a *cliApp, do func(*ledger.Ledger, ledger.Batch) error) error {
+	return c.withRedis(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error { return do(l, b) })
 }
 
 // withRedis is with for those who need more than the ledger.
-func (c batchArg) withRedis(a *app, do func(redis.UniversalClient, *ledger.Ledger, ledger.Batch) error) error {
-	return c.openLedger(a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
-		batch, err := l.Resolve(a.ctx, c.Batch)
+func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger, ledger.Batch) error) error {
+	return c.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
+		batch, err := l.Resolve(ctx, c.Batch)
 		switch {
 		case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
 			return fmt.Errorf("%w\nhint: linkcancel import FILE makes one", err)
@@ -63,8 +64,8 @@ func (c batchArg) withRedis(a *app, do func(redis.UniversalClient, *ledger.Ledge
 
 // openLedger connects to Redis and calls do. If Redis goes away meanwhile, the
 // error says so.
-func (f redisFlags) openLedger(a *app, do func(redis.UniversalClient, *ledger.Ledger) error) error {
-	b, err := f.open(a)
+func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger) error) error {
+	b, err := f.open(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -86,9 +87,9 @@ func (batchListCmd) Help() string {
     linkcancel batch list --json | jq -r '.batches[] | select(.pending > 0) | .batch'`
 }
 
-func (c batchListCmd) Run(a *app) error {
-	return c.openLedger(a, func(_ redis.UniversalClient, l *ledger.Ledger) error {
-		batches, err := l.List(a.ctx)
+func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error {
+		batches, err := l.List(ctx)
 		if err != nil {
 			return err
 		}
@@ -108,7 +109,7 @@ func (c batchListCmd) Run(a *app) error {
 	})
 }
 
-func printList(a *app, batches []ledger.Batch) {
+func printList(a *cliApp, batches []ledger.Batch) {
 	width := len("BATCH")
 	for _, b := range batches {
 		width = max(width, len(b.ID))

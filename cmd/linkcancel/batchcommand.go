@@ -15,13 +15,13 @@ func (batchPauseCmd) Help() string {
 	return `All workers stop sending its links within about a second; calls in flight are finished and recorded. A batch that is paused already stays so, and that is no error.`
 }
 
-func (c batchPauseCmd) Run(a *app) error {
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if a.DryRun {
 			return a.dryCommand(b, "paused", b.Open())
 		}
-		state, changed, err := l.Pause(a.ctx, b.ID, "by command")
-		return a.commanded(l, b, "paused", state == ledger.Paused, changed, err)
+		state, changed, err := l.Pause(ctx, b.ID, "by command")
+		return a.commanded(ctx, l, b, "paused", state == ledger.Paused, changed, err)
 	})
 }
 
@@ -32,13 +32,13 @@ func (batchResumeCmd) Help() string {
 	return `The links go on where they stopped. If the batch had paused itself because 50 links in a row were not_found, or rejected, these are asked again, and it does so no more. A batch that runs already stays so, and that is no error.`
 }
 
-func (c batchResumeCmd) Run(a *app) error {
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if a.DryRun {
 			return a.dryCommand(b, "resumed", b.Open())
 		}
-		state, changed, err := l.Resume(a.ctx, b.ID)
-		return a.commanded(l, b, "resumed", state == ledger.Running || state == ledger.Ready, changed, err)
+		state, changed, err := l.Resume(ctx, b.ID)
+		return a.commanded(ctx, l, b, "resumed", state == ledger.Running || state == ledger.Ready, changed, err)
 	})
 }
 
@@ -52,8 +52,8 @@ func (batchAbortCmd) Help() string {
     linkcancel batch retry latest --outcome aborted`
 }
 
-func (c batchAbortCmd) Run(a *app) error {
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if a.DryRun {
 			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
 		}
@@ -62,29 +62,29 @@ func (c batchAbortCmd) Run(a *app) error {
 		}
 		if b.Open() && b.Pending() > 0 {
 			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
-			if err := a.confirm(question{text: text}); err != nil {
+			if err := a.confirm(ctx, question{text: text}); err != nil {
 				return err
 			}
 		}
-		state, changed, err := l.Abort(a.ctx, b.ID)
+		state, changed, err := l.Abort(ctx, b.ID)
 		if err == nil && state == ledger.AbortedState {
 			b.State = state
 			// The leader would do it too; whoever looks next shall see it done.
-			fill, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 10*time.Minute)
+			fill, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 			defer cancel()
 			err = l.FillAborted(fill, b)
 		}
-		return a.commanded(l, b, "aborted", state == ledger.AbortedState, changed, err)
+		return a.commanded(ctx, l, b, "aborted", state == ledger.AbortedState, changed, err)
 	})
 }
 
 // commanded tells what a command made of a batch. A batch that was there
 // already is fine; one that is in another state is an error.
-func (a *app) commanded(l *ledger.Ledger, b ledger.Batch, verb string, right, changed bool, err error) error {
+func (a *cliApp) commanded(ctx context.Context, l *ledger.Ledger, b ledger.Batch, verb string, right, changed bool, err error) error {
 	if err != nil {
 		return err
 	}
-	now, err := l.Get(a.ctx, b.ID)
+	now, err := l.Get(ctx, b.ID)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (a *app) commanded(l *ledger.Ledger, b ledger.Batch, verb string, right, ch
 }
 
 // dryCommand says what a command would make of a batch.
-func (a *app) dryCommand(b ledger.Batch, verb string, right bool) error {
+func (a *cliApp) dryCommand(b ledger.Batch, verb string, right bool) error {
 	if !right {
 		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, b.State)
 	}

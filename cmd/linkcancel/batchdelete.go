@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -17,8 +18,8 @@ func (batchDeleteCmd) Help() string {
     linkcancel batch delete march`
 }
 
-func (c batchDeleteCmd) Run(a *app) error {
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if !finished(b) {
 			return unfinished(b)
 		}
@@ -29,13 +30,13 @@ func (c batchDeleteCmd) Run(a *app) error {
 			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nDry run: nothing was sent or changed.\n", b.ID, b.State, plural(b.Total, "link"))
 			return nil
 		}
-		if err := a.confirm(question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link"))}); err != nil {
+		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link"))}); err != nil {
 			return err
 		}
-		switch err := l.Delete(a.ctx, b); {
+		switch err := l.Delete(ctx, b); {
 		case errors.Is(err, ledger.ErrUnfinished):
 			return unfinished(b)
-		case err != nil && a.ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil:
 			return &exitError{code: exitInterrupted, err: fmt.Errorf("interrupted: what is left of batch %s goes by itself within the hour\nhint: linkcancel batch delete %s deletes it now", b.ID, b.ID)}
 		case err != nil:
 			return err

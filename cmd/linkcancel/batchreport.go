@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/report"
 )
 
@@ -32,7 +33,7 @@ A cell that a spreadsheet would run as a formula, because it begins with =, +, -
     linkcancel batch report latest --outcome failed,rejected --format jsonl`
 }
 
-func (c batchReportCmd) Run(a *app) error {
+func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 	options := report.Options{Format: c.Format, NoFormulaGuard: c.NoFormulaGuard}
 	if a.JSON {
 		options.Format = "jsonl"
@@ -47,13 +48,13 @@ func (c batchReportCmd) Run(a *app) error {
 	if sameFile(c.Output, c.Join) {
 		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
 	}
-	return c.with(a, func(l *ledger.Ledger, b ledger.Batch) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {
 			return fmt.Errorf("batch %s is still being imported", b.ID)
 		}
-		write := func(w io.Writer) error { return writeReport(a.ctx, w, l, b, nil, "", options) }
+		write := func(w io.Writer) error { return writeReport(ctx, w, l, b, nil, "", options) }
 		if c.Join != "" {
-			write = func(w io.Writer) error { return writeReport(a.ctx, w, l, b, []string{c.Join}, c.Column, options) }
+			write = func(w io.Writer) error { return writeReport(ctx, w, l, b, []string{c.Join}, c.Column, options) }
 		}
 		if c.Output == "" {
 			return write(a.stdout)
@@ -91,14 +92,19 @@ func outcomeList() string {
 	return strings.Join(names, ", ")
 }
 
+// result is one link of a batch as a report shows it.
+func result(b ledger.Batch, lr ledger.LinkRecord) report.Result {
+	return report.Result{
+		Link: lr.Link, Outcome: lr.Record.Outcome, HTTPStatus: lr.Record.HTTPStatus, LinkStatus: lr.LinkStatus,
+		Attempts: int(lr.Record.Attempts), FinishedAt: lr.Record.Time(b.Created), Error: lr.Error,
+	}
+}
+
 // results are the links of a batch as a report shows them.
 func results(ctx context.Context, l *ledger.Ledger, b ledger.Batch) iter.Seq2[report.Result, error] {
 	return func(yield func(report.Result, error) bool) {
 		for lr, err := range l.Walk(ctx, b) {
-			if !yield(report.Result{
-				Link: lr.Link, Outcome: lr.Record.Outcome, HTTPStatus: lr.Record.HTTPStatus, LinkStatus: lr.LinkStatus,
-				Attempts: int(lr.Record.Attempts), FinishedAt: lr.Record.Time(b.Created), Error: lr.Error,
-			}, err) {
+			if !yield(result(b, lr), err) {
 				return
 			}
 		}
@@ -130,7 +136,7 @@ func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Ba
 	if err != nil {
 		return err
 	}
-	index := report.NewIndex(int(b.Total))
+	index := linkcsv.NewIndex(int(b.Total))
 	for link, err := range l.AllLinks(ctx, b) {
 		if err != nil {
 			return err
@@ -142,10 +148,8 @@ func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Ba
 		if !ok {
 			return report.Result{}, false
 		}
-		r := found.At(at)
-		return report.Result{
-			Link: link, Outcome: r.Record.Outcome, HTTPStatus: r.Record.HTTPStatus, LinkStatus: r.LinkStatus,
-			Attempts: int(r.Record.Attempts), FinishedAt: r.Record.Time(b.Created), Error: r.Error,
-		}, true
+		lr := found.At(at)
+		lr.Link = link
+		return result(b, lr), true
 	}, opt)
 }

@@ -33,7 +33,7 @@ Standard output has the id of the new batch. If there is nothing to retry it is 
     linkcancel batch retry march --outcome aborted,failed --yes`
 }
 
-func (c batchRetryCmd) Run(a *app) error {
+func (c batchRetryCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	outcomes, err := c.outcomes()
 	if err != nil {
@@ -44,8 +44,8 @@ func (c batchRetryCmd) Run(a *app) error {
 			return usagef("--id: %w", err)
 		}
 	}
-	return c.withRedis(a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
-		return c.retry(a, rdb, l, b, outcomes)
+	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+		return c.retry(ctx, a, rdb, l, b, outcomes)
 	})
 }
 
@@ -67,7 +67,7 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 	return outcomes, nil
 }
 
-func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
+func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
 	switch {
 	case parent.State == ledger.Importing:
 		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
@@ -75,13 +75,13 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 		return fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it",
 			parent.ID, plural(parent.Pending(), "link"), parent.ID)
 	}
-	batches, err := l.List(a.ctx)
+	batches, err := l.List(ctx)
 	if err != nil {
 		return err
 	}
 	id := c.ID
 	if id == "" {
-		if id, err = freeRetryID(a.ctx, l, parent.ID, batches); err != nil {
+		if id, err = freeRetryID(ctx, l, parent.ID, batches); err != nil {
 			return err
 		}
 	}
@@ -94,14 +94,14 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 			others = append(others, b)
 		}
 	}
-	src, err := producer.OpenRetry(a.ctx, l, parent, outcomes, others)
+	src, err := producer.OpenRetry(ctx, l, parent, outcomes, others)
 	if err != nil {
 		return err
 	}
 	if src.Links() == 0 {
 		return c.nothing(a, parent, src, others)
 	}
-	rate, alive, err := plannedRate(a.ctx, rdb)
+	rate, alive, err := plannedRate(ctx, rdb)
 	if err != nil {
 		return err
 	}
@@ -112,11 +112,11 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 	if a.DryRun {
 		return a.dryRun(producer.Stats{Links: src.Links()}, rate, name, parent.Source)
 	}
-	batch, err := producer.MakeBatch(a.ctx, l, src, producer.BatchConfig{
+	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(askToCancel(stats.Links, false))
+			return a.confirm(ctx, askToCancel(stats.Links, false))
 		},
 	})
 	switch {
@@ -129,7 +129,7 @@ func (c batchRetryCmd) retry(a *app, rdb redis.UniversalClient, l *ledger.Ledger
 }
 
 // nothing says why there is nothing to retry.
-func (c batchRetryCmd) nothing(a *app, parent ledger.Batch, src *producer.Retry, retries []ledger.Batch) error {
+func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Retry, retries []ledger.Batch) error {
 	what := strings.Join(c.Outcome, " or ")
 	if src.Found == 0 {
 		if a.JSON {

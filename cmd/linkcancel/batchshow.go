@@ -28,13 +28,13 @@ func (batchShowCmd) Help() string {
     linkcancel batch show march --json | jq .outcomes.failed`
 }
 
-func (c batchShowCmd) Run(a *app) error {
-	return c.withRedis(a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing && !a.JSON {
 			fmt.Fprintf(a.stdout, "Batch %s is being imported\n", b.ID)
 			return nil
 		}
-		s, err := readDetails(a.ctx, rdb, l, b)
+		s, err := readDetails(ctx, rdb, l, b)
 		if err != nil {
 			return err
 		}

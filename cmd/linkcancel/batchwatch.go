@@ -29,8 +29,8 @@ The exit code is 0; 1 if the batch cannot be watched, or was deleted; 3 if some 
     linkcancel batch watch latest --json | jq .pending`
 }
 
-func (c batchWatchCmd) Run(a *app) error {
-	return c.withRedis(a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
 		w := &watcher{
 			id:   b.ID,
 			read: func(ctx context.Context) (batchStatus, error) { return readStatus(ctx, rdb, l, b.ID) },
@@ -39,7 +39,7 @@ func (c batchWatchCmd) Run(a *app) error {
 		if a.JSON {
 			w.view = &jsonView{out: a.stdout, notes: a.stderr}
 		}
-		last, err := w.run(a.ctx)
+		last, err := w.run(ctx)
 		if errors.Is(err, context.Canceled) {
 			fmt.Fprintf(a.stderr, "No longer watched: %s. Next: linkcancel batch watch %s\n", goesOn(last, b.ID), b.ID)
 			return exit(exitInterrupted)
@@ -47,7 +47,7 @@ func (c batchWatchCmd) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		t, err := readStatusCounts(a.ctx, l, last)
+		t, err := readStatusCounts(ctx, l, last)
 		if err != nil {
 			return err
 		}

@@ -27,13 +27,8 @@ const peakMost = 256 << 20
 // Inputs that are small on disk and large inside, or that have no end: each is
 // refused soon, in little memory, whoever reads it.
 func TestBombs(t *testing.T) {
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "linkcancel")
-	build := exec.Command("go", "build", "-trimpath", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped: no race detector
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	t.Parallel()
+	dir, binary := t.TempDir(), shippedBinary(t)
 
 	// A good beginning, longer than what is looked at before the first row.
 	var head bytes.Buffer
@@ -64,6 +59,7 @@ func TestBombs(t *testing.T) {
 		"NUL bytes":                {repeat("id\n", "pl_1\x00\n", 100), "a binary file, not a CSV file"},
 		"UTF-16":                   {func(w io.Writer) { writeUTF16(w, "id\npl_1\n") }, "the file is in UTF-16"},
 	}
+	highest := int64(0)
 	for name, bomb := range bombs {
 		file := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 		f, err := os.Create(file)
@@ -77,6 +73,7 @@ func TestBombs(t *testing.T) {
 		check := func(stdin string, args ...string) {
 			t.Helper()
 			said, code, peak := watched(t, dir, stdin, binary, args...)
+			highest = max(highest, peak)
 			if code != exitUsage || !strings.Contains(said, bomb.want) {
 				t.Errorf("%s, %.20s: exit code %d: %.500s; want %s", name, args, code, said, bomb.want)
 			}
@@ -90,14 +87,18 @@ func TestBombs(t *testing.T) {
 		check("", "sandbox", "--load", file)
 		_ = os.Remove(file)
 	}
+	if highest == 0 {
+		t.Error("the memory of no process was seen")
+	}
 	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 1 {
+	if err != nil || len(left) != 0 {
 		t.Errorf("files are left: %v, %v", left, err)
 	}
 }
 
 // The same where a file is joined to a report.
 func TestBombsInAReport(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -150,8 +151,9 @@ func TestBombsInAReport(t *testing.T) {
 	}
 }
 
-// watched runs a program, and looks at its memory as it runs: the kernel's own
-// account of a child has the memory of its parent in it.
+// watched runs a program and samples its memory while it runs: the kernel's own
+// figure for a child includes its parent's memory. The peak is 0 if the program ended
+// before the first sample.
 func watched(t *testing.T, dir, stdin, binary string, args ...string) (said string, code int, peak int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -182,9 +184,6 @@ func watched(t *testing.T, dir, stdin, binary string, args ...string) (said stri
 	for {
 		select {
 		case <-ended:
-			if peak == 0 {
-				t.Errorf("%.20s: its memory was never seen", args)
-			}
 			return out.String(), cmd.ProcessState.ExitCode(), peak
 		case <-ticker.C:
 			if seen := peakOf(cmd.Process.Pid); seen > 0 {

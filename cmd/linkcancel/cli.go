@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/tracing"
 	"linkcancel/producer"
 )
 
@@ -95,8 +99,8 @@ type csvFlags struct {
 	NoCanary    bool   `help:"Continue even if 50 links in a row are not_found, or rejected."`
 }
 
-// app is what commands need of the process.
-type app struct {
+// cliApp is what commands need of the process.
+type cliApp struct {
 	globals
 	stdin  io.Reader
 	stdout io.Writer
@@ -105,9 +109,8 @@ type app struct {
 	args   []string
 	id     string // of this process in a fleet
 
-	secrets *clean.Secrets  // hidden in all that is logged and said
-	tracer  trace.Tracer    // nil: no traces
-	ctx     context.Context // ends at the first signal
+	secrets *clean.Secrets // hidden in all that is logged and said
+	tracer  trace.Tracer   // nil: no traces
 }
 
 // exitError carries an exit code; a nil err was told already.
@@ -173,13 +176,42 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	}
 	ctx, stop := signals()
 	defer stop()
-	a := &app{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets, ctx: ctx}
+	a := &cliApp{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets}
 	a.log = a.logger(stderr, c.LogLevel)
 	if errs, ok := stderr.(*output); ok {
 		errs.noteWith(a)
 	}
 	broker.LogTo(a.log)
-	return a.runTraced(k)
+	return a.run(ctx, k)
+}
+
+// run runs a command, with traces if the environment asks for them, and returns its
+// exit code.
+func (a *cliApp) run(ctx context.Context, k *kong.Context) int {
+	name := strings.TrimPrefix(k.Selected().Path(), k.Model.Name+" ")
+	var traces *tracing.Traces
+	switch name {
+	case "demo", "run", "import", "sweep", "batch retry", "worker":
+		traces = tracing.Open(tracing.Config{Version: version, Process: a.id, Console: a.stderr, Log: a.log})
+	}
+	defer traces.Close()
+	a.tracer = traces.Tracer()
+	run := func(ctx context.Context) int {
+		k.BindTo(ctx, (*context.Context)(nil))
+		return a.report(ctx, k.Run(a))
+	}
+	if a.tracer == nil || name == "worker" { // a worker runs for months: its traces begin with imports
+		return run(ctx)
+	}
+	ctx, span := a.tracer.Start(ctx, name)
+	defer span.End()
+	code := run(ctx)
+	span.SetAttributes(semconv.ProcessExitCode(code))
+	if code != exitFine {
+		span.SetStatus(codes.Error, "") // an error's text may quote the user's file
+		span.SetAttributes(semconv.ErrorTypeKey.String("exit " + strconv.Itoa(code)))
+	}
+	return code
 }
 
 // negative finds an argument such as -5/s; "" if there is none.
@@ -211,7 +243,7 @@ func newParser(c *cli, stdout, stderr io.Writer, options ...kong.Option) (*kong.
 }
 
 // report tells an error and returns the exit code that fits it.
-func (a *app) report(err error) int {
+func (a *cliApp) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitFine
 	}
@@ -224,7 +256,7 @@ func (a *app) report(err error) int {
 		err = coded.err
 	case errors.As(err, &input), errors.Is(err, producer.ErrOtherLinks):
 		code = exitUsage
-	case errors.Is(err, context.Canceled) && a.ctx.Err() != nil:
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		code, err = exitInterrupted, errors.New("interrupted")
 	}
 	if err != nil {
@@ -235,7 +267,7 @@ func (a *app) report(err error) int {
 
 // quiet leaves out the information that is meant for the log of a worker: a
 // command on a terminal has its progress and its summary.
-func (a *app) quiet() {
+func (a *cliApp) quiet() {
 	if a.LogLevel == "info" {
 		a.log = a.logger(a.stderr, "warn")
 	}

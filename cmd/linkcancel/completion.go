@@ -36,7 +36,7 @@ func (completionCmd) Help() string {
     linkcancel completion fish | source           # in ~/.config/fish/config.fish`
 }
 
-func (c completionCmd) Run(a *app) error {
+func (c completionCmd) Run(ctx context.Context, a *cliApp) error {
 	script := map[string]string{"bash": completionBash, "zsh": completionZsh, "fish": completionFish}[c.Shell]
 	_, err := fmt.Fprint(a.stdout, script)
 	return err
@@ -54,12 +54,12 @@ type completeCmd struct {
 // completeTimeout is how long a user waits for the ids of batches.
 const completeTimeout = time.Second
 
-func (c completeCmd) Run(a *app) error {
+func (c completeCmd) Run(ctx context.Context, a *cliApp) error {
 	parser, err := newParser(&cli{}, a.stdout, a.stderr)
 	if err != nil {
 		return err
 	}
-	for _, found := range complete(parser.Model.Node, c.Words, func() []candidate { return c.batches(a) }) {
+	for _, found := range complete(parser.Model.Node, c.Words, func() []candidate { return c.batches(ctx, a) }) {
 		if found.meaning == "" {
 			fmt.Fprintln(a.stdout, found.word)
 		} else {
@@ -70,18 +70,17 @@ func (c completeCmd) Run(a *app) error {
 }
 
 // batches are the ids of all batches, the newest first; none if Redis is away.
-func (c completeCmd) batches(a *app) []candidate {
-	quick := *a
-	var cancel context.CancelFunc
-	quick.ctx, cancel = context.WithTimeout(a.ctx, completeTimeout)
+func (c completeCmd) batches(ctx context.Context, a *cliApp) []candidate {
+	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
+	quick := *a
 	quick.log = a.logger(a.stderr, "error")
-	b, err := c.open(&quick)
+	b, err := c.open(ctx, &quick)
 	if err != nil {
 		return nil
 	}
 	defer b.Close()
-	all, err := ledger.New(b.Client()).List(quick.ctx)
+	all, err := ledger.New(b.Client()).List(ctx)
 	if err != nil {
 		return nil
 	}

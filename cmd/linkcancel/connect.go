@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 )
@@ -20,7 +21,7 @@ const defaultBaseURL = plexy.DefaultBaseURL
 const openTimeout = 5 * time.Second
 
 // open connects to Redis.
-func (f redisFlags) open(a *app) (*broker.Broker, error) {
+func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error) {
 	// Whatever the environment says: the flag shows.
 	if slices.ContainsFunc(given(a.args, "--redis-url"), broker.HasPassword) {
 		return nil, usagef("a password in --redis-url shows in the process list\nhint: set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
@@ -33,7 +34,7 @@ func (f redisFlags) open(a *app) (*broker.Broker, error) {
 	if cfg.SentinelPassword, err = a.password(f.SentinelPasswordFile); err != nil {
 		return nil, usagef("read the password of the Sentinels: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	b, err := broker.Open(ctx, cfg)
 	if errors.Is(err, broker.ErrURL) {
@@ -42,7 +43,7 @@ func (f redisFlags) open(a *app) (*broker.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	if warning := b.Warning(a.ctx); warning != "" {
+	if warning := b.Warning(ctx); warning != "" {
 		a.log.Warn("redis configuration", "warning", warning)
 	}
 	return b, nil
@@ -61,7 +62,7 @@ func given(args []string, name string) (values []string) {
 }
 
 // password reads a password from a file; "" without one.
-func (a *app) password(file string) (string, error) {
+func (a *cliApp) password(file string) (string, error) {
 	if file == "" {
 		return "", nil
 	}
@@ -73,7 +74,7 @@ func (a *app) password(file string) (string, error) {
 }
 
 // key finds the API key.
-func (f apiFlags) key(a *app) (*plexy.Key, error) {
+func (f apiFlags) key(a *cliApp) (*plexy.Key, error) {
 	if f.APIKeyFile != "" {
 		key, err := plexy.LoadKeyFile(f.APIKeyFile)
 		if err != nil {
@@ -122,16 +123,39 @@ func processID() string {
 	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:4]))
 }
 
-// watchKey reads the key file again when it changes, and lets the limiter probe
-// with the new key at once. It returns when ctx ends.
-func watchKey(ctx context.Context, a *app, key *plexy.Key, changed func()) {
-	every(ctx, keyCheck, func() {
-		switch fresh, err := key.Reload(); {
-		case err != nil:
-			a.log.Warn("cannot read the api key file", "error", err)
-		case fresh:
-			a.log.Info("api key changed")
-			changed()
-		}
-	})
+// check refuses settings that no worker can work with.
+func (f sendFlags) check() error {
+	switch {
+	case f.Burst < 1:
+		return usagef("--burst %d: use 1 or more", f.Burst)
+	case f.Concurrency < 1 || f.Concurrency > 10_000:
+		return usagef("--concurrency %d: use 1 to 10000", f.Concurrency)
+	case f.Attempts < 1 || f.Attempts > 200:
+		return usagef("--attempts %d: use 1 to 200", f.Attempts)
+	case f.DrainTimeout < 0 || f.DrainTimeout > 5*time.Minute:
+		return usagef("--drain-timeout %v: use 0s to 5m", f.DrainTimeout)
+	}
+	return nil
+}
+
+// options are those of the flags.
+func (f sendFlags) options(a *cliApp, key *plexy.Key, client *plexy.Client) app.Options {
+	return app.Options{
+		ID: a.id, Version: version, Key: key, Client: client, Rate: f.Rate, Burst: f.Burst, Concurrency: f.Concurrency,
+		Attempts: f.Attempts, DrainTimeout: f.DrainTimeout, TrustPlain404: f.TrustPlain404, Keep: a.Keep, Log: a.log, Tracer: a.tracer,
+	}
+}
+
+// serve serves metrics and health, if they are wanted, until stop is called: also
+// after ctx has ended, while the app finishes its work.
+func (f metricsFlags) serve(ctx context.Context, e *app.App) (stop func(), err error) {
+	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
+	if f.MetricsAddr == "off" {
+		return stop, nil
+	}
+	if err := e.Serve(ctx, f.MetricsAddr, f.Pprof); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
 }

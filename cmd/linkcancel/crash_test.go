@@ -5,7 +5,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +24,7 @@ func TestCrashRecovery(t *testing.T) {
 	if n == 0 {
 		return // it measures, and tests nothing
 	}
-	binary := filepath.Join(t.TempDir(), "linkcancel")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	binary := shippedBinary(t)
 	var mu sync.Mutex
 	var took []time.Duration
 	t.Run("crashes", func(t *testing.T) {

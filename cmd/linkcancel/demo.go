@@ -26,7 +26,7 @@ type demoCmd struct {
 // demoSeed gives the same links and the same faults each time.
 const demoSeed = 1
 
-func (c demoCmd) Run(a *app) error {
+func (c demoCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	a.quiet()
 	if c.Links < 1 || c.Links > 1_000_000 {
@@ -67,7 +67,7 @@ func (c demoCmd) Run(a *app) error {
 		defer os.RemoveAll(folder)
 	}
 	a.Yes = true // the links are those of the sandbox
-	return run.start(a, key)
+	return run.start(ctx, a, key)
 }
 
 // serveLocal serves the sandbox API and returns its base URL.

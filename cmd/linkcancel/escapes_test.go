@@ -41,6 +41,7 @@ func checkShown(t *testing.T, what, text string) {
 // of the API and those of Redis: none of it gets to a terminal as it is, by
 // standard output, by standard error or by a log, as text or as JSON.
 func TestNothingEvilIsShown(t *testing.T) {
+	t.Parallel()
 	p := program{t: t, dir: t.TempDir()}
 	file := evil + ".csv"
 	rest := evil + strings.Repeat("x", 1000) // or it is no text
@@ -175,6 +176,7 @@ func evilRedis(t *testing.T) (addr string) {
 
 // What is printed is told of when it was lost, by whatever command.
 func TestLostOutput(t *testing.T) {
+	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		return // only Linux has it
@@ -182,7 +184,7 @@ func TestLostOutput(t *testing.T) {
 	defer full.Close()
 	p := program{t: t, dir: t.TempDir()}
 	p.write("links.csv", "id\npl_1\n", 0o600)
-	commands := [][]string{{"version"}, {"version", "--json"}, {"help"}, {"help", "--man"}, {"--help"}, {"run", "--help"}, {"completion", "bash"}, {"import", "--dry-run", "links.csv"}}
+	commands := [][]string{{"version"}, {"version", "--json"}, {"help"}, {"--help"}, {"run", "--help"}, {"completion", "bash"}, {"import", "--dry-run", "links.csv"}}
 	if redistest.Have(t) {
 		p.env = []string{"LINKCANCEL_REDIS_URL=" + redistest.Start(t)}
 		p.run("import", "--yes", "--id", "b1", "links.csv")

@@ -16,12 +16,12 @@ type healthcheckCmd struct {
 	MetricsAddr string `default:"${worker_metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Where the worker serves /readyz; by default ${default}." placeholder:"HOST:PORT"`
 }
 
-func (c healthcheckCmd) Run(a *app) error {
+func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 	if c.MetricsAddr == "off" {
 		return usagef("the worker serves no health: its --metrics-addr is off")
 	}
 	addr := loopback(c.MetricsAddr)
-	ctx, cancel := context.WithTimeout(a.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {

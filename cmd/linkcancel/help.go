@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -9,29 +10,21 @@ import (
 
 type helpCmd struct {
 	Command []string `arg:"" optional:"" help:"The command, such as batch retry; all by default."`
-	Man     bool     `help:"Write the manual page of all commands, for man."`
 }
 
-// Help is shown by help --help. So it is with the other commands; the texts of
-// those that have much to say are in their own files.
+// Help is shown by help --help. The long help texts of other commands are in the
+// files of those commands.
 func (helpCmd) Help() string {
 	return `The same is shown by COMMAND --help.
 
-    linkcancel help batch retry
-    linkcancel help --man > linkcancel.1 && man ./linkcancel.1`
+    linkcancel help batch retry`
 }
 
-func (c helpCmd) Run(a *app) error {
+func (c helpCmd) Run(ctx context.Context, a *cliApp) error {
 	shown := false
 	parser, err := newParser(&cli{}, a.stdout, a.stderr, kong.Exit(func(int) { shown = true }))
 	if err != nil {
 		return err
-	}
-	if c.Man {
-		if len(c.Command) > 0 {
-			return usagef("--man is about all commands: leave %s out", strings.Join(c.Command, " "))
-		}
-		return writeMan(a.stdout, parser.Model)
 	}
 	node := parser.Model.Node
 	for _, word := range c.Command {

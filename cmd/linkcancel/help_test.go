@@ -68,33 +68,3 @@ func shellWords(line string) []string {
 	}
 	return words
 }
-
-// The manual page has every command and flag, and no text is taken for a request.
-func TestMan(t *testing.T) {
-	model := parserOf(t).Model
-	var b strings.Builder
-	if err := writeMan(&b, model); err != nil {
-		t.Fatal(err)
-	}
-	page := b.String()
-	request := regexp.MustCompile(`^\.(TH|SH|SS|B) ".*"$|^\.(PP|TP|RS 4|RE|nf|fi)$`)
-	for line := range strings.Lines(page) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, ".") && !request.MatchString(line) || strings.HasPrefix(line, "'") || strings.Contains(line, "__") {
-			t.Errorf("%q", line)
-		}
-	}
-	for _, leaf := range model.Leaves(true) {
-		title := `.SS "linkcancel ` + roff.Replace(leaf.Path())
-		_, section, ok := strings.Cut(page, title)
-		if !ok {
-			t.Errorf("no %s", title)
-		}
-		section, _, _ = strings.Cut(section, ".SS ")
-		for _, f := range leaf.Flags {
-			if !f.Hidden && f.Name != "help" && !strings.Contains(section, roff.Replace("--"+f.Name)) {
-				t.Errorf("%s has no --%s", leaf.Path(), f.Name)
-			}
-		}
-	}
-}

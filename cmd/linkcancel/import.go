@@ -20,34 +20,34 @@ type importCmd struct {
 // defaultRate is what a plan reckons with while no worker tells its own.
 const defaultRate = 10
 
-func (c importCmd) Run(a *app) error {
+func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
-	src, done, err := c.source(a, c.Files)
+	src, done, err := c.source(ctx, a, c.Files)
 	if err != nil {
 		return err
 	}
 	if a.DryRun {
-		stats, err := countAll(a, src)
+		stats, err := countAll(ctx, src)
 		if err := done(err); err != nil {
 			return err
 		}
 		return a.dryRun(stats, defaultRate, c.name(c.Files), producer.SourceImport)
 	}
-	b, err := c.open(a)
+	b, err := c.open(ctx, a)
 	if err != nil {
 		return done(err)
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	rate, alive, err := plannedRate(a.ctx, b.Client())
+	rate, alive, err := plannedRate(ctx, b.Client())
 	if err != nil {
 		return done(err)
 	}
-	batch, err := producer.MakeBatch(a.ctx, l, src, producer.BatchConfig{
+	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(askToCancel(stats.Links, fromStdin(c.Files)))
+			return a.confirm(ctx, askToCancel(stats.Links, fromStdin(c.Files)))
 		},
 	})
 	if err := done(err); err != nil {
@@ -71,7 +71,7 @@ func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, 
 }
 
 // made tells of a new batch.
-func (a *app) made(b ledger.Batch, alive bool) error {
+func (a *cliApp) made(b ledger.Batch, alive bool) error {
 	if a.JSON {
 		return printJSON(a.stdout, toJSON(b))
 	}
@@ -85,7 +85,7 @@ func (a *app) made(b ledger.Batch, alive bool) error {
 }
 
 // dryRun says what would be done.
-func (a *app) dryRun(stats producer.Stats, rate float64, name, source string) error {
+func (a *cliApp) dryRun(stats producer.Stats, rate float64, name, source string) error {
 	if a.JSON {
 		return printJSON(a.stdout, toJSON(ledger.Batch{
 			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,

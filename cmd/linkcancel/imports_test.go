@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestImports holds the import graph: cmd → producer, worker, metrics →
-// internal/*. Tests may import what they like.
+// TestImports holds the import graph: cmd → internal/app → producer, worker, metrics →
+// internal/*. Tests may import anything.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "linkcancel/...").CombinedOutput()
 	if err != nil {
@@ -26,13 +26,14 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"cmd/linkcancel", "producer", "producer/feeder", "producer/sweep", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker"} {
+	for _, name := range []string{"cmd/linkcancel", "producer", "producer/feeder", "producer/sweep", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app"} {
 		if _, ok := graph[name]; !ok {
 			t.Errorf("go list shows no package %s: it lists %d", name, len(graph))
 		}
 	}
 
 	sides := []string{"producer", "worker", "metrics"}
+	helpers := []string{"internal/testutil", "internal/redistest", "internal/otlptest"}
 	alone := []string{"internal/plexy", "internal/task", "internal/ratelimit", "internal/clean"}
 	for name, imports := range graph {
 		for _, imported := range imports {
@@ -46,11 +47,14 @@ func TestImports(t *testing.T) {
 				bad = "producer, worker and metrics do not know each other"
 			case name == "producer" && side(imported) == name:
 				bad = "the feeder and the sweeps build on it"
+			case imported == "internal/app" && !strings.HasPrefix(name, "cmd/"):
+				bad = "only commands run the app"
+			case name == "internal/app":
 			case strings.HasPrefix(name, "internal/") && !strings.HasPrefix(imported, "internal/"):
 				bad = "internal packages know nothing of what uses them"
 			case imported == "internal/sandbox" && !strings.HasPrefix(name, "cmd/"):
 				bad = "the sandbox is for commands and tests"
-			case imported == "internal/redistest", imported == "internal/otlptest":
+			case slices.Contains(helpers, imported) && !slices.Contains(helpers, name):
 				bad = "it is for tests"
 			}
 			if bad != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 // source opens the CSV files. done closes them, and the rejects; it is given the
 // error that the command ends with, or nil, and returns what to end with. After
 // an error there is no batch, so no rejects stay behind either.
-func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func(error) error, err error) {
+func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *producer.CSV, done func(error) error, err error) {
 	if f.ID != "" {
 		if err := ledger.CheckBatchID(f.ID); err != nil {
 			return nil, nil, usagef("%w", err)
@@ -25,7 +26,7 @@ func (f csvFlags) source(a *app, files []string) (src *producer.CSV, done func(e
 	if f.Rejects != "" && !f.SkipInvalid {
 		return nil, nil, usagef("--rejects needs --skip-invalid: without it a bad row refuses the file")
 	}
-	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, AnyID: f.AnyID, SkipInvalid: f.SkipInvalid, Stop: a.ctx.Done()}
+	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, AnyID: f.AnyID, SkipInvalid: f.SkipInvalid, Stop: ctx.Done()}
 	if f.Max != nil {
 		if *f.Max < 1 {
 			return nil, nil, usagef("--max %d: use 1 or more", *f.Max)
@@ -91,8 +92,8 @@ func plan(stats producer.Stats, rate float64) string {
 }
 
 // countAll reads a source to its end, for --dry-run.
-func countAll(a *app, src *producer.CSV) (producer.Stats, error) {
-	if _, err := producer.Digest(a.ctx, src); err != nil {
+func countAll(ctx context.Context, src *producer.CSV) (producer.Stats, error) {
+	if _, err := producer.Digest(ctx, src); err != nil {
 		return producer.Stats{}, err
 	}
 	return src.Stats(), nil

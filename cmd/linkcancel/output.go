@@ -54,7 +54,7 @@ func newOutputs(stdout, stderr io.Writer, secrets *clean.Secrets) (out, errs *ou
 func (o *output) bound() { o.bounded = true }
 
 // noteWith lets standard error tell in the log's form how many lines it dropped.
-func (o *output) noteWith(a *app) {
+func (o *output) noteWith(a *cliApp) {
 	o.queue.note = func(lines int64) []byte {
 		var b bytes.Buffer
 		a.logger(&b, "warn").Warn("log lines were dropped: standard error is read too slowly", "lines", lines)
@@ -139,7 +139,7 @@ func asFile(w any) (*os.File, bool) {
 
 // logger logs to w. No secret and no character that a terminal obeys gets into
 // its lines, whoever wrote the text.
-func (a *app) logger(w io.Writer, level string) *slog.Logger {
+func (a *cliApp) logger(w io.Writer, level string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // checked by the flag's enum
 	options := &slog.HandlerOptions{Level: l}

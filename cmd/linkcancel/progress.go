@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,9 +12,9 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
+	"linkcancel/internal/app"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/worker"
 )
 
 const (
@@ -37,7 +36,7 @@ type progress struct {
 	batch ledger.Batch
 	pace  pace
 
-	told causes // of holds
+	told app.CauseLog
 
 	bars *mpb.Progress
 	bar  *mpb.Bar
@@ -61,32 +60,13 @@ type status struct {
 	cause   string // what the API answered, in a hold
 }
 
-// causeEvery is how often the cause of a hold is logged again.
-const causeEvery = time.Minute
-
-// causes remembers which causes of holds were logged, and when.
-type causes struct{ told map[string]time.Time }
-
-// due reports whether to log a cause: the first time, and again each minute.
-func (c *causes) due(cause string, now time.Time) bool {
-	if at, known := c.told[cause]; cause == "" || known && now.Sub(at) < causeEvery {
-		return false
-	}
-	if c.told == nil || len(c.told) > 100 {
-		c.told = map[string]time.Time{}
-	}
-	c.told[cause] = now
-	return true
-}
-
-// newProgress begins to show b. hold tells of the limiter's hold, load of the
-// requests in flight.
-func newProgress(out io.Writer, b ledger.Batch, hold func() ratelimit.Hold, load func() worker.Load) *progress {
+// newProgress begins to show b, which an app in this process works on.
+func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
 	return startProgress(out, b, plainEvery, func(ledger.Batch) status {
-		if h := hold(); h.Reason != ratelimit.ReasonNone {
+		if h := e.Hold(); h.Reason != ratelimit.ReasonNone {
 			return status{instead: holdText(h), cause: h.Cause}
 		}
-		l := load()
+		l := e.Load()
 		beside := slowText(l.InFlight, l.Concurrency, l.Took)
 		if beside == "" && l.Resting > 0 && l.InFlight == 0 {
 			beside = fmt.Sprintf("%s to be tried again (%s)", plural(int64(l.Resting), "link"), l.RestText)
@@ -179,7 +159,7 @@ func (p *progress) tellCause(now time.Time, b ledger.Batch) {
 	if b.Pending() == 0 {
 		return
 	}
-	if cause := p.status(b).cause; p.told.due(cause, now) {
+	if cause := p.status(b).cause; p.told.Due(cause, now) {
 		p.say("On hold: " + cause)
 	}
 }
@@ -321,26 +301,4 @@ func (p *pace) rate() (rate float64, known bool) {
 		return 0, false
 	}
 	return float64(last.done-first.done) / took.Seconds(), true
-}
-
-// watch follows a batch until it needs no more watching: it is done, aborted or
-// paused. It returns the last reading; the error of ctx if that ended first.
-func watch(ctx context.Context, l *ledger.Ledger, p *progress, id string) (ledger.Batch, error) {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		b, err := l.Get(ctx, id)
-		if err != nil {
-			return b, err
-		}
-		p.update(b)
-		if b.State == ledger.Done || b.State == ledger.AbortedState || b.State == ledger.Paused {
-			return b, nil
-		}
-		select {
-		case <-ctx.Done():
-			return b, ctx.Err()
-		case <-ticker.C:
-		}
-	}
 }

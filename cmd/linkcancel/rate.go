@@ -61,22 +61,22 @@ func toHoldJSON(h ratelimit.Hold) *holdJSON {
 }
 
 // rateDo runs one command on the fleet's limit and shows what stands then.
-func rateDo(a *app, f redisFlags, told string, do func(context.Context, redis.UniversalClient) error) error {
-	b, err := f.open(a)
+func rateDo(ctx context.Context, a *cliApp, f redisFlags, told string, do func(context.Context, redis.UniversalClient) error) error {
+	b, err := f.open(ctx, a)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	if do != nil && !a.DryRun {
-		if err := do(a.ctx, b.Client()); err != nil {
+		if err := do(ctx, b.Client()); err != nil {
 			return err
 		}
 	}
-	s, err := ratelimit.ShowFleet(a.ctx, b.Client())
+	s, err := ratelimit.ShowFleet(ctx, b.Client())
 	if err != nil {
 		return err
 	}
-	beats, now, err := workerBeats(a.ctx, ledger.New(b.Client()))
+	beats, now, err := workerBeats(ctx, ledger.New(b.Client()))
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func keysDiffer(beats map[string]ledger.WorkerBeat, now time.Time) string {
 	return fmt.Sprintf("The workers have used %d different API keys for more than %s: give all of them the same.", len(keys), humanDuration(keysMayDiffer))
 }
 
-func printRate(a *app, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) {
+func printRate(a *cliApp, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) {
 	row := func(name, text string) { fmt.Fprintf(a.stdout, "  %-8s %s\n", name, text) }
 	switch {
 	case len(s.Workers) == 0 && !s.Override:
@@ -229,14 +229,16 @@ func holdSince(h ratelimit.Hold) string {
 
 type rateShowCmd struct{ redisFlags }
 
-func (c rateShowCmd) Run(a *app) error { return rateDo(a, c.redisFlags, "", nil) }
+func (c rateShowCmd) Run(ctx context.Context, a *cliApp) error {
+	return rateDo(ctx, a, c.redisFlags, "", nil)
+}
 
 type rateSetCmd struct {
 	Limit string `arg:"" help:"N/s, N/m, N/h, or auto."`
 	redisFlags
 }
 
-func (c rateSetCmd) Run(a *app) error {
+func (c rateSetCmd) Run(ctx context.Context, a *cliApp) error {
 	var limit ratelimit.Rate
 	told := "Limit: automatic (the lowest --rate of the running workers)."
 	if strings.ToLower(c.Limit) != "auto" {
@@ -246,7 +248,7 @@ func (c rateSetCmd) Run(a *app) error {
 		}
 		told = "The limit is set. No worker exceeds its own --rate."
 	}
-	return rateDo(a, c.redisFlags, told, func(ctx context.Context, rdb redis.UniversalClient) error {
+	return rateDo(ctx, a, c.redisFlags, told, func(ctx context.Context, rdb redis.UniversalClient) error {
 		return ratelimit.SetFleetRate(ctx, rdb, limit)
 	})
 }
@@ -256,11 +258,11 @@ type rateHoldCmd struct {
 	redisFlags
 }
 
-func (c rateHoldCmd) Run(a *app) error {
+func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 	if c.For < 0 {
 		return &exitError{code: exitUsage, err: errors.New("--for is negative: use a time such as 10m")}
 	}
-	return rateDo(a, c.redisFlags, "Sending is on hold for all workers.", func(ctx context.Context, rdb redis.UniversalClient) error {
+	return rateDo(ctx, a, c.redisFlags, "Sending is on hold for all workers.", func(ctx context.Context, rdb redis.UniversalClient) error {
 		var until time.Time
 		if c.For > 0 {
 			until = time.Now().Add(c.For)
@@ -271,6 +273,6 @@ func (c rateHoldCmd) Run(a *app) error {
 
 type rateReleaseCmd struct{ redisFlags }
 
-func (c rateReleaseCmd) Run(a *app) error {
-	return rateDo(a, c.redisFlags, "Sending has resumed.", ratelimit.ReleaseFleet)
+func (c rateReleaseCmd) Run(ctx context.Context, a *cliApp) error {
+	return rateDo(ctx, a, c.redisFlags, "Sending has resumed.", ratelimit.ReleaseFleet)
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
@@ -18,7 +19,6 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/report"
 	"linkcancel/producer"
-	"linkcancel/worker"
 )
 
 type runCmd struct {
@@ -34,7 +34,7 @@ type runCmd struct {
 // partialSuffix names the journal beside its report.
 const partialSuffix = ".partial"
 
-func (c runCmd) Run(a *app) error {
+func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	key, err := c.key(a)
 	if err != nil {
@@ -45,12 +45,12 @@ func (c runCmd) Run(a *app) error {
 	}
 	a.quiet()
 	if c.Resume != "" {
-		return c.resume(a, key)
+		return c.resume(ctx, a, key)
 	}
-	return c.start(a, key)
+	return c.start(ctx, a, key)
 }
 
-func (c runCmd) check(a *app) error {
+func (c runCmd) check(a *cliApp) error {
 	switch {
 	case c.Resume == "" && len(c.Files) == 0:
 		return usagef("no CSV file is named\nhint: linkcancel run FILE, or linkcancel run --resume REPORT")
@@ -70,11 +70,11 @@ func (c runCmd) check(a *app) error {
 }
 
 // start begins a new run.
-func (c runCmd) start(a *app, key *plexy.Key) error {
+func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	if err := sameColumns(c.Files, c.csvFlags); err != nil {
 		return err
 	}
-	s, err := c.open(a, key)
+	s, err := c.open(key)
 	if err != nil {
 		return err
 	}
@@ -90,22 +90,22 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	if err := s.free(); err != nil {
 		return err
 	}
-	src, done, err := c.source(a, c.Files)
+	src, done, err := c.source(ctx, a, c.Files)
 	if err != nil {
 		return err
 	}
 	if a.DryRun {
-		stats, err := countAll(a, src)
+		stats, err := countAll(ctx, src)
 		if err := done(err); err != nil {
 			return err
 		}
 		return a.dryRun(stats, float64(c.Rate), c.name(c.Files), producer.SourceRun)
 	}
-	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
+	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error {
 			fmt.Fprintln(a.stderr, plan(stats, float64(c.Rate)))
-			return a.confirm(askToCancel(stats.Links, false))
+			return a.confirm(ctx, askToCancel(stats.Links, false))
 		},
 	})
 	if err := done(err); err != nil {
@@ -122,11 +122,11 @@ func (c runCmd) start(a *app, key *plexy.Key) error {
 	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
 		return usagef("%w", err)
 	}
-	return s.drain(a)
+	return s.drain(ctx, a)
 }
 
 // resume goes on with a run that was interrupted, or killed.
-func (c runCmd) resume(a *app, key *plexy.Key) error {
+func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	path := strings.TrimSuffix(c.Resume, partialSuffix)
 	header, state, journal, err := report.OpenJournal(path + partialSuffix)
 	if errors.Is(err, os.ErrNotExist) {
@@ -152,12 +152,12 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 	}
 	flags := c.csvFlags
 	flags.Column, flags.SkipInvalid, flags.AnyID = header.Column, header.SkipInvalid, header.AnyID || c.AnyID
-	src, done, err := flags.source(a, files)
+	src, done, err := flags.source(ctx, a, files)
 	if err != nil {
 		_ = journal.Close()
 		return err
 	}
-	s, err := c.open(a, key)
+	s, err := c.open(key)
 	if err != nil {
 		_ = journal.Close()
 		return err
@@ -168,11 +168,11 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 	s.header.Files = files
 	again := state.Tripped()
 	state.CanaryOff()
-	batch, err := producer.MakeBatch(a.ctx, s.ledger, src, producer.BatchConfig{
+	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
 		// A resume switches the canary off.
 		ID: header.Batch, Source: producer.SourceRun, Name: header.Name, Created: header.Created,
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
-			return s.restore(a.ctx, state, chunk, links)
+			return s.restore(ctx, state, chunk, links)
 		},
 	})
 	if err := done(err); err != nil {
@@ -190,13 +190,14 @@ func (c runCmd) resume(a *app, key *plexy.Key) error {
 	if again {
 		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
 	}
-	return s.drain(a)
+	return s.drain(ctx, a)
 }
 
 // session is one run with its embedded Redis.
 type session struct {
 	cmd     runCmd
 	key     *plexy.Key
+	client  *plexy.Client
 	broker  *broker.Broker
 	ledger  *ledger.Ledger
 	report  string
@@ -205,13 +206,15 @@ type session struct {
 	journal *report.Journal
 }
 
-func (c runCmd) open(_ *app, key *plexy.Key) (*session, error) {
-	// The client's settings are checked before anything is written.
-	if _, err := c.client(key, c.Concurrency); err != nil {
+// open starts the embedded Redis. The client's settings are checked before anything is
+// written.
+func (c runCmd) open(key *plexy.Key) (*session, error) {
+	client, err := c.client(key, c.Concurrency)
+	if err != nil {
 		return nil, err
 	}
 	b := broker.Embedded()
-	return &session{cmd: c, key: key, broker: b, ledger: ledger.New(b.Client())}, nil
+	return &session{cmd: c, key: key, client: client, broker: b, ledger: ledger.New(b.Client())}, nil
 }
 
 func (s *session) close() {
@@ -263,46 +266,29 @@ func (s *session) restore(ctx context.Context, state *report.State, chunk, links
 	return records, texts, nil
 }
 
-// journal adapts report.Journal to the worker.
-type journalAdapter struct{ *report.Journal }
-
-func (j journalAdapter) Commit(written []worker.Written) error {
-	entries := make([]report.Entry, len(written))
-	now := time.Now()
-	for i, w := range written {
-		entries[i] = report.Entry{
-			Chunk: w.Chunk, Position: w.Position, Record: w.Record, At: now, LinkStatus: w.LinkStatus, Error: w.Error,
-		}
-	}
-	return j.Journal.Commit(entries)
-}
-
-// drain cancels the batch, writes the report and tells how it went.
-func (s *session) drain(a *app) error {
-	ctx, stop := context.WithCancelCause(a.ctx)
-	defer stop(nil)
+// drain cancels the batch, writes the report and prints the summary.
+func (s *session) drain(userCtx context.Context, a *cliApp) error {
+	ctx, stop := context.WithCancel(userCtx)
+	defer stop()
 	var badKey, unproved error
-	config := engineConfig{
-		send: s.cmd.sendFlags, api: s.cmd.apiFlags, key: s.key, journal: journalAdapter{s.journal}, progress: true,
-		badKey: func(err error) {
-			badKey = err
-			stop(err)
-		},
-		unproved: func(err error) {
-			unproved = err
-			stop(err)
-		},
-	}
-	if done, err := s.ledger.Get(ctx, s.header.Batch); err == nil && done.Counts.Sum() > 0 {
-		// The key was good before. The links that are left may be those that it is
-		// refused for.
-		config.badKey = nil
-	}
-	e, err := newEngine(a, s.broker, s.ledger, config)
+	opt := s.cmd.options(a, s.key, s.client)
+	opt.Broker, opt.Ledger, opt.Journal, opt.ShowsHolds = s.broker, s.ledger, s.journal, true
+	opt.BadKey = func(err error) { badKey = err; stop() }
+	opt.Unproved = func(err error) { unproved = err; stop() }
+	b, err := s.ledger.Get(ctx, s.header.Batch)
 	if err != nil {
 		return err
 	}
-	stopServing, err := s.cmd.serve(a, e, nil)
+	if b.Counts.Sum() > 0 {
+		// The key was good before. The links that are left may be the ones that it is
+		// refused for.
+		opt.BadKey = nil
+	}
+	e, err := app.New(ctx, opt)
+	if err != nil {
+		return err
+	}
+	stopServing, err := s.cmd.serve(ctx, e)
 	if err != nil {
 		if !s.resumed {
 			_ = s.journal.Remove() // nothing was sent yet
@@ -311,18 +297,25 @@ func (s *session) drain(a *app) error {
 	}
 	defer stopServing()
 	files := keepSpare(spareFiles)
-	b, err := e.drain(ctx, a, s.ledger, s.header.Batch)
+	p := newProgress(a.stderr, b, e)
+	quiet := context.AfterFunc(userCtx, func() {
+		fmt.Fprintln(a.stderr, "\nStopping: calls in flight are finished first. Ctrl-C again quits at once.")
+	})
+	b, err = e.RunBatch(ctx, b.ID, p.update)
+	quiet()
+	p.end()
 	files.release()
 	switch {
 	case badKey != nil:
 		return s.refused(b, badKey)
 	case unproved != nil:
-		return s.unproved(a, b, unproved)
+		return s.unproved(userCtx, b, unproved)
 	}
-	if err != nil && !errors.Is(err, errInterrupted) {
+	interrupted := errors.Is(err, app.ErrInterrupted)
+	if err != nil && !interrupted {
 		return fmt.Errorf("%w\nhint: what was done is in %s: fix the problem, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
 	}
-	return s.finish(a, b, errors.Is(err, errInterrupted))
+	return s.finish(userCtx, a, b, interrupted)
 }
 
 // refused: the first answer of the API was that the key is no good. Nothing was
@@ -336,10 +329,10 @@ func (s *session) refused(b ledger.Batch, badKey error) error {
 
 // unproved: nothing has shown that the base URL is that of the API, so that
 // nothing was recorded. The journal stays if a link may have been cancelled.
-func (s *session) unproved(a *app, b ledger.Batch, why error) error {
+func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error {
 	keep := s.resumed || b.Counts.Sum() > 0
 	if !keep {
-		found, err := s.ledger.Snapshot(context.WithoutCancel(a.ctx), b)
+		found, err := s.ledger.Snapshot(context.WithoutCancel(ctx), b)
 		keep = err != nil
 		for place := range int(b.Total) {
 			keep = keep || found.Record(place).Ambiguous
@@ -358,10 +351,10 @@ func (s *session) unproved(a *app, b ledger.Batch, why error) error {
 }
 
 // finish writes the report, and tells what became of the links.
-func (s *session) finish(a *app, b ledger.Batch, interrupted bool) error {
+func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interrupted bool) error {
 	// The user's interruption must not cut the report short, and nobody who reads the
 	// summary must hold the process after it.
-	ctx := context.WithoutCancel(a.ctx)
+	ctx = context.WithoutCancel(ctx)
 	if out, ok := a.stdout.(*output); ok {
 		out.bound()
 	}

@@ -65,7 +65,7 @@ type sandboxCmd struct {
 	RequestLog     string        `help:"Write a line of JSON for each request, within a second." placeholder:"FILE"`
 }
 
-func (c sandboxCmd) Run(a *app) (err error) {
+func (c sandboxCmd) Run(ctx context.Context, a *cliApp) (err error) {
 	cfg, err := c.config()
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (c sandboxCmd) Run(a *app) (err error) {
 		key = "KEY" // theirs, which is not shown
 	}
 	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n%s", plural(int64(len(api.IDs())), "link"), url, key, url, poisoned)
-	c.serve(a.ctx, api)
+	c.serve(ctx, api)
 	n := api.Counts()
 	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", plural(int64(n.Total), "request"), n.PeakPerSecond)
 	return nil

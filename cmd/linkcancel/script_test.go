@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,9 +16,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,9 +41,62 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) != "linkcancel" {
 		// Under nohup the scripts' commands would ignore SIGHUP too.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+		// Scripts mostly wait: for the rate limit, backoffs and heartbeats.
+		if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.parallel") }) {
+			if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+				panic(err)
+			}
+		}
 	}
-	testscript.Main(m, map[string]func(){"linkcancel": main})
+	testscript.Main(suite{m}, map[string]func(){"linkcancel": main})
 }
+
+// suite deletes what shippedBinary built.
+type suite struct{ *testing.M }
+
+var shippedDir string
+
+func (s suite) Run() int {
+	shippedDir, _ = os.MkdirTemp("", "linkcancel-test-") // an error shows in the build
+	defer os.RemoveAll(shippedDir)
+	return s.M.Run()
+}
+
+var buildShipped = sync.OnceValue(func() error {
+	build := exec.Command("go", "build", "-trimpath", "-o", shippedDir, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// shippedBinary is linkcancel as make build makes it, without the race detector.
+func shippedBinary(t testing.TB) string {
+	t.Helper()
+	if err := buildShipped(); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(shippedDir, "linkcancel")
+}
+
+// fastBinary is linkcancel for tests that look at its output and not at its
+// concurrency: the race detector takes several times as long.
+func fastBinary(t testing.TB) string {
+	t.Helper()
+	info, _ := debug.ReadBuildInfo()
+	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return shippedBinary(t)
+	}
+	path, err := exec.LookPath("linkcancel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// concurrent are the scripts that keep the race detector.
+var concurrent = regexp.MustCompile("^script-(demo|run_|worker|sweep|traces|batch_watch)")
 
 // patience is how long a script waits for something that must happen.
 const patience = time.Minute
@@ -57,6 +114,7 @@ func TestScriptRedis(t *testing.T) {
 }
 
 func runScripts(t *testing.T, dir string) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                dir,
 		UpdateScripts:      os.Getenv("UPDATE") != "",
@@ -69,7 +127,11 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("PLEXY_API_KEY", apiKey)
 			// Whoever forgets redis must not reach one that happens to run here.
 			env.Setenv("LINKCANCEL_REDIS_URL", "redis://127.0.0.1:1/0")
-			env.Values[stateKey{}] = &state{t: env.T().(testing.TB)}
+			t := env.T().(testing.TB)
+			if !concurrent.MatchString(filepath.Base(env.WorkDir)) {
+				env.Setenv("PATH", filepath.Dir(fastBinary(t))+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			}
+			env.Values[stateKey{}] = &state{t: t}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -126,9 +126,13 @@ func echo(t *testing.T) (base string, heard func() int) {
 			case "header":
 				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n%s\r\n\r\n", text)
 			}
-		case err != nil: // the list
+		case err != nil && r.URL.Query().Has("size"): // the list
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprintf(w, "no list for %s or %s", key, text)
+		case err != nil: // the documented form, so that a sweep gives up at once
+			w.WriteHeader(http.StatusBadRequest)
+			reply, _ := json.Marshal(map[string]any{"code": 3, "message": "no list for " + key + " or " + text, "type": "validationError"})
+			_, _ = w.Write(reply)
 		case r.Method == http.MethodGet:
 			reply, _ := json.Marshal(map[string]string{"id": kind + "-" + n, "status": "odd " + text, "url": text})
 			_, _ = w.Write(reply)
@@ -154,7 +158,7 @@ type program struct {
 }
 
 func (p program) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("linkcancel", args...)
+	cmd := exec.Command(fastBinary(p.t), args...)
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), p.env...)
 	return cmd
@@ -187,6 +191,7 @@ func (p program) write(name, text string, mode os.FileMode) (path string) {
 // most, with traces, after a SIGQUIT that makes Go show all its stacks: the key
 // and the Redis password are in nothing that linkcancel says, serves or stores.
 func TestSecretsStayHidden(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -325,6 +330,7 @@ func guardedRedis(t *testing.T, password string) (addr, dir string) {
 // Whoever echoes a secret when it is refused: a server that does not know AUTH
 // shows its arguments, and 401 ends a run with the API's words.
 func TestRefusedSecretsStayHidden(t *testing.T) {
+	t.Parallel()
 	p := program{t: t, dir: t.TempDir()}
 	p.env = []string{
 		"PLEXY_API_KEY=", "PLEXY_API_KEY_FILE=" + p.write("key", oddKey, 0o600), "LINKCANCEL_LOG_LEVEL=debug",
@@ -336,9 +342,14 @@ func TestRefusedSecretsStayHidden(t *testing.T) {
 
 	redis := echoRedis(t)
 	p.env = append(p.env, "LINKCANCEL_REDIS_URL=redis://someone@"+redis+"/0", "PLEXY_BASE_URL="+base)
-	for _, args := range [][]string{{"batch", "list"}, {"import", "--yes", file}, {"worker", "--metrics-addr", "off"}, {"rate", "--json"}, {"sweep"}} {
-		p.run(args...)
-	}
+	t.Run("Redis", func(t *testing.T) {
+		for _, args := range [][]string{{"batch", "list"}, {"import", "--yes", file}, {"worker", "--metrics-addr", "off"}, {"rate", "--json"}, {"sweep"}} {
+			t.Run(args[0], func(t *testing.T) {
+				t.Parallel() // each waits for a Redis that answers
+				program{t: t, dir: p.dir, env: p.env}.run(args...)
+			})
+		}
+	})
 	p.env = append(p.env, "LINKCANCEL_REDIS_PASSWORD_FILE=", "LINKCANCEL_REDIS_URL="+(&url.URL{
 		Scheme: "redis", User: url.UserPassword("someone", oddPassword), Host: redis,
 	}).String())

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
@@ -64,7 +65,7 @@ func (f selectionFlags) selection(prefix string) (sweep.Selection, error) {
 // sweepShown is how many links a dry run shows as a table.
 const sweepShown = 20
 
-func (c sweepCmd) Run(a *app) error {
+func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	selection, err := c.selection("")
 	if err != nil {
@@ -88,22 +89,22 @@ func (c sweepCmd) Run(a *app) error {
 			return err
 		}
 	}
-	b, err := c.open(a)
+	b, err := c.open(ctx, a)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	l := ledger.New(b.Client())
-	if err := a.claimAPI(l, api.BaseURL()); err != nil {
+	if err := a.claimAPI(ctx, l, api.BaseURL()); err != nil {
 		return err
 	}
-	rate, alive, err := plannedRate(a.ctx, b.Client())
+	rate, alive, err := plannedRate(ctx, b.Client())
 	if err != nil {
 		return err
 	}
 	progress := newListProgress(a.stderr)
 	a.log = a.logger(progress, a.LogLevel)
-	limiter, stop, err := c.limiter(a, b)
+	limiter, stop, err := c.limiter(ctx, a, b)
 	if err != nil {
 		return err
 	}
@@ -119,8 +120,8 @@ func (c sweepCmd) Run(a *app) error {
 		keep = sweepShown
 	}
 	told := false
-	r, err := sweep.Run(a.ctx, l, sweep.Config{
-		Selection: selection, API: a.traced(api, c.BaseURL), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
+	r, err := sweep.Run(ctx, l, sweep.Config{
+		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p sweep.Plan) error {
 			progress.end()
@@ -128,7 +129,7 @@ func (c sweepCmd) Run(a *app) error {
 			told = true
 			printPlan(a.stderr, selection, p)
 			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
-			return a.confirm(question{links: p.Selected})
+			return a.confirm(ctx, question{links: p.Selected})
 		},
 	})
 	progress.end()
@@ -158,7 +159,7 @@ func (c sweepCmd) Run(a *app) error {
 }
 
 // sweepDryRun shows the links that would be cancelled.
-func (a *app) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error {
+func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error {
 	if a.JSON {
 		return printJSON(a.stdout, sweepToJSON(a, r, s))
 	}
@@ -171,22 +172,22 @@ func (a *app) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error
 }
 
 // limiter takes part in the fleet's limit until stop, which may be called twice.
-func (c sweepCmd) limiter(a *app, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
+func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
 	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
-		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Guest: true, Log: a.log,
+		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Observer: true, Log: a.log,
 		Demand: func() int { return 0 }, // one request at a time, and that one waits in Acquire
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx)) // it tells Redis what the last answer was
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it tells Redis what the last answer was
 	var pump sync.WaitGroup
 	pump.Go(func() { fleet.Run(ctx) })
 	return fleet, func() { cancel(); pump.Wait() }, nil
 }
 
 // explain adds what the user can do.
-func (c sweepCmd) explain(a *app, err error) error {
+func (c sweepCmd) explain(a *cliApp, err error) error {
 	var many *sweep.TooManyError
 	var unreadable *sweep.UnreadableDatesError
 	switch {
@@ -217,7 +218,7 @@ func otherDate(e *sweep.UnreadableDatesError) string {
 }
 
 // canAsk says at once that confirm will have nobody to ask.
-func (a *app) canAsk() error {
+func (a *cliApp) canAsk() error {
 	if a.Yes || isTerminal(a.stdin) {
 		return nil
 	}
@@ -366,7 +367,7 @@ type sweepLinkJSON struct {
 	Currency  string     `json:"currency"`
 }
 
-func sweepToJSON(a *app, r sweep.Result, s sweep.Selection) sweepJSON {
+func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 	b := r.Batch
 	if b.ID == "" {
 		b = ledger.Batch{State: "empty", Source: producer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}

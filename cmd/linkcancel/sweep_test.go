@@ -72,6 +72,7 @@ func TestPrintPlanOfManyStatuses(t *testing.T) {
 // What is wrong with the dates of a list is on the screen, with and without a dry
 // run, in the JSON, and in the exit code.
 func TestSweepDatesAreTold(t *testing.T) {
+	t.Parallel()
 	const fine, bad = `"2025-03-14T00:00:00Z"`, `"soon\u001b[31m"`
 	for name, test := range map[string]struct {
 		expiries []string
@@ -96,6 +97,7 @@ func TestSweepDatesAreTold(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var links []string
 			for i, expiry := range test.expiries {
 				links = append(links, fmt.Sprintf(`{"id":"pl_%032x","status":"active","expiresAt":%s}`, i, expiry))

@@ -24,6 +24,7 @@ import (
 // To the API: a certificate that nobody vouches for is refused, with a hint that
 // helps, and so is a TLS that is too old. The key goes to neither.
 func TestTLSToTheAPI(t *testing.T) {
+	t.Parallel()
 	p := program{t: t, dir: t.TempDir()}
 	file := p.write("links.csv", "id\npl_1\n", 0o600)
 	p.env = []string{"PLEXY_API_KEY=" + apiKey}
@@ -82,6 +83,7 @@ func caFile(t *testing.T, p program, server *httptest.Server) string {
 // To Redis it is the same, in each of its forms, and no word of the URL changes
 // that.
 func TestTLSToRedis(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -91,10 +93,14 @@ func TestTLSToRedis(t *testing.T) {
 	p := program{t: t, dir: t.TempDir()}
 	list := func(url string) (out string) {
 		t.Helper()
-		cmd := p.command("batch", "list", "--json")
-		cmd.Env = append(cmd.Env, "LINKCANCEL_REDIS_URL="+url)
-		text, _ := cmd.CombinedOutput()
-		return string(text)
+		for {
+			cmd := p.command("batch", "list", "--json")
+			cmd.Env = append(cmd.Env, "LINKCANCEL_REDIS_URL="+url)
+			text, _ := cmd.CombinedOutput()
+			if !strings.Contains(string(text), "no answer in time") || t.Context().Err() != nil { // a busy machine
+				return string(text)
+			}
+		}
 	}
 	modern, heard := tlsProxy(t, redis, &tls.Config{Certificates: server.TLS.Certificates})
 	old, oldHeard := tlsProxy(t, redis, &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
@@ -178,6 +184,7 @@ func tlsProxy(t *testing.T, to string, cfg *tls.Config) (addr string, heard *ato
 // A proxy of the environment passes the connection on, and sees no more of it
 // than its host; what it answers itself is shown without its password.
 func TestProxySeesNoKey(t *testing.T) {
+	t.Parallel()
 	p := program{t: t, dir: t.TempDir()}
 	file := p.write("links.csv", "id\npl_1\n", 0o600)
 	api := sandbox.New(sandbox.Config{Key: oddKey, IDs: []string{"pl_1"}})

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -177,58 +176,47 @@ func TestTracesHideKey(t *testing.T) {
 	}
 }
 
-// What a span tells of a request, by the semantic conventions.
+// The attributes of a request's span follow the semantic conventions.
 func TestRequestSpan(t *testing.T) {
-	var status atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if status.Load() == 0 {
-			panic(http.ErrAbortHandler)
-		}
-		w.WriteHeader(int(status.Load()))
-	}))
-	defer server.Close()
-	host, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "http://"), ":")
-	c := otlptest.Start(t)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL())
-	t.Setenv("PLEXY_API_KEY", apiKey)
+	t.Parallel()
 	for _, tt := range []struct {
 		status int
 		want   string // error.type
 		text   bool
 	}{{204, "", false}, {404, "404", false}, {500, "500", false}, {302, "unusable answer", true}, {0, "no answer", true}} {
-		before := len(c.Spans())
-		status.Store(int64(tt.status))
-		file := filepath.Join(t.TempDir(), "links.csv")
-		if err := os.WriteFile(file, []byte("id\npl_é\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var out bytes.Buffer
-		Main([]string{"run", file, "--yes", "--base-url", server.URL + "/v1/", "--rate", "100/s", "--attempts", "1"}, strings.NewReader(""), &out, &out)
-		spans := c.Spans()[before:]
-		i := slices.IndexFunc(spans, func(s otlptest.Span) bool { return s.Name == "DELETE /v1/payment-links/{id}" })
-		if i < 0 {
-			t.Fatalf("%d: no span\n%s", tt.status, &out)
-		}
-		s := spans[i]
-		want := map[string]string{
-			"http.request.method": "DELETE", "url.template": "/v1/payment-links/{id}", "url.full": server.URL + "/v1/payment-links/pl_%C3%A9",
-			"server.address": host, "server.port": port,
-		}
-		if tt.status != 0 {
-			want["http.response.status_code"] = fmt.Sprint(tt.status)
-		}
-		if tt.want != "" {
-			want["error.type"] = tt.want
-		}
-		if diff := cmp.Diff(want, s.Attributes); diff != "" || s.Kind != "CLIENT" || s.Failed != (tt.want != "") || (s.Error != "") != tt.text {
-			t.Errorf("%d: %s%+v", tt.status, diff, s)
-		}
-	}
-}
-
-// Without traces the API is called as it is.
-func TestUntracedAPI(t *testing.T) {
-	if got, ok := (&app{}).traced(counted{}, defaultBaseURL).(counted); !ok {
-		t.Errorf("%T", got)
+		t.Run(fmt.Sprint(tt.status), func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tt.status == 0 {
+					panic(http.ErrAbortHandler)
+				}
+				w.WriteHeader(tt.status)
+			}))
+			defer server.Close()
+			host, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "http://"), ":")
+			c := otlptest.Start(t)
+			p := program{t: t, dir: t.TempDir(), env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.URL(), "PLEXY_API_KEY=" + apiKey}}
+			file := p.write("links.csv", "id\npl_é\n", 0o600)
+			p.run("run", file, "--yes", "--base-url", server.URL+"/v1/", "--rate", "100/s", "--attempts", "1")
+			spans := c.Spans()
+			i := slices.IndexFunc(spans, func(s otlptest.Span) bool { return s.Name == "DELETE /v1/payment-links/{id}" })
+			if i < 0 {
+				t.Fatal("no span")
+			}
+			s := spans[i]
+			want := map[string]string{
+				"http.request.method": "DELETE", "url.template": "/v1/payment-links/{id}", "url.full": server.URL + "/v1/payment-links/pl_%C3%A9",
+				"server.address": host, "server.port": port,
+			}
+			if tt.status != 0 {
+				want["http.response.status_code"] = fmt.Sprint(tt.status)
+			}
+			if tt.want != "" {
+				want["error.type"] = tt.want
+			}
+			if diff := cmp.Diff(want, s.Attributes); diff != "" || s.Kind != "CLIENT" || s.Failed != (tt.want != "") || (s.Error != "") != tt.text {
+				t.Errorf("%s%+v", diff, s)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 )
@@ -10,7 +11,7 @@ var version = "dev"
 
 type versionCmd struct{}
 
-func (versionCmd) Run(a *app) error {
+func (versionCmd) Run(ctx context.Context, a *cliApp) error {
 	if a.JSON {
 		return printJSON(a.stdout, map[string]string{"version": version, "go": runtime.Version()})
 	}

@@ -32,8 +32,8 @@ type contender struct {
 	queue    func(context.Context, *place) error // puts the work where the contender finds it
 	command  func(*place) *exec.Cmd
 	check    func(context.Context, *place) error // what must hold afterwards
-	ends     bool                                // its process ends by itself
-	pprof    bool                                // it can tell where its time goes
+	ends     bool                                // its process ends when the work is done
+	pprof    bool                                // it serves CPU profiles
 }
 
 // contenders are all that can run on this machine, by name. What cannot is

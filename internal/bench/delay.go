@@ -37,7 +37,7 @@ type parcel struct {
 }
 
 // runDelay serves until its process is killed: address to pass on to, delay. It
-// tells its port first.
+// prints its port first.
 func runDelay(_ context.Context, args []string) error {
 	delay, err := time.ParseDuration(args[1])
 	if err != nil {

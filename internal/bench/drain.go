@@ -58,7 +58,7 @@ func (b *bench) settings() []setting {
 	everyone := []string{product, plainLoop, ownLoop, stockAsynq, gocraftWork, redpanda, riverQueue, parallelCurl}
 	return []setting{
 		{name: "near", contenders: everyone, job: job{links: n, concurrency: 50}},
-		// A stock server takes a minute for 50 000, at the same speed as for 10 000.
+		// A stock server takes a minute for 50,000, at the same speed as for 10,000.
 		{name: "far", contenders: []string{product, stockAsynq}, few: map[string]int{stockAsynq: n / 5},
 			job: job{links: n, concurrency: 50, distance: farRedis}},
 		{name: "20ms", contenders: []string{product, plainLoop, stockAsynq},

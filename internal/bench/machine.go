@@ -20,7 +20,7 @@ type machine struct {
 }
 
 // describe describes this machine, and the versions of what was compared. What
-// cannot be told is left out; versions of an earlier run stay.
+// cannot be found out is left out; versions of an earlier run stay.
 func (m *machine) describe(connect string) {
 	m.CPU, m.Cores, m.Kernel = field("/proc/cpuinfo", "model name"), runtime.NumCPU(), firstLine("uname", "-sr")
 	var kib int

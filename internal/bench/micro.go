@@ -23,7 +23,7 @@ var microBenchmarks = []struct{ name, pkg string }{
 }
 
 // measureMicro runs Go benchmarks of single functions and keeps what benchstat
-// says of them. It wants 6 of each to tell how sure it is.
+// says of them. It needs 6 of each for a confidence interval.
 func (b *bench) measureMicro(ctx context.Context) error {
 	var found bytes.Buffer
 	for _, one := range microBenchmarks {

@@ -14,11 +14,11 @@ type panel struct {
 }
 
 var panels = []panel{
-	{title: "Cancels a second, Redis on loopback, API of zero latency (longer is better)", heading: "drain near", figure: "links/s"},
-	{title: "Processor seconds for 10 000 links, database included (shorter is better)", heading: "drain near", figure: "cpu"},
-	{title: "Cancels a second, Redis 1.3 ms away (longer is better)", heading: "drain far", figure: "links/s"},
-	{title: "Rows imported a second (longer is better)", heading: "import", figure: "rows/s"},
-	{title: "Bytes in Redis for a link that waits (shorter is better)", heading: "import", figure: "bytes"},
+	{title: "Cancels per second, Redis on loopback, API of zero latency (longer is better)", heading: "drain near", figure: "links/s"},
+	{title: "CPU seconds per 10,000 links, with the database (shorter is better)", heading: "drain near", figure: "cpu"},
+	{title: "Cancels per second, Redis 1.3 ms away (longer is better)", heading: "drain far", figure: "links/s"},
+	{title: "Rows imported per second (longer is better)", heading: "import", figure: "rows/s"},
+	{title: "Bytes in Redis per waiting link (shorter is better)", heading: "import", figure: "bytes"},
 }
 
 const (

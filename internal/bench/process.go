@@ -127,7 +127,7 @@ func (p *process) lastWords() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// wait waits for a program that ends by itself.
+// wait waits for a program that ends when its work is done.
 func (p *process) wait() error {
 	p.end.Do(func() {
 		<-p.read

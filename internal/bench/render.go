@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The generated part of benchmarks.md stands between these.
+// The generated part of benchmarks.md is between these.
 const (
 	resultsBegin = "<!-- results -->\n"
 	resultsEnd   = "<!-- /results -->\n"
@@ -66,67 +66,67 @@ func percent(v float64) string { return fmt.Sprintf("%.1f", v*100) }
 
 var drainColumns = []column{
 	{title: "links/s", figure: "links/s", show: number, spread: true},
-	{title: "CPU s a 10 000", figure: "cpu", show: number},
-	{title: "of it the worker", figure: "cpu worker", show: number},
+	{title: "CPU s per 10,000", figure: "cpu", show: number},
+	{title: "CPU s of the worker", figure: "cpu worker", show: number},
 	{title: "peak MiB", figure: "peak", show: mib},
-	{title: "Redis commands a link", figure: "commands", show: number},
+	{title: "Redis commands per link", figure: "commands", show: number},
 	{title: "sent twice", figure: "twice", show: number},
 }
 
 var tables = []table{
 	{"import", "Import", "", []column{
 		{title: "rows/s", figure: "rows/s", show: number, spread: true},
-		{title: "CPU s a million", figure: "cpu", show: number},
-		{title: "of it Redis", figure: "cpu redis", show: number},
+		{title: "CPU s per million", figure: "cpu", show: number},
+		{title: "CPU s of Redis", figure: "cpu redis", show: number},
 		{title: "peak MiB", figure: "peak", show: mib},
-		{title: "Redis bytes a row", figure: "bytes", show: number},
+		{title: "Redis bytes per row", figure: "bytes", show: number},
 	}},
 	{"drain near", "Drain: Redis on loopback, API of zero latency, 50 in flight", "", drainColumns},
 	{"drain far", "Drain: Redis 1.3 ms away, API of zero latency, 50 in flight", "", append([]column{
 		{title: "round trip ms", figure: "round trip", show: ms}}, drainColumns...)},
-	{"drain 20ms", "Drain: API of 20 ms, 50 in flight (at most 2 500/s)", "", drainColumns},
-	{"drain 20ms-200", "Drain: API of 20 ms, 200 in flight (at most 10 000/s)", "", drainColumns},
-	{"size", "Batches of very different sizes (of large ones 100 000 links are drained)", "links", []column{
+	{"drain 20ms", "Drain: API of 20 ms, 50 in flight (at most 2,500/s)", "", drainColumns},
+	{"drain 20ms-200", "Drain: API of 20 ms, 200 in flight (at most 10,000/s)", "", drainColumns},
+	{"size", "Batches of different sizes (at most 100,000 links are drained)", "links", []column{
 		{title: "import rows/s", figure: "rows/s", show: number, spread: true},
-		{title: "import CPU s a million", figure: "import cpu", show: number},
+		{title: "import CPU s per million", figure: "import cpu", show: number},
 		{title: "import peak MiB", figure: "import peak", show: mib},
 		{title: "drain links/s", figure: "links/s", show: number, spread: true},
-		{title: "drain CPU s a 10 000", figure: "cpu", show: number},
+		{title: "drain CPU s per 10,000", figure: "cpu", show: number},
 		{title: "worker peak MiB", figure: "peak", show: mib},
-		{title: "Redis bytes a link waiting", figure: "bytes waiting", show: number},
-		{title: "done", figure: "bytes done", show: number},
-		{title: "Redis commands a link", figure: "commands", show: number},
+		{title: "Redis bytes per waiting link", figure: "bytes waiting", show: number},
+		{title: "per finished link", figure: "bytes done", show: number},
+		{title: "Redis commands per link", figure: "commands", show: number},
 	}},
-	{"whole million", "A million links, all of them drained", "", []column{
+	{"whole million", "A million links, all drained", "", []column{
 		{title: "links/s", figure: "links/s", show: number},
-		{title: "CPU s a 10 000", figure: "cpu", show: number},
+		{title: "CPU s per 10,000", figure: "cpu", show: number},
 		{title: "worker peak MiB", figure: "peak", show: mib},
-		{title: "Redis bytes a link waiting", figure: "bytes waiting", show: number},
-		{title: "done", figure: "bytes done", show: number},
+		{title: "Redis bytes per waiting link", figure: "bytes waiting", show: number},
+		{title: "per finished link", figure: "bytes done", show: number},
 		{title: "sent twice", figure: "twice", show: number},
 	}},
-	{"aof", "What it costs when Redis keeps its data on disk", "appendfsync", drainColumns},
-	{"run", "`run` with its embedded Redis, from start to exit, report written", "links", []column{
+	{"aof", "Redis with its data on disk", "appendfsync", drainColumns},
+	{"run", "`run` with its embedded Redis, from start to exit, with the report", "links", []column{
 		{title: "seconds", figure: "seconds", show: number, spread: true},
-		{title: "of it from the first request to the last", figure: "sending", show: number},
-		{title: "CPU s a 10 000", figure: "cpu", show: number},
+		{title: "first request to last", figure: "sending", show: number},
+		{title: "CPU s per 10,000", figure: "cpu", show: number},
 		{title: "peak MiB", figure: "peak", show: mib},
 	}},
-	{"rate", "How well the fleet's limit is used, as the API counts", "", []column{
+	{"rate", "Use of the fleet's limit, as the API counts", "", []column{
 		{title: "% of the limit", figure: "share", show: percent, spread: true},
 		{title: "fullest second, % of the limit", figure: "fullest", show: percent, spread: true},
 	}},
-	{"urgent", "A batch of 100 links behind one of a million, at 100/s, from the start of its import", "", []column{
+	{"urgent", "A batch of 100 links behind a batch of a million, at 100/s, from the start of its import", "", []column{
 		{title: "first cancel, s", figure: "first", show: number, spread: true},
 		{title: "last cancel, s", figure: "last", show: number, spread: true},
 	}},
 	{"scrape", "A scrape of /metrics that reads Redis, while a million links wait", "", []column{
 		{title: "ms", figure: "seconds", show: ms, spread: true},
-		{title: "of it Redis at work, ms", figure: "redis", show: ms},
+		{title: "CPU ms of Redis", figure: "redis", show: ms},
 		{title: "bytes", figure: "bytes", show: number},
 	}},
-	{"idle", "A worker without work", "", []column{
-		{title: "commands a second to Redis", figure: "commands/s", show: number, spread: true},
+	{"idle", "An idle worker", "", []column{
+		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
 	}},
 }
 

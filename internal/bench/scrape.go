@@ -43,7 +43,7 @@ func (b *bench) measureScrapes(ctx context.Context) error {
 			return err
 		}
 		url := "http://" + addr + "/metrics"
-		// Paused, the worker asks little of Redis by itself.
+		// A worker with a paused batch sends few commands to Redis.
 		if err := b.runLinkcancel(ctx, "batch", "pause", "bench", "--redis-url", r.url()); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ type answerDue struct {
 	conn *apiConn
 }
 
-// runStandIn serves until its process is killed. It tells its port first.
+// runStandIn serves until its process is killed. It prints its port first.
 func runStandIn(context.Context, []string) error {
 	listener, port, err := listenLoopback()
 	if err != nil {

@@ -17,25 +17,25 @@ type target struct {
 
 // targets are all of them, in the order of the table.
 var targets = []target{
-	{"import, rows a second", 1e6, true, "", figure("import", product, "rows/s")},
-	{"import, times asynq's enqueue from 64 goroutines", 20, true, "×", ratio("import", product, "import", stockAsynq+", 64 goroutines", "rows/s")},
+	{"import, rows per second", 1e6, true, "", figure("import", product, "rows/s")},
+	{"import, compared with asynq's enqueue from 64 goroutines", 20, true, "×", ratio("import", product, "import", stockAsynq+", 64 goroutines", "rows/s")},
 	{"import, peak memory", 120 << 20, false, "MiB", figure("import", product, "peak")},
-	{"Redis, bytes a waiting link at a million", 45, false, "B", figure("import", product, "bytes")},
-	{"Redis, bytes a link when all of a million are done", 60, false, "B", figure("whole million", product, "bytes done")},
-	{"drain, times asynq", 3.5, true, "×", ratio("drain near", product, "drain near", stockAsynq, "links/s")},
-	{"drain, times the plain loop", 0.7, true, "×", ratio("drain near", product, "drain near", plainLoop, "links/s")},
-	{"drain, Redis 1.3 ms away, times asynq", 20, true, "×", ratio("drain far", product, "drain far", stockAsynq, "links/s")},
-	{"drain, 20 ms API, 200 in flight, share of what that allows", 0.95, true, "%", shareOfLatency},
-	{"drain, 20 ms API, 50 in flight, time against the plain loop's", 1.1, false, "×", ratio("drain 20ms", plainLoop, "drain 20ms", product, "links/s")},
-	{"drain, processor time, times the plain loop's", 1.6, false, "×", ratio("drain near", product, "drain near", plainLoop, "cpu")},
-	{"drain, times the quickest other tool", 1, true, "×", timesQuickest},
-	{"cost a link at 10 M against 100 k: import", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "import cpu")},
-	{"cost a link at 10 M against 100 k: feed and drain", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "cpu")},
-	{"cost a link at 10 M against 100 k: bytes in Redis", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "bytes waiting")},
+	{"Redis, bytes per waiting link, a million links", 45, false, "B", figure("import", product, "bytes")},
+	{"Redis, bytes per finished link, a million links", 60, false, "B", figure("whole million", product, "bytes done")},
+	{"drain, compared with asynq", 3.5, true, "×", ratio("drain near", product, "drain near", stockAsynq, "links/s")},
+	{"drain, compared with the plain loop", 0.7, true, "×", ratio("drain near", product, "drain near", plainLoop, "links/s")},
+	{"drain, Redis 1.3 ms away, compared with asynq", 20, true, "×", ratio("drain far", product, "drain far", stockAsynq, "links/s")},
+	{"drain, 20 ms API, 200 in flight, share of the maximum", 0.95, true, "%", shareOfLatency},
+	{"drain, 20 ms API, 50 in flight, time compared with the plain loop", 1.1, false, "×", ratio("drain 20ms", plainLoop, "drain 20ms", product, "links/s")},
+	{"drain, CPU time compared with the plain loop", 1.6, false, "×", ratio("drain near", product, "drain near", plainLoop, "cpu")},
+	{"drain, compared with the fastest other tool", 1, true, "×", timesQuickest},
+	{"cost per link, 10 M compared with 100 k: import", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "import cpu")},
+	{"cost per link, 10 M compared with 100 k: feed and drain", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "cpu")},
+	{"cost per link, 10 M compared with 100 k: bytes in Redis", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "bytes waiting")},
 	{"urgent batch behind a million, first cancel", 4, false, "s", figure("urgent", product, "first")},
 	{"urgent batch behind a million, last cancel", 6, false, "s", figure("urgent", product, "last")},
-	{"`run` of 20 000 links, start to exit", 3, false, "s", figure("run", "20 000", "seconds")},
-	{"idle worker, commands a second to Redis", 30, false, "", figure("idle", product, "commands/s")},
+	{"`run` of 20,000 links, start to exit", 3, false, "s", figure("run", "20,000", "seconds")},
+	{"idle worker, Redis commands per second", 30, false, "", figure("idle", product, "commands/s")},
 }
 
 // verdict says whether a measured figure reaches the target.
@@ -58,9 +58,9 @@ func (t target) show(v float64) string {
 	case "MiB":
 		return number(v/(1<<20)) + " MiB"
 	case "%":
-		return fmt.Sprintf("%.1f %%", v*100)
+		return fmt.Sprintf("%.1f%%", v*100)
 	case "×":
-		return fmt.Sprintf("%.2f ×", v)
+		return fmt.Sprintf("%.2f×", v)
 	case "":
 		return number(v)
 	}
@@ -98,7 +98,7 @@ func timesQuickest(r *results) (float64, bool) {
 	return got / best, ok && best > 0
 }
 
-// number writes a figure with three digits that count, and thousands apart.
+// number writes a figure with three significant digits, and thousands separators.
 func number(v float64) string {
 	if v == 0 {
 		return "0"
@@ -115,5 +115,5 @@ func number(v float64) string {
 		groups = append([]string{text[len(text)-3:]}, groups...)
 		text = text[:len(text)-3]
 	}
-	return strings.Join(append([]string{text}, groups...), " ")
+	return strings.Join(append([]string{text}, groups...), ",")
 }

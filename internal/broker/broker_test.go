@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,6 +17,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 )
 
 func TestBrokerIsOneDatabase(t *testing.T) {
@@ -84,13 +84,8 @@ func TestEvictionIsWarnedOf(t *testing.T) {
 }
 
 func TestClosedPortIsNamedWithAHint(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	_, err = broker.Open(t.Context(), broker.Config{URL: "redis://user:s3cret@" + addr + "/0", Password: "s3cret-too"})
+	addr := testutil.ClosedAddr(t)
+	_, err := broker.Open(t.Context(), broker.Config{URL: "redis://user:s3cret@" + addr + "/0", Password: "s3cret-too"})
 	if err == nil {
 		t.Fatal("opened")
 	}

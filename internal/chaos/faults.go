@@ -419,7 +419,7 @@ func (r *round) hit(ctx context.Context, e event, name, url string, then func(co
 	case importerEnded, sweeperEnded:
 		p.signal(syscall.SIGTERM, true)
 		if !p.ended(graceful) {
-			r.violate(violation{rule: "a command ends when it is told to", what: fmt.Sprintf("%s did not end within %v of SIGTERM", name, graceful)})
+			r.violate(violation{rule: "a command ends on request", what: fmt.Sprintf("%s did not end within %v of SIGTERM", name, graceful)})
 			p.kill()
 		}
 	case importerHalted, sweeperHalted:

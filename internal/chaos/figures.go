@@ -100,7 +100,7 @@ func (s *suite) line(f figures) {
 		grouped(f.requests), grouped(f.spoilt), 100*f.fullest, f.took.Seconds(), f.violations)
 }
 
-// total tells the figures of all rounds.
+// total prints the figures of all rounds.
 func (s *suite) total() {
 	f := s.sum
 	row := func(name string, n int) { fmt.Fprintf(s.out, "  %-72s %9s\n", name, grouped(n)) }
@@ -128,8 +128,8 @@ func (s *suite) total() {
 	fmt.Fprintf(s.out, "Violations: %d\n", f.violations)
 }
 
-// tellFaults tells every fault of a round.
-func (t *truth) tellFaults(w io.Writer) {
+// printFaults prints every fault of a round.
+func (t *truth) printFaults(w io.Writer) {
 	for _, m := range t.r.timeline {
 		fmt.Fprintf(w, "      %7.2f s  %5.2f s  %s %s\n", m.from.Sub(t.r.began).Seconds(), m.to.Sub(m.from).Seconds(), m.kind, m.what)
 	}

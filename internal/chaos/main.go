@@ -50,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.Uint64Var(&o.seed, "seed", 0, "decides all faults; 0: by chance")
 	flags.IntVar(&o.round, "round", 0, "only this round of the seed; 0: all")
 	flags.StringVar(&o.keep, "keep", filepath.Join(os.TempDir(), "linkcancel-chaos"), "where the logs of a round stay that failed")
-	flags.BoolVar(&o.verbose, "v", false, "tell each fault")
+	flags.BoolVar(&o.verbose, "v", false, "print each fault")
 	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with one of these in their names: a,b")
 	flags.StringVar(&o.scenario, "scenario", "", "run a scenario instead of chance: all, fleet, full, acks or poison")
 	flags.IntVar(&o.draws, "draws", 0, "instead, run so many runs behind a gateway that is drawn by chance")
@@ -98,7 +98,7 @@ type suite struct {
 }
 
 // faultsFor is how long the faults of a round last, when there is so much time in all:
-// then the rest of the work has to be done, and what a crash leaves is taken up 35 s
+// then the rest of the work must finish, and what a crash leaves is taken up 35 s
 // later.
 func faultsFor(seconds int) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second/4, 10*time.Second), 40*time.Second)
@@ -208,10 +208,10 @@ func (s *suite) take(got result) error {
 	s.line(f)
 	s.sum.add(f)
 	if s.verbose {
-		got.t.tellFaults(s.out)
+		got.t.printFaults(s.out)
 	}
 	if f.violations > 0 {
-		s.tell(got.t)
+		s.report(got.t)
 		return errViolated
 	}
 	return got.err
@@ -239,8 +239,8 @@ func keep(dir, to string) error {
 	return exec.Command("cp", "-r", dir, to).Run()
 }
 
-// tell tells all violations of a round.
-func (s *suite) tell(t *truth) {
+// report prints all violations of a round.
+func (s *suite) report(t *truth) {
 	const most = 10
 	fmt.Fprintf(s.out, "\n%d violations in round %d\n", len(t.r.violations), t.r.plan.round)
 	for i, v := range t.r.violations {

@@ -61,7 +61,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "forgets that a worker crashed with the links in its hands",
-		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || shared", "_ = shared"}},
+		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || redelivered", "_ = redelivered"}},
 		faults: []kind{workerKilled},
 	},
 	{
@@ -71,17 +71,17 @@ var mutants = []mutant{
 	},
 	{
 		name:   "ignores that a batch is paused or aborted",
-		edits:  []edit{{"worker/slice.go", "		case err == nil && (state == ledger.Running || state == ledger.Ready):\n			return nil\n", "		case err == nil && state != \"\":\n			return nil\n"}},
+		edits:  []edit{{"worker/gate.go", "		case err == nil && (state == ledger.Running || state == ledger.Ready):\n			return nil\n", "		case err == nil && state != \"\":\n			return nil\n"}},
 		faults: []kind{batchPaused, batchAborted},
 	},
 	{
 		name:   "counts the rate by process, not by fleet",
-		edits:  []edit{{"internal/ratelimit/fleet_call.go", "rdb, []string{fleetKey}, args", "rdb, []string{fleetKey + r.process}, args"}},
+		edits:  []edit{{"internal/ratelimit/script.go", "rdb, []string{fleetKey}, args", "rdb, []string{fleetKey + r.process}, args"}},
 		faults: []kind{workerKilled},
 	},
 	{
 		name:   "blames the link for a refused key",
-		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepTrouble, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
+		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepAttribute, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
 		faults: []kind{keyRotated},
 	},
 	{
@@ -102,7 +102,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "leaks a goroutine with each request",
-		edits:  []edit{{"worker/cancel.go", "	status, err := c.api.Cancel(calls, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(calls, l.id)"}},
+		edits:  []edit{{"worker/canceler.go", "	status, err := c.api.Cancel(ctx, l.id)", "	go func() { select {} }()\n	status, err := c.api.Cancel(ctx, l.id)"}},
 		faults: []kind{connectionsCut},
 	},
 	{
@@ -143,7 +143,7 @@ var mutants = []mutant{
 	},
 }
 
-// overlay writes the mutant's files to dir, and the file that tells go build of them.
+// overlay writes the mutant's files to dir, and the file that makes go build use them.
 func (m mutant) overlay(root, dir string) (file string, err error) {
 	if root, err = filepath.Abs(root); err != nil {
 		return "", err
@@ -210,7 +210,7 @@ func (s *suite) runMutants(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "Seed %d. Each mutant has one safeguard less; it has to be found out within %.0f s, or %.0f s where it takes a while.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), stagedWithin.Seconds(), "mutant", "", "after", "by")
+	fmt.Fprintf(s.out, "Seed %d. Each mutant lacks one safeguard and must be found within %.0f s, or %.0f s where it takes a while.\n\n%-58s %-8s %6s  %s\n", s.seed, mutantWithin.Seconds(), stagedWithin.Seconds(), "mutant", "", "after", "by")
 	survived, wronged := 0, 0
 	tried := slices.Clone(mutants)
 	if s.mutants != "all" {
@@ -240,10 +240,10 @@ func (s *suite) runMutants(ctx context.Context) error {
 		if err := errors.Join(runs[0].err, runs[1].err); err != nil {
 			return err
 		}
-		if !s.tellMutant(m, runs[0]) {
+		if !s.reportMutant(m, runs[0]) {
 			survived++
 		}
-		if !s.tellSound(runs[1]) {
+		if !s.reportSound(runs[1]) {
 			wronged++
 		}
 	}
@@ -261,8 +261,8 @@ type trial struct {
 	err   error
 }
 
-// tellMutant tells what became of a mutant, and returns whether it was found out.
-func (s *suite) tellMutant(m mutant, tried trial) (killed bool) {
+// reportMutant prints the result of a mutant, and returns whether it was found.
+func (s *suite) reportMutant(m mutant, tried trial) (killed bool) {
 	row := func(what, by string) {
 		fmt.Fprintf(s.out, "%-58s %-8s %4.0f s  %s\n", m.name, what, tried.took.Seconds(), by)
 	}
@@ -280,14 +280,14 @@ func (s *suite) tellMutant(m mutant, tried trial) (killed bool) {
 		if len(found) > 0 {
 			fmt.Fprint(s.out, tried.truth.explain(found[0]))
 		}
-		tried.truth.tellFaults(s.out)
+		tried.truth.printFaults(s.out)
 		s.line(tried.truth.figures())
 	}
 	return killed
 }
 
-// tellSound tells if linkcancel itself is found guilty.
-func (s *suite) tellSound(tried trial) (innocent bool) {
+// reportSound reports violations of linkcancel itself.
+func (s *suite) reportSound(tried trial) (innocent bool) {
 	found := tried.truth.r.violations
 	if len(found) == 0 {
 		return true

@@ -10,7 +10,7 @@ import (
 func TestRateIsChecked(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	const limit = 100
-	// requests are as many a second as rate tells, a bunch of them at 5 s.
+	// requests are as many per second as rate says, a bunch of them at 5 s.
 	requests := func(rate float64, bunch int) (all []sandbox.Request) {
 		for i := range int(rate * 20) {
 			at := start.Add(time.Duration(float64(i) / rate * float64(time.Second)))

@@ -65,7 +65,7 @@ type round struct {
 
 	holds    [][2]time.Time // from the command's return to the release's start
 	limits   []limitSpan
-	archived bool // told once
+	archived bool // reported once
 
 	// One fault of a kind at a time.
 	redisBusy, outage, gatewayBusy, keyBusy, pauseBusy, commands sync.Mutex
@@ -195,8 +195,7 @@ func (r *round) close() {
 	_ = os.RemoveAll(r.data)
 }
 
-// run lets the plan's faults loose, and waits until all work is done: that has to
-// come by itself. What is left is finish's.
+// run lets the plan's faults loose, and waits until all work is done without help. What is left is finish's.
 func (r *round) run(ctx context.Context) error {
 	var err error
 	if r.fresh, err = r.measure(); err != nil {
@@ -318,13 +317,13 @@ func (r *round) batch(id string, change func(*batch)) {
 	}
 }
 
-// awaitWork waits until every batch is finished, and checks that the fleet goes
-// on by itself.
+// awaitWork waits until every batch is finished, and checks that the fleet
+// continues without help.
 func (r *round) awaitWork(ctx context.Context) error {
 	type progress struct {
-		sum  int64
-		at   time.Time
-		told bool
+		sum      int64
+		at       time.Time
+		reported bool
 	}
 	seen := map[string]*progress{}
 	after := make(chan struct{})
@@ -353,17 +352,17 @@ func (r *round) awaitWork(ctx context.Context) error {
 			if sum := b.Counts.Sum(); sum != p.sum {
 				p.sum, p.at = sum, time.Now()
 			}
-			if time.Since(p.at) > goesOnWithin && !p.told {
+			if time.Since(p.at) > goesOnWithin && !p.reported {
 				// A link that is tried again waits 32 s at most. A locked one may take
 				// longer until all its attempts are used up.
 				if p.at, err = r.lastTry(ctx, b, p.at); err != nil {
 					return err
 				}
 			}
-			if time.Since(p.at) > goesOnWithin && !p.told {
-				p.told = true
+			if time.Since(p.at) > goesOnWithin && !p.reported {
+				p.reported = true
 				r.dump(ctx)
-				r.violate(violation{rule: "work goes on by itself within 45 s", batch: b.ID,
+				r.violate(violation{rule: "work continues without help within 45 s", batch: b.ID,
 					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending", goesOnWithin, b.State, b.Pending(), b.Total)})
 			}
 		}

@@ -230,7 +230,7 @@ func (s *suite) runScenarios(ctx context.Context) error {
 				}
 				fmt.Fprintln(s.out)
 				if len(r.violations) > 0 {
-					s.tell(t)
+					s.report(t)
 					failed = errViolated
 				}
 			}

@@ -10,7 +10,7 @@ import (
 )
 
 // behind puts a gateway before the requests for links, for a time. The list is spared,
-// so that the fleet sees that the API lives and goes on sending.
+// so that the fleet sees that the API works and continues to send.
 func behind(text string, share float64, lasts time.Duration) func(context.Context, *round) error {
 	return func(ctx context.Context, r *round) error {
 		answer, err := sandbox.ParseAnswer(text, sandbox.BodyHTML)

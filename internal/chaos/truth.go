@@ -18,7 +18,7 @@ type violation struct {
 	batch string
 	link  string
 	what  string
-	log   string // file that tells more
+	log   string // file with the details
 	at    time.Time
 }
 
@@ -267,7 +267,7 @@ func (c *claim) check() {
 		return q.Fault == "bad_request" || q.Fault == "poison" && q.Status == 401
 	})
 	switch record.Outcome {
-	case ledger.None: // told with the sums
+	case ledger.None: // reported with the sums
 	case ledger.Cancelled:
 		proved := shown || c.answered("DELETE", func(q sandbox.Request) bool { return q.Status == 204 && q.Fault == "" })
 		switch {
@@ -413,7 +413,7 @@ func (t *truth) between(requests []sandbox.Request, from, to time.Time) (late []
 	return late
 }
 
-// explain tells all that is known of a violation.
+// explain returns everything that is known about a violation.
 func (t *truth) explain(v violation) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, "    "+format+"\n", args...) }

@@ -82,7 +82,7 @@ func (w *worker) supervise() {
 		<-proc.done
 		// A worker that finds no Redis at its start says so and ends.
 		if !proc.ours() && w.began() {
-			w.round.violate(violation{rule: "a worker ends only if it is told to", what: fmt.Sprintf("%s ended by itself: %v", w.name, proc.err), log: w.log})
+			w.round.violate(violation{rule: "a worker ends only on request", what: fmt.Sprintf("%s ended without a request: %v", w.name, proc.err), log: w.log})
 		}
 		time.Sleep(restartAfter)
 	}

@@ -2,7 +2,7 @@ package ledger
 
 import (
 	"context"
-	"encoding/binary"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -226,6 +226,12 @@ func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
 	return Batch{}, fmt.Errorf("%q could be %s, %s or %d more: give more of the id", name, found[0].ID, found[1].ID, len(found)-2)
 }
 
+var (
+	//go:embed state.lua
+	stateLua    string
+	stateScript = redis.NewScript(outcomesLua + stateLua)
+)
+
 // Pause stops a batch until Resume. Like Resume and Abort it returns the state
 // that stands afterwards, and whether this call changed it.
 func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, error) {
@@ -245,7 +251,7 @@ func (l *Ledger) Abort(ctx context.Context, id string) (State, bool, error) {
 }
 
 func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, bool, error) {
-	reply, err := l.state.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason, ChunkLinks).Slice()
+	reply, err := stateScript.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason, ChunkLinks).Slice()
 	if err != nil {
 		return "", false, fmt.Errorf("%s batch %s: %w", verb, id, scriptError(err))
 	}
@@ -253,21 +259,6 @@ func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, b
 	changed, _ := reply[1].(int64)
 	l.awaitReplica(ctx, id)
 	return State(state), changed == 1, nil
-}
-
-// Row returns the places in the manifest of the outcomes that the canary of a batch
-// has seen in a row, in the order in which they were recorded. Once it has tripped,
-// these are the outcomes that Resume makes pending again.
-func (l *Ledger) Row(ctx context.Context, id string) ([]int, error) {
-	b, err := l.rdb.Get(ctx, keyRow(id)).Bytes()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("read the canary's row of batch %s: %w", id, err)
-	}
-	var places []int
-	for ; len(b) >= 4; b = b[4:] {
-		places = append(places, int(binary.BigEndian.Uint32(b)))
-	}
-	return places, nil
 }
 
 // Prune takes batches that have expired out of the list of all batches.

@@ -91,9 +91,6 @@ func TestStates(t *testing.T) {
 				}
 			}
 			l.equal("the batch", want, after)
-			alone, err := l.State(l.Context(), "b")
-			l.must(err)
-			l.equal("its state alone", tt.want, alone)
 		}})
 	}
 	rules = append(rules, rule{"no batch", func(l *bench) {
@@ -104,9 +101,7 @@ func TestStates(t *testing.T) {
 				l.Error("changed")
 			}
 		}
-		_, err := l.State(l.Context(), "b")
-		l.fails("state", err, ErrNoBatch)
-		_, err = l.Get(l.Context(), "b")
+		_, err := l.Get(l.Context(), "b")
 		l.fails("get", err, ErrNoBatch)
 		l.equal("keys", []string(nil), l.keys())
 	}})

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,22 +16,52 @@ import (
 	"linkcancel/internal/task"
 )
 
-// Entry is what became of one link: its outcome, or, with the outcome None, a
-// note about a link that has none yet.
+// statusIndexLua finds or adds a link status in a batch's table and returns its index.
+// other is the index for statuses that have no room.
+const statusIndexLua = `
+local function status_index(table_key, status, other)
+  local i = redis.call('HGET', table_key, status)
+  if i then return tonumber(i) end
+  local n = redis.call('HLEN', table_key) + 1
+  if n >= other then return other end
+  redis.call('HSET', table_key, status, n)
+  return n
+end
+`
+
+var (
+	//go:embed kinds.lua
+	kindsLua string
+	//go:embed canary.lua
+	canaryLua string
+	//go:embed record.lua
+	recordLua string
+
+	recordScript = redis.NewScript(outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
+)
+
+// Entry is the result of work on one link: its outcome or, with the outcome None, a note
+// about a link that has none yet. The worker, the journal and Commit share it.
 type Entry struct {
-	Position int // in its chunk
-	// Record is to be written. The ledger sets its LinkStatus, After and Due.
+	Batch    string // Commit takes Batch and Chunk from the group
+	Chunk    int
+	Position int // in the chunk, from 0
+	Link     string
+	// Record is what to write. Commit fills in LinkStatus, After and Due.
 	Record     Record
-	LinkStatus string // of an outcome
+	LinkStatus string // as the API spells it, with an outcome
 	Error      string
-	// Kind names the answer that a note is about, if the API may not have given it
-	// (plexy.Error.Kind); Record.Plains, at least 1, counts these answers.
+	// Kind names the answer that a note is about if it may not come from the API
+	// (plexy.Error.Kind). Record.Plains, at least 1, counts these answers.
 	Kind string
-	// Proven: the API itself has answered about this link. If it had got answers of
-	// a kind before, that kind is contradicted, for the whole batch.
+	// Proven means that the API itself has answered about this link. If the link got
+	// answers of a kind before, that kind is contradicted for the whole batch.
 	Proven bool
-	// Wait is for how long the link of a note is not to be sent again.
+	// Wait is how long the link of a note must not be sent again.
 	Wait time.Duration
+	// At is when the worker wrote the entry. Only the journal keeps it: the ledger uses
+	// the time of Redis.
+	At time.Time
 }
 
 // Group is what is to be written of one chunk.
@@ -61,14 +92,14 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	pipe := l.rdb.Pipeline()
 	for i, g := range groups {
 		keys, args := recordCall(g)
-		calls[i] = l.record.EvalSha(ctx, pipe, keys, args...)
+		calls[i] = recordScript.EvalSha(ctx, pipe, keys, args...)
 	}
 	_, _ = pipe.Exec(ctx) // each call has its own error
 	results := make([]Committed, len(groups))
 	for i, g := range groups {
 		if err := calls[i].Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 			keys, args := recordCall(g)
-			calls[i] = l.record.Eval(ctx, l.rdb, keys, args...)
+			calls[i] = recordScript.Eval(ctx, l.rdb, keys, args...)
 		}
 		results[i] = parseCommitted(g, calls[i])
 	}
@@ -158,13 +189,18 @@ func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
 	return nil
 }
 
+var linkStatusScript = redis.NewScript(statusIndexLua + `
+-- KEYS[1] table   ARGV status, largest index
+return status_index(KEYS[1], ARGV[1], tonumber(ARGV[2]))
+`)
+
 // LinkStatus returns the index under which a record names a link status, 0 for
 // the empty one.
 func (l *Ledger) LinkStatus(ctx context.Context, id, status string) (int, error) {
 	if status == "" {
 		return 0, nil
 	}
-	n, err := l.linkStatus.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
+	n, err := linkStatusScript.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
 	if err != nil {
 		return 0, fmt.Errorf("name link status of batch %s: %w", id, err)
 	}
@@ -175,8 +211,8 @@ func cutStatus(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), 64)], "")
 }
 
-// LinkStatuses is the table of a batch's link statuses by index.
-func (l *Ledger) LinkStatuses(ctx context.Context, id string) (map[int]string, error) {
+// linkStatuses is the table of a batch's link statuses by index.
+func (l *Ledger) linkStatuses(ctx context.Context, id string) (map[int]string, error) {
 	h, err := l.rdb.HGetAll(ctx, keyLinkStatus(id)).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read link statuses of batch %s: %w", id, err)

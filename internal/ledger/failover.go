@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,43 +10,22 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
-
-	"linkcancel/internal/task"
 )
 
-// A replica of Redis that succeeds its master may lack what that wrote last. The
-// ledger is whole all the same, as it was a moment before; but links were sent
-// that it knows nothing of. Each server names the line of its history, a batch
-// remembers on which it was written, and where the two differ its links without
-// an outcome count as sent, up to a place that feeding cannot have passed.
+// A promoted replica may be missing the primary's last writes. A batch is still
+// consistent then, but older than what workers have done: links may have been sent
+// without a trace in the ledger. So each batch stores the replication ID of the server
+// that it was written under. When it differs from the server's present one, the links up
+// to a position that feeding cannot have passed are suspect: those without an outcome
+// count as ambiguous. Slice and record.lua apply the rule.
 
-// askSuspects asks in a pipeline for the place before which links of a batch may
-// have been sent.
-func (l *Ledger) askSuspects(ctx context.Context, pipe redis.Pipeliner, id string) *redis.Cmd {
-	if l.neverFailsOver.Load() {
-		return nil
-	}
-	return l.suspects.EvalSha(ctx, pipe, []string{keyBatch(id)}, task.MaxAhead)
-}
+//go:embed failover.lua
+var failoverLua string
 
-// suspectsBefore reads the answer; news tells that nobody knew of the failover yet.
-func (l *Ledger) suspectsBefore(ctx context.Context, asked *redis.Cmd, id string) (before int64, news bool, err error) {
-	if asked == nil {
-		return 0, false, nil
-	}
-	if redis.HasErrorPrefix(asked.Err(), "NOSCRIPT") {
-		asked = l.suspects.Eval(ctx, l.rdb, []string{keyBatch(id)}, task.MaxAhead)
-	}
-	reply, err := asked.Int64Slice()
-	if err != nil {
-		return 0, false, fmt.Errorf("ask for failovers of batch %s: %w", id, err)
-	}
-	if len(reply) < 2 { // the embedded Redis
-		l.neverFailsOver.Store(true)
-		return 0, false, nil
-	}
-	return reply[0], reply[1] == 1, nil
-}
+var queueReplicationIDScript = redis.NewScript(failoverLua + `
+-- KEYS[1] any key
+return string.sub(replication_id() or '', 1, 8)
+`)
 
 // QueueReplicationID names the line of history of the server that has a key of the queue.
 // When it is another than a task was fed on, the server may have forgotten that
@@ -55,7 +35,7 @@ func (l *Ledger) QueueReplicationID(ctx context.Context, key string) (string, er
 	if _, ok := l.rdb.(*redis.ClusterClient); !ok {
 		return "", nil
 	}
-	line, err := l.replicationID.Run(ctx, l.rdb, []string{key}).Text()
+	line, err := queueReplicationIDScript.Run(ctx, l.rdb, []string{key}).Text()
 	if err != nil {
 		return "", fmt.Errorf("ask for failovers of the queue: %w", err)
 	}

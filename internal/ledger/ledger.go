@@ -2,13 +2,11 @@ package ledger
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -63,85 +61,30 @@ var (
 	ErrNewer      = errors.New("use the newer release")
 )
 
-var (
-	//go:embed create.lua
-	createLua string
-	//go:embed chunk.lua
-	chunkLua string
-	//go:embed seal.lua
-	sealLua string
-	//go:embed canary.lua
-	canaryLua string
-	//go:embed kinds.lua
-	kindsLua string
-	//go:embed record.lua
-	recordLua string
-	//go:embed start.lua
-	startLua string
-	//go:embed advance.lua
-	advanceLua string
-	//go:embed state.lua
-	stateLua string
-	//go:embed lease.lua
-	leaseLua string
-	//go:embed linkstatus.lua
-	linkStatusLua string
-	//go:embed beat.lua
-	beatLua string
-	//go:embed restore.lua
-	restoreLua string
-	//go:embed again.lua
-	againLua string
-	//go:embed now.lua
-	nowLua string
-	//go:embed line.lua
-	lineLua string
-	//go:embed doubt.lua
-	doubtLua string
-	//go:embed queueline.lua
-	queueLineLua string
-)
-
 // Ledger reads and writes batches. Its methods may be called from many
 // goroutines; every write may safely be repeated.
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	create, chunk, restore, seal, record, start, advance, redeliver, state, lease, linkStatus, beat, now, suspects, replicationID, api *redis.Script
-
 	replicaWait time.Duration // how long a command waits for a replica
-
-	// neverFailsOver: Redis is not of a kind that forgets at a failover.
-	neverFailsOver atomic.Bool
 }
 
 // New returns the ledger kept in the given Redis database.
 func New(rdb redis.UniversalClient) *Ledger {
-	return &Ledger{
-		rdb: rdb, replicaWait: time.Second,
-		create:        redis.NewScript(createLua),
-		chunk:         redis.NewScript(chunkLua),
-		seal:          redis.NewScript(lineLua + sealLua),
-		record:        redis.NewScript(lineLua + kindsLua + canaryLua + recordLua),
-		start:         redis.NewScript(startLua),
-		advance:       redis.NewScript(advanceLua),
-		state:         redis.NewScript(stateLua),
-		lease:         redis.NewScript(leaseLua),
-		linkStatus:    redis.NewScript(linkStatusLua),
-		beat:          redis.NewScript(beatLua),
-		restore:       redis.NewScript(restoreLua),
-		redeliver:     redis.NewScript(againLua),
-		now:           redis.NewScript(nowLua),
-		suspects:      redis.NewScript(lineLua + doubtLua),
-		replicationID: redis.NewScript(lineLua + queueLineLua),
-		api:           redis.NewScript(apiLua),
-	}
+	return &Ledger{rdb: rdb, replicaWait: time.Second}
 }
+
+var nowScript = redis.NewScript(`
+-- The time of the server that has this key, in µs.
+-- KEYS[1] any key
+local t = redis.call('TIME')
+return t[1] * 1000000 + t[2]
+`)
 
 // Now is Redis' clock, the only one that the ledger goes by. Of a cluster it is
 // that of the server which has the workers' heartbeats.
 func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
-	micros, err := l.now.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
+	micros, err := nowScript.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
 	if err != nil {
 		return time.Time{}, err
 	}

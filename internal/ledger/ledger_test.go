@@ -274,10 +274,8 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["Commit"] = l.Commit(ctx, []Group{{Batch: "b", Entries: outcomes(Failed, 0, 1)}})[0].Err
 	calls["FillAborted"] = l.FillAborted(ctx, b)
 	_, calls["LinkStatus"] = l.LinkStatus(ctx, "b", "paid")
-	_, calls["LinkStatuses"] = l.LinkStatuses(ctx, "b")
 	_, calls["Records"] = l.Records(ctx, "b", 0, 0, 1)
 	_, calls["Slice"] = l.Slice(ctx, "b", 0, 0, 1)
-	_, calls["State"] = l.State(ctx, "b")
 	_, calls["ErrorText"] = l.ErrorText(ctx, "b", 0, 0)
 	_, calls["Links"] = l.Links(ctx, "b", 0)
 	_, calls["Snapshot"] = l.Snapshot(ctx, b)
@@ -298,7 +296,6 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["Gone"] = l.Deregister(ctx, "w")
 	_, _, calls["Workers"] = l.Workers(ctx)
 	_, calls["Kind"] = l.Kind(ctx, "b", "404 empty")
-	_, calls["Row"] = l.Row(ctx, "b")
 	_, calls["API"] = l.API(ctx)
 	calls["ClaimAPI"] = l.ClaimAPI(ctx, "https://a")
 	calls["SetAPI"] = l.SetAPI(ctx, "https://a")

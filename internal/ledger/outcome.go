@@ -1,6 +1,9 @@
 package ledger
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Outcome is the one final result of a link in a batch. The numbers are part
 // of the record format and never change their meaning.
@@ -23,6 +26,9 @@ var outcomeNames = [...]string{
 	"pending", "cancelled", "already_cancelled", "not_found",
 	"not_cancellable", "rejected", "failed", "aborted",
 }
+
+// outcomesLua gives the names to scripts, from index 1.
+var outcomesLua = "local outcome_names = {'" + strings.Join(outcomeNames[1:], "', '") + "'}\n"
 
 // Outcomes lists the final outcomes in the order in which they are shown.
 var Outcomes = [...]Outcome{

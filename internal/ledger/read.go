@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"linkcancel/internal/task"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,29 +30,32 @@ type SliceView struct {
 	FailedOver bool
 }
 
-// Slice reads the state of a batch and the records of n links of a chunk, from
-// the first on, in one round trip, or two with kinds. ErrNoBatch: deleted, expired or not sealed.
-// ErrNewer: leave it to a newer release.
+var sliceScript = redis.NewScript(failoverLua + `
+-- KEYS[1] batch  KEYS[2] records   ARGV first byte, last byte, links sent ahead at most
+-- Returns state, created, format, the time, the records, and what suspect_end returns.
+local h = redis.call('HMGET', KEYS[1], 'state', 'created', 'v')
+local suspect, news = suspect_end(KEYS[1], tonumber(ARGV[3]))
+local t = redis.call('TIME')
+return {h[1], h[2], h[3], t[1] * 1000000 + t[2], redis.call('GETRANGE', KEYS[2], ARGV[1], ARGV[2]), suspect, news}
+`)
+
+// Slice reads the state of a batch and the records of n links of a chunk, starting with
+// first. It takes one round trip, or two if a record names a kind of answers. The error
+// is ErrNoBatch if the batch is deleted, expired or not sealed, and ErrNewer if a newer
+// release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
-	pipe := l.rdb.Pipeline()
-	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
-	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
-	clock := pipe.Time(ctx)
-	// Last: what comes from an old master while another succeeds it is whole.
-	doubt := l.askSuspects(ctx, pipe, id)
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	if err := head.Err(); err != nil {
+	reply, err := sliceScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRecords(id, chunk)},
+		first*RecordSize, (first+n)*RecordSize-1, task.MaxAhead).Slice()
+	if err != nil {
 		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
 	}
-	if err := records.Err(); err != nil && !errors.Is(err, redis.Nil) {
-		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
-	}
-	if err := clock.Err(); err != nil {
-		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
-	}
-	state, _ := head.Val()[0].(string)
-	created, _ := head.Val()[1].(string)
-	version, _ := head.Val()[2].(string)
+	state, _ := reply[0].(string)
+	created, _ := reply[1].(string)
+	version, _ := reply[2].(string)
+	now, _ := reply[3].(int64)
+	records, _ := reply[4].(string)
+	suspectEnd, _ := reply[5].(int64)
+	news, _ := reply[6].(int64)
 	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
@@ -59,16 +63,11 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 		return SliceView{}, err
 	}
 	view := SliceView{
-		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
-		Records: decodeRecords([]byte(records.Val()), n),
+		State: State(state), Incarnation: number(created), Created: millis(created), Now: time.UnixMicro(now).UTC(),
+		Records: decodeRecords([]byte(records), n), FailedOver: news == 1,
 	}
-	before, news, err := l.suspectsBefore(ctx, doubt, id)
-	if err != nil {
-		return SliceView{}, err
-	}
-	view.FailedOver = news
 	for i := range view.Records {
-		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < before {
+		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < suspectEnd {
 			r.Ambiguous = true
 		}
 	}
@@ -78,18 +77,6 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 		}
 	}
 	return view, nil
-}
-
-// State reads the state of a batch; ErrNoBatch if it is gone.
-func (l *Ledger) State(ctx context.Context, id string) (State, error) {
-	state, err := l.rdb.HGet(ctx, keyBatch(id), "state").Result()
-	if errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("batch %s: %w", id, ErrNoBatch)
-	}
-	if err != nil {
-		return "", fmt.Errorf("read state of batch %s: %w", id, err)
-	}
-	return State(state), nil
 }
 
 // ErrorText reads the error text kept for a link, "" if there is none.
@@ -179,7 +166,7 @@ const snapshotChunks = 50
 func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 	s := &Snapshot{records: make([]byte, b.Total*RecordSize)}
 	var err error
-	if s.statuses, err = l.LinkStatuses(ctx, b.ID); err != nil {
+	if s.statuses, err = l.linkStatuses(ctx, b.ID); err != nil {
 		return nil, err
 	}
 	if s.texts, err = l.rdb.HGetAll(ctx, keyErrors(b.ID)).Result(); err != nil {

@@ -26,7 +26,7 @@ func TestLinkStatusTable(t *testing.T) {
 				index(l, "Paid", 3)
 				index(l, "other", 4) // a status of this name has its own place
 			}
-			table, err := l.LinkStatuses(l.Context(), "b")
+			table, err := l.linkStatuses(l.Context(), "b")
 			l.must(err)
 			l.equal("table", map[int]string{1: "paid", 2: "expired", 3: "Paid", 4: "other", 63: "other"}, table)
 			got, err := l.LinkStatus(l.Context(), "another batch", "expired")
@@ -35,7 +35,7 @@ func TestLinkStatusTable(t *testing.T) {
 		}},
 		{"no status is 0", func(l *bench) {
 			index(l, "", 0)
-			table, err := l.LinkStatuses(l.Context(), "b")
+			table, err := l.linkStatuses(l.Context(), "b")
 			l.must(err)
 			l.equal("table", map[int]string{63: "other"}, table)
 		}},
@@ -52,7 +52,7 @@ func TestLinkStatusTable(t *testing.T) {
 			index(l, strings.Repeat("x", 64), 1)
 			index(l, strings.Repeat("x", 65), 1)
 			index(l, "x"+strings.Repeat("é", 40), 2)
-			table, err := l.LinkStatuses(l.Context(), "b")
+			table, err := l.linkStatuses(l.Context(), "b")
 			l.must(err)
 			l.equal("cut", "x"+strings.Repeat("é", 31), table[2])
 		}},

@@ -11,16 +11,15 @@
 -- Returns the state, the links still pending, and a byte an entry: the outcome
 -- that stands, plus 16 if this call wrote it.
 local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
-local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted', 'v'}
-local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', 'row', unpack(names))
+local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', 'row', 'v', unpack(outcome_names))
 local state, canary, row = h[1], h[4], h[5]
 if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
-local format = tonumber(h[13] or 0) or 0
+local format = tonumber(h[6] or 0) or 0
 if format < 1 or format > tonumber(ARGV[7]) then return redis.error_reply('NEWER the batch has another format') end
 local first, entries = tonumber(ARGV[1]), ARGV[5]
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
-for i = 1, 7 do counts[i] = tonumber(h[5 + i]); change[i] = 0 end
+for i = 1, 7 do counts[i] = tonumber(h[6 + i]); change[i] = 0 end
 local words = {} -- where an entry has its words in ARGV
 for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 
@@ -73,16 +72,6 @@ local function general()
   local function word(i, n)
     local text = words[i] and ARGV[words[i] + n]
     return text and text ~= '' and text or nil
-  end
-
-  -- The index of a link status in the batch's small table.
-  local function index(status)
-    local i = redis.call('HGET', KEYS[4], status)
-    if i then return tonumber(i) end
-    local n = redis.call('HLEN', KEYS[4]) + 1
-    if n >= tonumber(ARGV[4]) then return tonumber(ARGV[4]) end
-    redis.call('HSET', KEYS[4], status, n)
-    return n
   end
 
   -- Keeps the error text of an entry that was written; without one it may be that
@@ -142,7 +131,7 @@ local function general()
       kinds.contradict(kind)
     end
     -- Whose call was under way at a failover knows nothing of what was forgotten.
-    if outcome == 2 and first + pos < doubt(KEYS[1], tonumber(ARGV[6])) then outcome, ambiguous = 1, 1 end
+    if outcome == 2 and first + pos < suspect_end(KEYS[1], tonumber(ARGV[6])) then outcome, ambiguous = 1, 1 end
     local wrote = 0
     if outcome > 0 then
       -- A real answer that comes after an abort replaces "aborted".
@@ -150,7 +139,7 @@ local function general()
         if was == 7 then change[7] = change[7] - 1 end
         change[outcome] = change[outcome] + 1
         if outcome == 7 then status = sub(rec, 3, 4) end
-        if word(i, 2) then status = char(a % 4 + 4 * index(word(i, 2)), b) end
+        if word(i, 2) then status = char(a % 4 + 4 * status_index(KEYS[4], word(i, 2), tonumber(ARGV[4])), b) end
         new[pos] = char(outcome + 16 * ambiguous + 64 * (floor(nf / 64) % 2), attempts) .. status .. stamp
         was, wrote = outcome, 16
         tell(first + pos, text, false, true)
@@ -202,7 +191,7 @@ for i = 1, 7 do
   others = others + counts[i]
   counts[i] = counts[i] + change[i]
   sum = sum + counts[i]
-  if change[i] ~= 0 then redis.call('HINCRBY', KEYS[1], names[i], change[i]) end
+  if change[i] ~= 0 then redis.call('HINCRBY', KEYS[1], outcome_names[i], change[i]) end
 end
 -- What tripped the canary is to be asked again: the batch is not done before.
 local over = sum == total and (canary ~= 'tripped' or state == 'aborted')

@@ -7,7 +7,6 @@ if not state then return redis.error_reply('NOBATCH no such batch') end
 local open = state == 'ready' or state == 'running' or state == 'paused'
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local names = {'cancelled', 'already_cancelled', 'not_found', 'not_cancellable', 'rejected', 'failed', 'aborted'}
 
 -- Makes the links at some positions of a chunk pending again if they have the given
 -- outcome, and returns their places. An attempt that may have been applied is
@@ -64,7 +63,7 @@ local function put_back()
     end
   end
   if links > 0 then
-    redis.call('HINCRBY', KEYS[1], names[outcome], -links)
+    redis.call('HINCRBY', KEYS[1], outcome_names[outcome], -links)
     redis.call('HDEL', KEYS[1], 'finished')
     lower(lowest)
   end
@@ -72,7 +71,7 @@ end
 
 local function all_have_outcomes()
   local sum = 0
-  for _, n in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do sum = sum + tonumber(n or 0) end
+  for _, n in ipairs(redis.call('HMGET', KEYS[1], unpack(outcome_names))) do sum = sum + tonumber(n or 0) end
   return sum == total
 end
 

@@ -17,8 +17,11 @@ import (
 // keySweep is the hash of the sweeps that workers run by their schedule.
 const keySweep = "lc:sweep"
 
-//go:embed sweep.lua
-var sweepLua string
+var (
+	//go:embed sweep.lua
+	sweepLua    string
+	sweepScript = redis.NewScript(sweepLua)
+)
 
 const (
 	// sweepAlive is how long a worker that runs a sweep may be silent before
@@ -48,7 +51,7 @@ func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
 	rand.Read(token[:])
 	owner := hex.EncodeToString(token[:])
 	for {
-		got, err := l.lease.Run(ctx, l.rdb, []string{keySeal}, owner, sealLease.Milliseconds()).Int()
+		got, err := leaseScript.Run(ctx, l.rdb, []string{keySeal}, owner, sealLease.Milliseconds()).Int()
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("wait for the batches of other sweeps: %w", err)
@@ -56,7 +59,7 @@ func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
 			return func() {
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 				defer cancel()
-				_ = l.lease.Run(ctx, l.rdb, []string{keySeal}, owner, 1).Err() // it ends by itself otherwise
+				_ = leaseScript.Run(ctx, l.rdb, []string{keySeal}, owner, 1).Err() // it ends by itself otherwise
 			}, nil
 		}
 		select {
@@ -204,7 +207,7 @@ func (l *Ledger) BeginSweep(ctx context.Context, due time.Time) (*SweepLease, er
 }
 
 func (s *SweepLease) run(ctx context.Context, verb string, args ...any) *redis.Cmd {
-	return redis.NewScript(sweepLua).Run(ctx, s.l.rdb, []string{keySweep}, append([]any{verb, s.token}, args...)...)
+	return sweepScript.Run(ctx, s.l.rdb, []string{keySweep}, append([]any{verb, s.token}, args...)...)
 }
 
 func (s *SweepLease) write(ctx context.Context, verb string, args ...any) (string, error) {

@@ -48,6 +48,33 @@ type DraftConfig struct {
 	Trace   string    // Batch.Trace
 }
 
+var createScript = redis.NewScript(`
+-- Begins an import, or takes over one whose importer is gone.
+-- KEYS[1] batch   ARGV token, busy ms, created ms (0: now), canary, 'v', format, field, value, …
+-- Returns 'created', 'busy' (another importer is at work), 'sealed' or 'deleted'
+-- (so lately that what was under way may still be written).
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written', 'v')
+if h[1] then
+  if h[1] ~= 'importing' then return 'sealed' end
+  if (tonumber(h[4] or 0) or 0) > tonumber(ARGV[6]) then return 'busy' end -- of a newer release
+  if now - tonumber(h[2]) < tonumber(ARGV[2]) then return 'busy' end
+  for n = 0, tonumber(h[3]) do
+    redis.call('DEL', KEYS[1] .. ':m:' .. n, KEYS[1] .. ':r:' .. n)
+  end
+  for _, key in ipairs({'', ':e', ':s', ':k', ':c'}) do redis.call('DEL', KEYS[1] .. key) end
+end
+if redis.call('EXISTS', KEYS[1] .. ':gone') == 1 then return 'deleted' end
+local created = tonumber(ARGV[3])
+if created == 0 then created = now end
+redis.call('HSET', KEYS[1], 'state', 'importing', 'token', ARGV[1], 'beat', now,
+  'created', string.format('%.0f', created), 'canary', ARGV[4], 'written', 0, 'links', 0)
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], 172800) -- until it is sealed
+return 'created'
+`)
+
 // Create begins a batch. ErrBusy: another importer with this id is at
 // work. sealed is true, and the draft nil, if a batch of this id exists already.
 func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed bool, err error) {
@@ -67,7 +94,7 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	if cfg.Trace != "" {
 		args = append(args, "trace", cfg.Trace)
 	}
-	reply, err := l.create.Run(ctx, l.rdb, []string{keyBatch(cfg.ID)}, args...).Text()
+	reply, err := createScript.Run(ctx, l.rdb, []string{keyBatch(cfg.ID)}, args...).Text()
 	if err != nil {
 		return nil, false, fmt.Errorf("create batch %s: %w", cfg.ID, err)
 	}
@@ -105,16 +132,32 @@ func (d *Draft) list(ctx context.Context) error {
 // ID is the batch's id.
 func (d *Draft) ID() string { return d.id }
 
+var chunkScript = redis.NewScript(`
+-- Writes one chunk of an unsealed batch; chunks come in order, and a chunk
+-- that was written before is left alone, so that the call may be repeated.
+-- KEYS[1] batch  KEYS[2] chunk   ARGV token, n, links, ids
+local h = redis.call('HMGET', KEYS[1], 'token', 'written', 'state')
+if h[1] ~= ARGV[1] or h[3] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
+local n = tonumber(ARGV[2])
+if n < tonumber(h[2]) then return 0 end
+if n > tonumber(h[2]) then return redis.error_reply('GAP a chunk is missing') end
+local t = redis.call('TIME')
+redis.call('SET', KEYS[2], ARGV[4])
+redis.call('HSET', KEYS[1], 'written', n + 1, 'beat', t[1] * 1000 + math.floor(t[2] / 1000))
+redis.call('HINCRBY', KEYS[1], 'links', ARGV[3])
+return 1
+`)
+
 // Write adds the next chunks, in one round trip; every one but the batch's
 // last has ChunkLinks links.
 func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 	pipe := d.l.rdb.Pipeline()
-	if err := d.l.chunk.Load(ctx, d.l.rdb).Err(); err != nil {
+	if err := chunkScript.Load(ctx, d.l.rdb).Err(); err != nil {
 		return fmt.Errorf("write batch %s: %w", d.id, err)
 	}
 	for i, links := range chunks {
 		n := d.chunks + i
-		d.l.chunk.EvalSha(ctx, pipe, []string{keyBatch(d.id), keyChunk(d.id, n)},
+		chunkScript.EvalSha(ctx, pipe, []string{keyBatch(d.id), keyChunk(d.id, n)},
 			d.token, n, len(links), strings.Join(links, "\n"))
 	}
 	replies, err := pipe.Exec(ctx)
@@ -132,6 +175,19 @@ func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 	d.chunks += len(chunks)
 	return nil
 }
+
+var restoreScript = redis.NewScript(`
+-- Writes what is known from before of the links of one chunk of an unsealed
+-- batch. May be repeated.
+-- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts   ARGV token, records, place, text, …
+local h = redis.call('HMGET', KEYS[1], 'token', 'state')
+if h[1] ~= ARGV[1] or h[2] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
+local t = redis.call('TIME')
+redis.call('SET', KEYS[2], ARGV[2])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'beat', t[1] * 1000 + math.floor(t[2] / 1000))
+return 1
+`)
 
 // Restore writes what is known of the links of one chunk from before, ahead of
 // the seal: outcomes of an interrupted run, or the ambiguous marks of a
@@ -157,7 +213,7 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 			args = append(args, chunk*ChunkLinks+pos, cutError(text))
 		}
 		keys := []string{keyBatch(d.id), keyRecords(d.id, chunk), keyErrors(d.id)}
-		if err := d.l.restore.Run(ctx, d.l.rdb, keys, args...).Err(); err != nil {
+		if err := restoreScript.Run(ctx, d.l.rdb, keys, args...).Err(); err != nil {
 			return fmt.Errorf("restore records of batch %s: %w", d.id, scriptError(err))
 		}
 	}
@@ -166,6 +222,34 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 	}
 	return nil
 }
+
+var sealScript = redis.NewScript(failoverLua + outcomesLua + `
+-- Seals a batch: from here on it is to be cancelled. May be repeated.
+-- KEYS[1] batch   ARGV token, total, chunks, digest, duplicates, invalid, cancelled, …, aborted
+local h = redis.call('HMGET', KEYS[1], 'state', 'token', 'written', 'links', 'digest')
+if not h[1] then return redis.error_reply('TAKEN the batch is gone') end
+if h[1] ~= 'importing' then
+  if h[5] == ARGV[4] then return h[1] end
+  return redis.error_reply('TAKEN the import was taken over')
+end
+if h[2] ~= ARGV[1] then return redis.error_reply('TAKEN the import was taken over') end
+if h[3] ~= ARGV[3] or h[4] ~= ARGV[2] then return redis.error_reply('GAP the manifest is not whole') end
+local state, sum = 'ready', 0
+for i, name in ipairs(outcome_names) do
+  redis.call('HSET', KEYS[1], name, ARGV[6 + i])
+  sum = sum + tonumber(ARGV[6 + i])
+end
+if sum == tonumber(ARGV[2]) then
+  local t = redis.call('TIME')
+  state = 'done'
+  redis.call('HSET', KEYS[1], 'finished', t[1] * 1000 + math.floor(t[2] / 1000))
+end
+redis.call('HSET', KEYS[1], 'state', state, 'total', ARGV[2], 'chunks', ARGV[3], 'digest', ARGV[4],
+  'duplicates', ARGV[5], 'invalid', ARGV[6], 'cursor', 0, 'low', 0, 'epoch', 0, 'line', replication_id() or '')
+redis.call('PERSIST', KEYS[1])
+redis.call('HDEL', KEYS[1], 'token', 'beat', 'written', 'links')
+return state
+`)
 
 // Seal makes the batch ready to be cancelled. The digest names its links:
 // the same links in the same order have the same digest.
@@ -178,7 +262,7 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	for _, o := range Outcomes {
 		args = append(args, d.counts[o])
 	}
-	if err := d.l.seal.Run(ctx, d.l.rdb, []string{keyBatch(d.id)}, args...).Err(); err != nil {
+	if err := sealScript.Run(ctx, d.l.rdb, []string{keyBatch(d.id)}, args...).Err(); err != nil {
 		return fmt.Errorf("seal batch %s: %w", d.id, scriptError(err))
 	}
 	d.l.awaitReplica(ctx, d.id)

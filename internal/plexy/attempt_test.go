@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"linkcancel/internal/testutil"
 )
 
 // fickleServer keeps a connection after its first request, and closes it, without
@@ -194,26 +196,15 @@ func TestGuardClosesSecondConnection(t *testing.T) {
 // A connection that the server closed while it was idle costs nothing: the
 // client dials anew, as nothing was written.
 func TestIdleConnectionClosed(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
 	closed := make(chan struct{}, 2)
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				fmt.Fprint(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-			}
-			conn.Close()
-			closed <- struct{}{}
+	addr := testutil.ListenTCP(t, func(conn net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 		}
-	}()
-	c := newTestClient(t, "http://"+listener.Addr().String(), 10*time.Second)
+		conn.Close()
+		closed <- struct{}{}
+	})
+	c := newTestClient(t, "http://"+addr, 10*time.Second)
 	for range 2 {
 		if status, err := c.Cancel(t.Context(), testID); status != 204 || err != nil {
 			t.Fatalf("Cancel = %d, %v", status, err)

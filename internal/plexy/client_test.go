@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"linkcancel/internal/testutil"
 )
 
 const (
@@ -295,13 +297,7 @@ func TestContextEnds(t *testing.T) {
 }
 
 func TestNotSent(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close() // nobody listens there now
-	c := newTestClient(t, "http://"+address, time.Second)
+	c := newTestClient(t, "http://"+testutil.ClosedAddr(t), time.Second)
 	if _, err := c.Cancel(t.Context(), testID); transportError(t, err).Sent {
 		t.Errorf("dial: %v", err)
 	}
@@ -319,7 +315,7 @@ func TestNotSent(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	c = newTestClient(t, server.URL, 5*time.Second) // does not know the certificate
-	_, err = c.Cancel(t.Context(), testID)
+	_, err := c.Cancel(t.Context(), testID)
 	if e := transportError(t, err); e.Sent || requests.Load() != 0 {
 		t.Errorf("TLS: %v, %d requests", err, requests.Load())
 	}

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"linkcancel/internal/testutil"
 )
 
 // Whatever a server sends without an end: the call ends, with an error or with
@@ -66,31 +68,17 @@ func TestEndlessAnswers(t *testing.T) {
 // endless serves connections with first and then the same again and again.
 func endless(t *testing.T, first, again string, sent *atomic.Int64) (url string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
 	again = strings.Repeat(again, 1+4096/len(again))
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = conn.Read(make([]byte, 4096)) // the request
-				_, err := conn.Write([]byte(first))
-				for err == nil {
-					var n int
-					n, err = conn.Write([]byte(again))
-					sent.Add(int64(n))
-				}
-			}()
+	addr := testutil.ListenTCP(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 4096)) // the request
+		_, err := conn.Write([]byte(first))
+		for err == nil {
+			var n int
+			n, err = conn.Write([]byte(again))
+			sent.Add(int64(n))
 		}
-	}()
-	return "http://" + listener.Addr().String() + "/v1"
+	})
+	return "http://" + addr + "/v1"
 }
 
 func pack(t *testing.T, text string) string {

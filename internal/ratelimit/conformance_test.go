@@ -16,11 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// testLimiter is the conformance suite of a fleet of one process. Each of its
-// tests runs in a synctest bubble of its own and calls make inside it, which
-// gives the limiter a Redis that goes by the bubble's clock. throttled are the
-// rates a second of the APIs in the simulation of 429s.
-func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *Fleet) {
+// testLimiter checks what one process does. Each test runs in a bubble of its own.
+func testLimiter(t *testing.T, real *realRedis) {
 	// What happens at once may take so long: the slot has to come due, and a
 	// fleet needs a moment to agree.
 	const eps = 50 * time.Millisecond
@@ -168,7 +165,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.wantHold(ReasonNone, 0)
 			d.wantRate(100, 100)
 		}},
-		{"unauthorized: probes", Config{Rate: 100, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
+		{"unauthorized: probes", Config{Rate: 100, giveUpOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.HoldOwn(ReasonUnauthorized, "401 of the control")
 			for i, s := range []int{1, 2, 4, 8, 16, 30, 30} {
 				d.wantHold(ReasonUnauthorized, time.Duration(s)*time.Second)
@@ -460,13 +457,13 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 				t.Error("the next waiter's slot is no probe")
 			}
 		}},
-		{"probe: an unused one of a long Retry-After too", Config{Rate: 100, GiveBack: 2 * time.Hour}, func(t *testing.T, d *driver) {
+		{"probe: an unused one of a long Retry-After too", Config{Rate: 100, giveUp: 2 * time.Hour}, func(t *testing.T, d *driver) {
 			d.throttle(time.Hour)
 			d.Report(d.wantNext(15*time.Minute, true), Answer{Kind: Unused})
 			d.wantNext(0, true)
 			d.wantNext(15*time.Minute, true) // no answer came: not after 20 s
 		}},
-		{"probe: counts against the rate", Config{Rate: 0.1, GiveBackOwn: time.Hour}, func(t *testing.T, d *driver) {
+		{"probe: counts against the rate", Config{Rate: 0.1, giveUpOwn: time.Hour}, func(t *testing.T, d *driver) {
 			d.Report(d.acquire(), Answer{Kind: Proper})
 			d.HoldOwn(ReasonUnauthorized, "")
 			start := time.Now()
@@ -482,7 +479,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			d.holdFleet(time.Now().Add(-time.Minute))
 			d.wantHold(ReasonNone, 0)
 		}},
-		{"manual: for ever", Config{Rate: 100, GiveBack: 1000 * time.Hour}, func(t *testing.T, d *driver) {
+		{"manual: for ever", Config{Rate: 100, giveUp: 1000 * time.Hour}, func(t *testing.T, d *driver) {
 			slots := []Slot{d.acquire(), d.acquire(), d.acquire()}
 			d.holdFleet(time.Time{})
 			d.Report(slots[0], Answer{Kind: Proper})
@@ -624,7 +621,7 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 			time.Sleep(10 * time.Hour) // counts from the Acquire
 			d.wantHeld(time.Hour)
 		}},
-		{"gives back: counts from the hold's begin", Config{Rate: 0.01, GiveBack: time.Minute}, func(t *testing.T, d *driver) {
+		{"gives back: counts from the hold's begin", Config{Rate: 0.01, giveUp: time.Minute}, func(t *testing.T, d *driver) {
 			d.times(1, Proper)
 			done := d.go_(func() { d.wantHeld(90 * time.Second) })
 			time.Sleep(30 * time.Second)
@@ -687,39 +684,47 @@ func testLimiter(t *testing.T, throttled []int, make func(*testing.T, Config) *F
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				d := &driver{t: t, eps: eps}
 				cfg := tt.cfg
 				cfg.OnHold = d.hear
-				d.Fleet = make(t, cfg)
+				d.Fleet = newLimiter(t, real, cfg)
 				tt.test(t, d)
 			})
 		})
 	}
+}
 
+// testSimulations runs fleets of one process for minutes. throttled are the rates per
+// second of the APIs that answer 429.
+func testSimulations(t *testing.T, real *realRedis, throttled []int) {
 	for _, rate := range []Rate{50, 500, 2000} {
 		for _, burst := range []int{1, 10} {
 			t.Run(fmt.Sprintf("window at %v, burst %d", rate, burst), func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					testWindow(t, make(t, Config{Rate: rate, Burst: burst}), rate, burst)
+					testWindow(t, newLimiter(t, real, Config{Rate: rate, Burst: burst}), rate, burst)
 				})
 			})
 		}
 	}
-	t.Run("outage simulation", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { testOutageSimulation(t, make(t, Config{Rate: 200})) })
+	t.Run("outage", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) { testOutageSimulation(t, newLimiter(t, real, Config{Rate: 200})) })
 	})
 	for _, rate := range throttled {
-		for _, api := range []quota{
-			&bucketQuota{rate: float64(rate), depth: float64(rate)},
-			&bucketQuota{rate: float64(rate), depth: max(2, float64(rate)/10)},
-			&secondQuota{rate: rate},
-			&slidingQuota{rate: rate},
-		} {
-			for _, retryAfter := range []bool{false, true} {
-				t.Run(fmt.Sprintf("throttled simulation at %d/s by %v, Retry-After %v", rate, api, retryAfter), func(t *testing.T) {
+		for _, retryAfter := range []bool{false, true} {
+			for _, api := range []quota{
+				&bucketQuota{rate: float64(rate), depth: float64(rate)},
+				&bucketQuota{rate: float64(rate), depth: max(2, float64(rate)/10)},
+				&secondQuota{rate: rate},
+				&slidingQuota{rate: rate},
+			} {
+				t.Run(fmt.Sprintf("throttled at %d/s by %v, Retry-After %v", rate, api, retryAfter), func(t *testing.T) {
+					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
-						testThrottledSimulation(t, make(t, Config{Rate: Rate(4 * rate)}), rate, api, retryAfter)
+						testThrottledSimulation(t, newLimiter(t, real, Config{Rate: Rate(4 * rate)}), rate, api, retryAfter)
 					})
 				})
 			}
@@ -829,11 +834,11 @@ func (d *driver) release() {
 	d.wake()
 }
 
-// wake lets the process call the script, as the word of another process does.
+// wake lets the process call the script, as a message of another process does.
 func (d *driver) wake() {
 	d.mu.Lock()
-	d.told = true
-	d.wakeRun(d.now())
+	d.reserver.changed = true
+	d.reserver.wake(d.now())
 	d.unlock()
 }
 
@@ -1037,7 +1042,7 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 		}
 	}
 	// Of a stall's slots only those of its last 50 ms may be used.
-	if most := 2 * (int(float64(rate)*(staleAfter+catchUp).Seconds()) + burst); bunch > most {
+	if most := 2 * (int(float64(rate)*(staleAfter+maxLateness).Seconds()) + burst); bunch > most {
 		t.Errorf("%d requests in bunches after the stalls, want at most %d", bunch, most)
 	}
 	perSecond := float64(len(sent)) / (length - 6*time.Second).Seconds()
@@ -1149,9 +1154,6 @@ type bucketQuota struct {
 func (q *bucketQuota) String() string { return fmt.Sprintf("a bucket of %v", q.depth) }
 
 func (q *bucketQuota) allow(since time.Duration) bool {
-	if since < q.last { // used anew
-		q.tokens, q.last = q.depth, since
-	}
 	q.tokens = min(q.depth, q.tokens+(since-q.last).Seconds()*q.rate)
 	q.last = since
 	if q.tokens < 1 {
@@ -1186,9 +1188,6 @@ type slidingQuota struct {
 func (q *slidingQuota) String() string { return "the last second" }
 
 func (q *slidingQuota) allow(since time.Duration) bool {
-	if n := len(q.taken); n > 0 && since < q.taken[n-1] { // used anew
-		q.taken = nil
-	}
 	for len(q.taken) > 0 && q.taken[0] <= since-time.Second {
 		q.taken = q.taken[1:]
 	}
@@ -1231,7 +1230,7 @@ func (p *postponed) add(since time.Duration, link string) (repeat bool) {
 // testThrottledSimulation: an API that allows rate requests a second, under a
 // ceiling four times as high.
 func testThrottledSimulation(t *testing.T, l *Fleet, rate int, api quota, withRetryAfter bool) {
-	const settle, length = 10 * time.Second, 300 * time.Second
+	const settle, length = 10 * time.Second, 150 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), settle+length)
 	defer cancel()
 	start := time.Now()

@@ -22,7 +22,7 @@ import (
 // a good answer to the control request, ? an unproven answer, < a grant, > the good
 // answer to it, and a number the milliseconds that go by.
 func TestScriptEvidence(t *testing.T) {
-	for _, tt := range []struct {
+	tests := []struct {
 		name  string
 		flag  Rate
 		plays string
@@ -59,9 +59,11 @@ func TestScriptEvidence(t *testing.T) {
 		{"two links at a low rate, too late", 0.5, "a 8100 b", false},
 		{"three links at a low rate", 0.5, "a + 18000 b + 18000 c", true},
 		{"three links at a low rate, too late", 0.5, "a + 20500 b + 20500 c", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			eachBook(t, tt.flag, func(b *book) {
+	}
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				b := open(t, tt.flag)
 				b.play(tt.plays)
 				r := b.look()
 				if held := r.throttleUntil > r.now; held != tt.holds {
@@ -74,8 +76,8 @@ func TestScriptEvidence(t *testing.T) {
 					t.Errorf("cause %q", r.cause)
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func (b *book) play(words string) {
@@ -133,22 +135,23 @@ func TestScriptEvidenceAtAHighRate(t *testing.T) {
 
 // How long the hold is, is for links to say that had no 429 before.
 func TestScriptHoldsForNewLinks(t *testing.T) {
-	for _, tt := range []struct {
-		first, second string
-		want          time.Duration
-	}{
-		{"a:429:0", "b:429:0", 20 * time.Second},
-		{"a:429:0", "b:429:1", 5 * time.Second},
-		{"a:429:1", "b:429:0", 20 * time.Second},
-	} {
-		eachBook(t, 50, func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for _, tt := range []struct {
+			first, second string
+			want          time.Duration
+		}{
+			{"a:429:0", "b:429:0", 20 * time.Second},
+			{"a:429:0", "b:429:1", 5 * time.Second},
+			{"a:429:1", "b:429:0", 20 * time.Second},
+		} {
+			b := open(t, 50)
 			b.throttled(b.grant(), tt.first, 5*time.Second)
 			b.throttled(b.grant(), tt.second, 20*time.Second)
 			if got := b.opens(); got != tt.want {
 				t.Errorf("%s, %s: held for %v, want %v", tt.first, tt.second, got, tt.want)
 			}
-		})
-	}
+		}
+	})
 }
 
 // A link that had its 429 before prolongs a hold by a second at most, and does not
@@ -187,8 +190,9 @@ func TestScriptRepeatInAHold(t *testing.T) {
 // A link that is suspected keeps the rate from climbing faster and faster, but not
 // one that had its 429 before.
 func TestScriptSuspectsSlowTheClimb(t *testing.T) {
-	for _, suspect := range []string{"z:429:0", "z:429:1"} {
-		eachBook(t, 1000, func(b *book) {
+	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
+		for suspect, steps := range map[string]float64{"z:429:0": 70, "z:429:1": 100} {
+			b := open(t, 1000)
 			b.throttle(b.grant(), time.Second)
 			b.pass(time.Second)
 			b.good(b.grant())
@@ -196,10 +200,9 @@ func TestScriptSuspectsSlowTheClimb(t *testing.T) {
 			b.pass(40 * time.Second) // 60 steps; the next 10 s have 40
 			b.throttled(b.grant(), suspect, 0)
 			b.pass(10 * time.Second)
-			want := map[string]float64{"z:429:0": 100 + 2.5*70, "z:429:1": 100 + 2.5*100}[suspect]
-			b.wantRate(want, 1e-6)
-		})
-	}
+			b.wantRate(100+2.5*steps, 1e-6)
+		}
+	})
 }
 
 func TestScriptUnprovenAnswersCountForTheRate(t *testing.T) {
@@ -245,7 +248,8 @@ func TestKindString(t *testing.T) {
 // Links that are always answered 429, 503 with Retry-After or 401 do not slow the
 // others.
 func TestFleetPoisonedLinks(t *testing.T) {
-	const links, rate = 600, 50
+	t.Parallel()
+	const links, rate = 400, 50
 	synctest.Test(t, func(t *testing.T) {
 		b := broker.Embedded()
 		t.Cleanup(func() { _ = b.Close() })
@@ -319,16 +323,18 @@ func TestFleetPoisonedLinks(t *testing.T) {
 // Whatever an API answered, and whatever became of the requests: as soon as it
 // works, all is sent at the full rate.
 func TestFleetRecovers(t *testing.T) {
-	for seed := range uint64(10) {
+	real := startRealRedis(t)
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { testRecovers(t, seed) })
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { testRecovers(t, real, seed) })
 		})
 	}
 }
 
-func testRecovers(t *testing.T, seed uint64) {
+func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 	const rate, trouble, recovery, after = 40, 60 * time.Second, 4 * time.Minute, 10 * time.Second
-	m := newModel(t)
+	m := newModel(t, real)
 	start := time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -1,12 +1,11 @@
 package ratelimit
 
 import (
+	"container/list"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,80 +13,57 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// FleetConfig configures the limiter of one process of a fleet. Rate is this
-// process's own flag: the fleet's ceiling is the lowest of the processes
-// alive, or what [SetFleetRate] set, and no process exceeds its own. So it is
-// with Burst.
+// FleetConfig configures the limiter of one process of a fleet. Rate is the process's
+// own: the fleet's ceiling is the lowest one of the processes that are alive, or what
+// [SetFleetRate] set, and a process never exceeds its own Rate. The same applies to
+// Burst.
 type FleetConfig struct {
 	Config
 	// Redis is the database that the fleet shares.
 	Redis redis.UniversalClient
-	// Process is this process's id, as no other's.
+	// Process identifies the process within the fleet.
 	Process string
-	// Guest: the process is no worker. It keeps to the fleet's limit and to its
-	// own flag, which lowers the fleet's ceiling only while no worker is alive.
-	Guest bool
-	// Log gets warnings; default none.
+	// Observer: the process is not a worker. It keeps to the fleet's limit and to its
+	// own Rate, which lowers the fleet's ceiling only while no worker is alive.
+	Observer bool
+	// Log gets warnings. The default is no log.
 	Log *slog.Logger
-	// Demand, if not nil, tells how many requests the process has in hand for
-	// which it will call Acquire soon: beside those that wait in Acquire, slots
-	// are reserved for no more. It must be quick.
+	// Demand, if not nil, returns how many requests will call Acquire soon, at most.
+	// No slots are reserved beyond these and the calls that already wait. It must be
+	// quick.
 	Demand func() int
 
 	heartbeat time.Duration // 0: the default
 }
 
-const (
-	// reportWait bounds how long a Report of an answer that matters waits for
-	// Redis to know of it.
-	reportWait = 250 * time.Millisecond
+// reportWait is how long Report waits at most until Redis knows an urgent answer.
+const reportWait = 250 * time.Millisecond
 
-	// catchUp is how late a slot may be handed out: a timer fires late, by up to a
-	// millisecond or so. What is older is given up. The margin by which the script
-	// stays under the rate pays for it.
-	catchUp = 5 * time.Millisecond
-)
-
-// Fleet is a limiter for the requests of all processes that share a Redis
-// database. Its methods may be called from many goroutines. It works while
-// [Fleet.Run] runs: without, or without Redis, nothing is granted.
-//
-// All processes reserve slots of one schedule, which a script keeps in Redis
-// together with the fleet's holds and its rate (fleet_rules.lua,
-// fleet_reserve.lua). A slot has a time of its own, at most some 100 ms ahead.
-// Here it waits for its time and a caller. It is given up if none has come
-// 5 ms later, so that a process that was stopped sends no bunch.
+// Fleet limits the requests of all processes that share a Redis database. It grants
+// slots while [Fleet.Run] runs and Redis answers. Its methods are safe for concurrent
+// use.
 type Fleet struct {
 	cfg   FleetConfig
-	run   string        // names this run of the process
-	start time.Time     // the origin of all instants
-	kick  chan struct{} // lets Run look again
+	start time.Time // the origin of all instants
 
-	mu     sync.Mutex
-	shared fleetState // the fleet's state at the last reply
-	own    ownHold    // this process's own hold
-	latest uint64     // the highest number of a slot handed out
-	slots  []slot     // by time
-	room   []slot     // what they are kept in
-	queue  queue
-	first  queue         // of AcquireFirst
-	guard  *rate.Limiter // the second guard; also keeps the process's own flag
-	wakeTimer
-	shown   held
-	changed chan struct{} // closed when the reason of shown changes
-	holdNotifier
-	reserver
+	mu       sync.Mutex
+	shared   *reply        // the fleet's state, as of the last reply
+	own      ownHold       // of this process alone
+	hold     held          // in effect, as last observed
+	changed  chan struct{} // closed when the reason of hold changes
+	latest   uint64        // the highest number of a slot handed out
+	waiters  waiters
+	slots    slots
+	reserver reserver
+	guard    *rate.Limiter // the second guard, which also enforces the process's own Rate
+	timer    *time.Timer   // calls fire
+	wake     instant       // when it does, or never
+	notices  []Hold        // that OnHold has not seen
+	noticing bool          // a goroutine calls OnHold
 }
 
-// slot is a reserved slot. due and seq both ascend in a list of them.
-type slot struct {
-	due   instant
-	seq   uint64
-	probe bool
-}
-
-// NewFleet returns a limiter that takes part in the fleet once [Fleet.Run]
-// runs.
+// NewFleet returns a limiter, which joins the fleet when [Fleet.Run] runs. It fails
+// if the configuration is invalid.
 func NewFleet(cfg FleetConfig) (*Fleet, error) {
 	cfg.Config = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -103,47 +79,49 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		cfg.heartbeat = heartbeat
 	}
 	f := &Fleet{
-		cfg:       cfg,
-		run:       rand.Text(),
-		start:     time.Now(),
-		kick:      make(chan struct{}, 1),
-		changed:   make(chan struct{}),
-		guard:     rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		wakeTimer: wakeTimer{timerAt: never},
+		cfg:     cfg,
+		start:   time.Now(),
+		changed: make(chan struct{}),
+		guard:   rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
+		wake:    never,
+		shared: &reply{
+			ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
+			interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
+			horizon: firstHorizon, active: 1,
+		},
 	}
-	f.shared = fleetState{
-		ceiling: float64(cfg.Rate), rate: float64(cfg.Rate),
-		interval: microsOf(time.Second) / micros(cfg.Rate), untilOutage: 1,
-	}
-	f.reserver.init()
+	f.timer = time.AfterFunc(never, f.fire)
+	f.reserver = newReserver(f)
+	f.slots.giveBack = f.giveBack
 	f.setGuard(0)
 	return f, nil
 }
 
-// Acquire waits for a slot; those who wait are served in the order of their
-// arrival. It returns ctx.Err() as soon as ctx ends, and [ErrHeld] when it
-// waited in one hold for longer than the Config allows.
-func (f *Fleet) Acquire(ctx context.Context) (Slot, error) { return f.acquire(ctx, &f.queue) }
+// Run takes part in the fleet until ctx ends, and then leaves it. It must run exactly
+// once.
+func (f *Fleet) Run(ctx context.Context) { f.reserver.loop(ctx) }
 
-// AcquireFirst is Acquire ahead of all who wait in Acquire, for control requests.
-// In a hold it gets the next probe.
-func (f *Fleet) AcquireFirst(ctx context.Context) (Slot, error) { return f.acquire(ctx, &f.first) }
+// Acquire waits for a slot, in order of arrival. It returns ctx.Err() as soon as ctx
+// ends, and [ErrHeld] when it has waited in a hold for longer than the Config allows.
+func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
+	return f.acquire(ctx, &f.waiters.rest)
+}
 
-func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
+// AcquireFirst is Acquire ahead of all calls of Acquire, for control requests. In a
+// hold it gets the next probe.
+func (f *Fleet) AcquireFirst(ctx context.Context) (Slot, error) {
+	return f.acquire(ctx, &f.waiters.first)
+}
+
+func (f *Fleet) acquire(ctx context.Context, q *list.List) (Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return Slot{}, err
 	}
 	f.mu.Lock()
 	now := f.now()
-	w := &waiter{arrived: now}
-	q.push(w)
-	f.waiting++
+	w := &waiter{arrived: now, done: make(chan struct{})}
+	place := q.PushBack(w)
 	f.serve(now)
-	if !w.queued { // served at once
-		f.unlock()
-		return w.slot, w.err
-	}
-	w.done = make(chan struct{})
 	f.unlock()
 
 	select {
@@ -153,12 +131,8 @@ func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
 	}
 	f.mu.Lock()
 	now = f.now()
-	if w.queued {
-		q.remove(w)
-		f.waiting--
-	} else if w.err == nil {
-		// The slot came at the same moment. If it is a probe, the next in the
-		// queue gets another.
+	q.Remove(place) // unless it was served as ctx ended
+	if w.slot != (Slot{}) {
 		f.unused(now, w.slot)
 	}
 	f.serve(now)
@@ -166,18 +140,27 @@ func (f *Fleet) acquire(ctx context.Context, q *queue) (Slot, error) {
 	return Slot{}, ctx.Err()
 }
 
-// Report tells what came of a slot. Every slot has to be reported once: a
-// probe that is not keeps the next one back for 20 s. An answer that changes
-// what the fleet may do goes to Redis at once, and Report waits for it, at
-// most 250 ms.
+// Report reports the answer to a slot's request. It must be called once per slot: a
+// probe without a report delays the next one by 20 s. An answer that may change what
+// the fleet may do goes to Redis at once, and Report waits for that up to 250 ms.
 func (f *Fleet) Report(s Slot, a Answer) {
+	var sent <-chan struct{}
 	f.mu.Lock()
 	now := f.now()
-	urgent := f.answer(now, s, a)
-	done := f.flush(urgent)
+	if f.answer(now, s, a) {
+		sent = f.reserver.flush()
+	}
 	f.serve(now)
 	f.unlock()
-	f.await(done)
+	if sent == nil {
+		return
+	}
+	timer := time.NewTimer(reportWait)
+	defer timer.Stop()
+	select {
+	case <-sent:
+	case <-timer.C:
+	}
 }
 
 // answer takes in an answer. It is urgent if it may change the fleet's state.
@@ -187,56 +170,17 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 		return s.probe
 	}
 	f.own.answer(now, s, a)
-	e := event{seq: s.seq, text: a.cause()}
+	out := &f.reserver.outbox
+	out.add(newEvent(now, s, a))
 	switch a.Kind {
-	case Proper:
-		e.kind, e.text = "proper", ""
-		if a.Link == ControlLink {
-			e.text = ControlLink
-		}
-		f.count(now, e, s.probe || a.Link == ControlLink)
-		return s.probe || f.shared.hold(now).reason != ReasonNone
-	case Unproven, Unauthorized:
-		e.kind = "unproven"
-		f.count(now, e, s.probe)
-		return s.probe
-	case Throttled:
-		e.kind, e.wait, e.link = "throttled", retryAfterMicros(a), suspectText(a)
-		urgent = true
+	case Throttled, Down:
+		return true
 	case Transient:
-		e.kind, e.link = "transient", linkHash(a.Link)
-		f.failures++
-		f.sendBy = min(f.sendBy, now+transientDelay)
-		urgent = s.probe || f.failures >= f.shared.untilOutage
-	case Down:
-		e.kind = "down"
-		urgent = true
-	default:
-		return false
+		return s.probe || out.failures >= f.shared.untilOutage
+	case Proper:
+		return s.probe || f.fleetHold(now).reason != ReasonNone
 	}
-	f.events = append(f.events, e)
-	return urgent
-}
-
-// count takes in an answer of a kind of which there are many. Those of one time
-// are one event, but for one that has to be alone.
-func (f *Fleet) count(now instant, e event, alone bool) {
-	e.count, e.at, e.alone = 1, now, alone
-	for i := len(f.events) - 1; i >= 0 && !e.alone; i-- {
-		last := &f.events[i]
-		if last.kind != "proper" && last.kind != "unproven" {
-			break
-		}
-		if last.kind == e.kind && !last.alone {
-			if e.at-last.at >= properTime {
-				break
-			}
-			last.count++
-			last.seq = max(last.seq, e.seq)
-			return
-		}
-	}
-	f.events = append(f.events, e)
+	return s.probe
 }
 
 // unused takes in that nothing was sent with a slot.
@@ -247,57 +191,48 @@ func (f *Fleet) unused(now instant, s Slot) {
 	}
 }
 
-// giveBack tells the fleet that nothing is sent with its probe.
+// giveBack lets the fleet use another probe in place of this one.
 func (f *Fleet) giveBack(probe uint64) {
-	f.events = append(f.events, event{kind: "unused", seq: probe})
-	f.flush(true)
+	f.reserver.outbox.add(event{kind: "unused", seq: probe})
+	f.reserver.flush()
 }
 
-func retryAfterMicros(a Answer) micros {
-	if !a.HasRetryAfter || a.RetryAfter <= 0 {
-		return 0
-	}
-	return microsOf(a.RetryAfter)
-}
-
-// Status returns the fleet's present rate, and the hold that this process is
-// under: the fleet's or its own.
+// Status returns the fleet's rate, and the hold that this process is under: the
+// fleet's or its own.
 func (f *Fleet) Status() Status {
 	f.mu.Lock()
-	wall, now := f.clock()
-	s := Status{
+	defer f.mu.Unlock()
+	now := f.now()
+	return Status{
 		Ceiling: Rate(f.shared.ceiling),
 		Rate:    Rate(f.shared.rate),
 		Burst:   f.cfg.Burst,
-		Hold:    f.hold(now).at(wall, now),
+		Hold:    f.holdNow(now).at(now),
 	}
-	f.mu.Unlock()
-	return s
 }
 
-// HoldOwn begins a hold of this process alone, with the cause that it shows:
-// ReasonUnauthorized if the API refuses its key and not only a link, or
-// ReasonOutage if it gets no answers of the API, though others do. The first probe
-// goes after 1 s; the time between probes doubles to 30 s, or 10 s in an outage.
-// A [Proper] answer to a later request with the present key ends the hold.
+// HoldOwn begins a hold of this process alone, with a cause to show:
+// ReasonUnauthorized if the API refuses the key and not only a link, or ReasonOutage
+// if this process gets no answers of the API while others do. The first probe goes
+// after 1 s. The time between probes doubles up to 30 s, or 10 s in an outage. A
+// [Proper] answer to a later request with the present key ends the hold.
 func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.mu.Lock()
 	now := f.now()
 	f.own.begin(now, f.latest, reason, Answer{Cause: cause}.cause())
-	f.flush(true) // for those who look at the fleet
+	f.reserver.flush() // for ShowFleet
 	f.serve(now)
 	f.unlock()
 }
 
-// AwaitHold waits until this process is under a hold for the given reason, and
-// returns true: at once if it is already. It returns false when the time is over
-// or ctx ends.
+// AwaitHold waits until this process is under a hold for the given reason. It returns
+// false if there is none when the time is over or ctx ends.
 func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Duration) bool {
 	over := time.NewTimer(within)
 	defer over.Stop()
 	for {
 		f.mu.Lock()
-		is, changed := f.hold(f.now()).reason == reason, f.changed
+		is, changed := f.holdNow(f.now()).reason == reason, f.changed
 		f.mu.Unlock()
 		if is {
 			return true
@@ -312,8 +247,8 @@ func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Durati
 	}
 }
 
-// ProbeNow says that the API key has changed. In an unauthorized hold of this
-// process a probe may go at once.
+// ProbeNow says that the API key has changed. In an unauthorized hold of this process
+// a probe may then go at once.
 func (f *Fleet) ProbeNow() {
 	f.mu.Lock()
 	now := f.now()
@@ -324,166 +259,130 @@ func (f *Fleet) ProbeNow() {
 
 func (f *Fleet) now() instant { return time.Since(f.start) }
 
-func (f *Fleet) clock() (time.Time, instant) {
-	wall := time.Now()
-	return wall, wall.Sub(f.start)
-}
+// fleetHold returns the hold of the fleet.
+func (f *Fleet) fleetHold(now instant) held { return f.shared.hold(&f.reserver.clock, now) }
 
-// hold returns the hold that stands in this process's way: the fleet's or its
-// own, whichever lasts longer, but a manual one first.
-func (f *Fleet) hold(now instant) held {
-	shared, own := f.shared.hold(now), f.own.hold(now)
+// holdNow returns the hold that this process is under: the fleet's or its own,
+// whichever lasts longer, except that a manual one comes first.
+func (f *Fleet) holdNow(now instant) held {
+	shared, own := f.fleetHold(now), f.own.hold(now)
 	if own.reason == ReasonNone || shared.reason == ReasonManual || shared.reason != ReasonNone && shared.until > own.until {
 		return shared
 	}
 	return own
 }
 
-// serve gives out what has come due, sends home who has waited too long, and
-// sets the timer for the rest and Run to work if more is needed. The caller
-// holds the lock.
+// serve hands out the slots that are due, ends the waits that have lasted too long,
+// and sets the timers for the next ones. The caller holds the lock.
 func (f *Fleet) serve(now instant) {
 	f.observe(now)
-	f.expire(now)
-	for f.giveUp(&f.first) <= now {
-		f.pop(&f.first, Slot{}, ErrHeld)
-	}
-	for f.giveUp(&f.queue) <= now {
-		f.pop(&f.queue, Slot{}, ErrHeld)
-	}
-	for f.waiting > 0 && len(f.slots) > 0 && f.slots[0].due <= now {
-		s := f.slots[0]
-		f.slots = f.slots[1:]
-		q := &f.first
-		if q.head == nil {
-			q = &f.queue
+	f.slots.expire(now, f.waiters.count())
+	giveUpAfter := f.cfg.giveUpAfter(f.hold)
+	f.waiters.giveUp(now, f.hold, giveUpAfter)
+	for f.waiters.count() > 0 {
+		s, ok := f.slots.next(now)
+		if !ok {
+			break
 		}
-		if slot := f.grant(now, s); slot != (Slot{}) {
-			f.pop(q, slot, nil)
-		}
+		f.grant(now, s)
 	}
-	wake := min(f.giveUp(&f.first), f.giveUp(&f.queue))
-	switch {
-	case len(f.slots) == 0:
-	case f.waiting > 0:
-		wake = min(wake, f.slots[0].due)
-	case f.slots[0].probe:
-		wake = min(wake, f.slots[0].due+catchUp+1) // to give it back
+	wake := f.waiters.giveUp(now, f.hold, giveUpAfter)
+	if len(f.slots.list) > 0 {
+		if next := f.slots.list[0]; f.waiters.count() > 0 {
+			wake = min(wake, next.due)
+		} else if next.probe {
+			wake = min(wake, next.due+maxLateness+1) // to give it back
+		}
 	}
 	if f.cfg.OnHold != nil {
-		wake = min(wake, f.shared.change(now))
+		wake = min(wake, f.shared.holdEnd(&f.reserver.clock, now))
 	}
-	f.wakeTimer.set(now, wake, f.fire)
-	f.wakeRun(now)
-}
-
-// giveUp returns when the first one in a queue has waited too long in a hold.
-func (f *Fleet) giveUp(q *queue) instant {
-	if q.head == nil || f.shown.reason == ReasonNone {
-		return never
+	if wake != f.wake {
+		f.wake = wake
+		f.timer.Reset(wake - now)
 	}
-	return max(q.head.arrived, f.shown.since) + f.cfg.giveUpAfter(f.shown)
-}
-
-// pop ends the wait of the first one in a queue.
-func (f *Fleet) pop(q *queue, slot Slot, err error) {
-	q.head.slot, q.head.err = slot, err
-	q.pop()
-	f.waiting--
+	f.reserver.wake(now)
 }
 
 func (f *Fleet) fire() {
 	f.mu.Lock()
 	now := f.now()
-	if now >= f.timerAt {
-		f.timerAt = never // an earlier setting's late call leaves it alone
+	if now >= f.wake { // else the timer has been set anew
+		f.wake = never
 	}
 	f.serve(now)
 	f.unlock()
 }
 
-// grant hands a slot out, or returns the zero Slot if one of the guards does
-// not let it.
-func (f *Fleet) grant(now instant, s slot) Slot {
+// grant gives a slot to the first waiter, unless one of the guards forbids it.
+func (f *Fleet) grant(now instant, s slot) {
 	if f.own.open(now) > now || !f.guard.AllowN(f.start.Add(now), 1) {
-		f.lose(s)
-		return Slot{}
+		f.slots.giveUp(s)
+		return
 	}
 	f.own.granted(now, s.seq)
 	f.latest = max(f.latest, s.seq)
-	f.spent++
-	return Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()}
+	f.reserver.usage.sent++
+	f.waiters.serve(Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()})
 }
 
-// lose gives a reserved slot up.
-func (f *Fleet) lose(s slot) {
-	if s.probe {
-		f.giveBack(s.seq)
-	}
-}
-
-// expire gives up the slots that are too late.
-func (f *Fleet) expire(now instant) {
-	for len(f.slots) > 0 && now-f.slots[0].due > catchUp {
-		f.lose(f.slots[0])
-		f.slots = f.slots[1:]
-		if f.waiting == 0 {
-			f.wasted++
-		}
-	}
-}
-
-// drop gives up the reserved slots, as a hold has begun: all, or all but the
-// fleet's probe.
-func (f *Fleet) drop(probes bool) {
-	f.slots = slices.DeleteFunc(f.slots, func(s slot) bool {
-		if s.probe && !probes {
-			return false
-		}
-		f.lose(s)
-		return true
-	})
-}
-
-// observe notes the begin, change and end of holds.
+// observe notes that a hold has begun, has changed its reason, or has ended.
 func (f *Fleet) observe(now instant) {
-	was := f.shown.reason
-	f.shown = f.hold(now)
-	if f.shown.reason == was {
+	before := f.hold.reason
+	f.hold = f.holdNow(now)
+	if f.hold.reason == before {
 		return
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
-	if f.shown.reason != ReasonNone {
-		f.drop(f.own.on())
+	switch {
+	case f.own.on() && f.hold.reason != ReasonNone:
+		f.slots.clear()
+	case f.hold.reason != ReasonNone:
+		f.slots.keepProbe()
 	}
 	if f.cfg.OnHold != nil {
-		wall := time.Now()
-		f.news = append(f.news, f.shown.at(wall, wall.Sub(f.start)))
+		f.notices = append(f.notices, f.hold.at(now))
 	}
 }
 
-// unlock releases the lock and has OnHold told what there is to tell, by a
-// goroutine of its own: Run must not wait for it.
+// unlock releases the lock, and has OnHold called if there is something to notice.
 func (f *Fleet) unlock() {
-	if len(f.news) > 0 && !f.telling {
-		go func() {
-			f.mu.Lock()
-			f.holdNotifier.unlock(&f.mu, f.cfg.OnHold)
-		}()
+	if len(f.notices) > 0 && !f.noticing {
+		f.noticing = true
+		go f.notice()
 	}
 	f.mu.Unlock()
 }
 
-// setGuard sets the second guard to the fleet's rate or the own flag, whichever
-// is lower. Its burst allows for what may have come due in the 5 ms that a slot
-// may be late.
+// notice calls OnHold, once at a time and in order.
+func (f *Fleet) notice() {
+	f.mu.Lock()
+	for len(f.notices) > 0 {
+		next := f.notices[0]
+		f.notices = f.notices[1:]
+		f.mu.Unlock()
+		f.cfg.OnHold(next)
+		f.mu.Lock()
+	}
+	f.noticing = false
+	f.mu.Unlock()
+}
+
+// setGuard sets the second guard to the fleet's rate or the process's own, whichever
+// is lower. Its burst allows for slots that are used up to maxLateness late.
 func (f *Fleet) setGuard(now instant) {
 	limit := f.shared.rate
 	if f.paced() {
-		limit = f.flag()
+		limit = f.ownRate()
 	}
 	at := f.start.Add(now)
 	f.guard.SetLimitAt(at, rate.Limit(limit))
-	f.guard.SetBurstAt(at, f.cfg.Burst+1+int(limit*catchUp.Seconds()))
+	f.guard.SetBurstAt(at, f.cfg.Burst+1+int(limit*maxLateness.Seconds()))
 }
+
+// paced reports whether the process's own Rate is lower than the fleet's. The process
+// then asks for few slots at a time, at its own rate.
+func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
+
+func (f *Fleet) ownRate() float64 { return ownShare * float64(f.cfg.Rate) }

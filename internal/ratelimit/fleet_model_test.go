@@ -13,14 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 )
 
 // model is a fleet in a bubble, and what the API sees of it.
 type model struct {
 	t         *testing.T
-	server    *miniredis.Miniredis
+	server    *bubbleRedis
 	client    redis.UniversalClient // of no process
 	start     time.Time
 	processes []*process
@@ -90,11 +89,11 @@ func (c countCalls) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	return next
 }
 
-func newModel(t *testing.T) *model {
-	m := &model{t: t, start: time.Now(), server: miniredis.NewMiniRedis()}
+func newModel(t *testing.T, real *realRedis) *model {
+	m := &model{t: t, start: time.Now()}
 	t.Cleanup(m.lines.Wait)
-	m.client = dial(t, m.server, nil)
-	t.Cleanup(m.server.Close)
+	m.server = newBubbleRedis(t, real)
+	m.client = m.server.dial(t, nil)
 	return m
 }
 
@@ -103,7 +102,7 @@ func (m *model) add(cfg Config) *process { return m.join(FleetConfig{Config: cfg
 
 func (m *model) join(cfg FleetConfig) *process {
 	p := &process{lines: &m.lines}
-	client := dial(m.t, m.server, p.line)
+	client := m.server.dial(m.t, p.line)
 	client.AddHook(countCalls{p})
 	cfg.Redis, cfg.Process = client, fmt.Sprintf("process-%d", len(m.processes))
 	p.Fleet = runFleet(m.t, cfg)
@@ -166,7 +165,7 @@ func (m *model) achieved(limit Rate, from, to time.Duration) float64 {
 }
 
 func TestFleetModel(t *testing.T) {
-	const length = 10 * time.Second
+	real := startRealRedis(t)
 	for _, tt := range []struct {
 		name     string
 		replicas int
@@ -176,7 +175,7 @@ func TestFleetModel(t *testing.T) {
 		latency  time.Duration
 		over     float64        // by which a window may be fuller
 		least    float64        // of the limit, in 2 s to 5 s and 8.5 s to 10 s
-		event    func(m *model) // at 5 s; what it does has to be over by 8 s
+		event    func(m *model) // after 5 s; its effects end before 8.5 s
 		stopped  func(m *model, i int) bool
 	}{
 		{name: "1 replica", replicas: 1, limit: 500, least: 0.99},
@@ -198,25 +197,30 @@ func TestFleetModel(t *testing.T) {
 		{name: "slow Redis", replicas: 5, limit: 500, latency: 40 * time.Millisecond, over: 0.03, least: 0.97},
 		{name: "very slow Redis", replicas: 3, limit: 200, latency: 150 * time.Millisecond, over: 0.02, least: 0.5},
 		{name: "Redis away", replicas: 4, limit: 200, least: 0.985, event: func(m *model) {
-			m.server.SetError("LOADING Redis is loading the dataset in memory")
+			m.server.away.Store(true)
 			time.Sleep(2 * time.Second)
-			m.server.SetError("")
+			m.server.away.Store(false)
 		}},
-		{name: "Redis loses all", replicas: 4, limit: 200, burst: 5, least: 0.985, event: func(m *model) { m.server.FlushAll() }},
+		{name: "Redis loses all", replicas: 4, limit: 200, burst: 5, least: 0.985, event: func(m *model) { m.must(m.server.state.FlushDB(m.t.Context()).Err()) }},
 		{name: "Redis restarts with an older state", replicas: 4, limit: 200, least: 0.985, event: func(m *model) {
-			old := m.fields()
+			ctx, state := m.t.Context(), m.server.state
+			old, err := state.HGetAll(ctx, fleetKey).Result()
+			m.must(err)
 			time.Sleep(500 * time.Millisecond)
-			m.server.Del(fleetKey)
-			for name, value := range old {
-				m.server.HSet(fleetKey, name, value)
-			}
+			m.must(state.Del(ctx, fleetKey).Err())
+			m.must(state.HSet(ctx, fleetKey, old).Err())
 		}},
 		{name: "Redis' clock goes back", replicas: 4, limit: 200, least: 0.985, event: func(m *model) { m.shift(-10 * time.Second) }},
 		{name: "Redis' clock goes forward", replicas: 4, limit: 200, over: 0.15, least: 0.985, event: func(m *model) { m.shift(10 * time.Second) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			length := 6 * time.Second
+			if tt.event != nil {
+				length = 10 * time.Second
+			}
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t)
+				m := newModel(t, real)
 				ctx, cancel := context.WithTimeout(t.Context(), length)
 				defer cancel()
 				var wg sync.WaitGroup
@@ -244,7 +248,10 @@ func TestFleetModel(t *testing.T) {
 					calls += p.calls.Load()
 				}
 				before := m.achieved(tt.limit, 2*time.Second, 5*time.Second)
-				after := m.achieved(tt.limit, 8500*time.Millisecond, length)
+				after := before
+				if tt.event != nil {
+					after = m.achieved(tt.limit, 8500*time.Millisecond, length)
+				}
 				t.Logf("%.1f %%, %.1f %% of the limit; fullest second %d; %.1f grants a call",
 					100*before, 100*after, fullest(m.sent, time.Second), float64(len(m.sent))/float64(calls))
 				if min(before, after) < tt.least {
@@ -255,18 +262,14 @@ func TestFleetModel(t *testing.T) {
 	}
 }
 
-// fields returns the fleet's key as it is.
-func (m *model) fields() map[string]string {
-	all, err := m.client.HGetAll(m.t.Context(), fleetKey).Result()
-	if err != nil {
-		m.t.Error(err)
-	}
-	return all
-}
-
 // shift lets the fleet find that Redis' TIME has been set.
 func (m *model) shift(d time.Duration) {
-	if err := m.client.HIncrByFloat(m.t.Context(), fleetKey, "shift", float64(microsOf(d))).Err(); err != nil {
+	m.must(m.server.state.HIncrByFloat(m.t.Context(), fleetKey, "shift", float64(microsOf(d))).Err())
+}
+
+func (m *model) must(err error) {
+	m.t.Helper()
+	if err != nil {
 		m.t.Error(err)
 	}
 }

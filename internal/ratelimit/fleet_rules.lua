@@ -1,81 +1,87 @@
--- The rules by which a fleet adapts its rate and holds, but for the unauthorized
--- hold, which is each process's own. fleet_reserve.lua follows and uses them.
+-- The rules by which a fleet adapts its rate and holds. doc.go explains them.
+-- fleet_reserve.lua follows and uses them. The unauthorized hold is not here: each
+-- process has its own.
 --
 -- Grants are numbered from 1. "Before the hold" and "after the cut" compare these
--- numbers, not times: an answer tells of the world as its request found it.
+-- numbers and not times, because an answer describes the API at the time of its request.
 --
--- Three holds exist side by side, each with its own end: manual, throttled, and
--- outage, which only an answer ends.
---
--- An answer that the API may not have given (unproven) shows neither that the API
--- works nor that it does not. A 429 may be the trouble of one link: until another
--- link gets one, too, its link is only suspected.
---
--- KEYS[1] is a hash: a field for each number in g below; good, links, suspects and
--- cause (text); and w:<id> for each process. Instants are µs of a clock that begins
--- near 0 with the key, so that doubles keep fractions of a µs. It follows Redis'
--- TIME, but stands where TIME goes back, as at a failover.
+-- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links,
+-- suspects, proper and cause, and w:<id> for each process. Times are in µs of a clock
+-- that starts near 0 with the key, so that doubles keep fractions of a µs. The clock
+-- follows Redis' TIME, but stops while TIME is behind it, as after a failover.
 local key = KEYS[1]
 local second = 1000000
 local never = 9007199254740991 -- 2^53-1
 
--- The rules' numbers. Times are in µs.
-local throttleFirst = second       -- hold after a 429 without Retry-After
-local throttleMost = 30 * second   -- to which it doubles
-local throttleProbe = 900 * second -- a longer Retry-After is probed this often
+-- All constants of both files. Times are in µs.
+
+local throttleFirst = second       -- the hold after a 429 without Retry-After
+local throttleMost = 30 * second   -- it doubles up to this
+local throttleProbe = 900 * second -- a longer hold is probed this often
 local retryAfterMost = 366 * 86400 * second
 
--- A throttled hold needs evidence from more links than one. Times are the longer
--- of so long and so many slots: at a low rate answers are far apart.
-local pairWithin, pairSlots = second, 4      -- two links with nothing good in between,
-local manyWithin, manySlots = 2 * second, 20 -- or several links, whatever came between:
-local manyLinks, manyPart = 3, 0.01          -- so many, and such a part of the good answers
+-- A throttled hold needs evidence from several links: two with no good answer in
+-- between, or many. Each time is the longer of a duration and a number of slots, because
+-- at a low rate answers are far apart.
+local pairWithin, pairSlots = second, 4
+local manyWithin, manySlots = 2 * second, 20
+local manyLinks, manyPart = 3, 0.01 -- many: at least so many, and so much of the good answers
 local suspectsMost = 20
-local repeatMost = second -- a link that had its 429 before prolongs a hold by no more
-local control = 'control' -- the link of a request that asks only how the API is
+local repeatMost = second -- a link that had a 429 before extends a hold by this at most
+local control = 'control' -- the link of a request that only checks the API
 
+-- A cut lowers the rate to a part of the good answers of the last second. They say
+-- little when sending has just begun or when the rate is a few per second, so one cut
+-- takes a twentieth to a half. The next one may follow a second later.
 local cutEvery = second
-local cutTo = 0.85      -- of the good answers of the last second
--- One cut lowers the rate by a twentieth to a half. The answers of the last
--- second say little when sending has just begun (at the start, after a quiet
--- time), or when the rate is a few a second; and the next cut is only a second
--- away.
+local cutTo = 0.85
 local cutMost, cutLeast = 0.5, 0.95
-local rateLeast = 0.1            -- the rate is never cut below this many a second,
-local ceilingPartLeast = 0.001   -- nor below this part of the ceiling
+local rateLeast = 0.1          -- no cut goes below this rate per second,
+local ceilingPartLeast = 0.001 -- or below this part of the ceiling
 
-local climbStep = 0.0025         -- of the ceiling, a second
-local climbDouble = 20 * second  -- without a 429, after which the step doubles
+local climbStep = 0.0025        -- of the ceiling, per second
+local climbDouble = 20 * second -- the step doubles after this time without a 429
+local climbDoublings = 60       -- at most, so that the step stays a number
 
-local outageAnswers, outageLinks = 20, 10 -- failures one after another, of so many links or more
-local rowBreaks = 100 -- unproven answers between two failures: they are not one after another
-local outageFirst, outageMost = second, 10 * second -- between an outage's probes
-local recoverFrom, recoverIn = 0.1, 14    -- of the ceiling; seconds
+local outageAnswers, outageLinks = 20, 10 -- so many failures in a row of so many links
+local rowBreaks = 100 -- so many unproven answers between two failures end the row
+local outageFirst, outageMost = second, 10 * second -- between the probes of an outage
+local recoverFrom, recoverIn = 0.1, 14 -- a part of the ceiling; seconds
 
-local probeExpires = 20 * second -- without an answer another may go
-local proofExpires = second      -- the same for a request after the end of a throttled hold
+local probeExpires = 20 * second -- without an answer another probe may go then
+local proofExpires = second      -- the same for requests after a throttled hold
 
 local meterParts, meterPart = 10, 100000 -- good answers are counted in so many parts of so long
 
--- The state of a fleet that begins.
+local silentAfter = 15 * second -- a process without a call is dead then,
+local idleAfter = second        -- and wants no slots then
+-- Slots are given at a margin below the rate, because timers fire late and slots that
+-- are due are then used together. Above marginAbove per second the margin is wider: a
+-- millisecond of jitter then covers more requests than 1% of jitter allows.
+local margin, marginWide, marginAbove = 0.995, 0.9925, 1000
+-- How far ahead slots are given: enough for each process to have one, and for two calls.
+local horizonLeast, horizonMost = 100000, 250000
+local lostAhead = 50000      -- added to what others have reserved when the state is lost
+local aheadMost = 3 * second -- no schedule is further ahead than this
+
+-- The state of a new fleet.
 local g = {
   epoch = 0, shift = 0, now = 0, seq = 0,
   tat = 0, interval = 0, burst = 1, ceiling = 0, rate = 0, override = 0,
-  -- Adaptation. Its clock, sending, stands still in a hold: there is nothing to
-  -- be learnt then. clear is its time since the last 429. slope: recovering from
-  -- an outage, by so much a second. Answers to grants up to cutSeq do not cut again.
+  -- Adaptation. sending is its clock, which stops in a hold. clear is the time on it
+  -- since the last 429. slope is by how much the rate grows per second after an outage.
+  -- Answers to grants up to cutSeq do not cut again.
   sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -cutEvery, cutSeq = 0,
   manualSince = 0, manualUntil = 0,
-  -- A throttled hold may be probed from probeDue on. 429s of grants up to stepSeq
-  -- do not double step. heldSeq is the latest grant at the last 429. proving: the
-  -- hold is over, but no answer has shown yet that the API takes requests again: a
-  -- failure, too, may mean that it is overloaded. They go one at a time until
-  -- then, and a 429 to them says nothing about the rate.
+  -- A throttled hold may be probed from probeDue on. 429s of grants up to stepSeq do not
+  -- double step. heldSeq is the latest grant at the last 429. proving is 1 after the hold
+  -- until an answer shows that the API takes requests again. A failure does not: the API
+  -- may be overloaded. Until then requests go one at a time, and a 429 does not cut.
   throttleSince = 0, throttleUntil = 0, probeDue = 0, step = 0, stepSeq = 0, heldSeq = 0, proving = 0,
-  -- Failures of grants up to outageSeq belong to an outage gone by.
+  -- Failures of grants up to outageSeq belong to an earlier outage.
   outage = 0, since = 0, nextProbe = 0, pause = 0, outageSeq = 0,
   probe = 0, probeAt = 0, -- the probe that is out, or 0
-  failures = 0, unproven = 0, -- in a row; and since the last of them
+  failures = 0, unproven = 0, -- failures in a row; unproven answers since the last one
   releases = 0,
 }
 local stored, workers = {}, {}
@@ -109,20 +115,19 @@ for link in string.gmatch(stored.links or '', '%S+') do
   distinct = distinct + 1
 end
 
--- The last answer that began a hold or kept it up, for people.
+-- The last answer that began or extended a hold, as text to show.
 local cause = stored.cause or ''
--- Links that were answered 429, or 503 with Retry-After, of late, and held nobody.
+-- Links that recently got a 429, or a 503 with Retry-After, which did not begin a hold.
 local suspects = {}
 for link, status, seq, at, wait, again, checked in string.gmatch(stored.suspects or '', '(%w+):(%d+):(%d+):(%d+):(%d+):(%d):(%d)') do
   suspects[#suspects + 1] = {
     link = link, status = status, seq = tonumber(seq), at = tonumber(at), wait = tonumber(wait),
-    again = tonumber(again),     -- 1: the link had the same answer before
-    checked = tonumber(checked), -- 1: a later request was answered well
+    again = tonumber(again),     -- 1: the link got the same answer before
+    checked = tonumber(checked), -- 1: a later request got a good answer
   }
 end
 
--- When the two processes that had them last had their latest proven answers: the
--- process and the instant of each.
+-- The two processes with the latest proven answers, and when they got them.
 local proper = {}
 for by, at in string.gmatch(stored.proper or '', '(%S+) (%d+)') do proper[#proper + 1] = {by = by, at = tonumber(at)} end
 
@@ -135,8 +140,8 @@ local function noteProper(at)
   last.at = math.max(last.at, at)
 end
 
--- Whether another process that is alive has had a proven answer since the last one
--- of this process.
+-- Whether another live process has had a proven answer since the last one of this
+-- process.
 local function othersProper()
   local mine, others = 0, 0
   for _, p in ipairs(proper) do
@@ -163,13 +168,13 @@ local function suspectsText()
   return table.concat(words, ' ')
 end
 
-local function calm() -- forgets the failures one after another
+local function resetFailures()
   g.failures, g.unproven, links, distinct = 0, 0, {}, 0
 end
 
--- How many steps the rate has climbed d after the last 429.
+-- How many steps the rate climbs in the time d after a 429.
 local function climbed(d)
-  local n = math.min(math.floor(d / climbDouble), 60)
+  local n = math.min(math.floor(d / climbDouble), climbDoublings)
   return (climbDouble * (2 ^ n - 1) + (d - climbDouble * n) * 2 ^ n) / second
 end
 
@@ -189,50 +194,50 @@ local function tick()
   if g.rate >= g.ceiling then g.rate, g.slope = g.ceiling, 0 end
 end
 
--- A rate that was not cut stays at the ceiling when that moves.
+-- A rate that was not cut follows the ceiling.
 local function setCeiling(ceiling)
   if g.rate >= g.ceiling or g.rate > ceiling then g.rate = ceiling end
   g.ceiling = ceiling
 end
 
-local function turn()
+local function turnMeter()
   local t = math.floor(g.sending / meterPart)
   for i = math.max(g.tenth + 1, t - meterParts + 1), t do good[i % meterParts + 1] = 0 end
   g.tenth = t
 end
 
 local function addGood(n, age)
-  turn()
+  turnMeter()
   local t = math.max(0, math.floor((g.sending - age) / meterPart))
   if t > g.tenth - meterParts then good[t % meterParts + 1] = good[t % meterParts + 1] + n end
 end
 
 local function goodRate()
-  turn()
+  turnMeter()
   local sum = 0
   for i = 1, meterParts do sum = sum + good[i] end
   local first = math.max(0, g.tenth - meterParts + 1)
   return sum * second / math.max(g.sending - first * meterPart, meterPart)
 end
 
--- Sending begins again slowly: an API that comes back finds all its clients
--- waiting. This is a cut, too.
+-- Sending starts again slowly, because all clients of the API wait for it. This counts
+-- as a cut.
 local function endOutage()
   g.outage = 0
-  calm()
+  resetFailures()
   g.rate = math.min(g.rate, recoverFrom * g.ceiling)
   g.slope = (g.ceiling - g.rate) / recoverIn
   g.clear = 0
   g.cutAt, g.cutSeq = now, g.seq
 end
 
--- The longer of a time and of so many slots.
+-- The longer of a time and a number of slots.
 local function within(least, slots)
-  if g.rate <= 0 then return least end -- the state was lost a moment ago
+  if g.rate <= 0 then return least end -- the state has just been lost
   return math.max(least, slots * second / g.rate)
 end
 
--- Notes that a grant was answered well: what was suspected before it is checked.
+-- Notes a good answer to a grant: earlier suspects are then checked.
 local function checkSuspects(seq, isControl)
   local kept = {}
   for _, s in ipairs(suspects) do
@@ -244,7 +249,7 @@ local function checkSuspects(seq, isControl)
   suspects = kept
 end
 
--- Remembers a suspect, in place of what the same link was suspected of before.
+-- Adds a suspect, in place of an earlier one of the same link and status.
 local function suspect(new)
   local kept = {}
   for _, s in ipairs(suspects) do
@@ -255,12 +260,13 @@ local function suspect(new)
   suspects = kept
 end
 
--- Whether the answer to a suspect is the API's state: how long to hold, or nil
--- while it may be the link's own trouble. It is the API's if another link got the
--- same a moment ago and no later request was answered well since; if several
--- links got it, as from an API that lets a part of the requests through; or if a
--- link and then the control request got it. A link that had it before proves
--- nothing with another such link, and does not say how long to hold.
+-- Decides whether the answer to a suspect describes the API and not only the link.
+-- Returns how long to hold, or nil. It describes the API
+--   * if another link just got the same and no later request got a good answer,
+--   * if many links got it, as from an API that lets some requests through, or
+--   * if a link got it and then the control request.
+-- Two links that both got it before prove nothing, and such a link does not say how long
+-- to hold.
 local function evidence(new)
   local many = math.max(manyLinks, math.min(suspectsMost, manyPart * goodRate() * within(manyWithin, manySlots) / second))
   local proved, links, wait = false, 1 - new.again, new.again == 0 and new.wait or 0
@@ -281,7 +287,7 @@ end
 local function throttled(seq, wait, proof)
   wait = math.min(math.ceil(wait), retryAfterMost)
   if wait <= 0 then
-    -- The 429s of requests that were under way together count as one.
+    -- The 429s of requests that were in flight together count once.
     if g.step == 0 then
       g.step, g.stepSeq = throttleFirst, g.seq
     elseif seq > g.stepSeq then
@@ -307,7 +313,7 @@ local function beginOutage(why)
   cause = why
 end
 
--- A probe of an outage failed.
+-- Notes that a probe of an outage failed.
 local function probeFailed(why)
   g.pause = math.min(2 * g.pause, outageMost)
   g.nextProbe = now + g.pause
@@ -324,46 +330,47 @@ local function transient(seq, link, why)
   if g.failures >= outageAnswers and distinct >= outageLinks then beginOutage(why) end
 end
 
--- Whether a grant is the probe that is out, which is then out no more.
+-- Whether a grant is the probe that is out. If so, it no longer is.
 local function wasProbe(seq)
   if seq == 0 or seq ~= g.probe then return false end
   g.probe = 0
   return true
 end
 
--- An answer shows that the API lives.
-local function lives()
-  calm()
+-- Notes that the API works.
+local function works()
+  resetFailures()
   if g.outage == 1 then endOutage() end
 end
 
--- What happened, by kind: seq is the grant's number; a, b and text are the kind's own.
+-- The rules for each kind of event: seq is the number of the grant, and the other
+-- arguments depend on the kind.
 local happened = {}
 
 function happened.unused(seq)
-  if wasProbe(seq) and seq > g.heldSeq then g.probeDue = now end -- it stands open for the next
+  if wasProbe(seq) and seq > g.heldSeq then g.probeDue = now end -- the next request is the probe
 end
-function happened.proper(seq, count, age, link) -- seq: of the latest
+function happened.proper(seq, count, age, link) -- count answers; seq is the latest
   addGood(tonumber(count), tonumber(age))
   noteProper(now - tonumber(age))
   if seq > g.heldSeq then g.proving = 0 end
   wasProbe(seq)
-  lives()
+  works()
   g.step = 0
   if g.throttleUntil > now and seq > g.heldSeq then g.throttleUntil = now end
   checkSuspects(seq, link == control)
 end
-function happened.unproven(seq, count, age, why) -- seq: of the latest
+function happened.unproven(seq, count, age, why) -- count answers; seq is the latest
   addGood(tonumber(count), tonumber(age))
   if seq > g.heldSeq then g.proving = 0 end
   if wasProbe(seq) and g.outage == 1 then probeFailed(why) end
   g.unproven = g.unproven + tonumber(count)
-  if g.unproven >= rowBreaks then calm() end
+  if g.unproven >= rowBreaks then resetFailures() end
 end
 
--- In a hold a link is answered as it was before. If the request was to prove that
--- the hold is over, it is taken for one without an answer: were the hold to begin
--- again, and no other link were left, it would never end.
+-- A link gets the same answer as before, during a hold. If its request was to prove that
+-- the hold is over, it counts as one without an answer. Otherwise the hold would never
+-- end when no other link is left.
 local function throttledAgain(seq, wait, why)
   local held = g.throttleUntil > now
   if (held or g.outage == 1) and wasProbe(seq) and g.outage == 1 then probeFailed(why) end
@@ -380,7 +387,7 @@ function happened.throttled(seq, wait, about, why) -- about: link, status, and 1
   local known, proof = g.throttleUntil > now or g.proving == 1, g.proving == 1 and seq > g.heldSeq
   if again == 1 and (known or g.outage == 1) then return throttledAgain(seq, wait, why) end
   wasProbe(seq)
-  if again == 0 then lives() end
+  if again == 0 then works() end
   if not known then
     local new = {link = link, status = status, seq = seq, at = now, wait = wait, again = again, checked = 0}
     wait = evidence(new)
@@ -397,9 +404,8 @@ function happened.transient(seq, link, _, why)
   local probe = wasProbe(seq)
   if g.outage == 0 then transient(seq, link, why) elseif probe then probeFailed(why) end
 end
--- The control request failed, which was sent because of unproven answers. While
--- others get proven ones it is that process alone which is cut off: it holds by
--- itself.
+-- The control request failed, which was sent because of unproven answers. If other
+-- processes get proven ones, only this process is cut off, and it holds on its own.
 function happened.down(seq, _, _, why)
   addGood(1, 0)
   local probe = wasProbe(seq)
@@ -424,7 +430,7 @@ function happened.release()
 end
 function happened.set(_, rate) g.override = tonumber(rate) end
 
--- From when on a slot may be granted, as far as holds go; and if it is a probe.
+-- From when on the holds allow a slot, and whether it is a probe.
 local function open()
   if g.manualUntil > now then return g.manualUntil, false end
   local at, probe, expires = now, false, proofExpires
@@ -435,7 +441,7 @@ local function open()
   return at, probe
 end
 
--- What the holds are, for comparison.
+-- The holds as text, to see whether they changed.
 local function holds()
   return table.concat({
     g.manualUntil, g.throttleUntil > now and 1 or 0, g.proving, g.outage, g.releases, g.override,

@@ -16,6 +16,7 @@ const soon = heartbeat + 10*time.Millisecond
 // TestFleetRules has tests of what the conformance suite, which knows one
 // process, cannot show.
 func TestFleetRules(t *testing.T) {
+	real := startRealRedis(t)
 	for _, tt := range []struct {
 		name  string
 		rates []Rate // of the processes
@@ -74,7 +75,7 @@ func TestFleetRules(t *testing.T) {
 		{"an outage shows over processes, and one probe ends it", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			for i := range 20 {
 				d[i%2].Report(d[i%2].acquire(), transient(i))
-				time.Sleep(transientDelay + time.Millisecond)
+				time.Sleep(failureDelay + time.Millisecond)
 			}
 			time.Sleep(soon)
 			for _, d := range d {
@@ -240,8 +241,8 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantRate(50, 50)
 		}},
-		{"a guest keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			guest := m.join(FleetConfig{Config: Config{Rate: 20}, Guest: true})
+		{"an observer keeps to the fleet's limit and lowers it for nobody", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
+			observer := m.join(FleetConfig{Config: Config{Rate: 20}, Observer: true})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var wg sync.WaitGroup
@@ -250,11 +251,11 @@ func TestFleetRules(t *testing.T) {
 			}
 			wg.Wait()
 			m.windows(100, 1, 0)
-			if n := m.processes[0].sent.Load() + guest.sent.Load(); n < 980 {
+			if n := m.processes[0].sent.Load() + observer.sent.Load(); n < 980 {
 				t.Errorf("%d requests in 10 s at 100/s", n)
 			}
-			if n := guest.sent.Load(); n > 201 || n < 150 {
-				t.Errorf("%d requests in 10 s of the guest with 20/s", n)
+			if n := observer.sent.Load(); n > 201 || n < 150 {
+				t.Errorf("%d requests in 10 s of the observer with 20/s", n)
 			}
 			if s := show(t, m); s.Ceiling != 100 || len(s.Workers) != 1 {
 				t.Errorf("shown: %+v", s)
@@ -273,7 +274,7 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"while Redis is away few calls are made and nothing is sent", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
 			d[0].times(10, Proper)
-			m.server.SetError("LOADING Redis is loading the dataset in memory")
+			m.server.away.Store(true)
 			done := d[0].go_(func() { d[0].acquire() })
 			time.Sleep(500 * time.Millisecond)
 			before := m.processes[0].calls.Load()
@@ -284,13 +285,14 @@ func TestFleetRules(t *testing.T) {
 			start := time.Now()
 			d[0].Report(Slot{seq: 10}, retryAfter(time.Second)) // does not wait
 			between(t, "a report took", time.Since(start), 0, time.Millisecond)
-			m.server.SetError("")
+			m.server.away.Store(false)
 			<-done
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t)
+				m := newModel(t, real)
 				var drivers []*driver
 				for _, rate := range tt.rates {
 					drivers = append(drivers, &driver{t: t, eps: 50 * time.Millisecond, lazy: true, Fleet: m.add(Config{Rate: rate}).Fleet})

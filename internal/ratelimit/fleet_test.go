@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
@@ -16,13 +15,12 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// dial connects to a Redis that lives in the test's bubble and goes by its
-// clock. wrap, if not nil, wraps each connection.
-func dial(t *testing.T, server *miniredis.Miniredis, wrap func(net.Conn) net.Conn) redis.UniversalClient {
+// dial connects to a bubble's Redis. wrap, if not nil, wraps each connection.
+func (b *bubbleRedis) dial(t *testing.T, wrap func(net.Conn) net.Conn) redis.UniversalClient {
 	client := redis.NewClient(&redis.Options{
 		Addr: "embedded",
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
-			conn, err := server.Dial()
+			conn, err := b.Dial()
 			if err != nil || wrap == nil {
 				return conn, err
 			}
@@ -58,50 +56,31 @@ func runFleet(t *testing.T, cfg FleetConfig) *Fleet {
 const slowBeat = 5 * time.Minute
 
 func TestFleet(t *testing.T) {
-	// The embedded Redis takes its time to run scripts: the simulation of 429s is
-	// left to the real one, where there is one.
-	var throttled []int
+	testLimiter(t, nil)
 	if !redistest.Have(t) {
-		throttled = []int{20}
+		testSimulations(t, nil, []int{20})
 	}
-	testLimiter(t, throttled, func(t *testing.T, cfg Config) *Fleet {
-		server := miniredis.NewMiniRedis()
-		t.Cleanup(server.Close)
-		client := dial(t, server, nil)
-		return runFleet(t, FleetConfig{Config: cfg, Redis: client, Process: "one", heartbeat: slowBeat})
-	})
 }
 
-// TestFleetOnRedis has the script run by a real Redis, by the bubble's clock.
-// All else, such as channels, is the embedded one's.
+// TestFleetOnRedis runs the script on a real Redis.
 func TestFleetOnRedis(t *testing.T) {
-	if !redistest.Have(t) {
-		return
+	if real := startRealRedis(t); real != nil {
+		testLimiter(t, real)
+		testSimulations(t, real, []int{3, 40})
 	}
-	url := redistest.Start(t)
-	opt, err := redis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	testLimiter(t, []int{3, 100}, func(t *testing.T, cfg Config) *Fleet {
-		server := miniredis.NewMiniRedis()
-		t.Cleanup(server.Close)
-		client := dial(t, server, nil)
-		real := redis.NewClient(opt)
-		t.Cleanup(func() { _ = real.Close() })
-		if err := real.FlushAll(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
-		client.AddHook(clockHook{time.Now, real})
-		return runFleet(t, FleetConfig{Config: cfg, Redis: client, Process: "one", heartbeat: slowBeat})
-	})
+}
+
+// newLimiter starts a limiter in a bubble.
+func newLimiter(t *testing.T, real *realRedis, cfg Config) *Fleet {
+	client := newBubbleRedis(t, real).dial(t, nil)
+	return runFleet(t, FleetConfig{Config: cfg, Redis: client, Process: "one", heartbeat: slowBeat})
 }
 
 // A context may end at the instant of a grant: the probe is then given back.
 func TestFleetCancelAgainstGrant(t *testing.T) {
 	for range 50 { // select picks at random
 		synctest.Test(t, func(t *testing.T) {
-			client := dial(t, miniredis.NewMiniRedis(), nil) // nothing is asked of it
+			client := newBubbleRedis(t, nil).dial(t, nil) // nothing is asked of it
 			f, err := NewFleet(FleetConfig{Config: Config{Rate: 1}, Redis: client, Process: "one"})
 			if err != nil {
 				t.Fatal(err)
@@ -114,14 +93,15 @@ func TestFleetCancelAgainstGrant(t *testing.T) {
 			}()
 			synctest.Wait()
 			f.mu.Lock()
-			f.slots = []slot{{due: f.now(), seq: 7, probe: true}}
+			f.slots.list = []slot{{due: f.now(), seq: 7, probe: true}}
 			cancel()
 			f.serve(f.now())
 			f.mu.Unlock()
 			s := <-got
-			back := len(f.events) == 1 && f.events[0].kind == "unused" && f.events[0].seq == 7
+			events := f.reserver.outbox.pending
+			back := len(events) == 1 && events[0].kind == "unused" && events[0].seq == 7
 			if used := s.Seq() == 7; used == back {
-				t.Fatalf("slot %+v, events %+v: the probe is neither used nor given back, or both", s, f.events)
+				t.Fatalf("slot %+v, events %+v: the probe is neither used nor given back, or both", s, events)
 			}
 		})
 	}

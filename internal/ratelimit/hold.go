@@ -2,7 +2,7 @@ package ratelimit
 
 import "time"
 
-// held is a hold in instants of this process. until is never when not known.
+// held is a hold in instants of this process. until is never if it is not known.
 type held struct {
 	reason       Reason
 	since, until instant
@@ -10,84 +10,61 @@ type held struct {
 	own          bool // of this process alone
 }
 
-// at returns h in times of the wall clock, which shows wall now.
-func (h held) at(wall time.Time, now instant) Hold {
+// at converts h to wall-clock times.
+func (h held) at(now instant) Hold {
 	if h.reason == ReasonNone {
 		return Hold{}
 	}
-	out := Hold{Reason: h.reason, Since: wall.Add(h.since - now), Cause: h.cause, Own: h.own}
+	zero := time.Now().Add(-now)
+	out := Hold{Reason: h.reason, Since: zero.Add(h.since), Cause: h.cause, Own: h.own}
 	if h.until != never {
-		out.Until = wall.Add(h.until - now)
+		out.Until = zero.Add(h.until)
 	}
 	return out
 }
 
-// span is a hold with an end.
-type span struct{ since, until instant }
-
-func (s span) covers(now instant) bool { return now < s.until }
-
-// fleetState is what the script told last of the fleet, in instants of this
-// process. The rules by which it changes are in fleet_rules.lua alone.
-type fleetState struct {
-	ceiling, rate float64 // requests a second
-	interval      micros  // between slots
-
-	manual, throttle span
-	outage           bool
-	since, nextProbe instant // of the outage
-	probing          bool    // a probe is out
-	opens            instant // a slot may be granted from then on, as far as holds go
-	cause            string  // of the outage or throttled hold
-
-	// untilOutage is how many more failures may be an outage.
-	untilOutage int
-}
-
-// hold returns the hold that stands in the way now: a manual one, else the
-// one that lasts longer.
-func (s *fleetState) hold(now instant) held {
-	if s.manual.covers(now) {
-		return held{reason: ReasonManual, since: s.manual.since, until: s.manual.until}
+// hold returns the fleet's hold: a manual one, else the one that lasts longer.
+func (r *reply) hold(c *clock, now instant) held {
+	if until := c.instant(r.manualUntil); now < until {
+		return held{reason: ReasonManual, since: c.instant(r.manualSince), until: until}
 	}
 	var h held
-	if s.outage {
-		h = held{ReasonOutage, s.since, s.nextProbe, s.cause, false}
+	if r.outage {
+		h = held{ReasonOutage, c.instant(r.since), c.instant(r.nextProbe), r.cause, false}
 	}
-	if s.throttle.covers(now) && (!s.outage || s.throttle.until > h.until) {
-		return held{ReasonThrottled, s.throttle.since, s.throttle.until, s.cause, false}
+	if until := c.instant(r.throttleUntil); now < until && (!r.outage || until > h.until) {
+		return held{ReasonThrottled, c.instant(r.throttleSince), until, r.cause, false}
 	}
-	if h.until <= now || s.probing {
-		h.until = never // a probe's answer is awaited
+	if h.until <= now || r.probeSeq != 0 {
+		h.until = never // until the probe is answered
 	}
 	return h
 }
 
-// change returns the next instant after now at which time alone changes the
-// hold, or never.
-func (s *fleetState) change(now instant) instant {
+// holdEnd returns the next instant at which a hold of the fleet ends because its time
+// is over, or never.
+func (r *reply) holdEnd(c *clock, now instant) instant {
 	at := never
-	if s.manual.covers(now) {
-		at = min(at, s.manual.until)
-	}
-	if s.throttle.covers(now) {
-		at = min(at, s.throttle.until)
+	for _, until := range [...]instant{c.instant(r.manualUntil), c.instant(r.throttleUntil)} {
+		if now < until {
+			at = min(at, until)
+		}
 	}
 	return at
 }
 
-// The probes of a process's own hold.
+// The probes of a process's own hold. Those of an outage are timed as in
+// fleet_rules.lua.
 const (
-	ownProbeFirst   = time.Second      // the first one after the hold's begin
-	keyProbeMost    = 30 * time.Second // to which the time between them doubles
-	outageProbeMost = 10 * time.Second // the same in an outage
-	ownProbeExpires = 20 * time.Second // without an answer another may go
+	ownProbeFirst   = time.Second      // from the beginning of the hold to the first
+	keyProbeMost    = 30 * time.Second // the time between probes doubles up to this,
+	outageProbeMost = 10 * time.Second // or to this in an outage
+	ownProbeExpires = 20 * time.Second // without an answer another may go then
 )
 
-// ownHold is the hold of one process: the API refuses its key, or it gets no
-// answers of the API while others do. One request at a time then probes. Whether
-// it is so, and not the trouble of the links that were asked for, is for the
-// caller to find out.
+// ownHold is a hold of one process: the API refuses its key, or it gets no answers of
+// the API while others do. One request at a time then probes. The caller finds out
+// whether the reason is true and not the trouble of single links.
 type ownHold struct {
 	reason    Reason // none, unauthorized or outage
 	since     instant
@@ -103,7 +80,7 @@ type ownHold struct {
 
 func (o *ownHold) on() bool { return o.reason != ReasonNone }
 
-// open returns the instant from which on a slot may be handed out.
+// open returns from when on a slot may be handed out.
 func (o *ownHold) open(now instant) instant {
 	switch {
 	case !o.on():
@@ -115,24 +92,25 @@ func (o *ownHold) open(now instant) instant {
 }
 
 func (o *ownHold) hold(now instant) held {
-	switch {
-	case !o.on():
+	if !o.on() {
 		return held{}
-	case o.nextProbe <= now || o.probe != 0:
-		return held{o.reason, o.since, never, o.cause, true} // a probe's answer is awaited
 	}
-	return held{o.reason, o.since, o.nextProbe, o.cause, true}
+	until := o.nextProbe
+	if until <= now || o.probe != 0 {
+		until = never // until the probe is answered
+	}
+	return held{o.reason, o.since, until, o.cause, true}
 }
 
-// granted notes that a slot is handed out: in the hold it is a probe.
+// granted notes that a slot is handed out. In a hold it is a probe.
 func (o *ownHold) granted(now instant, seq uint64) {
 	if o.on() {
 		o.probe, o.probeAt = seq, now
 	}
 }
 
-// begin opens the hold, or gives one that is open another cause. latest is the
-// latest slot handed out.
+// begin begins a hold, or changes the cause of the present one. latest is the latest
+// slot handed out.
 func (o *ownHold) begin(now instant, latest uint64, reason Reason, cause string) {
 	if !o.on() {
 		*o = ownHold{reason: reason, since: now, begun: latest, nextProbe: now + ownProbeFirst, pause: ownProbeFirst, key: o.key}
@@ -161,13 +139,13 @@ func (o *ownHold) answer(now instant, s Slot, a Answer) {
 	case failed && probe:
 		o.pause = min(2*o.pause, most)
 		o.nextProbe, o.cause = now+o.pause, a.cause()
-	case a.Kind != Unused && probe: // it tells nothing of the hold's reason
+	case a.Kind != Unused && probe: // it says nothing about the reason
 		o.nextProbe = now + o.pause
 	}
 }
 
-// keyChanged lets a probe of the key go at once. The answer to one that is out
-// tells nothing any more, as it may have gone with the old key.
+// keyChanged allows a probe of the key at once. The answer to one that is out no
+// longer counts, because it may have used the old key.
 func (o *ownHold) keyChanged(now instant) {
 	o.key++
 	if o.reason == ReasonUnauthorized {

@@ -94,11 +94,7 @@ func (r Rate) String() string {
 	return shortest
 }
 
-// MarshalText returns [Rate.String]. It never fails, so that a zero Rate can
-// be shown too, though [ParseRate] refuses it.
-func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-// UnmarshalText sets r as [ParseRate] reads text, and fails as it does.
+// UnmarshalText is [ParseRate] for package flag and others.
 func (r *Rate) UnmarshalText(text []byte) error {
 	parsed, err := ParseRate(string(text))
 	if err != nil {

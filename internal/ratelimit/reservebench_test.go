@@ -14,7 +14,7 @@ func BenchmarkReserve(b *testing.B) {
 	}
 	rdb := redistest.Open(b, redistest.Start(b)).Client()
 	const slots = 50
-	r := request{process: "one", run: "a", flag: MaxRate, burst: 1, usable: slots, want: slots}
+	r := request{process: "one", run: "a", rate: MaxRate, burst: 1, usable: slots, want: slots}
 	granted := 0
 	b.ReportAllocs()
 	for b.Loop() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/testutil"
 )
 
 // Cluster is a Redis Cluster.
@@ -41,11 +43,11 @@ func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Clu
 	ctx := t.Context()
 	for i, client := range clients {
 		if i < masters {
-			must(t, client.ClusterAddSlotsRange(ctx, i*clusterSlots/masters, (i+1)*clusterSlots/masters-1).Err())
-			must(t, client.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
+			testutil.Must(t, client.ClusterAddSlotsRange(ctx, i*clusterSlots/masters, (i+1)*clusterSlots/masters-1).Err())
+			testutil.Must(t, client.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
 		}
 		if i > 0 {
-			must(t, client.ClusterMeet(ctx, "127.0.0.1", fmt.Sprint(c.Servers[0].port)).Err())
+			testutil.Must(t, client.ClusterMeet(ctx, "127.0.0.1", fmt.Sprint(c.Servers[0].port)).Err())
 		}
 	}
 	known := func(client *redis.Client) bool {
@@ -53,15 +55,15 @@ func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Clu
 		return err == nil && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", n)) && strings.Contains(info, "cluster_state:ok\r")
 	}
 	for _, client := range clients {
-		until(t, "the servers to know each other", func() bool { return known(client) })
+		testutil.Until(t, "the servers to know each other", func() bool { return known(client) })
 	}
 	for i := masters; i < n; i++ {
 		id, err := clients[i-masters].ClusterMyID(ctx).Result()
-		must(t, err)
-		until(t, "a replica to know its master", func() bool { return clients[i].ClusterReplicate(ctx, id).Err() == nil })
+		testutil.Must(t, err)
+		testutil.Until(t, "a replica to know its master", func() bool { return clients[i].ClusterReplicate(ctx, id).Err() == nil })
 	}
 	for i, client := range clients {
-		until(t, "the replicas", func() bool {
+		testutil.Until(t, "the replicas", func() bool {
 			info, err := client.Info(ctx, "replication").Result()
 			if i >= masters {
 				return err == nil && strings.Contains(info, "role:slave\r") && strings.Contains(info, "master_link_status:up\r")
@@ -69,19 +71,12 @@ func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Clu
 			return err == nil && strings.Count(info, "state=online") == n/masters-1
 		})
 		// A replica that is not known as one cannot succeed its master.
-		until(t, "all to know the replicas", func() bool {
+		testutil.Until(t, "all to know the replicas", func() bool {
 			nodes, err := client.ClusterNodes(ctx).Result()
 			return err == nil && strings.Count(nodes, "slave ") == n-masters
 		})
 	}
 	return c
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // clusterPort is a free port whose neighbour 10 000 further is free, too: there
@@ -123,7 +118,7 @@ func (c *Cluster) Owner(t testing.TB, b redis.UniversalClient, key string) *Serv
 		t.Fatalf("%T is no client of a cluster", b)
 	}
 	var found *Server
-	until(t, "the owner of "+key, func() bool {
+	testutil.Until(t, "the owner of "+key, func() bool {
 		cluster.ReloadState(t.Context())
 		node, err := cluster.MasterForKey(t.Context(), key)
 		for _, one := range c.Servers {

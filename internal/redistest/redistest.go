@@ -9,16 +9,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/testutil"
 )
 
 // Each runs a test on the embedded Redis and on a real one; with TEST_CLUSTER=1
@@ -38,6 +41,20 @@ func Each(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 	if os.Getenv("TEST_CLUSTER") == "1" {
 		t.Run("cluster", func(t *testing.T) { test(t, Open(t, StartCluster(t, 3, false).URL())) })
 	}
+}
+
+// Bubble runs a test on the embedded Redis in a synctest bubble.
+func Bubble(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := broker.Embedded()
+		t.Cleanup(func() { _ = b.Close() })
+		test(t, b)
+	})
+	// go-redis keeps timers in a sync.Pool. Timers of a bubble must not be reused
+	// outside of it; two collections empty the pool.
+	runtime.GC()
+	runtime.GC()
 }
 
 // Have says whether this machine has a redis-server. In CI it must.
@@ -133,7 +150,7 @@ func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	for try := 0; ; try++ {
 		if s.port == 0 {
-			s.port = freePort(t)
+			s.port = testutil.ClosedPort(t)
 		}
 		args := append([]string{"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
 			"--save", "", "--appendonly", "no", "--logfile", filepath.Join(s.dir, "redis.log")}, s.args...)
@@ -198,7 +215,7 @@ func StartReplica(t testing.TB, of *Server, args ...string) *Server {
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	master := of.client(t)
-	until(t, "the replica", func() bool {
+	testutil.Until(t, "the replica", func() bool {
 		info, err := master.Info(t.Context(), "replication").Result()
 		return err == nil && strings.Contains(info, fmt.Sprintf("port=%d,state=online", s.port))
 	})
@@ -246,30 +263,4 @@ func (s *Server) client(t testing.TB) *redis.Client {
 	c := redis.NewClient(&redis.Options{Addr: s.addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
-}
-
-// until asks again and again until ok, a minute at most.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	over := time.NewTimer(time.Minute)
-	defer over.Stop()
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-over.C:
-			t.Fatalf("waited a minute for %s", what)
-		}
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

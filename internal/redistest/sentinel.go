@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/testutil"
 )
 
 // masterName is what the Sentinels call the server that takes writes.
@@ -48,7 +50,7 @@ func StartSentinel(t testing.TB, replicas int, args ...string) *Sentinel {
 	}
 	for _, one := range s.sentinels {
 		c := one.client(t)
-		until(t, "the Sentinels to know each other", func() bool {
+		testutil.Until(t, "the Sentinels to know each other", func() bool {
 			m, err := s.ask(t, c)
 			return err == nil && m["num-other-sentinels"] == "2" && m["num-slaves"] == fmt.Sprint(replicas)
 		})
@@ -79,7 +81,7 @@ func (s *Sentinel) Master(t testing.TB) *Server {
 	for _, one := range s.sentinels {
 		clients = append(clients, one.client(t))
 	}
-	until(t, "the Sentinels to agree on the master", func() bool {
+	testutil.Until(t, "the Sentinels to agree on the master", func() bool {
 		ports := map[string]int{}
 		for _, c := range clients {
 			if m, err := s.ask(t, c); err == nil {

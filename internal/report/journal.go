@@ -33,17 +33,6 @@ type Header struct {
 	Created     time.Time `json:"created"`
 }
 
-// Entry is what is known of one link: its outcome, or a note on attempts so
-// far.
-type Entry struct {
-	Chunk      int
-	Position   int // in the chunk, from 0
-	Record     ledger.Record
-	At         time.Time // kept to the second; zero if there is none
-	LinkStatus string
-	Error      string
-}
-
 // A Journal is the file from which `run --resume` goes on. Every call hands its
 // lines to the operating system before it returns, so that a kill loses none;
 // once a second they are synced to disk, so that a loss of power costs about a
@@ -164,7 +153,7 @@ func (j *Journal) Started(chunk, first, n int) error {
 }
 
 // Commit notes outcomes, and attempts without one.
-func (j *Journal) Commit(entries []Entry) error {
+func (j *Journal) Commit(entries []ledger.Entry) error {
 	for _, e := range entries {
 		if err := checkRange(e.Chunk, e.Position, 1); err != nil {
 			return fmt.Errorf("write journal: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/testutil"
 )
 
 var (
@@ -36,31 +37,24 @@ func create(t *testing.T) (*Journal, string) {
 	return j, path
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // fill writes a bit of everything, in what would be three calls of a recorder.
 func fillJournal(t *testing.T, j *Journal) {
 	t.Helper()
-	must(t, j.Started(0, 0, 3))
-	must(t, j.Started(2, 998, 2))
-	must(t, j.Commit([]Entry{
+	testutil.Must(t, j.Started(0, 0, 3))
+	testutil.Must(t, j.Started(2, 998, 2))
+	testutil.Must(t, j.Commit([]ledger.Entry{
 		{Chunk: 0, Position: 0, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: 5}, At: at},
 		{Chunk: 0, Position: 1, Record: ledger.Record{Ambiguous: true, Attempts: 2, HTTPStatus: 500}, Error: "a \"quoted\" text,\nwith \\ and é"},
 	}))
-	must(t, j.Commit([]Entry{{
+	testutil.Must(t, j.Commit([]ledger.Entry{{
 		Chunk: 0, Position: 1, At: at, LinkStatus: "paid out", Error: "too late",
 		Record: ledger.Record{Outcome: ledger.NotCancellable, Attempts: 3, HTTPStatus: 422},
 	}}))
-	must(t, j.Commit([]Entry{{Chunk: 0, Position: 1, Record: ledger.Record{Attempts: 9}}}))
+	testutil.Must(t, j.Commit([]ledger.Entry{{Chunk: 0, Position: 1, Record: ledger.Record{Attempts: 9}}}))
 }
 
 // filled is what fillJournal leaves.
-var filled = map[int][]Entry{
+var filled = map[int][]ledger.Entry{
 	0: {
 		{Chunk: 0, Position: 0, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204, After: 5}, At: at},
 		{Chunk: 0, Position: 1, Record: ledger.Record{Outcome: ledger.NotCancellable, Ambiguous: true, Attempts: 3, HTTPStatus: 422}, At: at, LinkStatus: "paid out", Error: "too late"},
@@ -73,7 +67,7 @@ var filled = map[int][]Entry{
 	},
 }
 
-func wantState(t *testing.T, s *State, want map[int][]Entry) {
+func wantState(t *testing.T, s *State, want map[int][]ledger.Entry) {
 	t.Helper()
 	for chunk, entries := range want {
 		if diff := cmp.Diff(entries, s.Records(chunk, ledger.ChunkLinks)); diff != "" {
@@ -85,13 +79,13 @@ func wantState(t *testing.T, s *State, want map[int][]Entry) {
 func TestJournalRoundTrip(t *testing.T) {
 	j, path := create(t)
 	fillJournal(t, j)
-	must(t, j.Close())
+	testutil.Must(t, j.Close())
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
 	h, state, j, err := OpenJournal(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if diff := cmp.Diff(header, h); diff != "" {
 		t.Error(diff)
 	}
@@ -100,12 +94,12 @@ func TestJournalRoundTrip(t *testing.T) {
 		t.Errorf("of 1 link: %v", got)
 	}
 
-	must(t, j.Commit([]Entry{{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}))
-	must(t, j.Close())
+	testutil.Must(t, j.Commit([]ledger.Entry{{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}))
+	testutil.Must(t, j.Close())
 	_, state, j, err = OpenJournal(path)
-	must(t, err)
-	wantState(t, state, map[int][]Entry{0: filled[0], 1: {{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}})
-	must(t, j.Remove())
+	testutil.Must(t, err)
+	wantState(t, state, map[int][]ledger.Entry{0: filled[0], 1: {{Chunk: 1, Position: 7, Record: ledger.Record{Attempts: 1}, Error: "dial"}}})
+	testutil.Must(t, j.Remove())
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the journal is still there: %v", err)
 	}
@@ -115,31 +109,31 @@ func TestJournalRoundTrip(t *testing.T) {
 // the note from before says nothing of the requests that left since.
 func TestJournalStartedAgain(t *testing.T) {
 	j, path := create(t)
-	note := Entry{Position: 1, Record: ledger.Record{Attempts: 1}, Error: "dial"}
-	done := Entry{Position: 0, Record: ledger.Record{Outcome: ledger.NotFound, Attempts: 1}, At: at}
-	must(t, j.Started(0, 0, 3))
-	must(t, j.Commit([]Entry{done, note, {Position: 2}}))
-	must(t, j.Close())
+	note := ledger.Entry{Position: 1, Record: ledger.Record{Attempts: 1}, Error: "dial"}
+	done := ledger.Entry{Position: 0, Record: ledger.Record{Outcome: ledger.NotFound, Attempts: 1}, At: at}
+	testutil.Must(t, j.Started(0, 0, 3))
+	testutil.Must(t, j.Commit([]ledger.Entry{done, note, {Position: 2}}))
+	testutil.Must(t, j.Close())
 	_, state, j, err := OpenJournal(path)
-	must(t, err)
-	wantState(t, state, map[int][]Entry{0: {done, note, {Position: 2}}})
+	testutil.Must(t, err)
+	wantState(t, state, map[int][]ledger.Entry{0: {done, note, {Position: 2}}})
 
-	must(t, j.Started(0, 0, 2))
-	must(t, j.Close())
+	testutil.Must(t, j.Started(0, 0, 2))
+	testutil.Must(t, j.Close())
 	_, state, j, err = OpenJournal(path)
-	must(t, err)
+	testutil.Must(t, err)
 	defer func() { _ = j.Close() }()
 	note.Record.Ambiguous = true
-	wantState(t, state, map[int][]Entry{0: {done, note, {Position: 2}}})
+	wantState(t, state, map[int][]ledger.Entry{0: {done, note, {Position: 2}}})
 }
 
 // Every call is in the file when it returns: what a kill -9 leaves.
 func TestJournalIsNotBuffered(t *testing.T) {
 	j, path := create(t)
 	for n := range 3 {
-		must(t, j.Started(0, n, 1))
+		testutil.Must(t, j.Started(0, n, 1))
 		text, err := os.ReadFile(path)
-		must(t, err)
+		testutil.Must(t, err)
 		if want := fmt.Sprintf("s 0 %d 1\n", n); !bytes.HasSuffix(text, []byte(want)) {
 			t.Errorf("file ends without %q", want)
 		}
@@ -150,13 +144,13 @@ func TestJournalIsNotBuffered(t *testing.T) {
 func TestJournalCutAnywhere(t *testing.T) {
 	j, path := create(t)
 	fillJournal(t, j)
-	must(t, j.Close())
+	testutil.Must(t, j.Close())
 	text, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	first := bytes.IndexByte(text, '\n') + 1
 	cut := filepath.Join(t.TempDir(), "cut.partial")
 	for n := range len(text) + 1 {
-		must(t, os.WriteFile(cut, text[:n], 0o600))
+		testutil.Must(t, os.WriteFile(cut, text[:n], 0o600))
 		h, state, j, err := OpenJournal(cut)
 		if n < first {
 			if err == nil || !strings.Contains(err.Error(), "no full first line") {
@@ -169,7 +163,7 @@ func TestJournalCutAnywhere(t *testing.T) {
 		}
 		full := bytes.LastIndexByte(text[:n], '\n') + 1
 		_, want, _, err := readJournal(bytes.NewReader(text[:full]))
-		must(t, err)
+		testutil.Must(t, err)
 		if h.Batch != header.Batch {
 			t.Fatalf("cut at %d: header %+v", n, h)
 		}
@@ -178,10 +172,10 @@ func TestJournalCutAnywhere(t *testing.T) {
 				t.Fatalf("cut at %d: %s", n, diff)
 			}
 		}
-		must(t, j.Started(1, 5, 1))
-		must(t, j.Close())
+		testutil.Must(t, j.Started(1, 5, 1))
+		testutil.Must(t, j.Close())
 		again, err := os.ReadFile(cut)
-		must(t, err)
+		testutil.Must(t, err)
 		if string(again) != string(text[:full])+"s 1 5 1\n" {
 			t.Fatalf("cut at %d: the journal goes on as %q", n, again[first:])
 		}
@@ -216,7 +210,7 @@ func TestJournalRefuses(t *testing.T) {
 		{head + strings.Repeat("s", maxLine) + "\n", "line 2"},
 	} {
 		path := filepath.Join(t.TempDir(), "a.partial")
-		must(t, os.WriteFile(path, []byte(tt.text), 0o600))
+		testutil.Must(t, os.WriteFile(path, []byte(tt.text), 0o600))
 		_, _, j, err := OpenJournal(path)
 		if err == nil {
 			_ = j.Close()
@@ -228,15 +222,15 @@ func TestJournalRefuses(t *testing.T) {
 
 	folder := t.TempDir()
 	target, link := filepath.Join(folder, "target"), filepath.Join(folder, "b.partial")
-	must(t, os.WriteFile(target, []byte(head), 0o600))
-	must(t, os.Symlink(target, link))
+	testutil.Must(t, os.WriteFile(target, []byte(head), 0o600))
+	testutil.Must(t, os.Symlink(target, link))
 	if _, _, _, err := OpenJournal(link); err == nil || !strings.Contains(err.Error(), "symbolic link") {
 		t.Errorf("open a symbolic link: %v", err)
 	}
 	if _, err := CreateJournal(link, header); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("create where a symbolic link is: %v", err)
 	}
-	must(t, os.Remove(target))
+	testutil.Must(t, os.Remove(target))
 	if _, err := CreateJournal(link, header); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("create where a symbolic link leads to nothing: %v", err)
 	}
@@ -260,39 +254,39 @@ func TestJournalRefuses(t *testing.T) {
 	if err := j.Started(0, 999, 2); err == nil {
 		t.Error("a slice over the end of its chunk was written")
 	}
-	if err := j.Commit([]Entry{{}, {Position: -1}}); err == nil {
+	if err := j.Commit([]ledger.Entry{{}, {Position: -1}}); err == nil {
 		t.Error("a position below 0 was written")
 	}
-	must(t, j.Commit(nil))
-	must(t, j.Close())
+	testutil.Must(t, j.Commit(nil))
+	testutil.Must(t, j.Close())
 	if err := j.Started(0, 0, 1); !errors.Is(err, ErrJournalClosed) {
 		t.Errorf("a write after Close: %v", err)
 	}
-	must(t, j.Close())
+	testutil.Must(t, j.Close())
 }
 
 // The first error stays, and nothing is written behind half a line.
 func TestJournalErrorStays(t *testing.T) {
 	j, path := create(t)
-	must(t, j.Started(0, 0, 1))
-	must(t, j.Close())
+	testutil.Must(t, j.Started(0, 0, 1))
+	testutil.Must(t, j.Close())
 	before, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	file, err := os.Open(path) // for reading only
-	must(t, err)
+	testutil.Must(t, err)
 	j = newJournal(path, file)
 	first := j.Started(0, 1, 1)
 	if first == nil {
 		t.Fatal("a write to a file open for reading went well")
 	}
-	if err := j.Commit([]Entry{{}}); err != first {
+	if err := j.Commit([]ledger.Entry{{}}); err != first {
 		t.Errorf("the next call returns %v, want %v", err, first)
 	}
 	if err := j.Close(); err != first {
 		t.Errorf("Close returns %v, want %v", err, first)
 	}
 	after, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if !bytes.Equal(before, after) {
 		t.Errorf("written after an error: %q", after[len(before):])
 	}
@@ -304,7 +298,7 @@ func TestJournalConcurrently(t *testing.T) {
 	for chunk := range 8 {
 		group.Go(func() {
 			for n := range 100 {
-				if err := errors.Join(j.Started(chunk, n, 1), j.Commit([]Entry{{
+				if err := errors.Join(j.Started(chunk, n, 1), j.Commit([]ledger.Entry{{
 					Chunk: chunk, Position: n, Record: ledger.Record{Outcome: ledger.Failed, Attempts: uint8(n)}, Error: "x",
 				}})); err != nil {
 					t.Error(err)
@@ -314,10 +308,10 @@ func TestJournalConcurrently(t *testing.T) {
 	}
 	group.Go(j.sync)
 	group.Wait()
-	must(t, j.Close())
+	testutil.Must(t, j.Close())
 	_, state, j, err := OpenJournal(path)
-	must(t, err)
-	must(t, j.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, j.Close())
 	for chunk := range 8 {
 		entries := state.Records(chunk, 100)
 		if len(entries) != 100 {
@@ -375,9 +369,9 @@ func BenchmarkJournal(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries := make([]Entry, 50)
+	entries := make([]ledger.Entry, 50)
 	for n := range entries {
-		entries[n] = Entry{Position: n, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
+		entries[n] = ledger.Entry{Position: n, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1, HTTPStatus: 204}, At: at}
 	}
 	for b.Loop() {
 		if err := j.Commit(entries); err != nil {

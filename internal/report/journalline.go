@@ -31,7 +31,7 @@ func checkRange(chunk, first, n int) error {
 }
 
 // appendEntry adds the line of an entry.
-func appendEntry(b []byte, e Entry) []byte {
+func appendEntry(b []byte, e ledger.Entry) []byte {
 	b = append(b, "r "...)
 	b = append(strconv.AppendInt(b, int64(e.Chunk), 10), ' ')
 	b = append(strconv.AppendInt(b, int64(e.Position), 10), ' ')
@@ -124,7 +124,7 @@ func (s *State) applyStarted(line []byte) error {
 }
 
 func (s *State) applyEntry(line []byte) error {
-	var e Entry
+	var e ledger.Entry
 	var seconds int
 	if !cutNumber(&line, &e.Chunk) || !cutNumber(&line, &e.Position) || checkRange(e.Chunk, e.Position, 1) != nil {
 		return ErrBadJournal

@@ -66,7 +66,7 @@ func (s *State) withdraw() {
 }
 
 // count counts a link's first outcome for the canary.
-func (s *State) count(e Entry) {
+func (s *State) count(e ledger.Entry) {
 	o := e.Record.Outcome
 	switch {
 	case s.canaryOff:
@@ -92,15 +92,15 @@ func (s *State) count(e Entry) {
 // the run ended. The latter are ambiguous, since nobody has seen how that
 // went; so is a link with a note from an earlier attempt whose slice was
 // started again after it.
-func (s *State) Records(chunk, n int) []Entry {
-	var entries []Entry
+func (s *State) Records(chunk, n int) []ledger.Entry {
+	var entries []ledger.Entry
 	links := s.chunks[chunk]
 	for position := range min(n, len(links)) {
 		link := links[position]
 		if !link.seen && !link.started {
 			continue
 		}
-		e := Entry{
+		e := ledger.Entry{
 			Chunk: chunk, Position: position, Record: ledger.DecodeRecord(link.record[:]),
 			LinkStatus: s.texts[link.status], Error: s.texts[link.problem],
 		}
@@ -142,7 +142,7 @@ func (s *State) start(chunk, first, n int) {
 
 // commit takes over an entry. The later one of a link counts, but a note never
 // takes an outcome away, and a link that was ambiguous stays so.
-func (s *State) commit(e Entry) {
+func (s *State) commit(e ledger.Entry) {
 	link := &s.reach(e.Chunk, e.Position+1)[e.Position]
 	before := ledger.DecodeRecord(link.record[:])
 	if before.Outcome != ledger.None && e.Record.Outcome == ledger.None {

@@ -1,57 +1,43 @@
 package sandbox
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"time"
 )
 
-// status is an index into links.names.
-type status uint16
-
-// The statuses that every sandbox has. Their spelling is the likely one; the
-// vendor documents only "active".
-const (
-	active status = iota
-	paid
-	expired
-	cancelled
-	missing // not a status on the wire: the link answers 404
-)
-
-// link is what changes about a link: 12 bytes, so that a million are 12 MB. All
-// the rest is drawn from the seed when it is asked for.
-type link struct {
-	updated       uint32 // seconds after the server's start + 1; 0 = never
-	deletes, gets uint16 // requests seen, for the draws; they may wrap around
-	status        status
-	applied       uint8 // DELETEs that cancelled it; stays at 255
+// seedID returns the id of a seeded link.
+func seedID(seed uint64, index int) string {
+	base := mix(seed + 0x9e3779b97f4a7c15) // mix(0) is 0
+	half := mix(base + uint64(index))
+	raw := binary.BigEndian.AppendUint64(nil, half)
+	return "pl_" + hex.EncodeToString(binary.BigEndian.AppendUint64(raw, mix(half^base)))
 }
 
-// links is every link by its index: the seeded ones first. Its user locks.
+// link is a payment link. What it lacks is drawn from the seed when it is shown.
+type link struct {
+	id            string
+	index         int
+	status        string // "": the API answers 404
+	updated       time.Time
+	deletes, gets uint64 // requests so far, for the draws
+	applied       int    // DELETEs that cancelled it
+}
+
+// links holds all links: the seeded ones first. The caller locks.
 type links struct {
-	seed   uint64
-	seeded int
-	state  []link
-	added  []string       // ids of the others
-	index  map[string]int // of the others
-	names  []string       // status → text
-	codes  map[string]status
-	start  time.Time
-	there  []uint32 // indices of the links that are not missing; nil: to be made
+	seed    uint64
+	start   time.Time
+	all     []*link
+	byID    map[string]*link
+	present []*link // without those that answer 404; nil: not known
 }
 
 func newLinks(cfg Config, start time.Time) *links {
-	l := &links{
-		seed:   cfg.Seed,
-		seeded: max(cfg.Links, 0),
-		index:  make(map[string]int),
-		names:  []string{"active", "paid", "expired", "cancelled", ""},
-		start:  start.Truncate(time.Second),
-	}
-	l.codes = map[string]status{"active": active, "paid": paid, "expired": expired, "cancelled": cancelled, "": missing}
-	l.state = make([]link, l.seeded)
-	for i := range l.state {
-		l.state[i].status = seededStatus(cfg, i)
+	l := &links{seed: cfg.Seed, start: start.Truncate(time.Second), byID: map[string]*link{}}
+	for i := range cfg.Links {
+		l.add(seedID(cfg.Seed, i)).status = seededStatus(cfg, i)
 	}
 	for _, id := range cfg.IDs {
 		l.add(id)
@@ -59,92 +45,53 @@ func newLinks(cfg Config, start time.Time) *links {
 	return l
 }
 
-// seededStatus draws the status of a seeded link.
-func seededStatus(cfg Config, index int) status {
+// seededStatus draws the status of a seeded link. The spelling of the statuses is
+// the likely one; the vendor documents only "active".
+func seededStatus(cfg Config, index int) string {
 	u := share(draw(cfg.Seed, drawStatus, uint64(index), 0))
 	for _, s := range []struct {
 		share  float64
-		status status
-	}{{cfg.Paid, paid}, {cfg.Expired, expired}, {cfg.Cancelled, cancelled}, {cfg.Missing, missing}} {
+		status string
+	}{{cfg.Paid, "paid"}, {cfg.Expired, "expired"}, {cfg.Cancelled, "cancelled"}, {cfg.Missing, ""}} {
 		if u < s.share {
 			return s.status
 		}
 		u -= s.share
 	}
-	return active
+	return "active"
 }
 
-// add makes an active link of id, if there is none, and returns its index.
-func (l *links) add(id string) int {
-	if i, ok := l.find(id); ok {
-		return i
+// add returns the link with an id. It adds an active one if there is none.
+func (l *links) add(id string) *link {
+	p := l.byID[id]
+	if p == nil {
+		p = &link{id: id, index: len(l.all), status: "active"}
+		l.all, l.byID[id], l.present = append(l.all, p), p, nil
 	}
-	i := len(l.state)
-	l.state = append(l.state, link{status: active})
-	l.there = nil
-	l.added = append(l.added, id)
-	l.index[id] = i
-	return i
+	return p
 }
 
-// find returns the index of a link, missing ones included.
-func (l *links) find(id string) (int, bool) {
-	if i, ok := seedIndex(l.seed, id); ok && i < uint64(l.seeded) {
-		return int(i), true
-	}
-	i, ok := l.index[id]
-	return i, ok
-}
-
-// id returns the id of a link.
-func (l *links) id(index int) string {
-	if index < l.seeded {
-		return seedID(l.seed, index)
-	}
-	return l.added[index-l.seeded]
-}
-
-// count returns how many requests of that method the link has had before, and
-// counts this one.
-func (l *links) count(index int, method string) uint16 {
-	p := &l.state[index]
+// count returns how many requests with a method the link had before this one.
+func (p *link) count(method string) (before uint64) {
 	switch method {
 	case "DELETE":
+		before = p.deletes
 		p.deletes++
-		return p.deletes - 1
 	case "GET":
+		before = p.gets
 		p.gets++
-		return p.gets - 1
 	}
-	return 0
+	return before
 }
 
-// cancel cancels a link if it is active, and tells whether it did.
-func (l *links) cancel(index int, now time.Time) bool {
-	p := &l.state[index]
-	if p.status != active {
+// cancel cancels an active link, and says whether it did.
+func (p *link) cancel(now time.Time) bool {
+	if p == nil || p.status != "active" {
 		return false
 	}
-	p.status = cancelled
-	p.applied = min(p.applied, 254) + 1
-	l.touch(index, now)
+	p.status, p.updated = "cancelled", now
+	p.applied++
 	return true
-}
-
-// touch notes when a link was changed.
-func (l *links) touch(index int, now time.Time) {
-	l.state[index].updated = uint32(max(now.Sub(l.start)/time.Second, 0)) + 1
-}
-
-// code returns the number of a status text, and makes one for a new text.
-func (l *links) code(text string) status {
-	if s, ok := l.codes[text]; ok {
-		return s
-	}
-	s := status(len(l.names))
-	l.names = append(l.names, text)
-	l.codes[text] = s
-	return s
 }
 
 // document is a link as the API shows it. Source: the vendor's Retrieve
@@ -171,19 +118,17 @@ type document struct {
 const lifetime = 14 * 24 * time.Hour
 
 // document draws what a link looks like.
-func (l *links) document(index int) document {
-	drawn := func(what, n uint64) uint64 { return draw(l.seed, what, uint64(index), n) }
-	p := l.state[index]
+func (l *links) document(p *link) document {
+	drawn := func(what, n uint64) uint64 { return draw(l.seed, what, uint64(p.index), n) }
 	age := time.Duration(share(drawn(drawAge, 0)) * float64(60*24*time.Hour))
-	if p.status == expired {
+	if p.status == "expired" {
 		age = lifetime + age/2
 	}
 	created := l.start.Add(-age).Truncate(time.Second)
 	updated := created
-	if p.updated > 0 {
-		updated = l.start.Add(time.Duration(p.updated-1) * time.Second)
+	if !p.updated.IsZero() {
+		updated = p.updated
 	}
-	id := l.id(index)
 	d := document{
 		Amount:       int64(1+drawn(drawAmount, 0)%10_000) * 100,
 		AutoClearing: true,
@@ -191,7 +136,7 @@ func (l *links) document(index int) document {
 		Currency:     "KZT",
 		CustomerID:   fmt.Sprintf("customer-%04d", drawn(drawOrder, 1)%10_000),
 		Description:  "Payment for services",
-		ID:           id,
+		ID:           p.id,
 		Metadata: map[string]string{
 			"callbackUrl": "https://example.com/callback",
 			"cancelUrl":   "https://example.com/cancel",
@@ -199,14 +144,14 @@ func (l *links) document(index int) document {
 			"successUrl":  "https://example.com/success",
 		},
 		OrderReference: fmt.Sprintf("ORD%06d", drawn(drawOrder, 0)%1_000_000),
-		Status:         l.names[p.status],
+		Status:         p.status,
 		UpdatedAt:      wireTime(updated),
-		URL:            "https://checkout.plexypay.com/" + id,
+		URL:            "https://checkout.plexypay.com/" + p.id,
 		CreatedBy:      "sandbox",
 	}
 	switch n := drawn(drawExpiry, 0) % 16; {
-	case n == 0 && p.status != expired: // absent
-	case n == 1 && p.status != expired:
+	case n == 0 && p.status != "expired": // absent
+	case n == 1 && p.status != "expired":
 		d.ExpiresAt = (*string)(nil) // null
 	default:
 		d.ExpiresAt = wireTime(created.Add(lifetime))
@@ -216,52 +161,29 @@ func (l *links) document(index int) document {
 
 func wireTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// setStatus changes a link's status; missing takes it away.
-func (l *links) setStatus(index int, s status) {
-	if (l.state[index].status == missing) != (s == missing) {
-		l.there = nil
-	}
-	l.state[index].status = s
-}
-
-// page returns a page of the links that are there, counted from 1, and how many
-// there are on all pages. filter is a status, or "" for all.
+// page returns a page of the links that are present, counted from 1, and the number
+// of links on all pages. filter is a status, or "" for all.
 func (l *links) page(number, size int, filter string) (data []document, total int) {
-	data = []document{}
-	first := (number - 1) * size
-	if filter == "" {
-		// At once, however many links there are: a whole list is thousands of pages.
-		there := l.list()
-		for i := first; i < min(first+size, len(there)); i++ {
-			data = append(data, l.document(int(there[i])))
-		}
-		return data, len(there)
-	}
-	want, known := l.codes[filter]
-	if !known {
-		return data, 0
-	}
-	for i := range l.state {
-		if l.state[i].status != want {
-			continue
-		}
-		if total >= first && len(data) < size {
-			data = append(data, l.document(i))
-		}
-		total++
-	}
-	return data, total
-}
-
-// list returns the indices of the links that are there.
-func (l *links) list() []uint32 {
-	if l.there == nil {
-		l.there = make([]uint32, 0, len(l.state))
-		for i := range l.state {
-			if l.state[i].status != missing {
-				l.there = append(l.there, uint32(i))
+	if l.present == nil { // kept, because a whole list can be thousands of pages
+		for _, p := range l.all {
+			if p.status != "" {
+				l.present = append(l.present, p)
 			}
 		}
 	}
-	return l.there
+	found := l.present
+	if filter != "" {
+		found = nil
+		for _, p := range l.present {
+			if p.status == filter {
+				found = append(found, p)
+			}
+		}
+	}
+	data = []document{}
+	first := min((number-1)*size, len(found))
+	for _, p := range found[first:min(first+size, len(found))] {
+		data = append(data, l.document(p))
+	}
+	return data, len(found)
 }

@@ -29,23 +29,17 @@ func (s *Server) poisoned(id string, a Answer) {
 func (s *Server) PoisonLinks(n int, a Answer) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	type candidate struct {
-		rank  uint64
-		index int
-	}
-	var all []candidate
-	for i := range s.links.state {
-		if s.links.state[i].status != active {
-			continue
-		}
-		if _, has := s.poison[s.links.id(i)]; !has {
-			all = append(all, candidate{draw(s.cfg.Seed, drawPoison, uint64(i), 0), i})
+	var all []*link
+	for _, p := range s.links.all {
+		if _, has := s.poison[p.id]; !has && p.status == "active" {
+			all = append(all, p)
 		}
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
+	rank := func(p *link) uint64 { return draw(s.cfg.Seed, drawPoison, uint64(p.index), 0) }
+	slices.SortFunc(all, func(a, b *link) int { return cmp.Compare(rank(a), rank(b)) })
 	ids := make([]string, min(max(n, 0), len(all)))
 	for i := range ids {
-		ids[i] = s.links.id(all[i].index)
+		ids[i] = all[i].id
 		s.poisoned(ids[i], a)
 	}
 	return ids

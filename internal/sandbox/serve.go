@@ -172,34 +172,34 @@ func (s *Server) retryAfter(now time.Time) string {
 
 // single decides about a request for one link.
 func (s *Server) single(method, id string, now time.Time) decision {
-	index, known := s.links.find(id)
-	var n uint16
-	if known {
-		n = s.links.count(index, method)
+	p := s.links.byID[id]
+	var n uint64
+	if p != nil {
+		n = p.count(method)
 	}
 	seen := hashRequest(method, id)
 	d := decision{wait: s.latency(seen, n)}
 	if a, ok := s.scripted(method, id); ok {
 		d.fault, d.answer = "script", a
-		d.applied = a.Apply && known && s.links.cancel(index, now)
+		d.applied = a.Apply && p.cancel(now)
 		return d
 	}
 	if a, fault := s.refusal(method, id); fault != "" {
 		d.fault, d.answer = fault, a
 		return d
 	}
-	if !known {
+	if p == nil {
 		// Never heard of: without a count of its requests a fault would hit all
 		// of them or none, so it hits none.
-		d.answer, _ = s.normal(method, index, false, now)
+		d.answer, _ = s.normal(method, p, now)
 		return d
 	}
 	var f fault
 	if method == http.MethodDelete || method == http.MethodGet && s.faults.Gets {
-		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, uint64(n))))
+		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, n)))
 	}
 	if f.name == "" || f.works {
-		d.answer, d.applied = s.normal(method, index, true, now)
+		d.answer, d.applied = s.normal(method, p, now)
 	}
 	if f.name != "" {
 		d.fault, d.answer = f.name, f.answer
@@ -208,10 +208,10 @@ func (s *Server) single(method, id string, now time.Time) decision {
 }
 
 // latency draws how long an answer waits.
-func (s *Server) latency(seen uint64, n uint16) time.Duration {
+func (s *Server) latency(seen uint64, n uint64) time.Duration {
 	wait := s.cfg.Latency
 	if s.cfg.Jitter > 0 {
-		wait += time.Duration(share(draw(s.cfg.Seed, drawLatency, seen, uint64(n))) * float64(s.cfg.Jitter))
+		wait += time.Duration(share(draw(s.cfg.Seed, drawLatency, seen, n)) * float64(s.cfg.Jitter))
 	}
 	return wait
 }
@@ -238,19 +238,19 @@ func (s *Server) scripted(method, id string) (a Answer, ok bool) {
 
 // normal does the work of a request and returns its answer, and whether it
 // cancelled the link.
-func (s *Server) normal(method string, index int, known bool, now time.Time) (a Answer, applied bool) {
+func (s *Server) normal(method string, p *link, now time.Time) (a Answer, applied bool) {
 	switch {
 	case method != http.MethodGet && method != http.MethodDelete:
 		return methodNotAllowed("GET, DELETE"), false
-	case !known || s.links.state[index].status == missing:
+	case p == nil || p.status == "":
 		return notFound(), false
 	case method == http.MethodGet:
-		return jsonAnswer(http.StatusOK, s.links.document(index)), false
-	case s.links.cancel(index, now):
+		return jsonAnswer(http.StatusOK, s.links.document(p)), false
+	case p.cancel(now):
 		return Answer{Status: http.StatusNoContent}, true
 	}
 	return errorAnswer(http.StatusUnprocessableEntity, codeUnprocessable,
-		"payment link cannot be cancelled: it is "+s.links.names[s.links.state[index].status]), false
+		"payment link cannot be cancelled: it is "+p.status), false
 }
 
 func methodNotAllowed(allow string) Answer {
@@ -281,7 +281,7 @@ func (s *Server) collection(r *http.Request) decision {
 	}
 	var f fault
 	if s.faults.Lists {
-		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, uint64(n))))
+		f = s.faults.pick(share(draw(s.cfg.Seed, drawFault, seen, n)))
 	}
 	if f.name != "" {
 		d.fault, d.answer = f.name, f.answer

@@ -26,7 +26,7 @@ type Server struct {
 	outage   int
 	limit    *rateLimit
 	scripts  map[script][]Answer
-	pages    map[string]uint16 // requests seen, by page of the list, for the draws
+	pages    map[string]uint64 // requests seen, by page of the list, for the draws
 	recorder *recorder
 	start    time.Time
 	last     time.Time // of the latest request
@@ -53,7 +53,7 @@ func New(cfg Config) *Server {
 		start:    start,
 		limit:    newRateLimit(cfg.Rate),
 		scripts:  make(map[script][]Answer),
-		pages:    make(map[string]uint16),
+		pages:    make(map[string]uint64),
 		recorder: newRecorder(cfg.KeepRequests, cfg.Log),
 	}
 	for id, a := range cfg.Poison {
@@ -82,9 +82,9 @@ func (s *Server) Flush() error {
 func (s *Server) IDs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ids := make([]string, len(s.links.state))
-	for i := range ids {
-		ids[i] = s.links.id(i)
+	ids := make([]string, len(s.links.all))
+	for i, p := range s.links.all {
+		ids[i] = p.id
 	}
 	return ids
 }
@@ -93,11 +93,11 @@ func (s *Server) IDs() []string {
 func (s *Server) Status(id string) (status string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.links.find(id)
-	if !ok || s.links.state[i].status == missing {
+	p := s.links.byID[id]
+	if p == nil || p.status == "" {
 		return "", false
 	}
-	return s.links.names[s.links.state[i].status], true
+	return p.status, true
 }
 
 // SetStatus changes a link's status, and adds the link if there is none. The
@@ -105,9 +105,9 @@ func (s *Server) Status(id string) (status string, ok bool) {
 func (s *Server) SetStatus(id, status string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := s.links.add(id)
-	s.links.setStatus(i, s.links.code(status))
-	s.links.touch(i, s.cfg.Now())
+	p := s.links.add(id)
+	p.status, p.updated = status, s.cfg.Now()
+	s.links.present = nil
 }
 
 // Applied returns how many DELETEs made the link cancelled: at most 1, unless
@@ -115,11 +115,10 @@ func (s *Server) SetStatus(id, status string) {
 func (s *Server) Applied(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.links.find(id)
-	if !ok {
-		return 0
+	if p := s.links.byID[id]; p != nil {
+		return p.applied
 	}
-	return int(s.links.state[i].applied)
+	return 0
 }
 
 // Script adds answers for the next requests for id, which need not be a link.

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/otlptest"
+	"linkcancel/internal/testutil"
 )
 
 // record is a log and a console, to be read while it is written.
@@ -53,19 +54,6 @@ func open(t *testing.T, variables map[string]string) (traces *Traces, log, conso
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return traces, log, console
-}
-
-// until looks again and again until ok.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	over := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-over:
-			t.Fatalf("waited a minute for %s", what)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 const endpointVar = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -194,9 +182,9 @@ func TestCollectorHangs(t *testing.T) {
 		_, span := traces.Tracer().Start(t.Context(), "span")
 		span.End()
 	}
-	until(t, "a request", func() bool { return c.Hanging() == 1 })
+	testutil.Until(t, "a request", func() bool { return c.Hanging() == 1 })
 	traces.Close() // returns though nobody releases the collector
-	until(t, "the request to be given up", func() bool { return c.Hanging() == 0 })
+	testutil.Until(t, "the request to be given up", func() bool { return c.Hanging() == 0 })
 	if n := len(c.Spans()); n != 0 {
 		t.Errorf("%d spans came in", n)
 	}
@@ -215,7 +203,7 @@ func TestCollectorBehind(t *testing.T) {
 		span.End()
 	}
 	c.Release()
-	until(t, "a word of it", func() bool {
+	testutil.Until(t, "a word of it", func() bool {
 		return strings.Contains(log.String(), `msg="spans were lost: more come than the collector takes" lost=20 sent=4`)
 	})
 	traces.Close()

@@ -19,6 +19,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -49,21 +50,21 @@ func (y *yard) feeder(rate float64) *Feeder {
 func (y *yard) tick(f *Feeder) (busy bool) {
 	y.t.Helper()
 	busy, err := f.tick(y.t.Context())
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 	return busy
 }
 
 func (y *yard) batch(id, source string, n int) ledger.Batch {
 	y.t.Helper()
-	b, err := producer.MakeBatch(y.t.Context(), y.l, &producer.Links{IDs: redistest.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
-	redistest.Must(y.t, err)
+	b, err := producer.MakeBatch(y.t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
+	testutil.Must(y.t, err)
 	return b
 }
 
 func (y *yard) get(id string) ledger.Batch {
 	y.t.Helper()
 	b, err := y.l.Get(y.t.Context(), id)
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 	return b
 }
 
@@ -83,14 +84,14 @@ func (y *yard) take(lease time.Time) (s task.Slice, ok bool) {
 	if errors.Is(err, redis.Nil) {
 		return s, false
 	}
-	redistest.Must(y.t, err)
-	redistest.Must(y.t, y.rdb.HSet(y.t.Context(), keyTask+id, "state", "active").Err())
-	redistest.Must(y.t, y.rdb.HDel(y.t.Context(), keyTask+id, "pending_since").Err())
-	redistest.Must(y.t, y.rdb.ZAdd(y.t.Context(), keyLease, redis.Z{Score: float64(lease.Unix()), Member: id}).Err())
+	testutil.Must(y.t, err)
+	testutil.Must(y.t, y.rdb.HSet(y.t.Context(), keyTask+id, "state", "active").Err())
+	testutil.Must(y.t, y.rdb.HDel(y.t.Context(), keyTask+id, "pending_since").Err())
+	testutil.Must(y.t, y.rdb.ZAdd(y.t.Context(), keyLease, redis.Z{Score: float64(lease.Unix()), Member: id}).Err())
 	info, err := y.i.GetTaskInfo(task.QueueCancel, id)
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 	s, err = task.Parse(info.Payload)
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 	if s.ID() != id {
 		y.t.Fatalf("task %s carries slice %s", id, s.ID())
 	}
@@ -106,7 +107,7 @@ func (y *yard) drop(s task.Slice) {
 	p.ZRem(y.t.Context(), keyLease, s.ID())
 	p.Del(y.t.Context(), keyTask+s.ID())
 	_, err := p.Exec(y.t.Context())
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 }
 
 // all takes and drops all slices that wait.
@@ -134,12 +135,12 @@ func (y *yard) settle(s task.Slice, positions ...int) {
 	for _, i := range positions {
 		g.Entries = append(g.Entries, ledger.Entry{Position: s.Index + i, Record: ledger.Record{Outcome: ledger.Cancelled}})
 	}
-	redistest.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+	testutil.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
 }
 
 func (y *yard) beat(id string, rate float64, unsent int) {
 	y.t.Helper()
-	redistest.Must(y.t, y.l.Heartbeat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
+	testutil.Must(y.t, y.l.Heartbeat(y.t.Context(), ledger.WorkerBeat{ID: id, Rate: rate, Unsent: unsent}))
 }
 
 func ids(all []task.Slice) (names []string) {
@@ -169,8 +170,8 @@ func TestSliceGrid(t *testing.T) {
 				f := y.feeder(tt.rate)
 				at := tt.known
 				if at > 0 {
-					redistest.Must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
-					y.settle(task.Slice{Batch: "b1", Links: redistest.LinkIDs(at)})
+					testutil.Must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
+					y.settle(task.Slice{Batch: "b1", Links: testutil.LinkIDs(at)})
 				}
 				for y.get("b1").Cursor < int64(total) {
 					y.tick(f)
@@ -183,7 +184,7 @@ func TestSliceGrid(t *testing.T) {
 						if s.Batch != "b1" || s.Redeliveries != 0 || s.Chunk*ledger.ChunkLinks+s.Index != at || len(s.Links) != want {
 							t.Fatalf("slice %s with %d links at link %d, want %d links", s.ID(), len(s.Links), at, want)
 						}
-						if !slices.Equal(s.Links, redistest.LinkIDs(total)[at:at+want]) {
+						if !slices.Equal(s.Links, testutil.LinkIDs(total)[at:at+want]) {
 							t.Fatalf("slice %s has other links", s.ID())
 						}
 						at += want
@@ -192,7 +193,7 @@ func TestSliceGrid(t *testing.T) {
 					if got := y.get("b1"); got.Cursor != int64(at) || got.Slice != tt.slice || got.State == ledger.Ready || got.Started.IsZero() {
 						t.Fatalf("at link %d: %+v", at, got)
 					}
-					redistest.Pass(time.Second)
+					testutil.Advance(time.Second)
 				}
 				if at != total {
 					t.Errorf("%d links fed", at)
@@ -210,7 +211,7 @@ func TestSliceSizeStays(t *testing.T) {
 		y.tick(f)
 		first := y.all()
 		f.resign()
-		redistest.Pass(10 * time.Millisecond)
+		testutil.Advance(10 * time.Millisecond)
 		y.beat("w", 1000, 0)
 		f = y.feeder(1000)
 		y.tick(f)
@@ -244,7 +245,7 @@ func TestLookAhead(t *testing.T) {
 				}
 				fullest, sent, taken := 0, 0, 0
 				for range 250 {
-					redistest.Pass(100 * time.Millisecond)
+					testutil.Advance(100 * time.Millisecond)
 					for w := range workers {
 						// Links are sent, …
 						n := min(unsent[w], rnd.IntN(13))
@@ -285,11 +286,11 @@ func TestLookAhead(t *testing.T) {
 func TestCapacity(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		f := y.feeder(30)
-		redistest.Must(t, f.lead(t.Context()))
+		testutil.Must(t, f.lead(t.Context()))
 		check := func(what string, rate, ceiling float64, workers, unsent, slice, ahead int) {
 			t.Helper()
 			fl, err := f.term.capacity(t.Context())
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			if fl.rate != rate || fl.ceiling != ceiling || fl.workers != workers || fl.unsent != unsent {
 				t.Errorf("%s: %+v", what, fl)
 			}
@@ -302,15 +303,15 @@ func TestCapacity(t *testing.T) {
 		check("one", 10, 10, 1, 7, 5, 20)
 		y.beat("b", 100, 50)
 		check("two", 110, 10, 2, 57, 5, 220)
-		redistest.Pass(silentWorker)
+		testutil.Advance(silentWorker)
 		y.beat("b", 100, 40)
 		check("one of them silent", 110, 10, 2, 40, 5, 220)
-		redistest.Must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
+		testutil.Must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
 		check("the other in its own hold", 110, 10, 2, 0, 5, 220)
-		redistest.Pass(time.Minute)
+		testutil.Advance(time.Minute)
 		y.beat("c", 0.01, 1)
 		check("a slow one", 0.01, 0.01, 1, 1, 1, 1)
-		redistest.Must(t, y.l.Deregister(t.Context(), "c"))
+		testutil.Must(t, y.l.Deregister(t.Context(), "c"))
 		y.beat("d", 5000, 0)
 		check("one of many", 5000, 5000, 1, 0, task.SmallSlice, 10_000)
 		y.beat("d", 12_000, 0)
@@ -330,13 +331,13 @@ func TestTurns(t *testing.T) {
 			y.batch(b.id, b.source, b.n)
 		}
 		f := y.feeder(100)
-		redistest.Must(t, f.lead(t.Context()))
+		testutil.Must(t, f.lead(t.Context()))
 		open, err := f.term.load(t.Context())
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		var got []string
 		turn := func(links int) {
 			next, n, err := f.term.gather(t.Context(), open, links, 50)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			if left := 2900 - 50*len(got); n != min(links, left) {
 				t.Fatalf("%d links, want %d of %d", n, links, left)
 			}
@@ -368,11 +369,11 @@ func TestFeedWithoutDeletedBatch(t *testing.T) {
 		y.batch("a", producer.SourceImport, 500)
 		y.batch("b", producer.SourceImport, 500)
 		f := y.feeder(100)
-		redistest.Must(t, f.lead(t.Context()))
+		testutil.Must(t, f.lead(t.Context()))
 		open, err := f.term.load(t.Context())
-		redistest.Must(t, err)
-		redistest.Must(t, y.rdb.Del(t.Context(), "lc:{a}", "lc:{a}:m:0").Err())
-		redistest.Must(t, f.term.feed(t.Context(), open))
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{a}", "lc:{a}:m:0").Err())
+		testutil.Must(t, f.term.feed(t.Context(), open))
 		for _, s := range y.all() {
 			if s.Batch != "b" {
 				t.Errorf("slice %s", s.ID())
@@ -395,16 +396,16 @@ func TestIDOfADeletedBatch(t *testing.T) {
 		for _, s := range y.all() {
 			y.settle(s)
 		}
-		redistest.Must(t, y.l.Delete(t.Context(), y.get("b1")))
+		testutil.Must(t, y.l.Delete(t.Context(), y.get("b1")))
 		other := &producer.Links{IDs: []string{"pl_other"}}
 		_, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
 		if !errors.Is(err, ledger.ErrDeleted) {
 			t.Fatalf("the id of a batch that was deleted just now: %v", err)
 		}
-		redistest.Must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
-		redistest.Pass(2 * time.Minute)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
+		testutil.Advance(2 * time.Minute)
 		second, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		y.tick(f)
 		fed := y.all()
 		if len(fed) != 1 || !slices.Equal(fed[0].Links, []string{"pl_other"}) || fed[0].Incarnation != second.Incarnation() || first.Incarnation() == second.Incarnation() {
@@ -417,13 +418,13 @@ func TestPausedBatchesAreNotFed(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		y.batch("b1", producer.SourceImport, 500)
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		f := y.feeder(100)
 		if y.tick(f) || len(y.all()) > 0 {
 			t.Error("fed while paused")
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if !y.tick(f) || len(y.all()) == 0 {
 			t.Error("not fed after the resume")
 		}
@@ -436,20 +437,20 @@ func TestFeedSkips(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
 		first := y.batch("b1", producer.SourceImport, 2000)
-		redistest.Must(t, y.l.Start(t.Context(), &first, 0, 50))
+		testutil.Must(t, y.l.Start(t.Context(), &first, 0, 50))
 		for at := 0; at < 1000; at += 50 { // all of the first chunk but three links
-			s := task.Slice{Batch: "b1", Index: at, Links: redistest.LinkIDs(1000)[at : at+50]}
+			s := task.Slice{Batch: "b1", Index: at, Links: testutil.LinkIDs(1000)[at : at+50]}
 			if at == 150 {
 				y.settle(s, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 			} else {
 				y.settle(s)
 			}
 		}
-		known := task.Slice{Batch: "b1", Incarnation: first.Incarnation(), Chunk: 1, Links: redistest.LinkIDs(1050)[1000:]}
+		known := task.Slice{Batch: "b1", Incarnation: first.Incarnation(), Chunk: 1, Links: testutil.LinkIDs(1050)[1000:]}
 		tk, err := known.Task()
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		f := y.feeder(100)
 		y.tick(f)
 		// One slice of 50 waits; there is room for 150 more: 40 pending links of
@@ -482,13 +483,13 @@ func TestBackoffStopsFeeding(t *testing.T) {
 			}
 		}
 		_, err := p.Exec(t.Context())
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		f.term.rounds = nil // as if long ago
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("fed %v", ids(all))
 		}
-		redistest.Must(t, y.rdb.ZRem(t.Context(), keyRetry, fmt.Sprintf("other:%d", maxRetrying)).Err())
+		testutil.Must(t, y.rdb.ZRem(t.Context(), keyRetry, fmt.Sprintf("other:%d", maxRetrying)).Err())
 		y.tick(f)
 		if len(y.all()) == 0 {
 			t.Error("not fed when it is room again")
@@ -506,7 +507,7 @@ func TestLeaders(t *testing.T) {
 		}
 		// The first renews its lease.
 		for range 10 {
-			redistest.Pass(leaseTTL / 2)
+			testutil.Advance(leaseTTL / 2)
 			y.tick(one)
 		}
 		if one.term.epoch != 1 {
@@ -514,7 +515,7 @@ func TestLeaders(t *testing.T) {
 		}
 		// It stalls, and the other takes over.
 		y.all()
-		redistest.Pass(leaseTTL + time.Millisecond)
+		testutil.Advance(leaseTTL + time.Millisecond)
 		y.tick(two)
 		if two.term.epoch != 2 {
 			t.Errorf("epoch %d of the second leader", two.term.epoch)
@@ -535,7 +536,7 @@ func TestLeaders(t *testing.T) {
 			t.Errorf("the first leader, asking: %v", err)
 		}
 		two.resign()
-		redistest.Pass(10 * time.Millisecond)
+		testutil.Advance(10 * time.Millisecond)
 		y.tick(one)
 		if one.term.epoch != 3 {
 			t.Errorf("epoch %d after the resignation", one.term.epoch)
@@ -560,11 +561,11 @@ func TestRun(t *testing.T) {
 			return func() { cancel(); <-ended }
 		}
 		stop := run()
-		redistest.Pass(time.Millisecond)
+		testutil.Advance(time.Millisecond)
 		defer run()() // follows
 		seen := map[string]bool{}
 		for n := 0; len(seen) < total/10; n++ {
-			redistest.Pass(500 * time.Millisecond)
+			testutil.Advance(500 * time.Millisecond)
 			y.beat("w", 20, 0)
 			for _, s := range y.all() {
 				if seen[s.ID()] {
@@ -580,7 +581,7 @@ func TestRun(t *testing.T) {
 				t.Fatalf("%d slices after %d rounds", len(seen), n)
 			}
 		}
-		redistest.Pass(5 * time.Second)
+		testutil.Advance(5 * time.Second)
 		if got := y.get("b1"); got.State != ledger.Done {
 			t.Errorf("%+v", got)
 		}

@@ -12,6 +12,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -24,7 +25,7 @@ func (r repairs) Repaired(reason string, slices int) { r[reason] += slices }
 func (y *yard) ticks(f *Feeder, d time.Duration) {
 	y.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		redistest.Pass(time.Second)
+		testutil.Advance(time.Second)
 		y.tick(f)
 	}
 }
@@ -58,7 +59,7 @@ func TestOrphans(t *testing.T) {
 			due(f)
 			y.tick(f)
 			again, err := y.l.Redeliveries(t.Context(), "b1")
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			if diff := cmp.Diff(map[string]int{orphan.Key(): 1, last.Key(): 1}, again); diff != "" {
 				t.Errorf("round %d: %s", round, diff)
 			}
@@ -107,8 +108,8 @@ func TestOrphansOfPausedBatch(t *testing.T) {
 			}
 		}
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		redistest.Must(t, err)
-		redistest.Must(t, y.rdb.Del(t.Context(), "lc:{b2}").Err())
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b2}").Err())
 		due(f)
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
@@ -144,7 +145,7 @@ func TestMissing(t *testing.T) {
 			y.drop(all[key]) // all others are at work
 		}
 		// Of this one a copy was done with, while the first is still at work.
-		redistest.Must(t, y.l.SetRedeliveries(t.Context(), "b1", "0:200", 1))
+		testutil.Must(t, y.l.SetRedeliveries(t.Context(), "b1", "0:200", 1))
 		y.ticks(f, missingInterval-5*time.Second)
 		if n := y.rdb.LLen(t.Context(), keyPending).Val(); n > 0 {
 			t.Errorf("%d slices enqueued before their time", n)
@@ -158,7 +159,7 @@ func TestMissing(t *testing.T) {
 			t.Errorf("low-water mark %d", got.Low)
 		}
 		again, err := y.l.Redeliveries(t.Context(), "b1")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if diff := cmp.Diff(map[string]int{"0:100": 1, "0:200": 1, "1:0": 1}, again); diff != "" || seen["missing"] != 2 {
 			t.Errorf("repairs %v: %s", seen, diff)
 		}
@@ -170,9 +171,9 @@ func TestMissing(t *testing.T) {
 		copied := all["0:100"]
 		copied.Redeliveries = 1
 		tk, err := copied.Task()
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		_, err = asynq.NewClientFromRedisClient(y.rdb).Enqueue(tk)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		y.ticks(f, missingInterval)
 		found := map[string]int{}
 		for _, s := range y.all() {
@@ -196,7 +197,7 @@ func TestMissingAfterTakeover(t *testing.T) {
 		y.tick(f)
 		y.all() // lost
 		f.resign()
-		redistest.Pass(time.Second)
+		testutil.Advance(time.Second)
 		f = y.feeder(100)
 		seen := map[string]int{}
 		for range 400 {
@@ -205,7 +206,7 @@ func TestMissingAfterTakeover(t *testing.T) {
 				y.settle(s)
 				seen[s.Key()] = s.Redeliveries
 			}
-			redistest.Pass(500 * time.Millisecond)
+			testutil.Advance(500 * time.Millisecond)
 		}
 		if got := y.get("b1"); got.State != ledger.Done {
 			t.Errorf("%+v", got)
@@ -225,20 +226,20 @@ func TestAfterResume(t *testing.T) {
 		f.cfg.Observer = seen
 		y.tick(f)
 		_, _, err := y.l.Pause(t.Context(), "b1", "")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		dropped := y.all()
 		if len(dropped) != 4 {
 			t.Fatalf("fed %v", ids(dropped))
 		}
 		y.settle(dropped[0])
 		y.tick(f)
-		redistest.Pass(time.Minute)
+		testutil.Advance(time.Minute)
 		y.tick(f)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		y.tick(f)
 		first := y.all()
 		if diff := cmp.Diff(ids(dropped[1:]), ids(first)); diff != "" {
@@ -271,7 +272,7 @@ func TestAfterResume(t *testing.T) {
 		}
 		// For another leader, too.
 		f.resign()
-		redistest.Pass(time.Second)
+		testutil.Advance(time.Second)
 		f = y.feeder(100)
 		y.ticks(f, missingInterval)
 		if lost = y.all(); len(lost) != 1 || lost[0].Redeliveries != 2 {
@@ -287,14 +288,14 @@ func (y *yard) record(o ledger.Outcome, chunk, from, to int) {
 	for pos := from; pos < to; pos++ {
 		g.Entries = append(g.Entries, ledger.Entry{Position: pos, Record: ledger.Record{Outcome: o, Attempts: 1}})
 	}
-	redistest.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
+	testutil.Must(y.t, y.l.Commit(y.t.Context(), []ledger.Group{g})[0].Err)
 }
 
 // What a resume puts back lies before the low-water mark, and is fed again.
 func TestAfterResumeOfACanary(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		_, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: redistest.LinkIDs(1230)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
-		redistest.Must(t, err)
+		_, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(1230)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		testutil.Must(t, err)
 		f := y.feeder(1000)
 		y.tick(f)
 		if fed := y.all(); len(fed) != 25 {
@@ -314,13 +315,13 @@ func TestAfterResumeOfACanary(t *testing.T) {
 		if paused.State != ledger.Paused || paused.Counts[ledger.NotFound] != 80 || paused.Pending() != 50 {
 			t.Fatalf("%+v", paused)
 		}
-		redistest.Must(t, y.l.Advance(t.Context(), paused, f.term.epoch, 1230, 1000)) // a leader has looked
+		testutil.Must(t, y.l.Advance(t.Context(), paused, f.term.epoch, 1230, 1000)) // a leader has looked
 		y.ticks(f, time.Minute)
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
 		_, _, err = y.l.Resume(t.Context(), "b1")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		seen := repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -341,15 +342,15 @@ func TestAfterResumeOfACanary(t *testing.T) {
 func TestDeadImport(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		draft, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "b1", Source: producer.SourceImport})
-		redistest.Must(t, err)
-		redistest.Must(t, draft.Write(t.Context(), redistest.LinkIDs(1000), redistest.LinkIDs(1000)))
+		testutil.Must(t, err)
+		testutil.Must(t, draft.Write(t.Context(), testutil.LinkIDs(1000), testutil.LinkIDs(1000)))
 		f := y.feeder(100)
-		redistest.Pass(deadImport - time.Minute)
+		testutil.Advance(deadImport - time.Minute)
 		y.tick(f)
 		if got := y.get("b1"); got.State != ledger.Importing {
 			t.Fatalf("%+v", got)
 		}
-		redistest.Pass(2 * time.Minute)
+		testutil.Advance(2 * time.Minute)
 		y.tick(f)
 		if diff := cmp.Diff([]string{"lc:epoch", "lc:feeder"}, redistest.Keys(t, y.b.Client(), "*")); diff != "" {
 			t.Error(diff)
@@ -363,9 +364,9 @@ func TestEndedBatches(t *testing.T) {
 		y.batch("b1", producer.SourceImport, 1200)
 		f := y.feeder(100)
 		y.tick(f)
-		y.settle(task.Slice{Batch: "b1", Index: 100, Links: redistest.LinkIDs(150)[100:]})
+		y.settle(task.Slice{Batch: "b1", Index: 100, Links: testutil.LinkIDs(150)[100:]})
 		_, _, err := y.l.Abort(t.Context(), "b1")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		y.tick(f)
 		got := y.get("b1")
 		if got.State != ledger.AbortedState || got.Counts[ledger.Aborted] != 1150 || got.Counts[ledger.Cancelled] != 50 || got.Pending() != 0 {
@@ -381,7 +382,7 @@ func TestEndedBatches(t *testing.T) {
 			t.Errorf("the feeder remembers it: %v", f.term.batches)
 		}
 		y.all()
-		redistest.Pass(2 * time.Hour) // more than it is kept
+		testutil.Advance(2 * time.Hour) // more than it is kept
 		due(f)
 		y.tick(f)
 		for _, key := range redistest.Keys(t, y.b.Client(), "*") {
@@ -389,7 +390,7 @@ func TestEndedBatches(t *testing.T) {
 				t.Errorf("left: %s", key)
 			}
 		}
-		redistest.Pass(24 * time.Hour)
+		testutil.Advance(24 * time.Hour)
 		due(f)
 		y.tick(f)
 		if all, err := y.l.List(t.Context()); err != nil || len(all) > 0 || y.rdb.ZCard(t.Context(), "lc:batches").Val() > 0 {
@@ -410,10 +411,10 @@ func TestOrphansOfOthers(t *testing.T) {
 			"x3": asynq.NewTask(task.TypeCancel, []byte(`nonsense`)),
 		} {
 			_, err := client.Enqueue(tk, asynq.Queue(task.QueueCancel), asynq.TaskID(id))
-			redistest.Must(t, err)
-			redistest.Must(t, y.rdb.RPopLPush(t.Context(), keyPending, keyActive).Err())
-			redistest.Must(t, y.rdb.HSet(t.Context(), keyTask+id, "state", "active").Err())
-			redistest.Must(t, y.rdb.ZAdd(t.Context(), keyLease, redisZ(id)).Err())
+			testutil.Must(t, err)
+			testutil.Must(t, y.rdb.RPopLPush(t.Context(), keyPending, keyActive).Err())
+			testutil.Must(t, y.rdb.HSet(t.Context(), keyTask+id, "state", "active").Err())
+			testutil.Must(t, y.rdb.ZAdd(t.Context(), keyLease, redisZ(id)).Err())
 		}
 		f := y.feeder(100)
 		y.tick(f)

@@ -17,6 +17,7 @@ import (
 	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 	"linkcancel/internal/tracing"
 	"linkcancel/producer"
 )
@@ -25,7 +26,7 @@ import (
 func (y *yard) headers(s task.Slice) map[string]string {
 	y.t.Helper()
 	info, err := y.i.GetTaskInfo(task.QueueCancel, s.ID())
-	redistest.Must(y.t, err)
+	testutil.Must(y.t, err)
 	return info.Headers
 }
 
@@ -36,10 +37,10 @@ func TestFeedTraced(t *testing.T) {
 		y := newYard(t, b)
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: redistest.LinkIDs(1100)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(1100)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		root.End()
-		made := otlptest.OneSpan(t, spans.GetSpans(), "make batch")
+		made := otlptest.Only(t, spans.GetSpans(), "make batch")
 		if made.Parent.SpanID() != root.SpanContext().SpanID() {
 			t.Errorf("the batch is below %v", made.Parent)
 		}
@@ -95,10 +96,10 @@ func TestRepairTraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: redistest.LinkIDs(60)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(60)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		root.End()
-		made := otlptest.OneSpan(t, spans.GetSpans(), "make batch").SpanContext
+		made := otlptest.Only(t, spans.GetSpans(), "make batch").SpanContext
 		f := New(Config{Rate: 100, Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l)
 		y.tick(f)
 		orphan, ok := y.take(time.Now().Add(-time.Minute))
@@ -109,7 +110,7 @@ func TestRepairTraced(t *testing.T) {
 		y.drop(lost)
 		spans.Reset()
 		for range missingInterval/time.Second + 1 {
-			redistest.Pass(time.Second)
+			testutil.Advance(time.Second)
 			y.tick(f)
 		}
 		orphan.Redeliveries, lost.Redeliveries = 1, 1
@@ -136,8 +137,8 @@ func TestFeedSampled(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		off, none := otlptest.Tracer(sdktrace.NeverSample())
 		ctx, root := off.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: redistest.LinkIDs(1200)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(1200)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		root.End()
 		on, spans := otlptest.Tracer(sdktrace.ParentBased(sdktrace.AlwaysSample()))
 		f := New(Config{Rate: 10_000, Log: slog.New(slog.DiscardHandler), Tracer: on}, y.rdb, y.l)
@@ -163,7 +164,7 @@ func TestFeedUntraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		y.batch("b1", producer.SourceImport, 60)
 		fields, err := y.rdb.HKeys(t.Context(), "lc:{b1}").Result()
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if slices.Contains(fields, "trace") {
 			t.Errorf("the batch has the fields %v", fields)
 		}
@@ -190,8 +191,8 @@ func TestFeedHalfTraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: redistest.LinkIDs(10)}, producer.BatchConfig{ID: "traced", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(10)}, producer.BatchConfig{ID: "traced", Source: producer.SourceImport})
+		testutil.Must(t, err)
 		root.End()
 		y.tick(y.feeder(100))
 		s, ok := y.take(time.Now().Add(time.Minute))
@@ -200,11 +201,11 @@ func TestFeedHalfTraced(t *testing.T) {
 		}
 		y.settle(s)
 		y.drop(s)
-		redistest.Must(t, y.rdb.Del(t.Context(), "lc:feeder").Err())
+		testutil.Must(t, y.rdb.Del(t.Context(), "lc:feeder").Err())
 
 		y.batch("untraced", producer.SourceImport, 10)
 		y.batch("odd", producer.SourceImport, 10)
-		redistest.Must(t, y.rdb.HSet(t.Context(), "lc:{odd}", "trace", "00-nonsense").Err())
+		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{odd}", "trace", "00-nonsense").Err())
 		spans.Reset()
 		y.tick(New(Config{Rate: 100, Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l))
 		for _, span := range spans.GetSpans() {

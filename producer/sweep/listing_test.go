@@ -18,7 +18,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 )
 
 // shop is a list of links as some server might show it. The zero value counts
@@ -183,7 +183,7 @@ func TestListShapes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ids := redistest.LinkIDs(test.links)
+				ids := testutil.LinkIDs(test.links)
 				test.shop.links = linksOf(ids)
 				r := newReading(&test.shop)
 				if err := r.read(t.Context()); err != nil {
@@ -208,7 +208,7 @@ func TestListShapes(t *testing.T) {
 
 // Short pages do not end the list, however short.
 func TestListShortPages(t *testing.T) {
-	ids := redistest.LinkIDs(400)
+	ids := testutil.LinkIDs(400)
 	s := &shop{size: 40, oneBased: true, links: linksOf(ids)}
 	// The server filters after paging: pages have 40 links, 1, 40, 1 …
 	short := listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
@@ -250,7 +250,7 @@ func TestListThatIgnoresPage(t *testing.T) {
 		"the last page again":  {&shop{size: 30, clamp: true}, 100, 5, "page 4 brings nothing new: the list ignores page"},
 		"nothing that has ids": {&shop{size: 50, ignore: true, unusable: 7}, 0, 3, "page 2: none of its entries has an id that can be used"},
 	} {
-		test.shop.links = linksOf(redistest.LinkIDs(test.links))
+		test.shop.links = linksOf(testutil.LinkIDs(test.links))
 		r := newReading(test.shop)
 		err := r.read(t.Context())
 		if errors.Is(err, ErrPageIgnored) != (test.links > 0) || !strings.Contains(fmt.Sprint(err), test.want) {
@@ -271,7 +271,7 @@ func TestListThatIgnoresPage(t *testing.T) {
 		},
 	} {
 		for _, total := range []func(int) int{nil, exact} {
-			s := &shop{size: 50, ignore: true, total: total, links: linksOf(redistest.LinkIDs(60))}
+			s := &shop{size: 50, ignore: true, total: total, links: linksOf(testutil.LinkIDs(60))}
 			s.before = func() error { change(s); return nil }
 			err := newReading(s).read(t.Context())
 			if !errors.Is(err, ErrPageIgnored) && name == "a new link each time" {
@@ -289,7 +289,7 @@ func TestListThatIgnoresPage(t *testing.T) {
 		var p plexy.Page
 		for range 50 {
 			n++
-			p.Links = append(p.Links, plexy.Link{ID: redistest.LinkID(n)})
+			p.Links = append(p.Links, plexy.Link{ID: testutil.LinkID(n)})
 		}
 		return p, nil
 	})
@@ -303,7 +303,7 @@ func TestListThatIgnoresPage(t *testing.T) {
 // Nor does a list end the other way: with pages that differ, but bring nothing.
 func TestListThatBringsNothing(t *testing.T) {
 	for _, known := range []int{0, 120} {
-		s := &shop{size: 50, links: linksOf(redistest.LinkIDs(known))}
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(known))}
 		pages := 0
 		odd := listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
 			if pages++; pages <= known/50+1 && known > 0 {
@@ -311,7 +311,7 @@ func TestListThatBringsNothing(t *testing.T) {
 			}
 			p := plexy.Page{Unusable: 1 + pages%2}
 			if known > 0 {
-				p.Links = linksOf(redistest.LinkIDs(pages % 2))
+				p.Links = linksOf(testutil.LinkIDs(pages % 2))
 			}
 			return p, nil
 		})
@@ -341,7 +341,7 @@ func TestListThatMoves(t *testing.T) {
 				"vanish, and at the end": func(s *shop, r *rand.Rand) { s.links = s.links[2:]; s.appear(len(s.links), 1) },
 			} {
 				t.Run(fmt.Sprintf("%s, one-based %v, total %v", name, oneBased, total != nil), func(t *testing.T) {
-					s := &shop{size: 50, oneBased: oneBased, total: total, links: linksOf(redistest.LinkIDs(3000))}
+					s := &shop{size: 50, oneBased: oneBased, total: total, links: linksOf(testutil.LinkIDs(3000))}
 					random := rand.New(rand.NewPCG(1, 2))
 					throughout := map[string]bool{}
 					for _, link := range s.links {
@@ -388,14 +388,14 @@ func (s *shop) appear(at, n int) {
 // forwards, each time to its end.
 func TestListPasses(t *testing.T) {
 	for _, total := range []func(int) int{nil, exact} {
-		s := &shop{size: 50, links: linksOf(redistest.LinkIDs(200)), total: total}
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(200)), total: total}
 		s.before = func() error { // so more links are known than there are
 			s.links = s.links[1:]
 			s.appear(len(s.links), 1)
 			return nil
 		}
 		r := newReading(s)
-		redistest.Must(t, r.read(t.Context()))
+		testutil.Must(t, r.read(t.Context()))
 		if got, want := strings.Join(s.requests, " "), "0 1 2 3 4 4 3 2 1 0 0 1 2 3 4"; got != want || r.pass != 3 {
 			t.Errorf("%d passes: %s, want %s", r.pass, got, want)
 		}
@@ -450,7 +450,7 @@ func TestListAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &shop{size: 50, links: linksOf(redistest.LinkIDs(120))}
+				s := &shop{size: 50, links: linksOf(testutil.LinkIDs(120))}
 				next := 0
 				s.before = func() error {
 					if next++; next <= len(test.answers) {
@@ -501,7 +501,7 @@ func TestListBehindGateway(t *testing.T) {
 			for _, times := range []int{1, 2, 3, 1 << 20} {
 				t.Run(fmt.Sprintf("%s, total %v, %d times", name, total != nil, times), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						s := &shop{size: 50, total: total, links: linksOf(redistest.LinkIDs(1000))}
+						s := &shop{size: 50, total: total, links: linksOf(testutil.LinkIDs(1000))}
 						asked := 0
 						r := newReading(listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
 							if page == 4 {
@@ -545,7 +545,7 @@ func TestListWithoutEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				test.shop.links = linksOf(redistest.LinkIDs(test.links))
+				test.shop.links = linksOf(testutil.LinkIDs(test.links))
 				r := newReading(&test.shop)
 				if err := r.read(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%v, want %s", err, test.want)
@@ -566,7 +566,7 @@ func TestListThatShrinks(t *testing.T) {
 			for _, left := range []int{490, 470, 451, 450, 410, 110, 60, 50, 20} {
 				t.Run(fmt.Sprintf("%d, total %v, %d left", beyond, total != nil, left), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						s := &shop{size: 50, beyond: beyond, total: total, links: linksOf(redistest.LinkIDs(490))}
+						s := &shop{size: 50, beyond: beyond, total: total, links: linksOf(testutil.LinkIDs(490))}
 						r := newReading(s)
 						s.before = func() error {
 							if r.pass == 2 {
@@ -592,48 +592,52 @@ func TestListThatShrinks(t *testing.T) {
 // The Retry-After goes to the limiter as it came; each page is a thing of its own
 // to it, as links are.
 func TestListReports(t *testing.T) {
-	s := &shop{size: 50, links: linksOf(redistest.LinkIDs(100))}
-	next := 0
-	s.before = func() error {
-		if next++; next == 2 {
-			return &plexy.Error{Method: "GET", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true}
+	synctest.Test(t, func(t *testing.T) {
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(100))}
+		next := 0
+		s.before = func() error {
+			if next++; next == 2 {
+				return &plexy.Error{Method: "GET", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true}
+			}
+			return nil
 		}
-		return nil
-	}
-	r := newReading(s)
-	redistest.Must(t, r.read(t.Context()))
-	want := []ratelimit.Answer{
-		{Kind: ratelimit.Proper, Link: "the first page", Status: 200},
-		{
-			Kind: ratelimit.Throttled, Link: "page 1", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true,
-			Cause: "GET answered 429 (Too Many Requests)",
-		},
-		{Kind: ratelimit.Proper, Link: "page 1", Status: 200},
-	}
-	if diff := cmp.Diff(want, r.limiter.told[:3]); diff != "" {
-		t.Error(diff)
-	}
+		r := newReading(s)
+		testutil.Must(t, r.read(t.Context()))
+		want := []ratelimit.Answer{
+			{Kind: ratelimit.Proper, Link: "the first page", Status: 200},
+			{
+				Kind: ratelimit.Throttled, Link: "page 1", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true,
+				Cause: "GET answered 429 (Too Many Requests)",
+			},
+			{Kind: ratelimit.Proper, Link: "page 1", Status: 200},
+		}
+		if diff := cmp.Diff(want, r.limiter.told[:3]); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // The key is refused in the middle: the limiter holds and probes. A key that
 // is good again goes on, one that stays bad ends the reading.
 func TestListKeyRefusedInTheMiddle(t *testing.T) {
-	for refusals, want := range map[int]error{1: nil, 3: nil, 4: ErrKeyRefused} {
-		s := &shop{size: 50, links: linksOf(redistest.LinkIDs(200))}
-		next := 0
-		s.before = func() error {
-			if next++; next > 2 && next <= 2+refusals {
-				return &plexy.Error{Method: "GET", Status: 401}
+	synctest.Test(t, func(t *testing.T) {
+		for refusals, want := range map[int]error{1: nil, 3: nil, 4: ErrKeyRefused} {
+			s := &shop{size: 50, links: linksOf(testutil.LinkIDs(200))}
+			next := 0
+			s.before = func() error {
+				if next++; next > 2 && next <= 2+refusals {
+					return &plexy.Error{Method: "GET", Status: 401}
+				}
+				return nil
 			}
-			return nil
+			r := newReading(s)
+			if err := r.read(t.Context()); !errors.Is(err, want) {
+				t.Errorf("%d times: %v", refusals, err)
+			} else if want == nil && len(r.seen) != 200 {
+				t.Errorf("%d times: %d links", refusals, len(r.seen))
+			}
 		}
-		r := newReading(s)
-		if err := r.read(t.Context()); !errors.Is(err, want) {
-			t.Errorf("%d times: %v", refusals, err)
-		} else if want == nil && len(r.seen) != 200 {
-			t.Errorf("%d times: %d links", refusals, len(r.seen))
-		}
-	}
+	})
 }
 
 // Pages fail now and then, in every way, and none is lost; nor does the real
@@ -641,7 +645,7 @@ func TestListKeyRefusedInTheMiddle(t *testing.T) {
 func TestListTroubles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(3, 4))
-		s := &shop{size: 50, oneBased: true, total: exact, links: linksOf(redistest.LinkIDs(5000))}
+		s := &shop{size: 50, oneBased: true, total: exact, links: linksOf(testutil.LinkIDs(5000))}
 		var sent []time.Time
 		s.before = func() error {
 			sent = append(sent, time.Now())
@@ -669,7 +673,7 @@ func TestListTroubles(t *testing.T) {
 		r := newReading(s)
 		r.listReader.limiter = fleetLimiter(t, 20)
 		r.attempts = DefaultListAttempts
-		redistest.Must(t, r.read(t.Context()))
+		testutil.Must(t, r.read(t.Context()))
 		if len(r.seen) != 5000 {
 			t.Errorf("%d links", len(r.seen))
 		}
@@ -686,7 +690,7 @@ func fleetLimiter(t *testing.T, rate ratelimit.Rate) Limiter {
 	t.Helper()
 	b := broker.Embedded()
 	limiter, err := ratelimit.NewFleet(ratelimit.FleetConfig{Config: ratelimit.Config{Rate: rate}, Redis: b.Client(), Process: "one"})
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -735,11 +739,11 @@ func TestListInterrupted(t *testing.T) {
 // A slot that has become stale is given back.
 func TestListStaleSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &shop{size: 50, links: linksOf(redistest.LinkIDs(10))}
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(10))}
 		r := newReading(s)
 		limiter := &staleOnce{Limiter: &answers{}}
 		r.listReader.limiter = limiter
-		redistest.Must(t, r.read(t.Context()))
+		testutil.Must(t, r.read(t.Context()))
 		if limiter.unused != 1 || limiter.others != len(s.requests) {
 			t.Errorf("%d slots unused, %d used for %d requests", limiter.unused, limiter.others, len(s.requests))
 		}
@@ -772,7 +776,7 @@ func (s *staleOnce) Report(slot ratelimit.Slot, a ratelimit.Answer) {
 // Progress is told of pages, and of what is asked for again.
 func TestListProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &shop{size: 50, links: linksOf(redistest.LinkIDs(70)), total: exact}
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(70)), total: exact}
 		failed := &plexy.Error{Method: "GET", Status: http.StatusBadGateway}
 		next := 0
 		s.before = func() error {
@@ -784,7 +788,7 @@ func TestListProgress(t *testing.T) {
 		r := newReading(s)
 		var got []ListProgress
 		r.progress = func(p ListProgress) { p.Wait = min(p.Wait, 1); got = append(got, p) }
-		redistest.Must(t, r.read(t.Context()))
+		testutil.Must(t, r.read(t.Context()))
 		want := []ListProgress{
 			{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 70},
 			{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 70, Err: failed, Wait: 1},

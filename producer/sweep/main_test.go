@@ -11,6 +11,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -40,14 +41,14 @@ func inBubble(t *testing.T, test func(t *testing.T, s *store)) {
 
 func (s *store) batch(id, source string, n int) ledger.Batch {
 	s.t.Helper()
-	b, err := producer.MakeBatch(s.t.Context(), s.l, &producer.Links{IDs: redistest.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
-	redistest.Must(s.t, err)
+	b, err := producer.MakeBatch(s.t.Context(), s.l, &producer.Links{IDs: testutil.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
+	testutil.Must(s.t, err)
 	return b
 }
 
 func (s *store) get(id string) ledger.Batch {
 	s.t.Helper()
 	b, err := s.l.Get(s.t.Context(), id)
-	redistest.Must(s.t, err)
+	testutil.Must(s.t, err)
 	return b
 }

@@ -25,6 +25,7 @@ import (
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -46,7 +47,7 @@ func sweeping(api Lister, sel Selection) Config {
 
 // expired makes n active links that are expired for long.
 func expired(n int) []plexy.Link {
-	links := linksOf(redistest.LinkIDs(n))
+	links := linksOf(testutil.LinkIDs(n))
 	for i := range links {
 		links[i].ExpiresAt = noon.Add(-30 * day)
 	}
@@ -63,11 +64,11 @@ func TestSweepOfMany(t *testing.T) {
 		expires, status := noon.Add(time.Duration(i)*time.Minute), "active"
 		if i%10 < 3 {
 			expires = noon.Add(-25*time.Hour - time.Duration(i)*time.Minute)
-			want = append(want, redistest.LinkID(i))
+			want = append(want, testutil.LinkID(i))
 		} else if i%10 == 3 { // expired too, but paid
 			expires, status = noon.Add(-30*day), "paid"
 		}
-		wire[i] = fmt.Sprintf(`{"id":%q,"status":%q,"expiresAt":%q}`, redistest.LinkID(i), status, expires.Format(time.RFC3339))
+		wire[i] = fmt.Sprintf(`{"id":%q,"status":%q,"expiresAt":%q}`, testutil.LinkID(i), status, expires.Format(time.RFC3339))
 	}
 	pages := make([]string, n/50)
 	for i := range pages {
@@ -87,17 +88,17 @@ func TestSweepOfMany(t *testing.T) {
 	}))
 	defer server.Close()
 	key, err := plexy.NewKey("test")
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	api, err := plexy.New(plexy.Config{BaseURL: server.URL, Key: key})
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	defer api.CloseIdle()
 	b := broker.Embedded()
 	defer b.Close()
 	l := ledger.New(b.Client())
 
 	r, err := Run(t.Context(), l, sweeping(api, stale()))
-	redistest.Must(t, err)
-	if diff := cmp.Diff(want, redistest.Collect(t, l.AllLinks(t.Context(), r.Batch))); diff != "" {
+	testutil.Must(t, err)
+	if diff := cmp.Diff(want, testutil.Collect(t, l.AllLinks(t.Context(), r.Batch))); diff != "" {
 		t.Error(diff)
 	}
 	plan := Plan{
@@ -294,7 +295,7 @@ func TestNothingButExpired(t *testing.T) {
 func TestSweepsAtOneTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *store) {
 		release, err := y.l.SealSweep(t.Context())
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		api := &shop{size: 50, links: expired(30)}
 		type end struct {
 			r   Result
@@ -305,13 +306,13 @@ func TestSweepsAtOneTime(t *testing.T) {
 			r, err := Run(t.Context(), y.l, sweeping(api, stale()))
 			ended <- end{r, err}
 		}()
-		redistest.Pass(30 * time.Second)
+		testutil.Advance(30 * time.Second)
 		var taken []string
 		for _, link := range api.links[:20] {
 			taken = append(taken, link.ID)
 		}
 		_, err = producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: taken}, producer.BatchConfig{ID: "other", Source: producer.SourceSweep})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		release()
 		got := <-ended
 		if got.err != nil || got.r.Selected != 10 || got.r.Waiting != 20 || got.r.Batch.Total != 10 {
@@ -336,7 +337,7 @@ func TestSweepClocks(t *testing.T) {
 		{noon.Add(-4*time.Hour - time.Second), -4*time.Hour - time.Second, 6},
 		{noon.Add(-1000 * day), -1000 * day, 0},
 	} {
-		api := &shop{size: 50, date: test.date, links: linksOf(redistest.LinkIDs(10))}
+		api := &shop{size: 50, date: test.date, links: linksOf(testutil.LinkIDs(10))}
 		for i := range api.links {
 			api.links[i].ExpiresAt = noon.Add(-time.Duration(i+1)*time.Hour - time.Millisecond)
 		}
@@ -362,8 +363,8 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		y := newStore(t, b)
 		ctx := t.Context()
 		make := func(id string, from, to int) ledger.Batch {
-			batch, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: redistest.LinkIDs(to)[from:]}, producer.BatchConfig{ID: id, Source: producer.SourceImport})
-			redistest.Must(t, err)
+			batch, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(to)[from:]}, producer.BatchConfig{ID: id, Source: producer.SourceImport})
+			testutil.Must(t, err)
 			return batch
 		}
 		settle := func(batch ledger.Batch, chunk int, positions ...int) {
@@ -371,7 +372,7 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 			for _, p := range positions {
 				g.Entries = append(g.Entries, ledger.Entry{Position: p, Record: ledger.Record{Outcome: ledger.Failed}})
 			}
-			redistest.Must(t, y.l.Commit(ctx, []ledger.Group{g})[0].Err)
+			testutil.Must(t, y.l.Commit(ctx, []ledger.Group{g})[0].Err)
 		}
 		upTo := func(n int) (all []int) {
 			for i := range n {
@@ -384,24 +385,24 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		settle(big, 0, upTo(1000)...)
 		settle(big, 1, 5, 7, 999)
 		settle(big, 2, 299)
-		redistest.Must(t, y.l.Start(ctx, &big, 1, 50))
-		redistest.Must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
+		testutil.Must(t, y.l.Start(ctx, &big, 1, 50))
+		testutil.Must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
 		make("paused", 2300, 2310)
 		_, _, err := y.l.Pause(ctx, "paused", "by command")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		make("aborted", 2310, 2320)
 		_, _, err = y.l.Abort(ctx, "aborted")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		done := make("done", 2320, 2330)
 		settle(done, 0, upTo(10)...)
 		_, _, err = y.l.Create(ctx, ledger.DraftConfig{ID: "importing", Source: producer.SourceImport})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		make("other", 10_000, 11_000) // not in the list
-		redistest.Must(t, b.Client().HSet(ctx, "lc:{newer}", "v", 99).Err())
-		redistest.Must(t, b.Client().ZAdd(ctx, "lc:batches", redis.Z{Member: "newer"}, redis.Z{Member: "gone"}).Err())
+		testutil.Must(t, b.Client().HSet(ctx, "lc:{newer}", "v", 99).Err())
+		testutil.Must(t, b.Client().ZAdd(ctx, "lc:batches", redis.Z{Member: "newer"}, redis.Z{Member: "gone"}).Err())
 
 		var want []string
-		for i, id := range redistest.LinkIDs(3500) {
+		for i, id := range testutil.LinkIDs(3500) {
 			waits := i >= 1000 && i < 2310 && i != 1005 && i != 1007 && i != 1999 && i != 2299
 			if !waits {
 				want = append(want, id)
@@ -411,11 +412,11 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		cfg := sweeping(&shop{size: 100, links: expired(3500)}, stale())
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 		r, err := Run(ctx, y.l, cfg)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if r.Waiting != 1306 || r.Selected != int64(len(want)) || r.Batch.Total != r.Selected {
 			t.Errorf("waiting %d, selected %d of %d", r.Waiting, r.Selected, len(want))
 		}
-		if diff := cmp.Diff(want, redistest.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
+		if diff := cmp.Diff(want, testutil.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
 			t.Error(diff)
 		}
 		if !strings.Contains(log.String(), "batch=newer") {
@@ -441,7 +442,7 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 			for _, p := range positions {
 				g.Entries = append(g.Entries, ledger.Entry{Position: p, Record: ledger.Record{Outcome: outcome}})
 			}
-			redistest.Must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
+			testutil.Must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
 		}
 		// What the list shows in spite of an older outcome is right: the link is
 		// selected again.
@@ -449,29 +450,29 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 		settle("earlier", ledger.Cancelled, 0, 1, 2)
 		y.batch("open", producer.SourceImport, 20)
 		settle("open", ledger.Cancelled, 0)
-		redistest.Pass(time.Minute)
+		testutil.Advance(time.Minute)
 		api := &shop{size: 50, links: expired(30)}
 		read := 0
 		api.after = func(plexy.Page) {
 			if read++; read > 1 {
 				return
 			}
-			redistest.Pass(time.Minute)
+			testutil.Advance(time.Minute)
 			settle("open", ledger.Cancelled, 1)
 			settle("open", ledger.AlreadyCancelled, 2)
 			settle("open", ledger.NotFound, 3)
 			settle("open", ledger.NotCancellable, 4)
 			settle("open", ledger.Failed, 5)
 			settle("open", ledger.Rejected, 6)
-			done, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: redistest.LinkIDs(30)[20:25]}, producer.BatchConfig{ID: "done", Source: producer.SourceImport})
-			redistest.Must(t, err)
+			done, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(30)[20:25]}, producer.BatchConfig{ID: "done", Source: producer.SourceImport})
+			testutil.Must(t, err)
 			settle(done.ID, ledger.Cancelled, 0, 1, 2, 3)
 			settle(done.ID, ledger.Failed, 4)
 		}
 		r, err := Run(t.Context(), y.l, sweeping(api, stale()))
-		redistest.Must(t, err)
-		want := slices.Concat(redistest.LinkIDs(1), redistest.LinkIDs(7)[5:], redistest.LinkIDs(30)[24:])
-		if diff := cmp.Diff(want, redistest.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
+		testutil.Must(t, err)
+		want := slices.Concat(testutil.LinkIDs(1), testutil.LinkIDs(7)[5:], testutil.LinkIDs(30)[24:])
+		if diff := cmp.Diff(want, testutil.Collect(t, y.l.AllLinks(t.Context(), r.Batch))); diff != "" {
 			t.Error(diff)
 		}
 		if r.Settled != 8 || r.Waiting != 13 || r.Listed != r.Selected+r.Waiting+r.Settled {
@@ -494,7 +495,7 @@ func TestSweepConfirmTakesItsTime(t *testing.T) {
 			return nil
 		}
 		r, err := Run(t.Context(), y.l, cfg)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if r.Waiting != int64(others) || r.Batch.Total != int64(20-others) || (r.Batch.ID == "") != (others == 20) {
 			t.Errorf("%+v", r)
 		}
@@ -572,7 +573,7 @@ func TestSweepBehindGateway(t *testing.T) {
 			}), stale())
 			r, err := Run(t.Context(), y.l, cfg)
 			if times == 2 {
-				redistest.Must(t, err)
+				testutil.Must(t, err)
 				if r.Batch.Total != 1000 {
 					t.Errorf("%+v", r)
 				}
@@ -590,14 +591,14 @@ func TestSweepBehindGateway(t *testing.T) {
 
 // The plan shows as many links as wanted, without those that wait.
 func TestSweepKeep(t *testing.T) {
-	for keep, want := range map[int][]string{0: nil, 3: redistest.LinkIDs(6)[3:], 100: redistest.LinkIDs(12)[3:], -1: redistest.LinkIDs(12)[3:]} {
+	for keep, want := range map[int][]string{0: nil, 3: testutil.LinkIDs(6)[3:], 100: testutil.LinkIDs(12)[3:], -1: testutil.LinkIDs(12)[3:]} {
 		b := broker.Embedded()
 		y := newStore(t, b)
 		y.batch("other", producer.SourceImport, 3)
 		cfg := sweeping(&shop{size: 5, links: expired(12)}, stale())
 		cfg.Keep, cfg.DryRun = keep, true
 		r, err := Run(t.Context(), y.l, cfg)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		var got []string
 		for _, link := range r.Links {
 			got = append(got, link.ID)
@@ -620,20 +621,20 @@ func TestSweepOfGivenID(t *testing.T) {
 
 		// An earlier one died before its seal: after half a minute its id is free.
 		d, _, err := y.l.Create(ctx, ledger.DraftConfig{ID: "mine", Source: producer.SourceSweep})
-		redistest.Must(t, err)
-		redistest.Must(t, d.Write(ctx, redistest.LinkIDs(1000)))
+		testutil.Must(t, err)
+		testutil.Must(t, d.Write(ctx, testutil.LinkIDs(1000)))
 		if _, err := Run(ctx, y.l, cfg); !errors.Is(err, ledger.ErrBusy) {
 			t.Errorf("at once: %v", err)
 		}
-		redistest.Pass(time.Minute)
+		testutil.Advance(time.Minute)
 		r, err := Run(ctx, y.l, cfg)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Stood {
 			t.Errorf("%+v", r)
 		}
 		before := len(api.requests)
 		again, err := Run(ctx, y.l, cfg)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if !again.Stood || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
 			t.Errorf("again: %+v after %d requests", again, len(api.requests)-before)
 		}
@@ -650,7 +651,7 @@ func TestSweepIDs(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *store) { // which begins on 2000-01-01, 00:00 UTC
 		free := func(date time.Time) string {
 			id, err := FreeID(t.Context(), y.l, date)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			return id
 		}
 		almaty := time.FixedZone("Almaty", 5*3600)
@@ -664,13 +665,13 @@ func TestSweepIDs(t *testing.T) {
 			cfg := sweeping(&shop{size: 50, links: expired(3 + len(ids))}, stale())
 			cfg.Timezone = newYork
 			r, err := Run(t.Context(), y.l, cfg)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			ids = append(ids, r.Batch.ID)
 		}
 		// An unsealed one and one of a newer release have their ids too.
 		_, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-1999-12-31-4", Source: producer.SourceSweep})
-		redistest.Must(t, err)
-		redistest.Must(t, y.rdb.HSet(t.Context(), "lc:{sweep-1999-12-31-5}", "v", 99).Err())
+		testutil.Must(t, err)
+		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{sweep-1999-12-31-5}", "v", 99).Err())
 		ids = append(ids, free(now.In(newYork)))
 		if want := []string{"sweep-1999-12-31", "sweep-1999-12-31-2", "sweep-1999-12-31-3", "sweep-1999-12-31-6"}; !slices.Equal(ids, want) {
 			t.Errorf("%q", ids)
@@ -694,9 +695,9 @@ func TestSweepsAtOnce(t *testing.T) {
 		sweeps.Wait()
 		names := map[string]bool{}
 		for i := range n {
-			redistest.Must(t, errs[i])
+			testutil.Must(t, errs[i])
 			names[results[i].Batch.ID] = true
-			if diff := cmp.Diff(redistest.LinkIDs(2000)[i*400:i*400+400], redistest.Collect(t, l.AllLinks(t.Context(), results[i].Batch))); diff != "" {
+			if diff := cmp.Diff(testutil.LinkIDs(2000)[i*400:i*400+400], testutil.Collect(t, l.AllLinks(t.Context(), results[i].Batch))); diff != "" {
 				t.Errorf("%d: %s", i, diff)
 			}
 		}
@@ -722,7 +723,7 @@ func TestSweepObserves(t *testing.T) {
 	cfg := sweeping(api, stale())
 	cfg.Observe = func(method string, status int, _ time.Duration) { got = append(got, fmt.Sprint(method, " ", status)) }
 	_, err := Run(t.Context(), ledger.New(b.Client()), cfg)
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	if want := append([]string{"GET 200", "GET 429"}, slices.Repeat([]string{"GET 200"}, len(api.requests)-2)...); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
@@ -732,9 +733,9 @@ func TestSweepObserves(t *testing.T) {
 func TestSelectionJSON(t *testing.T) {
 	want := Selection{Expired: true, Grace: 36 * time.Hour, OlderThan: 30 * day, Status: "Active", Max: 12}
 	raw, err := json.Marshal(want)
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	var got Selection
-	redistest.Must(t, json.Unmarshal(raw, &got))
+	testutil.Must(t, json.Unmarshal(raw, &got))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -762,7 +763,7 @@ func TestSelectionOfManyStatuses(t *testing.T) {
 	c := newSelector(sel, 0)
 	c.now = noon
 	for i := range 3 * statusMost {
-		c.see(plexy.Link{ID: redistest.LinkID(i), Status: fmt.Sprint("status", i), ExpiresAt: noon.Add(-9 * day)}, 1)
+		c.see(plexy.Link{ID: testutil.LinkID(i), Status: fmt.Sprint("status", i), ExpiresAt: noon.Add(-9 * day)}, 1)
 	}
 	c.see(plexy.Link{ID: "pl_1", Status: "Active", ExpiresAt: noon.Add(-9 * day)}, 1)
 	p := c.plan(&listReader{})
@@ -803,7 +804,7 @@ var _ Limiter = (*ratelimit.Fleet)(nil)
 // dated makes active links with these dates, as their expiry and creation.
 func dated(links ...plexy.Link) []plexy.Link {
 	for i := range links {
-		links[i].ID = redistest.LinkID(i)
+		links[i].ID = testutil.LinkID(i)
 		if links[i].Status == "" {
 			links[i].Status = "active"
 		}

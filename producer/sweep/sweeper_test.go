@@ -20,8 +20,8 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 	"linkcancel/producer"
 )
 
@@ -45,7 +45,7 @@ func (s *shelf) List(ctx context.Context, page, _ int) (plexy.Page, error) {
 	}
 	p := plexy.Page{Total: int64(s.links), HasTotal: true}
 	for i := max(0, page-1) * 100; i < min(max(1, page)*100, s.links); i++ {
-		p.Links = append(p.Links, plexy.Link{ID: redistest.LinkID(i), Status: "active", ExpiresAt: time.Now().Add(-5 * time.Hour)})
+		p.Links = append(p.Links, plexy.Link{ID: testutil.LinkID(i), Status: "active", ExpiresAt: time.Now().Add(-5 * time.Hour)})
 	}
 	return p, nil
 }
@@ -104,7 +104,7 @@ var selection = Selection{Expired: true, Grace: time.Hour, Status: "active", Max
 
 func (c *crew) sweeper(api Lister) *Sweeper {
 	s, err := ParseSchedule(nightly, "Asia/Almaty")
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	return NewSweeper(SweeperConfig{
 		Schedule: s, Selection: selection, API: api, Limiter: unlimited{},
 		Log: slog.New(slog.NewTextHandler(c, nil)),
@@ -129,7 +129,7 @@ func (c *crew) run(s *Sweeper) (stop func()) {
 func (c *crew) sweeps() ledger.Sweeps {
 	c.t.Helper()
 	s, err := c.l.Sweeps(c.t.Context())
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	return s
 }
 
@@ -140,7 +140,7 @@ func (c *crew) until(what string, ok func() bool) {
 		if ok() {
 			return
 		}
-		redistest.Pass(time.Second)
+		testutil.Advance(time.Second)
 	}
 	c.t.Fatalf("waited a day for %s: %+v", what, c.sweeps())
 }
@@ -159,7 +159,7 @@ func (c *crew) last(due time.Time) ledger.SweepRun {
 func (c *crew) made() (ids []string) {
 	c.t.Helper()
 	all, err := c.l.List(c.t.Context())
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	for _, b := range all {
 		ids = append(ids, b.ID)
 	}
@@ -177,7 +177,7 @@ func (c *crew) tasks() map[string]string {
 		if errors.Is(err, asynq.ErrQueueNotFound) {
 			return states
 		}
-		redistest.Must(c.t, err)
+		testutil.Must(c.t, err)
 		for _, t := range tasks {
 			states[t.ID] = t.State.String()
 		}
@@ -214,14 +214,14 @@ func TestOneSweepANight(t *testing.T) {
 			go planner.plan(ctx)
 		}
 		night := func(due time.Time) ledger.SweepRun {
-			redistest.Pass(time.Until(due) - 5*time.Minute)
+			testutil.Advance(time.Until(due) - 5*time.Minute)
 			c.equal("planned", due, c.sweeps().Next)
 			var stop []func()
 			for range 3 {
 				stop = append(stop, c.run(c.sweeper(api)))
 			}
 			last := c.last(due)
-			redistest.Pass(5 * time.Minute)
+			testutil.Advance(5 * time.Minute)
 			for _, s := range stop {
 				s()
 			}
@@ -252,14 +252,14 @@ func TestOneSweepANight(t *testing.T) {
 }
 
 // night lets the night come near.
-func (c *crew) night() { redistest.Pass(time.Until(firstNight) - time.Minute) }
+func (c *crew) night() { testutil.Advance(time.Until(firstNight) - time.Minute) }
 
 // kill lets a worker take a sweep and vanish: its task is at work, and its lease
 // is over. before is what it did until then.
 func (c *crew) kill(p task.Sweep, before func(*ledger.SweepLease)) {
 	c.t.Helper()
 	_, err := enqueueSweep(c.t.Context(), asynq.NewClientFromRedisClient(c.rdb), p)
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	pipe := c.rdb.TxPipeline()
 	pipe.LRem(c.t.Context(), "asynq:{sweep}:pending", 0, p.ID())
 	pipe.LPush(c.t.Context(), "asynq:{sweep}:active", p.ID())
@@ -267,9 +267,9 @@ func (c *crew) kill(p task.Sweep, before func(*ledger.SweepLease)) {
 	pipe.HDel(c.t.Context(), "asynq:{sweep}:t:"+p.ID(), "pending_since")
 	pipe.ZAdd(c.t.Context(), "asynq:{sweep}:lease", redis.Z{Score: float64(time.Now().Add(30 * time.Second).Unix()), Member: p.ID()})
 	_, err = pipe.Exec(c.t.Context())
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	lease, err := c.l.BeginSweep(c.t.Context(), p.Due)
-	redistest.Must(c.t, err)
+	testutil.Must(c.t, err)
 	before(lease)
 }
 
@@ -277,7 +277,7 @@ func (c *crew) kill(p task.Sweep, before func(*ledger.SweepLease)) {
 func payload(t *testing.T) task.Sweep {
 	t.Helper()
 	doc, err := json.Marshal(selection)
-	redistest.Must(t, err)
+	testutil.Must(t, err)
 	return task.Sweep{Name: "2000-01-02", Due: firstNight.In(time.FixedZone("", 6*3600)), Selection: doc}
 }
 
@@ -287,8 +287,8 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 	claim := func(t *testing.T, lease *ledger.SweepLease) {
 		t.Helper()
 		_, err := lease.Claim(t.Context(), "", "sweep-2000-01-02")
-		redistest.Must(t, err)
-		redistest.Must(t, lease.Note(t.Context(), found(120)))
+		testutil.Must(t, err)
+		testutil.Must(t, lease.Note(t.Context(), found(120)))
 	}
 	for name, tt := range map[string]struct {
 		before func(t *testing.T, c *crew, lease *ledger.SweepLease)
@@ -308,32 +308,32 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
 				d, _, err := c.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
-				redistest.Must(t, err)
-				redistest.Must(t, d.Write(t.Context(), redistest.LinkIDs(120)))
+				testutil.Must(t, err)
+				testutil.Must(t, d.Write(t.Context(), testutil.LinkIDs(120)))
 			},
 			counts: found(150), links: 150, asked: true,
 		},
 		"after the seal": {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
-				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: redistest.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
-				redistest.Must(t, err)
+				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+				testutil.Must(t, err)
 			},
 			counts: found(120), links: 120,
 		},
 		"when only the queue did not know": {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
-				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: redistest.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
-				redistest.Must(t, err)
-				redistest.Must(t, lease.End(t.Context()))
+				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+				testutil.Must(t, err)
+				testutil.Must(t, lease.End(t.Context()))
 			},
 			counts: found(120), links: 120,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inCrew(t, func(t *testing.T, c *crew) {
-				redistest.Pass(time.Until(firstNight))
+				testutil.Advance(time.Until(firstNight))
 				c.kill(payload(t), func(lease *ledger.SweepLease) { tt.before(t, c, lease) })
 				api := &shelf{links: 150}
 				for range 2 {
@@ -350,7 +350,7 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 				c.equal("counts", tt.counts, last.Counts)
 				// asynq comes, too, after a minute or two.
 				c.until("the end of the first task", func() bool { return c.tasks()["sweep:2000-01-02"] == "completed" })
-				redistest.Pass(time.Minute)
+				testutil.Advance(time.Minute)
 				c.equal("batches", []string{"sweep-2000-01-02"}, c.made())
 				if n := c.get("sweep-2000-01-02").Total; n != tt.links {
 					t.Errorf("%d links", n)
@@ -420,7 +420,7 @@ func TestSweepFails(t *testing.T) {
 		if took := last.Ended.Sub(firstNight); took < want || took > want+2*time.Minute {
 			t.Errorf("ended after %v, want %v", took, want)
 		}
-		redistest.Pass(time.Minute)
+		testutil.Advance(time.Minute)
 		c.equal("tasks", map[string]string{"sweep:2000-01-02": "completed"}, c.tasks())
 		if n := c.logged("will be tried again"); n != 5 {
 			t.Errorf("%d tries are in the log", n)
@@ -459,7 +459,7 @@ func TestSweepFailures(t *testing.T) {
 				s := c.sweeper(nil)
 				s.sweep = fails(tt.err)
 				c.run(s)
-				redistest.Pass(time.Minute + 10*time.Second)
+				testutil.Advance(time.Minute + 10*time.Second)
 				got := c.sweeps()
 				want := &ledger.SweepRun{Due: firstNight, Batch: "sweep-2000-01-02", Error: tt.text}
 				if tt.final {
@@ -496,13 +496,13 @@ func TestSweepPanics(t *testing.T) {
 // A long hold is no failure: the sweep waits, half a day at most.
 func TestSweepIsHeld(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
-		redistest.Pass(time.Until(firstNight))
+		testutil.Advance(time.Until(firstNight))
 		lease, err := c.l.BeginSweep(t.Context(), firstNight)
-		redistest.Must(t, err)
-		redistest.Must(t, lease.GiveBack(t.Context(), 0, "stopping"))
+		testutil.Must(t, err)
+		testutil.Must(t, lease.GiveBack(t.Context(), 0, "stopping"))
 		_, err = enqueueSweep(t.Context(), asynq.NewClientFromRedisClient(c.rdb), payload(t))
-		redistest.Must(t, err)
-		redistest.Pass(sweepOver - 10*time.Minute) // nobody is there
+		testutil.Must(t, err)
+		testutil.Advance(sweepOver - 10*time.Minute) // nobody is there
 		s := c.sweeper(nil)
 		s.sweep = fails(fmt.Errorf("read the list: %w", ratelimit.ErrHeld))
 		c.run(s)
@@ -524,17 +524,17 @@ func TestSweepIsHeld(t *testing.T) {
 // is no failure.
 func TestSweepThatWasMade(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
-		redistest.Pass(time.Until(firstNight))
+		testutil.Advance(time.Until(firstNight))
 		lease, err := c.l.BeginSweep(t.Context(), firstNight)
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		_, err = lease.Claim(t.Context(), "", "sweep-2000-01-02")
-		redistest.Must(t, err)
-		redistest.Must(t, lease.Note(t.Context(), found(120)))
-		_, err = producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: redistest.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
-		redistest.Must(t, err)
+		testutil.Must(t, err)
+		testutil.Must(t, lease.Note(t.Context(), found(120)))
+		_, err = producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+		testutil.Must(t, err)
 		_, err = enqueueSweep(t.Context(), asynq.NewClientFromRedisClient(c.rdb), payload(t))
-		redistest.Must(t, err)
-		redistest.Pass(sweepOver + time.Minute)
+		testutil.Must(t, err)
+		testutil.Advance(sweepOver + time.Minute)
 		c.run(c.sweeper(nil))
 		want := ledger.SweepRun{Due: firstNight, OK: true, Batch: "sweep-2000-01-02", Counts: found(120), Crashes: 1}
 		c.equal("the end", want, c.last(firstNight), noTimes)
@@ -548,7 +548,7 @@ func TestSweepWhoseSealIsNotKnown(t *testing.T) {
 		s := c.sweeper(&shelf{links: 150})
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 			r, err := Run(ctx, l, cfg)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 			return r, fmt.Errorf("page 2: %w", ErrPageIgnored) // any error that is final
 		}
 		c.run(s)
@@ -561,15 +561,15 @@ func TestSweepWhoseSealIsNotKnown(t *testing.T) {
 // A sweep that takes its worker down every time ends some day.
 func TestSweepThatCrashesItsWorkers(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
-		redistest.Pass(time.Until(firstNight))
+		testutil.Advance(time.Until(firstNight))
 		for range sweepCrashes {
 			_, err := c.l.BeginSweep(t.Context(), firstNight)
-			redistest.Must(t, err)
-			redistest.Pass(time.Minute)
+			testutil.Must(t, err)
+			testutil.Advance(time.Minute)
 		}
 		c.run(c.sweeper(&shelf{links: 150}))
 		_, err := enqueueSweep(t.Context(), asynq.NewClientFromRedisClient(c.rdb), payload(t))
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		last := c.last(firstNight)
 		if last.OK || last.Crashes != sweepCrashes || last.Error != "5 workers ended without a word while they ran it" {
 			t.Errorf("%+v", last)
@@ -597,13 +597,13 @@ func TestMissedSweeps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inCrew(t, func(t *testing.T, c *crew) {
 				if tt.schedule != "" {
-					redistest.Must(t, c.l.PlanSweep(t.Context(), tt.schedule, tt.planned))
+					testutil.Must(t, c.l.PlanSweep(t.Context(), tt.schedule, tt.planned))
 				}
-				redistest.Pass(time.Until(firstNight.Add(tt.start)))
+				testutil.Advance(time.Until(firstNight.Add(tt.start)))
 				for range 3 {
 					c.run(c.sweeper(&shelf{links: 150}))
 				}
-				redistest.Pass(2 * time.Minute)
+				testutil.Advance(2 * time.Minute)
 				got := c.sweeps()
 				c.equal("the sweep", tt.want, got.Last, noTimes)
 				c.equal("the plan", ledger.Sweeps{Schedule: zone, Next: secondNight}, got, cmpopts.IgnoreFields(ledger.Sweeps{}, "Last", "Succeeded"))
@@ -623,15 +623,15 @@ func TestMissedSweeps(t *testing.T) {
 func TestMissedMinutes(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
 		every, err := ParseSchedule("*/5 * * * *", "UTC")
-		redistest.Must(t, err)
-		redistest.Must(t, c.l.PlanSweep(t.Context(), every.String(), time.Date(2000, 1, 1, 9, 5, 0, 0, time.UTC)))
-		redistest.Pass(9*time.Hour + 57*time.Minute)
+		testutil.Must(t, err)
+		testutil.Must(t, c.l.PlanSweep(t.Context(), every.String(), time.Date(2000, 1, 1, 9, 5, 0, 0, time.UTC)))
+		testutil.Advance(9*time.Hour + 57*time.Minute)
 		for range 3 {
 			s := c.sweeper(&shelf{links: 150})
 			s.cfg.Schedule = every
 			c.run(s)
 		}
-		redistest.Pass(5 * time.Minute)
+		testutil.Advance(5 * time.Minute)
 		c.equal("tasks", map[string]string{"sweep:2000-01-01T0955+0000": "completed", "sweep:2000-01-01T1000+0000": "completed"}, c.tasks())
 		c.equal("batches", []string{"sweep-2000-01-01"}, c.made())
 	})
@@ -642,8 +642,8 @@ func TestSweepIsDueWithoutRedis(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
 		s := c.sweeper(&shelf{links: 150})
 		_, err := s.enqueueDue(t.Context())
-		redistest.Must(t, err)
-		redistest.Pass(time.Until(firstNight) + time.Minute)
+		testutil.Must(t, err)
+		testutil.Advance(time.Until(firstNight) + time.Minute)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 3 {
@@ -653,7 +653,7 @@ func TestSweepIsDueWithoutRedis(t *testing.T) {
 		}
 		c.equal("tasks", map[string]string{}, c.tasks())
 		wait, err := s.enqueueDue(t.Context())
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		c.equal("the next look", planEvery, wait)
 		c.equal("tasks", map[string]string{"sweep:2000-01-02": "pending"}, c.tasks())
 		c.equal("planned", secondNight, c.sweeps().Next)
@@ -666,13 +666,13 @@ func TestSweepIDIsTaken(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, c *crew, s *Sweeper){
 		"before it begins": func(t *testing.T, c *crew, s *Sweeper) {
 			_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: []string{"a"}}, mine)
-			redistest.Must(t, err)
+			testutil.Must(t, err)
 		},
 		"after it was claimed": func(t *testing.T, c *crew, s *Sweeper) {
 			s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 				s.sweep = Run
 				_, err := producer.MakeBatch(ctx, l, &producer.Links{IDs: []string{"a"}}, mine)
-				redistest.Must(t, err)
+				testutil.Must(t, err)
 				return Run(ctx, l, cfg)
 			}
 		},
@@ -707,7 +707,7 @@ func TestReplacedSweeper(t *testing.T) {
 		s := c.sweeper(&shelf{links: 150})
 		stalled := make(chan struct{})
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
-			redistest.Must(t, c.rdb.HSet(t.Context(), "lc:sweep", "token", "of another").Err())
+			testutil.Must(t, c.rdb.HSet(t.Context(), "lc:sweep", "token", "of another").Err())
 			<-ctx.Done() // by its next heartbeat
 			close(stalled)
 			if err := cfg.Confirm(Plan{}); !errors.Is(err, ledger.ErrSweepLost) && !errors.Is(err, context.Canceled) {
@@ -717,7 +717,7 @@ func TestReplacedSweeper(t *testing.T) {
 		}
 		c.run(s)
 		<-stalled
-		redistest.Pass(time.Second)
+		testutil.Advance(time.Second)
 		c.equal("the other's", &ledger.SweepRun{Due: firstNight, Batch: "sweep-2000-01-02"}, c.sweeps().Running, noTimes)
 		c.equal("tasks", map[string]string{"sweep:2000-01-02": "retry"}, c.tasks())
 		if c.logged("sweep left alone") != 1 {
@@ -739,7 +739,7 @@ func TestForeignSweepTasks(t *testing.T) {
 		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer type: %v, again after %v", err, delay)
 		}
-		redistest.Must(t, s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte("nonsense"))))
+		testutil.Must(t, s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte("nonsense"))))
 		if c.logged("of a newer release left alone") != 2 || c.logged("unreadable sweep task dropped") != 1 {
 			t.Error("the log does not tell")
 		}
@@ -748,9 +748,9 @@ func TestForeignSweepTasks(t *testing.T) {
 		p := payload(t)
 		p.Selection = json.RawMessage(`{"grace":"long"}`)
 		tk, err := p.Task()
-		redistest.Must(t, err)
-		redistest.Pass(time.Until(firstNight))
-		redistest.Must(t, s.ProcessTask(t.Context(), tk))
+		testutil.Must(t, err)
+		testutil.Advance(time.Until(firstNight))
+		testutil.Must(t, s.ProcessTask(t.Context(), tk))
 		if last := c.sweeps().Last; last.OK || !strings.HasPrefix(last.Error, "read its selection: ") {
 			t.Errorf("%+v", last)
 		}

@@ -14,6 +14,7 @@ import (
 	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
+	"linkcancel/internal/testutil"
 	"linkcancel/internal/tracing"
 	"linkcancel/producer"
 )
@@ -24,20 +25,20 @@ func TestSweepTraced(t *testing.T) {
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		l := ledger.New(b.Client())
 		schedule, err := ParseSchedule("@daily", "")
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		s := NewSweeper(SweeperConfig{Schedule: schedule, Log: slog.New(slog.DiscardHandler), Tracer: tr}, b, l)
 		s.stopping = t.Context()
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (r Result, err error) {
-			r.Batch, err = producer.MakeBatch(ctx, l, &producer.Links{IDs: redistest.LinkIDs(3)}, producer.BatchConfig{ID: cfg.BatchID, Source: producer.SourceSweep, Name: cfg.Name})
+			r.Batch, err = producer.MakeBatch(ctx, l, &producer.Links{IDs: testutil.LinkIDs(3)}, producer.BatchConfig{ID: cfg.BatchID, Source: producer.SourceSweep, Name: cfg.Name})
 			return r, err
 		}
 		now, err := l.Now(t.Context())
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		p := task.Sweep{Name: now.Format(time.DateOnly), Due: now, Selection: []byte(`{"expired":true}`)}
 		tk, err := p.Task()
-		redistest.Must(t, err)
-		redistest.Must(t, s.ProcessTask(t.Context(), tk))
-		root, made := otlptest.OneSpan(t, spans.GetSpans(), "sweep"), otlptest.OneSpan(t, spans.GetSpans(), "make batch")
+		testutil.Must(t, err)
+		testutil.Must(t, s.ProcessTask(t.Context(), tk))
+		root, made := otlptest.Only(t, spans.GetSpans(), "sweep"), otlptest.Only(t, spans.GetSpans(), "make batch")
 		if root.Parent.IsValid() || made.Parent.SpanID() != root.SpanContext.SpanID() || root.Status.Code != codes.Unset {
 			t.Errorf("the sweep is below %v, its batch below %v", root.Parent, made.Parent)
 		}
@@ -45,7 +46,7 @@ func TestSweepTraced(t *testing.T) {
 			t.Errorf("the sweep is called %q", got)
 		}
 		batch, err := l.Get(t.Context(), otlptest.Attributes(made)["linkcancel.batch"])
-		redistest.Must(t, err)
+		testutil.Must(t, err)
 		if sc := tracing.SpanContext(batch.Trace); sc.SpanID() != made.SpanContext.SpanID() {
 			t.Errorf("the batch has the trace %q", batch.Trace)
 		}

@@ -88,7 +88,7 @@ func lintRedis(redis types.ServiceConfig) error {
 	for option, want := range map[string]string{"--appendonly": "yes", "--maxmemory-policy": "noeviction", "--maxmemory": ""} {
 		i := slices.Index(redis.Command, option)
 		if i < 0 || i+1 == len(redis.Command) || want != "" && redis.Command[i+1] != want {
-			all = append(all, fmt.Errorf("service redis is not told %s %s", option, want))
+			all = append(all, fmt.Errorf("service redis does not have %s %s", option, want))
 		}
 	}
 	if !slices.ContainsFunc(redis.Volumes, func(v types.ServiceVolumeConfig) bool {

@@ -138,7 +138,7 @@ func (d *Dashboard) lintPanels() error {
 		if f.NoValue == "" {
 			bad("does not say what it means when there is no data")
 		}
-		if slices.Contains([]string{"stat", "bargauge", "gauge", "state-timeline"}, p.Type) && !p.coloured() {
+		if slices.Contains([]string{"stat", "bargauge", "gauge", "state-timeline"}, p.Type) && !p.colored() {
 			bad("has neither thresholds nor colours")
 		}
 		if f.Thresholds != nil {
@@ -167,8 +167,8 @@ func (d *Dashboard) lintPanels() error {
 	return errors.Join(all...)
 }
 
-// coloured says whether thresholds or fixed colours tell values apart.
-func (p Panel) coloured() bool {
+// colored says whether thresholds or fixed colors distinguish values.
+func (p Panel) colored() bool {
 	if p.FieldConfig.Defaults.Thresholds != nil {
 		return true
 	}

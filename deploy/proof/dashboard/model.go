@@ -1,7 +1,7 @@
 // Package dashboard makes the Grafana dashboard, and checks it.
 //
 // The JSON in deploy/grafana/dashboards is written by `UPDATE=1 go test
-// ./dashboard`; what it shows stands in panels.go.
+// ./dashboard`; panels.go has the panels.
 package dashboard
 
 import (

@@ -22,7 +22,7 @@ import (
 // File is the Dockerfile.
 const File = "deploy/Dockerfile"
 
-// anyImage stands for every base image: no registry is asked.
+// anyImage replaces every base image: no registry is asked.
 type anyImage struct{}
 
 func (anyImage) ResolveImageConfig(_ context.Context, ref string, _ sourceresolver.Opt) (string, digest.Digest, []byte, error) {

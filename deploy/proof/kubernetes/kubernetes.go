@@ -150,7 +150,7 @@ func (f Files) lintReached() error {
 		}
 		var k kustomize.Kustomization
 		if err := k.Unmarshal(b); err != nil {
-			continue // told elsewhere
+			continue // reported elsewhere
 		}
 		for _, r := range append(append(k.Resources, k.Components...), patches(k)...) {
 			reached[path.Join(path.Dir(name), r)] = true

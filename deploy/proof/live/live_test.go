@@ -175,7 +175,7 @@ func (s *stack) redisGoes(t *testing.T) {
 		found, err := s.shipped.query(firing, time.Time{})
 		return err == nil && len(found) == 0, err
 	})
-	s.imports(t, "few", 0, 200) // work goes on
+	s.imports(t, "few", 0, 200) // work continues
 	s.awaitDone(t, 3)
 	for _, expr := range []string{`min_over_time(up{job="linkcancel"}[2m])`, `min_over_time(scrape_samples_scraped{job="linkcancel"}[2m])`} {
 		found, err := s.shipped.query(expr, time.Time{})

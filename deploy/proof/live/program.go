@@ -83,7 +83,7 @@ func run(t *testing.T, env []string, path string, args ...string) []byte {
 	return out
 }
 
-// until waits for something, looking again and again; now tells how it stands.
+// until polls until something is true. now describes the present state.
 func until(t *testing.T, what string, done func() (ok bool, now any)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -19,7 +19,7 @@ import (
 
 const job = "linkcancel"
 
-// load is what a fleet has to do.
+// load is the work of a fleet.
 type load struct {
 	links    int           // of the sandbox API
 	rate     string        // of ours

@@ -24,7 +24,7 @@ type Selector struct {
 	Matchers []Matcher // the name's own left out
 	// Aggregation is the nearest aggregation around it, such as "max"; "" without.
 	Aggregation string
-	// Rated: it stands in rate, increase or changes.
+	// Rated: it is inside rate, increase or changes.
 	Rated bool
 	// Window is the range that is read, as written; "" for an instant.
 	Window string
@@ -57,7 +57,7 @@ func Parse(text string) (*Query, error) {
 	return q, nil
 }
 
-// visit walks down; around tells what stands around the expression.
+// visit walks down; around lists the enclosing expressions.
 func (q *Query) visit(node parser.Node, around Selector) {
 	switch n := node.(type) {
 	case *parser.VectorSelector:

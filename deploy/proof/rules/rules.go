@@ -131,7 +131,7 @@ func (r *Rules) LintRunbook(runbook []byte) error {
 		delete(found, a.Alert)
 	}
 	for name := range found {
-		all = append(all, fmt.Errorf("%s tells of %s, which is no alert", Runbook, name))
+		all = append(all, fmt.Errorf("%s describes %s, which is not an alert", Runbook, name))
 	}
 	return errors.Join(all...)
 }

@@ -73,7 +73,7 @@ func TestLintFinds(t *testing.T) {
 		{"no case that fires", r.LintCases(cases[1]), "alert LinkcancelRedisAway has no case in which it fires"},
 		{"no case that is silent", r.LintCases(cases[0]), "alert LinkcancelSweepMissed has no case in which it does not fire"},
 		{"no part of the runbook", r.LintRunbook([]byte("### LinkcancelDown\n")), `0 headings "### LinkcancelRedisAway"`},
-		{"alert that is no more", r.LintRunbook([]byte("### LinkcancelFull\n")), "LinkcancelFull, which is no alert"},
+		{"alert that is no more", r.LintRunbook([]byte("### LinkcancelFull\n")), "LinkcancelFull, which is not an alert"},
 		{"no alerts", new(Rules).Lint(), "no alerts"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

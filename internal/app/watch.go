@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"linkcancel/internal/ratelimit"
+)
+
+const (
+	keyCheck   = time.Second
+	causeCheck = time.Second
+	// apiCheck is how often the app checks that the fleet still works for its API.
+	apiCheck = 5 * time.Second
+)
+
+// every calls do at each interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			do()
+		}
+	}
+}
+
+// watchKey reads the key file again when it changes, and probes with the new key at
+// once.
+func (a *App) watchKey(ctx context.Context) {
+	every(ctx, keyCheck, func() {
+		switch fresh, err := a.opt.Key.Reload(); {
+		case err != nil:
+			a.opt.Log.Warn("cannot read the api key file", "error", err)
+		case fresh:
+			a.opt.Log.Info("api key changed")
+			a.limiter.ProbeNow()
+		}
+	})
+}
+
+// watchAPI returns an error when the fleet no longer works for the app's API, and nil
+// when ctx ends.
+func (a *App) watchAPI(ctx context.Context) (changed error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	url := a.opt.Client.BaseURL()
+	every(ctx, apiCheck, func() {
+		api, err := a.opt.Ledger.API(ctx)
+		if err != nil || api.URL == url {
+			return
+		}
+		if api.URL == "" { // Redis lost it
+			err = a.opt.Ledger.ClaimAPI(ctx, url)
+		} else {
+			err = fmt.Errorf("the API of this Redis database was changed to %s, and this worker works for %s", api.URL, url)
+		}
+		if err != nil && ctx.Err() == nil {
+			changed = err
+			stop()
+		}
+	})
+	return changed
+}
+
+// maxClockSkew is how far this machine's clock may be from Redis' clock: the leases
+// of tasks, 30 s long, depend on both.
+const maxClockSkew = 5 * time.Second
+
+func (a *App) checkClock(ctx context.Context) {
+	now, err := a.opt.Ledger.Now(ctx)
+	if err != nil {
+		return // the worker will log it
+	}
+	if skew := time.Since(now); skew.Abs() > maxClockSkew {
+		a.opt.Log.Warn("this machine's clock differs from that of Redis: set both by NTP", "by", skew.Round(time.Second).String())
+	}
+}
+
+// logHold logs the start and the end of a hold.
+func (a *App) logHold(h ratelimit.Hold) {
+	if h.Reason == ratelimit.ReasonNone {
+		a.opt.Log.Info("hold ended")
+		return
+	}
+	level := slog.LevelWarn
+	if a.opt.ShowsHolds {
+		level = slog.LevelInfo
+	}
+	attrs := []any{"hold", string(h.Reason)}
+	if !h.Until.IsZero() {
+		attrs = append(attrs, "until", h.Until)
+	}
+	if h.Cause != "" {
+		attrs = append(attrs, "cause", h.Cause)
+	}
+	a.opt.Log.Log(context.Background(), level, "nothing is sent", attrs...)
+}
+
+// watchCause logs why sending is on hold: when the cause changes, and each minute.
+// The start of a hold is logged by logHold.
+func (a *App) watchCause(ctx context.Context) {
+	var logged CauseLog
+	every(ctx, causeCheck, func() {
+		hold := a.Hold()
+		if hold.Reason != ratelimit.ReasonNone && logged.Due(hold.Cause, time.Now()) && time.Since(hold.Since) > causeCheck {
+			a.opt.Log.Warn("still on hold", "hold", string(hold.Reason), "since", hold.Since, "cause", hold.Cause)
+		}
+	})
+}
+
+// causeEvery is how often the cause of a hold is logged again.
+const causeEvery = time.Minute
+
+// CauseLog remembers which causes of holds were logged, and when. The zero value is
+// ready for use.
+type CauseLog struct{ at map[string]time.Time }
+
+// Due reports whether to log a cause: the first time, and again each minute.
+func (c *CauseLog) Due(cause string, now time.Time) bool {
+	if at, known := c.at[cause]; cause == "" || known && now.Sub(at) < causeEvery {
+		return false
+	}
+	if c.at == nil || len(c.at) > 100 {
+		c.at = map[string]time.Time{}
+	}
+	c.at[cause] = now
+	return true
+}

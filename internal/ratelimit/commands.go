@@ -1,0 +1,102 @@
+package ratelimit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// FleetStatus is the state of a fleet.
+type FleetStatus struct {
+	Ceiling  Rate // 0: no worker has been alive yet, and no rate was set
+	Rate     Rate
+	Burst    int
+	Override bool // Ceiling was set by [SetFleetRate]; otherwise it is the lowest Rate of the workers
+	Hold     Hold // of the fleet
+	Workers  []FleetWorker
+}
+
+// FleetWorker is a worker that sent a heartbeat in the last 15 s.
+type FleetWorker struct {
+	ID   string
+	Rate Rate // its own
+	Hold Hold // its own; only Reason and Until are known
+}
+
+// ShowFleet returns the state of the fleet, with the workers in order of their ids. It
+// changes nothing, and fails if Redis does.
+func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, error) {
+	start := time.Now()
+	r, err := command(ctx, rdb)
+	if err != nil {
+		return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", err)
+	}
+	now := time.Since(start)
+	s := FleetStatus{
+		Ceiling:  Rate(r.ceiling),
+		Rate:     Rate(r.rate),
+		Burst:    r.burst,
+		Override: r.override > 0,
+		Hold:     r.hold(&clock{zero: now - r.now.duration()}, now).at(now),
+	}
+	for _, text := range r.workers {
+		var worker FleetWorker
+		var lasts micros
+		if _, err := fmt.Sscanf(text, "%g %s %g", &worker.Rate, &worker.Hold.Reason, &lasts); err != nil {
+			return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w: %w", errReply, err)
+		}
+		worker.ID = strings.SplitN(text, " ", 4)[3]
+		if worker.Hold.Reason == "-" {
+			worker.Hold.Reason = ReasonNone
+		} else if lasts < neverMicros {
+			worker.Hold.Until = start.Add(now + lasts.duration())
+		}
+		s.Workers = append(s.Workers, worker)
+	}
+	slices.SortFunc(s.Workers, func(a, b FleetWorker) int { return cmp.Compare(a.ID, b.ID) })
+	return s, nil
+}
+
+// SetFleetRate sets the fleet's ceiling. With 0 it becomes the lowest Rate of the live
+// workers again. A worker never exceeds its own Rate. Like the other commands it takes
+// effect within a second.
+func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error {
+	if r != 0 && !r.valid() {
+		return fmt.Errorf("set the fleet's rate: %v is not between one request a day and %v", r, MaxRate)
+	}
+	if _, err := command(ctx, rdb, event{kind: "set", rate: r}); err != nil {
+		return fmt.Errorf("set the fleet's rate: %w", err)
+	}
+	return nil
+}
+
+// HoldFleet stops sending until the given time or, if that is zero, until
+// [ReleaseFleet]. During a manual hold it changes its end.
+func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) error {
+	lasts := neverMicros
+	if !until.IsZero() {
+		lasts = microsOf(time.Until(until))
+	}
+	if _, err := command(ctx, rdb, event{kind: "hold", wait: lasts}); err != nil {
+		return fmt.Errorf("hold the fleet: %w", err)
+	}
+	return nil
+}
+
+// ReleaseFleet ends every hold, including those of single workers. After an outage
+// sending starts slowly, as always.
+func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient) error {
+	if _, err := command(ctx, rdb, event{kind: "release"}); err != nil {
+		return fmt.Errorf("release the fleet: %w", err)
+	}
+	return nil
+}
+
+func command(ctx context.Context, rdb redis.UniversalClient, events ...event) (*reply, error) {
+	return (&request{events: events}).do(ctx, rdb, 0)
+}

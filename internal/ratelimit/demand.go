@@ -1,0 +1,110 @@
+package ratelimit
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// speedWindow is the time over which a process's own speed is averaged.
+	speedWindow = 100 * time.Millisecond
+	// trustMost is the part of the expected use that is reserved before anyone waits.
+	// It is halved when slots were wasted, and grows back by trustStep per call.
+	trustMost, trustStep = 0.9, 0.02
+
+	// Where the limit is far above what the fleet sends, a process reserves at least
+	// spareLeast slots for a stretch of time, and keeps about spareKept of them.
+	spareLeast, spareKept = 200, 4000
+
+	// ownShare is the part of its own Rate that a process uses, because its slots may
+	// come a little early.
+	ownShare = 0.9925
+)
+
+// usage is how a process uses its slots.
+type usage struct {
+	sent  int     // requests since the last call
+	speed float64 // requests per second
+	trust float64 // the part of them that is reserved before anyone waits
+}
+
+// average adds the time since the last call to the average.
+func (u *usage) average(passed time.Duration) {
+	if s := passed.Seconds(); s > 0 {
+		u.speed -= math.Expm1(-s/speedWindow.Seconds()) * (float64(u.sent)/s - u.speed)
+	}
+	u.sent = 0
+}
+
+// judge adapts the trust.
+func (u *usage) judge(wasted bool) {
+	if wasted {
+		u.trust /= 2
+	} else {
+		u.trust = min(u.trust+trustStep, trustMost)
+	}
+}
+
+// demand is what decides how many slots a process reserves.
+type demand struct {
+	waiting  int     // callers in Acquire
+	soon     int     // callers that will call Acquire soon, at most
+	reserved int     // slots that the process has
+	left     int     // those of a stretch that will not be late at the next reply
+	speed    float64 // of usage
+	trust    float64
+	held     bool
+	ownRate  float64 // requests per second of a process slower than the fleet; else 0
+
+	horizon  time.Duration // how far ahead slots are given
+	backlog  time.Duration // how far ahead they had been given at the last call
+	active   int           // processes that want slots
+	interval micros        // between slots of the fleet
+}
+
+// share is the process's fair share of the slots within the horizon.
+func (d demand) share() int { return int(microsOf(d.horizon) / d.interval / micros(d.active)) }
+
+// spare returns how many slots to reserve for a stretch of time, or 0 to reserve only
+// what can be used. At a limit far above what the fleet sends, a slot for each request
+// would come due and be given up long before its request. The process then reserves a
+// run of slots that lasts until the next call: a quarter of its share, and only while
+// the others leave half of the schedule free.
+func (d demand) spare() int {
+	n := d.share() / 4
+	switch {
+	case n < spareLeast, n < int(d.speed*d.horizon.Seconds()), d.backlog > d.horizon/2, d.ownRate > 0, d.held:
+		return 0
+	}
+	return n
+}
+
+// slots returns how many slots the process could use within the horizon, at most its
+// fair share, and how many of them it has not reserved yet.
+func (d demand) slots() (usable, want int) {
+	usable = min(int(d.trust*d.speed*d.horizon.Seconds()), d.waiting+d.soon)
+	usable = max(d.waiting, usable)
+	if spare := d.spare(); spare > usable && usable > 0 {
+		return spare, spare - d.left
+	}
+	share := d.share()
+	switch {
+	case d.held:
+		share = 1 // a probe
+	case d.ownRate > 0: // a few at a time
+		share = d.reserved + max(1, int(d.ownRate*maxLateness.Seconds()))
+	}
+	usable = min(usable, max(1, share))
+	return usable, usable - d.reserved
+}
+
+// askAgain returns when to ask for slots again, after a reply with too few because
+// other processes have them: when there are a few, and not all processes at once.
+func (r *reply) askAgain() time.Duration {
+	spread := r.horizon / 8
+	if r.n == 0 && r.rate*r.horizon.duration().Seconds() < float64(r.active) {
+		spread *= micros(r.active) // there is not one for each process: one call soon is enough
+	}
+	return max(r.retry, r.horizon/4).duration() + rand.N(spread.duration()+1)
+}

@@ -1,0 +1,299 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/rand"
+	"math"
+	"sync"
+	"time"
+)
+
+const (
+	// heartbeat is the time between calls while there is nothing to do. What another
+	// process or a command changed acts here at the next call at the latest.
+	heartbeat = 500 * time.Millisecond
+	// idleHeartbeats pass between the calls of a process with nothing to send.
+	idleHeartbeats = 4
+
+	callTimeout = time.Second // of a call to Redis
+	// The pause after a failed call doubles from retryFirst to retryMost.
+	retryFirst, retryMost = 250 * time.Millisecond, time.Second
+
+	// maxLead is the longest time for which slots are asked ahead because of slow calls.
+	maxLead = 500 * time.Millisecond
+	// firstHorizon is how far ahead slots are given, in µs, until there is a reply.
+	firstHorizon micros = 100_000
+)
+
+// reserver is the loop that calls the script: it reports what happened, and reserves
+// slots. The fleet's lock guards it.
+type reserver struct {
+	fleet   *Fleet
+	run     string        // identifies this run of the process
+	wakeUp  chan struct{} // ends a sleep of the loop
+	sleeps  instant       // when the loop's sleep ends; -1 while it works
+	stopped bool
+
+	outbox  outbox
+	clock   clock
+	called  instant // the latest call
+	changed bool    // another process changed the holds
+
+	retry   time.Duration // the pause after a failed call; 0 while Redis answers
+	retryAt instant       // no call before
+	usage   usage
+	asked   int           // slots that the last call asked for
+	askAt   instant       // ask for no slots before
+	pacedAt instant       // nor before this, if paced by the process's own Rate
+	backlog time.Duration // see demand
+	seq     uint64        // the latest grant of the fleet
+}
+
+func newReserver(f *Fleet) reserver {
+	return reserver{
+		fleet: f, run: rand.Text(), wakeUp: make(chan struct{}, 1), sleeps: -1,
+		outbox: newOutbox(), called: -heartbeat, usage: usage{trust: trustMost},
+	}
+}
+
+// loop runs until ctx ends, and then takes the process out of the fleet.
+func (r *reserver) loop(ctx context.Context) {
+	f := r.fleet
+	listenCtx, stop := context.WithCancel(ctx)
+	var listener sync.WaitGroup
+	listener.Go(func() { r.listen(listenCtx) })
+	defer listener.Wait()
+	defer stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		now := f.now()
+		f.slots.expire(now, f.waiters.count())
+		at := r.due(now)
+		if at > now {
+			r.sleeps = at
+			f.mu.Unlock()
+			timer.Reset(at - now)
+			select {
+			case <-ctx.Done():
+			case <-r.wakeUp:
+			case <-timer.C:
+			}
+			continue
+		}
+		r.sleeps = -1
+		req := r.request(now)
+		f.unlock()
+		r.call(ctx, req, now)
+	}
+	r.leave(ctx)
+}
+
+// listen has the loop make a call when another process has changed the holds. A
+// message that is lost costs time only: the next heartbeat finds the change.
+func (r *reserver) listen(ctx context.Context) {
+	f := r.fleet
+	changes := f.cfg.Redis.Subscribe(ctx, fleetKey)
+	defer context.AfterFunc(ctx, func() { _ = changes.Close() })()
+	for ctx.Err() == nil {
+		change, err := changes.ReceiveMessage(ctx)
+		if err != nil {
+			select {
+			case <-time.After(retryMost):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if change.Payload == f.cfg.Process {
+			continue
+		}
+		f.mu.Lock()
+		r.changed = true
+		r.wake(f.now())
+		f.unlock()
+	}
+}
+
+// leave reports what Redis does not know yet, and that this process has ended.
+func (r *reserver) leave(ctx context.Context) {
+	f := r.fleet
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	for more := true; more && ctx.Err() == nil; {
+		f.mu.Lock()
+		now := f.now()
+		f.slots.clear()
+		req := r.request(now)
+		more = len(r.outbox.pending) > 0 // this call repeats one that failed
+		f.unlock()
+		req.leave, req.want, req.usable = true, 0, 0
+		r.call(ctx, req, now)
+	}
+	f.mu.Lock()
+	r.stopped = true
+	f.mu.Unlock()
+}
+
+// flush sends the events at once. It returns a channel that is closed when they have
+// been sent, or nil if that cannot be soon.
+func (r *reserver) flush() <-chan struct{} {
+	r.outbox.urgent = true
+	r.wake(r.fleet.now())
+	if r.retry > 0 || r.stopped {
+		return nil
+	}
+	return r.outbox.carried
+}
+
+// wake ends a sleep of the loop that is too long.
+func (r *reserver) wake(now instant) {
+	if r.sleeps >= 0 && r.due(now) < r.sleeps {
+		r.sleeps = -1
+		select {
+		case r.wakeUp <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// due returns when the next call has to be made.
+func (r *reserver) due(now instant) instant {
+	f := r.fleet
+	d := r.demand(now)
+	beat := f.cfg.heartbeat
+	if d.waiting == 0 && d.reserved == 0 && d.soon == 0 {
+		beat *= idleHeartbeats
+	}
+	at := min(r.called+beat, r.outbox.sendBy)
+	if r.outbox.urgent || r.changed || !r.clock.ready() {
+		at = now
+	}
+	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
+		at = min(at, max(now, r.askAt, r.opens(), f.own.open(now)))
+	} else if d.reserved > 0 && d.spare() > 0 {
+		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
+	}
+	return max(at, r.retryAt)
+}
+
+// opens returns from when on the fleet's holds allow a slot.
+func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
+
+// renewal is how long before a slot is due the one after it has to be asked for.
+func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
+
+// demand collects what decides about slots.
+func (r *reserver) demand(now instant) demand {
+	f := r.fleet
+	d := demand{
+		waiting: f.waiters.count(), soon: math.MaxInt32, reserved: len(f.slots.list),
+		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
+		horizon: f.shared.horizon.duration(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
+	}
+	if f.cfg.Demand != nil {
+		d.soon = f.cfg.Demand()
+	}
+	if f.paced() {
+		d.ownRate = f.ownRate()
+	}
+	if d.spare() > 0 {
+		d.left = f.slots.after(now+r.renewal()) * f.slots.step
+	}
+	return d
+}
+
+// request makes the next call.
+func (r *reserver) request(now instant) *request {
+	f := r.fleet
+	r.usage.average(now - r.called)
+	r.usage.judge(f.slots.wasted > 0 && r.demand(now).spare() == 0)
+	r.called, f.slots.wasted, r.changed = now, 0, false
+
+	d := r.demand(now)
+	usable, want := d.slots()
+	if want < 0 || f.own.open(now) > now || d.ownRate > 0 && now < r.pacedAt || !r.clock.ready() {
+		want = 0
+	}
+	if d.ownRate > 0 && want > 0 {
+		r.pacedAt = now + time.Duration(float64(want)/d.ownRate*float64(time.Second))
+	}
+	r.asked = want
+	burst := f.cfg.Burst
+	if f.cfg.Observer {
+		burst = 0
+	}
+	number, events := r.outbox.next()
+	return &request{
+		process: f.cfg.Process, run: r.run, number: number,
+		rate: f.cfg.Rate, burst: burst,
+		usable: usable, want: want, lead: min(r.clock.lag, maxLead),
+		epoch: r.clock.epoch, seen: r.clock.seen, seq: r.seq,
+		own: f.own.hold(now), events: events,
+	}
+}
+
+// call makes a call and takes in the reply.
+func (r *reserver) call(ctx context.Context, req *request, sent instant) {
+	f := r.fleet
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	reply, err := req.do(callCtx, f.cfg.Redis, sent)
+	cancel()
+	f.mu.Lock()
+	now := f.now()
+	switch {
+	case err == nil:
+		r.take(now, sent, reply)
+	case ctx.Err() != nil:
+	case r.retry == 0:
+		f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
+		r.retry = retryFirst
+		r.retryAt = now + r.retry
+	default:
+		r.retry = min(2*r.retry, retryMost)
+		r.retryAt = now + r.retry
+	}
+	f.serve(now)
+	f.unlock()
+}
+
+// take takes in the reply to a call sent at the given instant.
+func (r *reserver) take(now, sent instant, reply *reply) {
+	f := r.fleet
+	if r.retry > 0 {
+		f.cfg.Log.Info("Redis is back")
+	}
+	r.retry, r.retryAt = 0, 0
+	r.outbox.confirm()
+
+	if r.clock.epoch != 0 && reply.releases != f.shared.releases {
+		f.own.end()
+	}
+	cfg := &f.cfg
+	if reply.ceiling != f.shared.ceiling && reply.ceiling < float64(cfg.Rate) && reply.override == 0 && !cfg.Observer {
+		cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
+	}
+	r.clock.update(sent, now, reply.epoch, reply.now)
+	r.seq = max(r.seq, reply.seq)
+	f.shared = reply
+	f.setGuard(now)
+	f.observe(now)
+	if reply.n > 0 {
+		r.backlog = (reply.base + micros(reply.burst-1)*reply.spacing - reply.from).duration()
+	}
+	if reply.n == 1 || !f.own.on() { // those asked for before the own hold are given up
+		step := 1
+		if r.demand(now).spare() > 0 {
+			step = max(1, reply.n/spareKept)
+		}
+		f.slots.add(reply, &r.clock, step)
+	}
+
+	r.askAt = r.pacedAt
+	if reply.n < r.asked {
+		r.askAt = max(r.askAt, now+time.Millisecond)
+		if r.opens() <= now {
+			r.askAt = max(r.askAt, now+reply.askAgain())
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package ratelimit
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// fleetKey is the Redis hash with everything that the fleet shares. A script may use
+// only one key on a cluster.
+const fleetKey = "lc:rate"
+
+//go:embed fleet_rules.lua
+var fleetRulesLua string
+
+//go:embed fleet_reserve.lua
+var fleetReserveLua string
+
+var fleetScript = redis.NewScript(fleetRulesLua + fleetReserveLua)
+
+// event is something that happened, for the rules in fleet_rules.lua.
+type event struct {
+	kind  string // as in the rules
+	seq   uint64
+	count int     // proper, unproven: how many answers; 0 for other kinds
+	at    instant // of the first of them
+	alone bool    // the event must not count other answers
+	wait  micros  // throttled, hold: how long; 0 for a 429 that does not say
+	link  string  // throttled: see suspectText; transient: see linkHash
+	rate  Rate    // set
+	text  string  // the answer's cause; for proper, ControlLink or nothing
+}
+
+// newEvent describes the answer to a slot.
+func newEvent(now instant, s Slot, a Answer) event {
+	e := event{kind: "unproven", seq: s.seq, at: now, alone: s.probe, text: a.cause()}
+	switch a.Kind {
+	case Proper:
+		e.kind, e.text = "proper", ""
+		if a.Link == ControlLink {
+			e.text, e.alone = ControlLink, true
+		}
+	case Throttled:
+		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
+	case Transient:
+		e.kind, e.link = "transient", linkHash(a.Link)
+	case Down:
+		e.kind = "down"
+	}
+	return e
+}
+
+// args are the event's five arguments of the script.
+func (e event) args(now instant) []any {
+	a, b := "0", "0"
+	switch e.kind {
+	case "proper", "unproven":
+		a, b = strconv.Itoa(e.count), text(microsOf(now-e.at))
+	case "throttled":
+		a, b = text(e.wait), e.link
+	case "hold":
+		a = text(e.wait)
+	case "transient":
+		a = e.link
+	case "set":
+		a = text(e.rate)
+	}
+	return []any{e.kind, e.seq, a, b, e.text}
+}
+
+func text[F ~float64](v F) string { return strconv.FormatFloat(float64(v), 'f', -1, 64) }
+
+// suspectText describes a throttled answer to the script: link, status, and 1 for a
+// repeat.
+func suspectText(a Answer) string {
+	repeat := 0
+	if a.Repeat {
+		repeat = 1
+	}
+	return fmt.Sprintf("%s:%d:%d", linkHash(a.Link), a.Status, repeat)
+}
+
+// linkHash names a link in the script. It is short and has no spaces.
+func linkHash(link string) string {
+	if link == ControlLink {
+		return link
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(link))
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+// request is one call of the script.
+type request struct {
+	process string // "": a command
+	run     string // of the process; a new run starts a new count of calls
+	number  uint64 // of the call
+	rate    Rate
+	burst   int // 0: an observer
+	usable  int // slots that could be used at once
+	want    int // slots to reserve
+	lead    time.Duration
+	epoch   micros
+	seen    micros
+	seq     uint64
+	own     held // the process's own hold
+	leave   bool // the process leaves the fleet
+	events  []event
+}
+
+// do calls the script. A call that is made again with the same number changes nothing.
+func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*reply, error) {
+	reason, lasts := "-", micros(0)
+	if r.own.reason != ReasonNone {
+		reason, lasts = string(r.own.reason), neverMicros
+		if r.own.until != never {
+			lasts = microsOf(r.own.until - now)
+		}
+	}
+	leave := 0
+	if r.leave {
+		leave = 1
+	}
+	args := append(make([]any, 0, 14+5*len(r.events)),
+		r.process, r.run, r.number, text(r.rate), r.burst, r.usable,
+		r.want, text(microsOf(r.lead)), text(r.epoch), text(r.seen), r.seq,
+		reason, text(lasts), leave)
+	for _, e := range r.events {
+		args = append(args, e.args(now)...)
+	}
+	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey}, args...).StringSlice()
+	if err != nil {
+		return nil, err
+	}
+	return parseReply(words)
+}
+
+// reply is the script's reply. Times are of the fleet's clock.
+type reply struct {
+	// n slots: slot j, from 0, is due at max(from, base + j·spacing), and its number is
+	// first + j.
+	n             int
+	from          micros
+	base, spacing micros
+	first         uint64
+	probe         bool   // the one slot is a probe
+	retry         micros // without slots: how long to wait before asking again
+	horizon       micros // how far ahead slots are given
+	active        int    // processes that want slots
+
+	epoch, now              micros
+	rate, ceiling, override float64
+	burst                   int
+	interval                micros // between slots; 0 without a rate
+
+	manualSince, manualUntil     micros
+	throttleSince, throttleUntil micros
+	outage                       bool
+	since, nextProbe             micros
+	probeSeq                     uint64 // the probe that is out, or 0
+	opens                        micros // the holds allow a slot from then on
+	untilOutage                  int    // so many more failures may be an outage
+	releases                     uint64
+	seq                          uint64 // the latest grant of the fleet
+
+	cause   string   // of the outage or throttled hold
+	workers []string // for a command: rate, reason and length of the own hold, and id of each
+}
+
+var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
+
+// parseReply reads a reply: names and values in turn.
+func parseReply(words []string) (*reply, error) {
+	values := make(map[string]string, len(words)/2)
+	var failed error
+	number := func(name string) float64 {
+		v, err := strconv.ParseFloat(values[name], 64)
+		if err != nil {
+			failed = fmt.Errorf("%w: %s is %q", errReply, name, values[name])
+		}
+		return v
+	}
+	us := func(name string) micros { return micros(number(name)) }
+	var workers []string
+	for i := 0; i+1 < len(words); i += 2 {
+		values[words[i]] = words[i+1]
+		if words[i] == "worker" { // a pair for each one
+			workers = append(workers, words[i+1])
+		}
+	}
+	r := &reply{
+		n: int(number("n")), from: us("from"), base: us("base"), spacing: us("spacing"),
+		first: uint64(number("first")), probe: number("isProbe") == 1,
+		retry: us("retry"), horizon: us("horizon"), active: int(number("active")),
+		epoch: us("epoch"), now: us("now"),
+		rate: number("rate"), ceiling: number("ceiling"), override: number("override"),
+		burst: int(number("burst")), interval: us("interval"),
+		manualSince: us("manualSince"), manualUntil: us("manualUntil"),
+		throttleSince: us("throttleSince"), throttleUntil: us("throttleUntil"),
+		outage: number("outage") == 1, since: us("since"), nextProbe: us("nextProbe"), probeSeq: uint64(number("probe")),
+		opens: us("opens"), untilOutage: int(number("untilOutage")),
+		releases: uint64(number("releases")), seq: uint64(number("seq")),
+		cause: values["cause"], workers: workers,
+	}
+	return r, failed
+}

@@ -1,0 +1,145 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"linkcancel/internal/ratelimit"
+)
+
+// concernsAll finds out, within about a second, whether an answer concerns all
+// requests, so that sending is on hold for it, or the link alone.
+func (w *Worker) concernsAll(u *unattributed) bool {
+	if u.kind == ratelimit.Unauthorized {
+		return w.keyConcernsAll(u)
+	}
+	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, attributeSoon) {
+		return true
+	}
+	if !w.lastProven.after(w.stopCtx, u.slot, 0) {
+		w.control.ask(false)
+	}
+	return w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, attributeMost-attributeSoon) || w.stopCtx.Err() != nil
+}
+
+// keyConcernsAll does this for 401 and 403. Only answers to the same key count.
+func (w *Worker) keyConcernsAll(u *unattributed) bool {
+	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonUnauthorized, 0) {
+		// A key that may neither list nor read links can only probe with DELETEs. A
+		// link that is refused again and again is then refused on its own account.
+		if u.repeat && u.slot.Probe() && w.control.blind() && w.lastProven.had(u.slot.Key()) {
+			return false
+		}
+		w.refused(u)
+		return true
+	}
+	if w.lastProven.after(w.stopCtx, u.slot, w.othersSoon()) {
+		return false
+	}
+	r, ok := w.control.result(w.stopCtx, false, attributeMost)
+	switch {
+	case w.stopCtx.Err() != nil:
+		return true
+	case ok && r.key != u.slot.Key(): // the key has changed
+		return true
+	case ok && r.proven && (r.kind == ratelimit.Proper || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, 0):
+		return false
+	case !ok || r.kind != ratelimit.Unauthorized:
+		u.unclear = true
+		return false
+	}
+	w.limiter.HoldOwn(ratelimit.ReasonUnauthorized, w.keyCause(u.saw))
+	w.refused(u)
+	return true
+}
+
+// othersSoon is how long to wait for other links' answers to show whether the key
+// is good: the time of a few slots.
+func (w *Worker) othersSoon() time.Duration {
+	slots := 4 * time.Second
+	if rate := float64(w.limiter.Status().Rate); rate > 1 {
+		slots = time.Duration(float64(slots) / rate)
+	}
+	return min(max(2*attributeSoon, slots), 2*attributeMost)
+}
+
+// refused counts links that were refused while sending is on hold for the key. If
+// the API never answered anything else, the second one reports the key as bad.
+func (w *Worker) refused(u *unattributed) {
+	if w.cfg.BadKey == nil || w.lastProven.ever() || w.refusals.Add(1) != 2 {
+		return
+	}
+	w.cfg.BadKey(errors.New(w.keyCause(u.saw)))
+}
+
+// keyCause adds the source of the key to what the API answered.
+func (w *Worker) keyCause(saw string) string {
+	if w.cfg.KeySource == "" {
+		return saw
+	}
+	return saw + ", with the key of " + w.cfg.KeySource
+}
+
+// lastProven is the latest answer of the API itself, by the number of its slot.
+type lastProven struct {
+	mu      sync.Mutex
+	seq     uint64
+	key     uint64
+	waiting int
+	next    chan struct{} // closed at the next one if waiting > 0
+}
+
+func (p *lastProven) set(slot ratelimit.Slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slot.Seq() > p.seq {
+		p.seq, p.key = slot.Seq(), slot.Key()
+	}
+	if p.waiting > 0 {
+		close(p.next)
+		p.waiting = 0
+	}
+}
+
+// ever says whether there was such an answer.
+func (p *lastProven) ever() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seq > 0
+}
+
+// had says whether there was one to a request with this key.
+func (p *lastProven) had(key uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seq > 0 && p.key == key
+}
+
+// after waits at most within for one to a request that got its slot later than slot
+// and used the same key.
+func (p *lastProven) after(ctx context.Context, slot ratelimit.Slot, within time.Duration) bool {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	for {
+		p.mu.Lock()
+		if p.seq > slot.Seq() && p.key == slot.Key() {
+			p.mu.Unlock()
+			return true
+		}
+		if p.waiting == 0 {
+			p.next = make(chan struct{})
+		}
+		p.waiting++
+		next := p.next
+		p.mu.Unlock()
+		select {
+		case <-next:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

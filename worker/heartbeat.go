@@ -1,0 +1,96 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"linkcancel/internal/ledger"
+)
+
+const (
+	beatEvery = 500 * time.Millisecond
+	beatIdle  = 2 * time.Second // with nothing in hand
+
+	// At fastRate and above the feeder's look-ahead has not grown with the rate, so
+	// that it would run dry with older heartbeats.
+	beatFast = 100 * time.Millisecond
+	fastRate = 10_000
+)
+
+// heartbeats publish what a worker holds and how fast it is. The feeder relies on
+// them.
+type heartbeats struct {
+	w        *Worker
+	ctx      context.Context
+	key      string    // the fingerprint of the key in the last heartbeat
+	keySince time.Time // when this key was first seen
+	failing  bool      // the last heartbeat could not be written
+}
+
+// newHeartbeats sends the first heartbeat.
+func newHeartbeats(w *Worker, ctx context.Context) *heartbeats {
+	h := &heartbeats{w: w, ctx: ctx}
+	h.send()
+	return h
+}
+
+// run sends heartbeats until ctx ends, then deregisters the worker.
+func (h *heartbeats) run() {
+	ticker := time.NewTicker(beatFast)
+	defer ticker.Stop()
+	last, lastBusy := time.Now(), true
+	for {
+		select {
+		case <-h.w.work.busy: // the feeder believes that the worker is idle
+			last, lastBusy = time.Now(), true
+			h.send()
+		case <-ticker.C:
+			busy, due := h.w.Unsent() > 0, beatEvery
+			switch {
+			case !busy && !lastBusy:
+				due = beatIdle
+			case h.w.limiter.Status().Rate >= fastRate:
+				due = beatFast
+			}
+			if time.Since(last) >= due-beatFast/2 {
+				last, lastBusy = time.Now(), busy
+				h.send()
+			}
+		case <-h.ctx.Done():
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = h.w.ledger.Deregister(ctx, h.w.cfg.ID) // otherwise the heartbeat expires
+			return
+		}
+	}
+}
+
+func (h *heartbeats) send() {
+	err := h.w.ledger.Heartbeat(h.ctx, h.next())
+	switch {
+	case h.ctx.Err() != nil:
+	case err != nil && !h.failing:
+		h.w.log.Warn("cannot write heartbeat", "error", err)
+		h.failing = true
+	case err == nil && h.failing:
+		h.w.log.Info("heartbeat is written again")
+		h.failing = false
+	}
+}
+
+func (h *heartbeats) next() ledger.WorkerBeat {
+	cfg, hold, load := &h.w.cfg, h.w.limiter.Status().Hold, h.w.Load()
+	beat := ledger.WorkerBeat{
+		ID: cfg.ID, Rate: cfg.Rate, Unsent: h.w.Unsent(), Slots: cfg.Concurrency,
+		Hold: string(hold.Reason), Own: hold.Own, Cause: hold.Cause,
+		API: cfg.Host, Version: cfg.Version, KeySource: cfg.KeySource,
+		InFlight: load.InFlight, Concurrency: load.Concurrency, TookMillis: load.Took.Milliseconds(),
+	}
+	if cfg.Key != nil {
+		if key := cfg.Key(); key != h.key {
+			h.key, h.keySince = key, time.Now()
+		}
+		beat.Key, beat.KeySince = h.key, h.keySince.Unix()
+	}
+	return beat
+}

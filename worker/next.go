@@ -1,0 +1,134 @@
+package worker
+
+import (
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+)
+
+// A phase says what the next request for a link is for.
+type phase uint8
+
+const (
+	deleting   phase = iota // a DELETE
+	settling                // a GET that shows what the answer to the DELETE meant
+	confirming              // a GET on a new connection that repeats plain answers, or does not
+	lastLook                // a GET before the link is failed: an attempt may have been applied
+)
+
+// phaseOf returns the phase of a link with at most so many attempts.
+func phaseOf(l *link, attempts int) phase {
+	switch {
+	case l.confirms:
+		return confirming
+	case l.record.Settling:
+		return settling
+	case int(l.record.Attempts) >= attempts:
+		return lastLook
+	}
+	return deleting
+}
+
+// An action is what a link needs after an answer.
+type action uint8
+
+const (
+	decide      action = iota // the answer is the outcome
+	reject                    // the API refuses the link's request to the end: rejected
+	acceptPlain               // plain answers may be the outcome, if they can be trusted
+	endUnknown                // the status could never be read: not_cancellable, rejected or failed
+	endFailed                 // all attempts are used up
+	settleNow                 // send the settling GET in this run
+	settleLater               // use up the attempt; the next one is a settling GET
+	confirmNow                // send the confirming GET in this run
+	retry                     // use up the attempt; try again after a backoff
+	retryPlain                // the same, with the fixed delays of plain answers
+	retrySoon                 // the same, within this run
+	deleteAgain               // the link is still payable: as retry, with a DELETE
+	attribute                 // find out first whether the answer is about this link
+	giveBack                  // nothing was sent: try again without using up an attempt
+)
+
+// history is what next takes into account beside the answer.
+type history struct {
+	last       bool // no attempt is left after this one
+	plains     int  // plain answers of this kind in a row, with this one
+	sameKind   bool // a confirming GET got the kind of answer that it is to confirm
+	keyRefused bool // the DELETE was answered 401 or 403
+	answered   bool // in this run the API itself answered a DELETE of the link
+}
+
+// next decides what a link needs after an answer in a phase.
+func next(p phase, v verdict, h history) action {
+	shown := v.linkStatus != ""
+	switch v.step {
+	case stepLocal:
+		return giveBack
+	case stepAttribute:
+		if p == settling && v.status == 403 && v.proven && h.answered {
+			return endUnknown // the key may cancel links but not read them
+		}
+		return attribute
+	}
+	switch p {
+	case settling:
+		switch {
+		case v.step == stepDone:
+			return decide
+		case shown && h.keyRefused && h.last:
+			return reject
+		case shown:
+			return deleteAgain
+		case h.last:
+			return endUnknown
+		case v.step == stepPlain:
+			return retryPlain
+		}
+		return retry
+	case confirming:
+		switch {
+		case v.step == stepDone:
+			return decide
+		case shown:
+			return deleteAgain
+		case v.step == stepPlain && h.sameKind:
+			return acceptPlain
+		}
+		return retryPlain
+	case lastLook:
+		if v.step == stepDone && plexy.Ended(v.linkStatus) {
+			return decide
+		}
+		return endFailed
+	}
+	switch {
+	case v.step == stepDone:
+		return decide
+	case v.step == stepSettle:
+		return settleNow
+	case v.step == stepPlain && h.plains == plainsMost:
+		return confirmNow
+	case v.step == stepPlain:
+		return retryPlain
+	}
+	return retry
+}
+
+// nextOfOwn decides what a link needs whose unattributed answer turned out to be
+// about this link alone. last: no attempt is left after this one.
+func nextOfOwn(u *unattributed, r ledger.Record, last bool) action {
+	refused := u.kind == ratelimit.Unauthorized && u.proven && !u.unclear
+	switch {
+	case u.phase == lastLook:
+		return endFailed
+	case r.Settling && last:
+		return endUnknown
+	case r.Settling || !refused:
+		return retry
+	case !u.repeat && !last:
+		return retrySoon // the second refusal decides, and a link that is allowed must not wait for it
+	case r.Ambiguous:
+		return settleLater // an earlier attempt may have been applied
+	}
+	return reject
+}

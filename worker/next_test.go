@@ -1,0 +1,130 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+)
+
+// TestNext has a row for each combination of phase, answer and history that
+// matters, so that the whole decision can be read in one place.
+func TestNext(t *testing.T) {
+	t.Parallel()
+	active, cancelled := "active", "cancelled"
+	for _, c := range []struct {
+		phase phase
+		step  step
+		shown string // the link status that a GET showed
+		history
+		want action
+	}{
+		{deleting, stepDone, "", history{}, decide},
+		{deleting, stepSettle, "", history{}, settleNow},
+		{deleting, stepSettle, "", history{last: true}, settleNow},
+		{deleting, stepRetry, "", history{}, retry},
+		{deleting, stepRetry, "", history{last: true}, retry}, // the last look follows
+		{deleting, stepPlain, "", history{plains: 1}, retryPlain},
+		{deleting, stepPlain, "", history{plains: plainsMost - 1, last: true}, retryPlain},
+		{deleting, stepPlain, "", history{plains: plainsMost}, confirmNow},
+		{deleting, stepAttribute, "", history{}, attribute},
+		{deleting, stepLocal, "", history{last: true}, giveBack},
+
+		{settling, stepDone, cancelled, history{}, decide},
+		{settling, stepDone, "", history{}, decide}, // 404
+		{settling, stepRetry, "", history{}, retry},
+		{settling, stepRetry, "", history{last: true}, endUnknown},
+		{settling, stepRetry, active, history{}, deleteAgain},
+		{settling, stepRetry, active, history{last: true}, deleteAgain}, // the last look follows
+		{settling, stepRetry, active, history{keyRefused: true}, deleteAgain},
+		{settling, stepRetry, active, history{keyRefused: true, last: true}, reject},
+		{settling, stepPlain, "", history{plains: plainsMost}, retryPlain},
+		{settling, stepPlain, "", history{last: true}, endUnknown},
+		{settling, stepAttribute, "", history{}, attribute},
+		{settling, stepLocal, "", history{last: true}, giveBack},
+
+		{confirming, stepDone, cancelled, history{}, decide},
+		{confirming, stepRetry, active, history{}, deleteAgain},
+		{confirming, stepRetry, "", history{sameKind: true}, retryPlain},
+		{confirming, stepPlain, "", history{sameKind: true}, acceptPlain},
+		{confirming, stepPlain, "", history{}, retryPlain},
+		{confirming, stepAttribute, "", history{sameKind: true}, attribute},
+		{confirming, stepLocal, "", history{}, giveBack},
+
+		{lastLook, stepDone, cancelled, history{last: true}, decide},
+		{lastLook, stepDone, active, history{last: true}, endFailed},
+		{lastLook, stepDone, "", history{last: true}, endFailed}, // 404: may be a new link's
+		{lastLook, stepRetry, active, history{last: true}, endFailed},
+		{lastLook, stepRetry, "", history{last: true}, endFailed},
+		{lastLook, stepPlain, "", history{last: true}, endFailed},
+		{lastLook, stepAttribute, "", history{last: true}, attribute},
+		{lastLook, stepLocal, "", history{last: true}, giveBack},
+	} {
+		if got := next(c.phase, verdict{step: c.step, linkStatus: c.shown}, c.history); got != c.want {
+			t.Errorf("phase %d, step %d, shown %q, %+v: action %d, want %d", c.phase, c.step, c.shown, c.history, got, c.want)
+		}
+	}
+
+	// A key that cancels links but may not read them.
+	forbidden := verdict{step: stepAttribute, status: 403, proven: true}
+	for _, c := range []struct {
+		phase    phase
+		v        verdict
+		answered bool
+		want     action
+	}{
+		{settling, forbidden, true, endUnknown},
+		{settling, forbidden, false, attribute},
+		{settling, verdict{step: stepAttribute, status: 403}, true, attribute},
+		{settling, verdict{step: stepAttribute, status: 401, proven: true}, true, attribute},
+		{confirming, forbidden, true, attribute},
+		{lastLook, forbidden, true, attribute},
+	} {
+		if got := next(c.phase, c.v, history{answered: c.answered}); got != c.want {
+			t.Errorf("phase %d, %d: action %d, want %d", c.phase, c.v.status, got, c.want)
+		}
+	}
+}
+
+// TestNextOfOwn goes through every combination: the facts are few.
+func TestNextOfOwn(t *testing.T) {
+	t.Parallel()
+	for bits := range 1 << 7 {
+		is := func(n int) bool { return bits>>n&1 == 1 }
+		u := &unattributed{verdict: verdict{kind: ratelimit.Throttled, proven: is(1)}, repeat: is(2), unclear: is(3)}
+		if is(0) {
+			u.kind = ratelimit.Unauthorized
+		}
+		r := ledger.Record{Settling: is(4), Ambiguous: is(5)}
+		last := is(6)
+		refused := is(0) && is(1) && !is(3)
+
+		want := retry
+		switch {
+		case r.Settling && last:
+			want = endUnknown
+		case r.Settling, !refused:
+		case !u.repeat && !last:
+			want = retrySoon
+		case r.Ambiguous:
+			want = settleLater
+		default:
+			want = reject
+		}
+		got := nextOfOwn(u, r, last)
+		if got != want {
+			t.Errorf("%s: action %d, want %d", strings.TrimSpace(fmt.Sprintf("%07b", bits)), got, want)
+		}
+		// Whatever else is true: a link that may have been cancelled is never
+		// rejected, and only an answer of the API to the key rejects one.
+		if got == reject && (r.Ambiguous || !refused) {
+			t.Errorf("%07b: rejected", bits)
+		}
+		u.phase = lastLook
+		if got := nextOfOwn(u, r, last); got != endFailed {
+			t.Errorf("%07b after the last look: action %d", bits, got)
+		}
+	}
+}
