@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	backoffUnit = 2 * time.Second
-	backoffMost = 15 * time.Minute
-
 	// plainsMost is how many plain answers of one kind, one attempt each, may
 	// decide about a link. An answer is plain if something other than the API may
 	// have given it.
@@ -30,16 +27,6 @@ const (
 // later ones. The third attempt follows the first by 20 s or more, so that a
 // gateway cannot decide while its backend is down for a moment.
 var plainWaits = [...]time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second}
-
-// backoff is the delay before attempt n+1, n from 1: uniform between 0 and
-// 2 s · 2ⁿ⁻¹, at most 15 min.
-func backoff(n int) time.Duration {
-	most := backoffMost
-	if n < 10 {
-		most = min(most, backoffUnit<<max(0, n-1))
-	}
-	return rand.N(most)
-}
 
 // plainWait is the delay after attempt n if the answer was plain. It adds up to a
 // fifth, so that the links of a fleet do not return all at once.

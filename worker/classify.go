@@ -157,14 +157,12 @@ func classifyCommon(err error) (verdict, bool) {
 		return v, true
 	}
 	v := classifyError(err)
-	switch {
-	case api.Status == 401, api.Status == 403:
+	switch api.Class() {
+	case plexy.Unauthorized:
 		v.step, v.kind = stepAttribute, ratelimit.Unauthorized
-	case api.Status == 429:
-		v.step, v.kind = stepAttribute, ratelimit.Throttled
-	case api.Status == 503 && api.HasRetryAfter:
-		v.step, v.kind, v.ambiguous = stepAttribute, ratelimit.Throttled, true
-	case api.Status == 408, api.Status == 425, api.Status >= 500:
+	case plexy.Throttled:
+		v.step, v.kind, v.ambiguous = stepAttribute, ratelimit.Throttled, api.Status == 503
+	case plexy.Transient:
 		v.step, v.kind, v.ambiguous = stepRetry, ratelimit.Transient, true
 	default:
 		return verdict{}, false

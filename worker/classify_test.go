@@ -256,27 +256,6 @@ func TestEveryStatusIsClassified(t *testing.T) {
 	}
 }
 
-func TestBackoff(t *testing.T) {
-	t.Parallel()
-	for n := 1; n <= 200; n++ {
-		most := backoffMost
-		if n <= 9 {
-			most = min(most, 2*time.Second<<(n-1))
-		}
-		var largest time.Duration
-		for range 300 {
-			d := backoff(n)
-			if d < 0 || d >= most {
-				t.Fatalf("backoff(%d) = %v, want 0 to %v", n, d, most)
-			}
-			largest = max(largest, d)
-		}
-		if largest < most*8/10 {
-			t.Errorf("backoff(%d): %v at most in 300 draws, want nearly %v", n, largest, most)
-		}
-	}
-}
-
 // ---- the table of answers in docs/answers.md
 
 const (

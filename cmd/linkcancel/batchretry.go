@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/task"
 	"linkcancel/producer"
 )
 
@@ -185,7 +186,7 @@ func retryID(parent string, taken map[string]bool) string {
 		if n > 1 {
 			suffix = fmt.Sprintf("-retry-%d", n)
 		}
-		id := root[:min(len(root), ledger.MaxBatchID-len(suffix))] + suffix
+		id := root[:min(len(root), task.MaxBatchID-len(suffix))] + suffix
 		if !taken[id] {
 			return id
 		}

@@ -4,7 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"regexp"
+	"linkcancel/internal/task"
 	"slices"
 	"strings"
 	"sync"
@@ -65,8 +65,6 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	_, _ = pipe.Exec(ctx)
 }
 
-var batchOfKey = regexp.MustCompile(`^lc:\{([A-Za-z0-9._-]{1,64})\}$`)
-
 // Relist puts batches back that the lists of batches have lost, and returns their
 // ids: on a cluster the lists are on other servers than the batches, and a
 // failover may have forgotten them alone.
@@ -80,9 +78,10 @@ func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
 		it := server.ScanType(ctx, 0, "lc:{*}", 1000, "hash").Iterator()
 		for it.Next(ctx) {
-			if id := batchOfKey.FindStringSubmatch(it.Val()); id != nil {
+			id := strings.TrimSuffix(strings.TrimPrefix(it.Val(), "lc:{"), "}")
+			if it.Val() == keyBatch(id) && task.ValidBatchID(id) {
 				mu.Lock()
-				ids = append(ids, id[1])
+				ids = append(ids, id)
 				mu.Unlock()
 			}
 		}

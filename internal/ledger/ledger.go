@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
+	"linkcancel/internal/task"
 	"strconv"
 	"strings"
 	"time"
@@ -107,17 +107,12 @@ func scriptError(err error) error {
 	return err
 }
 
-// MaxBatchID is the length of the longest batch id.
-const MaxBatchID = 64
-
-var validID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 // CheckBatchID says what is wrong with a batch id that a user chose.
 func CheckBatchID(id string) error {
 	switch {
 	case id == "latest":
 		return errors.New(`"latest" is no batch id: it stands for the newest batch`)
-	case !validID.MatchString(id):
+	case !task.ValidBatchID(id):
 		return fmt.Errorf("batch id %q: use 1 to 64 of A-Z a-z 0-9 . _ -", id)
 	}
 	return nil

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/task"
 	"linkcancel/internal/tracing"
 )
 
@@ -77,9 +77,6 @@ const (
 
 	// tracedPages is how many pages of a list are in the trace of its sweep.
 	tracedPages = 1000
-
-	listBackoffUnit = 2 * time.Second
-	listBackoffMost = 15 * time.Minute
 )
 
 // listReader reads the whole list of an API of which little is known: how many
@@ -355,10 +352,10 @@ func (w *listReader) judge(n int, kind ratelimit.Kind, err error, t *tries) (wai
 		return 0, fmt.Errorf("%w: %w", ErrKeyRefused, err)
 	case kind == ratelimit.Unauthorized:
 		t.refused++
-		return listBackoffUnit << (t.refused - 1), nil // perhaps the key is just being replaced
+		return task.BackoffUnit << (t.refused - 1), nil // perhaps the key is just being replaced
 	case kind == ratelimit.Throttled && t.throttled < throttledMost:
 		t.throttled++
-		return max(min(api.RetryAfter, listBackoffMost), min(listBackoff(t.throttled), throttledWait)), nil
+		return max(min(api.RetryAfter, task.MaxBackoff), min(task.Backoff(t.throttled), throttledWait)), nil
 	case w.ends(n, err):
 		return 0, errPastEnd
 	case first && w.size > 0 && (api.Status == 400 || api.Status == 422):
@@ -371,7 +368,7 @@ func (w *listReader) judge(n int, kind ratelimit.Kind, err error, t *tries) (wai
 		return 0, fmt.Errorf("%w: %w", ErrNoList, err)
 	}
 	if t.attempts++; t.attempts < w.attempts {
-		return listBackoff(t.attempts), nil
+		return task.Backoff(t.attempts), nil
 	}
 	switch {
 	case missing(n, err):
@@ -410,13 +407,6 @@ func (w *listReader) ends(n int, err error) bool {
 	return alone && !w.hasTotal && w.latest.entries < w.size
 }
 
-// wait waits before the next attempt: uniform between 0 and 2 s · 2ⁿ⁻¹, at most
-// listBackoff is the delay before a page is asked for the n-th time again: uniform
-// between 0 and 2 s · 2ⁿ⁻¹, at most 15 min.
-func listBackoff(n int) time.Duration {
-	return rand.N(min(listBackoffMost, listBackoffUnit<<min(n-1, 10)))
-}
-
 // wait waits before the page is asked for again.
 func (w *listReader) wait(ctx context.Context, wait time.Duration, why error) error {
 	if wait == 0 {
@@ -451,9 +441,9 @@ func (w *listReader) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind
 	}
 	began := time.Now()
 	page, err := w.api.List(sending, n, w.size)
-	status, answer := classifyPage(err)
+	answer := answerOf(err)
 	if w.observe != nil {
-		w.observe("GET", status, time.Since(began))
+		w.observe("GET", answer.Status, time.Since(began))
 	}
 	if ctx.Err() != nil {
 		answer.Kind = ratelimit.Unused
@@ -474,28 +464,21 @@ func pageName(n int) string {
 	return fmt.Sprintf("page %d", n)
 }
 
-// classifyPage says what an answer to the list means for the limiter. Without
-// an answer the status is 0.
-func classifyPage(err error) (status int, answer ratelimit.Answer) {
-	if err == nil {
-		return 200, ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
-	}
+// kinds are what the classes of errors mean to the limiter.
+var kinds = [...]ratelimit.Kind{
+	plexy.Unproven: ratelimit.Unproven, plexy.Proven: ratelimit.Proper, plexy.Unauthorized: ratelimit.Unauthorized,
+	plexy.Throttled: ratelimit.Throttled, plexy.Transient: ratelimit.Transient,
+}
+
+// answerOf returns what an answer to the list means to the limiter. Without an answer the
+// status is 0.
+func answerOf(err error) ratelimit.Answer {
 	var api *plexy.Error
-	if !errors.As(err, &api) {
-		return 0, ratelimit.Answer{Kind: ratelimit.Transient}
+	switch {
+	case err == nil:
+		return ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
+	case !errors.As(err, &api):
+		return ratelimit.Answer{Kind: ratelimit.Transient}
 	}
-	answer = ratelimit.Answer{Status: api.Status, RetryAfter: api.RetryAfter, HasRetryAfter: api.HasRetryAfter}
-	switch status = api.Status; {
-	case status == 401, status == 403:
-		answer.Kind = ratelimit.Unauthorized
-	case status == 429, status == 503 && api.HasRetryAfter:
-		answer.Kind = ratelimit.Throttled
-	case status == 408, status == 425, status >= 500:
-		answer.Kind = ratelimit.Transient
-	case !api.Proven:
-		answer.Kind = ratelimit.Unproven
-	default:
-		answer.Kind = ratelimit.Proper
-	}
-	return status, answer
+	return ratelimit.Answer{Kind: kinds[api.Class()], Status: api.Status, RetryAfter: api.RetryAfter, HasRetryAfter: api.HasRetryAfter}
 }

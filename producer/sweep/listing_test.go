@@ -18,6 +18,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
 )
 
@@ -477,7 +478,7 @@ func TestListAnswers(t *testing.T) {
 				}
 				// The delays before the second and third attempt, and after 429s up to
 				// 15 min each, as Retry-After asks.
-				most := 6*time.Second + time.Duration(strings.Count(kinds, "throttled"))*listBackoffMost
+				most := 6*time.Second + time.Duration(strings.Count(kinds, "throttled"))*task.MaxBackoff
 				if passed := time.Since(began); passed > most {
 					t.Errorf("it took %v", passed)
 				}

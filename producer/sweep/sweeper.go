@@ -97,22 +97,16 @@ func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper 
 // Run enqueues and runs sweeps until ctx ends, and gives back the one in hand.
 func (s *Sweeper) Run(ctx context.Context) error {
 	s.stopping = ctx
-	hook := &broker.ServerHook{}
-	client := s.broker.NewServerClient(hook)
-	defer client.Close()
-	// A server of its own: a sweep must not take a place from slices, nor wait for
-	// one. One at a time, as the ledger wants it.
-	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+	// A server of its own: a sweep must not take a place from slices, nor wait for one.
+	// The ledger allows one sweep at a time.
+	server := s.broker.NewServer(&broker.ServerHook{}, s.cfg.Log, asynq.Config{
 		Concurrency:              1,
 		Queues:                   map[string]int{task.QueueSweep: 1},
 		TaskCheckInterval:        sweepCheck,
 		DelayedTaskCheckInterval: sweepCheck,
 		ShutdownTimeout:          sweepStop,
-		RetryDelayFunc:           sweepRetryDelay,
-		IsFailure:                func(err error) bool { return !errors.As(err, new(*sweepLater)) },
-		Logger:                   broker.NewAsynqLogger(s.cfg.Log),
-		LogLevel:                 asynq.WarnLevel,
 	})
+	defer server.Close()
 	if err := server.Start(s); err != nil {
 		return fmt.Errorf("start the sweep server: %w", err)
 	}
@@ -121,9 +115,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	s.plan(ctx)
 	repairing.Wait()
 	server.Stop()
-	last := time.AfterFunc(sweepStop, hook.GiveUp)
-	defer last.Stop()
-	server.Shutdown()
+	server.Shutdown(sweepStop, func() {})
 	return nil
 }
 
@@ -279,25 +271,6 @@ func (s *Sweeper) requeueOrphans(ctx context.Context) error {
 	return nil
 }
 
-// sweepLater gives a sweep back to the queue for a time. It is no failure to
-// asynq: tries are counted in the ledger.
-type sweepLater struct {
-	delay time.Duration
-	why   string
-}
-
-func (e *sweepLater) Error() string { return e.why }
-
-// sweepRetryDelay only reads what the handler decided. All else is a lost lease
-// or a lost process.
-func sweepRetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
-	var later *sweepLater
-	if errors.As(err, &later) {
-		return later.delay
-	}
-	return 0
-}
-
 // ProcessTask runs one sweep: it is an asynq.Handler. It returns nil when there
 // is nothing more to do about it, be it done or failed for good.
 func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
@@ -307,7 +280,7 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	if errors.Is(err, task.ErrNewer) {
 		s.cfg.Log.Warn("sweep of a newer release left alone", "error", err)
-		return &sweepLater{delay: time.Minute, why: err.Error()}
+		return &task.Later{Delay: time.Minute, Why: err.Error()}
 	}
 	if err != nil {
 		s.cfg.Log.Error("unreadable sweep task dropped", "error", err)
@@ -322,11 +295,11 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		s.cfg.Log.Info("sweep task dropped", "sweep", p.Name, "reason", err)
 		return nil
 	case errors.Is(err, ledger.ErrSweepBusy):
-		return &sweepLater{delay: sweepBusy/2 + rand.N(sweepBusy), why: err.Error()}
+		return &task.Later{Delay: sweepBusy/2 + rand.N(sweepBusy), Why: err.Error()}
 	case errors.Is(err, ledger.ErrSweepNewer):
-		return &sweepLater{delay: time.Minute, why: err.Error()}
+		return &task.Later{Delay: time.Minute, Why: err.Error()}
 	case err != nil:
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	if !lease.GivenUp.IsZero() {
 		s.cfg.Log.Warn("an earlier sweep did not end", "due", lease.GivenUp.In(s.cfg.Schedule.loc))
@@ -504,22 +477,22 @@ func (r *sweepRun) end(err error) error {
 		return r.succeed(ctx, log)
 	case errors.Is(err, ledger.ErrSweepLost):
 		log.Warn("sweep left alone", "reason", err)
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	case errors.As(err, new(*interruptedError)):
 		log.Info("sweep given back", "reason", err)
 		_ = r.lease.GiveBack(ctx, 0, err.Error()) // its silence tells it, too
-		return &sweepLater{why: err.Error()}
+		return &task.Later{Why: err.Error()}
 	case errors.Is(err, ratelimit.ErrHeld), errors.Is(err, ledger.ErrBusy):
 		log.Warn("sweep put off", "reason", err, "delay", sweepPutOff.String())
 		_ = r.lease.GiveBack(ctx, sweepPutOff, err.Error())
-		return &sweepLater{delay: sweepPutOff, why: err.Error()}
+		return &task.Later{Delay: sweepPutOff, Why: err.Error()}
 	case final(err), tries > len(sweepDelays):
 		return r.fail(ctx, log, explain(err), tries)
 	}
 	delay, text := sweepDelays[tries-1], explain(err)
 	log.Warn("sweep failed, and will be tried again", "error", text, "tries", tries, "delay", delay.String())
 	_ = r.lease.Fail(ctx, delay, text)
-	return &sweepLater{delay: delay, why: text}
+	return &task.Later{Delay: delay, Why: text}
 }
 
 // fail ends the sweep for good, unless its batch stands all the same: the answer
@@ -533,7 +506,7 @@ func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, trie
 		err = r.lease.Abandon(ctx, text)
 	}
 	if err != nil && !errors.Is(err, ledger.ErrSweepLost) {
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	log.Error("sweep failed", "error", text, "tries", tries)
 	return nil
@@ -552,7 +525,7 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 		err = r.lease.End(ctx)
 	}
 	if err != nil { // the batch stands, and will be found
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	log.Info("sweep finished", "batch", r.result.Batch.ID, "links", r.result.Batch.Total, "listed", found.Listed,
 		"waiting", found.Waiting, "took", time.Since(r.began).Round(time.Millisecond).String())

@@ -732,11 +732,11 @@ func TestForeignSweepTasks(t *testing.T) {
 		s := c.sweeper(nil)
 		s.stopping = t.Context()
 		err := s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte(`{"v":2,"name":7}`)))
-		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
+		if delay := task.RetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer one: %v, again after %v", err, delay)
 		}
 		err = s.ProcessTask(t.Context(), asynq.NewTask("sweep:something-new", nil))
-		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
+		if delay := task.RetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer type: %v, again after %v", err, delay)
 		}
 		testutil.Must(t, s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte("nonsense"))))
