@@ -433,7 +433,7 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 				return ledger.Batch{}, err
 			}
 		}
-		b, err := producer.MakeBatch(ctx, l, &chosenLinks{c: c, invalid: unusable}, producer.BatchConfig{
+		b, err := producer.MakeBatch(ctx, l, c.source(unusable), producer.BatchConfig{
 			ID: id, Source: producer.SourceSweep, Name: cfg.Name, Canary: cfg.Canary,
 		})
 		taken := errors.Is(err, producer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
