@@ -124,8 +124,9 @@ type reading struct {
 func newReading(api Lister) *reading {
 	r := &reading{seen: map[string]int{}}
 	r.listReader = listReader{
-		api: api, limiter: &r.limiter, log: slog.New(slog.NewTextHandler(&r.log, nil)), attempts: 3, most: listMost,
-		first: func(plexy.Page) {},
+		pageReader: pageReader{api: api, limiter: &r.limiter, log: slog.New(slog.NewTextHandler(&r.log, nil)), attempts: 3},
+		most:       listMost,
+		first:      func(plexy.Page) {},
 		see: func(link plexy.Link, pass int) (isNew, inPass bool) {
 			last, known := r.seen[link.ID]
 			if !known {

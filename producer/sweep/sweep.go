@@ -299,8 +299,8 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	c := newSelector(cfg.Selection, cfg.Keep)
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
 	w := &listReader{
-		api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, most: listMost,
-		observe: cfg.Observe, progress: cfg.Progress, see: c.see,
+		pageReader: pageReader{api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, observe: cfg.Observe},
+		most:       listMost, progress: cfg.Progress, see: c.see,
 	}
 	w.first = func(p plexy.Page) { c.now, c.clockOff = judgingTime(cfg.Now(), p.Date) }
 	if err := w.read(ctx); err != nil {
