@@ -629,18 +629,18 @@ func TestSweepOfGivenID(t *testing.T) {
 		testutil.Advance(time.Minute)
 		r, err := Run(ctx, y.l, cfg)
 		testutil.Must(t, err)
-		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Stood {
+		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Existed {
 			t.Errorf("%+v", r)
 		}
 		before := len(api.requests)
 		again, err := Run(ctx, y.l, cfg)
 		testutil.Must(t, err)
-		if !again.Stood || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
+		if !again.Existed || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
 			t.Errorf("again: %+v after %d requests", again, len(api.requests)-before)
 		}
 		y.batch("import", producer.SourceImport, 3)
 		cfg.BatchID = "import"
-		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Stood || len(api.requests) != before {
+		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Existed || len(api.requests) != before {
 			t.Errorf("the id of an import: %+v, %v", r, err)
 		}
 	})
