@@ -44,7 +44,7 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 		return true
 	case ok && r.key != u.slot.Key(): // the key has changed
 		return true
-	case ok && r.proven && (r.kind == ratelimit.Proper || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, 0):
+	case ok && r.proven && (r.kind == ratelimit.OK || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, 0):
 		return false
 	case !ok || r.kind != ratelimit.Unauthorized:
 		u.unclear = true

@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	backoffUnit = 2 * time.Second
-	backoffMost = 15 * time.Minute
-
 	// plainsMost is how many plain answers of one kind, one attempt each, may
 	// decide about a link. An answer is plain if something other than the API may
 	// have given it.
@@ -30,16 +27,6 @@ const (
 // later ones. The third attempt follows the first by 20 s or more, so that a
 // gateway cannot decide while its backend is down for a moment.
 var plainWaits = [...]time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second}
-
-// backoff is the delay before attempt n+1, n from 1: uniform between 0 and
-// 2 s · 2ⁿ⁻¹, at most 15 min.
-func backoff(n int) time.Duration {
-	most := backoffMost
-	if n < 10 {
-		most = min(most, backoffUnit<<max(0, n-1))
-	}
-	return rand.N(most)
-}
 
 // plainWait is the delay after attempt n if the answer was plain. It adds up to a
 // fifth, so that the links of a fleet do not return all at once.
@@ -431,7 +418,7 @@ func (c *canceler) report(l *link, slot ratelimit.Slot, method string, v verdict
 		c.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 		return
 	}
-	l.proven = l.proven || v.proven && v.kind == ratelimit.Proper // not a failure of its own
+	l.proven = l.proven || v.proven && v.kind == ratelimit.OK // not a failure of its own
 	answer := ratelimit.Answer{
 		Kind: c.proof.answered(slot, l.id, method, v), Link: l.id, Status: status, Repeat: l.record.HTTPStatus == status,
 		RetryAfter: v.retryAfter, HasRetryAfter: v.hasRetry,
@@ -439,7 +426,7 @@ func (c *canceler) report(l *link, slot ratelimit.Slot, method string, v verdict
 	if method == "GET" && v.step == stepAttribute && v.status == 403 && v.proven && c.answered {
 		answer.Kind = ratelimit.Unused // the key is good for cancelling
 	}
-	if answer.Kind != ratelimit.Proper {
+	if answer.Kind != ratelimit.OK {
 		answer.Cause = cause(method, v)
 	}
 	c.limiter.Report(slot, answer)

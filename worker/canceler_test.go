@@ -563,10 +563,10 @@ func TestReports(t *testing.T) {
 	want := []ratelimit.Answer{
 		{Kind: ratelimit.Throttled, Link: "l1", Status: 429, Repeat: true, RetryAfter: time.Minute, HasRetryAfter: true, Cause: "DELETE answered 429 (code 7: no)"},
 		{Kind: ratelimit.Unauthorized, Link: "l1", Status: 401, Cause: "DELETE answered 401 (code 7: no)"},
-		{Kind: ratelimit.Proper, Link: "l1", Status: 422},
+		{Kind: ratelimit.OK, Link: "l1", Status: 422},
 		{Kind: ratelimit.Transient, Link: "l1", Status: 503, Cause: "GET answered 503 (code 7: no)"},
 		{Kind: ratelimit.Transient, Link: "l1", Cause: errUnsent.Error()},
-		{Kind: ratelimit.Proper, Link: "l1", Status: 200},
+		{Kind: ratelimit.OK, Link: "l1", Status: 200},
 		{Kind: ratelimit.Unproven, Link: "l1", Status: 404, Cause: "DELETE answered 404, “a page”"},
 	}
 	if diff := cmp.Diff(want, s.reports); diff != "" {

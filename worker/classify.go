@@ -56,7 +56,7 @@ const unknownStatus = "unknown"
 func classifyCancel(status int, err error, ambiguous bool) verdict {
 	if err == nil {
 		if status == 204 {
-			return verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: status, kind: ratelimit.Proper}
+			return verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: status, kind: ratelimit.OK}
 		}
 		// A proxy's friendly page is no proof.
 		return verdict{step: stepSettle, ambiguous: true, status: status, saw: fmt.Sprint(status), kind: ratelimit.Unproven}
@@ -113,7 +113,7 @@ func classifySettle(r refusal, link plexy.Link, err error) verdict {
 
 // classifyShown says what it means that a GET shows the link with a status.
 func classifyShown(r refusal, status string) verdict {
-	v := verdict{step: stepDone, proven: true, status: r.status, linkStatus: status, kind: ratelimit.Proper}
+	v := verdict{step: stepDone, proven: true, status: r.status, linkStatus: status, kind: ratelimit.OK}
 	switch {
 	case plexy.Cancelled(status) && r.ambiguous:
 		v.outcome = ledger.Cancelled
@@ -157,14 +157,12 @@ func classifyCommon(err error) (verdict, bool) {
 		return v, true
 	}
 	v := classifyError(err)
-	switch {
-	case api.Status == 401, api.Status == 403:
+	switch api.Class() {
+	case plexy.Unauthorized:
 		v.step, v.kind = stepAttribute, ratelimit.Unauthorized
-	case api.Status == 429:
-		v.step, v.kind = stepAttribute, ratelimit.Throttled
-	case api.Status == 503 && api.HasRetryAfter:
-		v.step, v.kind, v.ambiguous = stepAttribute, ratelimit.Throttled, true
-	case api.Status == 408, api.Status == 425, api.Status >= 500:
+	case plexy.Throttled:
+		v.step, v.kind, v.ambiguous = stepAttribute, ratelimit.Throttled, api.Status == 503
+	case plexy.Transient:
 		v.step, v.kind, v.ambiguous = stepRetry, ratelimit.Transient, true
 	default:
 		return verdict{}, false
@@ -182,7 +180,7 @@ func classifyError(err error) verdict {
 		retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter, kind: ratelimit.Unproven,
 	}
 	if v.proven {
-		v.kind, v.plain = ratelimit.Proper, ""
+		v.kind, v.plain = ratelimit.OK, ""
 	}
 	return v
 }

@@ -50,7 +50,7 @@ func base(err error) verdict {
 	}
 	v := verdict{
 		status: api.Status, text: textNo, saw: api.Saw(), proven: api.Proven,
-		retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter, kind: ratelimit.Proper,
+		retryAfter: api.RetryAfter, hasRetry: api.HasRetryAfter, kind: ratelimit.OK,
 	}
 	if !api.Proven {
 		v.text, v.plain, v.kind = api.Saw(), api.Kind, ratelimit.Unproven
@@ -114,7 +114,7 @@ func TestClassifyCancel(t *testing.T) {
 	for status := 200; status < 300; status++ {
 		want := verdict{step: stepSettle, ambiguous: true, status: status, saw: fmt.Sprint(status), kind: ratelimit.Unproven}
 		if status == 204 {
-			want = verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.Proper}
+			want = verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.OK}
 		}
 		for _, ambiguous := range []bool{false, true} {
 			if diff := cmp.Diff(want, classifyCancel(status, nil, ambiguous), cmp.AllowUnexported(verdict{})); diff != "" {
@@ -165,7 +165,7 @@ func TestClassifyShown(t *testing.T) {
 				r := refusal{status: status, proven: row.proven, ambiguous: ambiguous}
 				for shown, outcome := range row.want {
 					v := classifySettle(r, plexy.Link{Status: shown}, nil)
-					if v.outcome != outcome || (v.step == stepRetry) != (outcome == again) || v.linkStatus != shown || !v.proven || v.kind != ratelimit.Proper {
+					if v.outcome != outcome || (v.step == stepRetry) != (outcome == again) || v.linkStatus != shown || !v.proven || v.kind != ratelimit.OK {
 						t.Errorf("GET shows %q after %+v: %+v", shown, r, v)
 					}
 					if again := outcome == again; again && v.ambiguous != is2xx(status) {
@@ -199,7 +199,7 @@ func TestClassifySettle(t *testing.T) {
 		for _, err := range errs {
 			for _, ambiguous := range []bool{false, true} {
 				v := classifySettle(refusal{status: 422, proven: true, ambiguous: ambiguous}, plexy.Link{}, err)
-				if v.step != step || v.ambiguous || v.outcome != ledger.None || step == stepRetry && v.proven && v.kind == ratelimit.Proper {
+				if v.step != step || v.ambiguous || v.outcome != ledger.None || step == stepRetry && v.proven && v.kind == ratelimit.OK {
 					t.Errorf("GET: %v: %+v, want step %d", err, v, step)
 				}
 			}
@@ -242,7 +242,7 @@ func TestEveryStatusIsClassified(t *testing.T) {
 				if (v.outcome != ledger.None) != (v.step == stepDone) {
 					t.Errorf("%d: step %d with outcome %v", status, v.step, v.outcome)
 				}
-				if v.step == stepDone && (v.kind != ratelimit.Proper || !v.proven) || v.kind == ratelimit.Unused {
+				if v.step == stepDone && (v.kind != ratelimit.OK || !v.proven) || v.kind == ratelimit.Unused {
 					t.Errorf("%d: step %d, kind %v, proven %v", status, v.step, v.kind, v.proven)
 				}
 				if v.outcome == ledger.Cancelled && status != 204 {
@@ -252,27 +252,6 @@ func TestEveryStatusIsClassified(t *testing.T) {
 					t.Errorf("%d: %v, though it may be the echo of our own cancel", status, v.outcome)
 				}
 			}
-		}
-	}
-}
-
-func TestBackoff(t *testing.T) {
-	t.Parallel()
-	for n := 1; n <= 200; n++ {
-		most := backoffMost
-		if n <= 9 {
-			most = min(most, 2*time.Second<<(n-1))
-		}
-		var largest time.Duration
-		for range 300 {
-			d := backoff(n)
-			if d < 0 || d >= most {
-				t.Fatalf("backoff(%d) = %v, want 0 to %v", n, d, most)
-			}
-			largest = max(largest, d)
-		}
-		if largest < most*8/10 {
-			t.Errorf("backoff(%d): %v at most in 300 draws, want nearly %v", n, largest, most)
 		}
 	}
 }

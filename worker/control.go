@@ -252,7 +252,7 @@ func (c *control) slot() (ratelimit.Slot, error) {
 // classifyControl says what the answer to a control means.
 func classifyControl(err error) (r controlResult, answer ratelimit.Answer) {
 	if err == nil {
-		return controlResult{good: true, kind: ratelimit.Proper, proven: true}, ratelimit.Answer{Kind: ratelimit.Proper, Status: 200}
+		return controlResult{good: true, kind: ratelimit.OK, proven: true}, ratelimit.Answer{Kind: ratelimit.OK, Status: 200}
 	}
 	v, ok := classifyCommon(err)
 	if !ok {

@@ -31,7 +31,7 @@ const (
 var (
 	errStopping   = errors.New("the worker is stopping")
 	errNotRunning = errors.New("the batch is not running")
-	errLease      = errors.New("the task's lease is over")
+	errLease      = task.ErrLeaseOver
 )
 
 // gate lets the requests of one run of a slice through while the batch runs, the

@@ -135,11 +135,11 @@ func (p *batchProof) answered(slot ratelimit.Slot, link, method string, v verdic
 	if positive {
 		w.proved(link)
 	}
-	if v.kind == ratelimit.Proper && !positive && !w.evidence.ok() {
+	if v.kind == ratelimit.OK && !positive && !w.evidence.ok() {
 		return ratelimit.Unproven // the answer may come from another API
 	}
 	switch v.kind {
-	case ratelimit.Proper:
+	case ratelimit.OK:
 		w.lastProven.set(slot)
 		w.control.proper()
 	case ratelimit.Unproven:

@@ -62,15 +62,15 @@ func TestProvenAnswersNeedEvidence(t *testing.T) {
 		p := f.work(Config{}, memory{api}, nil)
 		proof := &batchProof{w: p.w, batch: "b1"}
 		slot := ratelimit.NewSlot(time.Now(), 1, 0)
-		refused := verdict{proven: true, status: 404, kind: ratelimit.Proper, saw: "404"}
+		refused := verdict{proven: true, status: 404, kind: ratelimit.OK, saw: "404"}
 		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.Unproven {
 			t.Errorf("without evidence: %v", got)
 		}
-		cancelled := verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.Proper}
-		if got := proof.answered(slot, "pl_2", "DELETE", cancelled); got != ratelimit.Proper {
+		cancelled := verdict{step: stepDone, outcome: ledger.Cancelled, proven: true, status: 204, kind: ratelimit.OK}
+		if got := proof.answered(slot, "pl_2", "DELETE", cancelled); got != ratelimit.OK {
 			t.Errorf("the evidence itself: %v", got)
 		}
-		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.Proper {
+		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.OK {
 			t.Errorf("with evidence: %v", got)
 		}
 	})
@@ -84,7 +84,7 @@ func TestClassifyControl(t *testing.T) {
 		good bool
 		kind ratelimit.Kind
 	}{
-		{"a page", nil, true, ratelimit.Proper},
+		{"a page", nil, true, ratelimit.OK},
 		{"the API's own 404", answered(404), false, ratelimit.Unproven},
 		{"a gateway's 404", unproven(404), false, ratelimit.Unproven},
 		{"401", answered(401), false, ratelimit.Unauthorized},

@@ -19,15 +19,6 @@ import (
 	"linkcancel/internal/task"
 )
 
-// laterError returns a slice to the queue for a time. It is not a failure: asynq's
-// retry count stays, so that a count above 0 always means a crash.
-type laterError struct {
-	delay time.Duration
-	why   string
-}
-
-func (e *laterError) Error() string { return e.why }
-
 const (
 	// ownHoldMost is how long a worker keeps its slices while it alone is on hold.
 	ownHoldMost = 30 * time.Second
@@ -45,24 +36,6 @@ const (
 
 // errElsewhere skips one link.
 var errElsewhere = errors.New("another worker has recorded the link's outcome")
-
-// retryDelay is asynq's RetryDelayFunc.
-func retryDelay(crashes int, err error, _ *asynq.Task) time.Duration {
-	var later *laterError
-	switch {
-	case errors.As(err, &later):
-		return later.delay
-	case errors.Is(err, errLease), errors.Is(err, asynq.ErrLeaseExpired), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return 0
-	}
-	return min(time.Minute, time.Second<<min(crashes, 6)) // a panic
-}
-
-// isFailure is asynq's IsFailure.
-func isFailure(err error) bool {
-	var later *laterError
-	return !errors.As(err, &later)
-}
 
 // work counts what a worker holds.
 type work struct {
@@ -106,7 +79,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	// others to workers that can send.
 	if n := w.work.slices.Add(1); n > 1 && w.heldAlone() {
 		w.work.slices.Add(-1)
-		return &laterError{delay: time.Second + rand.N(time.Second), why: "this worker alone is on hold"}
+		return &task.Later{Delay: time.Second + rand.N(time.Second), Why: "this worker alone is on hold"}
 	}
 	defer w.work.slices.Add(-1)
 	crashes, _ := asynq.GetRetryCount(ctx)
@@ -122,7 +95,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case errors.Is(err, ledger.ErrNewer):
 		return w.leave(err)
 	case err != nil:
-		return &laterError{delay: time.Second, why: err.Error()}
+		return &task.Later{Delay: time.Second, Why: err.Error()}
 	case s.Incarnation != 0 && s.Incarnation != view.Incarnation: // a later batch has the same id
 		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch)
 		return nil
@@ -131,7 +104,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	replicationID, err := w.ledger.QueueReplicationID(ctx, task.PendingKey)
 	if err != nil {
-		return &laterError{delay: time.Second, why: err.Error()}
+		return &task.Later{Delay: time.Second, Why: err.Error()}
 	}
 	redeliveries := crashes + s.Redeliveries
 	r := newSliceRun(ctx, w, s, view, asked, redeliveries > 0 || replicationID != s.ReplicationID)
@@ -156,7 +129,7 @@ func (w *Worker) read(ctx context.Context, s task.Slice) (ledger.SliceView, erro
 // leave leaves a task to workers of a newer release.
 func (w *Worker) leave(why error) error {
 	w.newer.Do(func() { w.log.Warn("task of a newer release left alone", "error", why) })
-	return &laterError{delay: newerDelay, why: why.Error()}
+	return &task.Later{Delay: newerDelay, Why: why.Error()}
 }
 
 // heldAlone says whether this process alone has been on hold for long: the API
@@ -437,7 +410,7 @@ func (r *sliceRun) backoff(n int) time.Duration {
 	defer r.mu.Unlock()
 	wait, ok := r.backoffs[n]
 	if !ok {
-		wait = backoff(n)
+		wait = task.Backoff(n)
 		r.backoffs[n] = wait
 	}
 	return wait
@@ -514,10 +487,10 @@ func (r *sliceRun) end(stop error) error {
 		// Counted as a crash: another worker may have the slice by now.
 		return fmt.Errorf("%d links given back: %w", left, errLease)
 	case stop != nil:
-		return &laterError{why: fmt.Sprintf("%d links given back: %v", left, stop)}
+		return &task.Later{Why: fmt.Sprintf("%d links given back: %v", left, stop)}
 	}
 	r.w.resting.set(r.slice.ID(), restingSlice{links: left, until: time.Now().Add(wait), text: r.leftText()})
-	return &laterError{delay: wait, why: fmt.Sprintf("%d links to be tried again", left)}
+	return &task.Later{Delay: wait, Why: fmt.Sprintf("%d links to be tried again", left)}
 }
 
 // leftText is the error text of one of the links that are left.
@@ -551,7 +524,7 @@ func (r *sliceRun) left() (left int, wait time.Duration) {
 func (r *sliceRun) afterPause(left int) error {
 	state, err := r.w.states.get(r.gate.ctx, r.slice.Batch, 0)
 	if err == nil && (state == ledger.Running || state == ledger.Ready) {
-		return &laterError{why: fmt.Sprintf("%d links given back: the batch was paused for a moment", left)}
+		return &task.Later{Why: fmt.Sprintf("%d links given back: the batch was paused for a moment", left)}
 	}
 	return nil
 }

@@ -573,10 +573,10 @@ func TestLease(t *testing.T) {
 			t.Errorf("after the end of the lease: %v", err)
 		}
 		// Others have the slice by now: the next run must know that.
-		if err := r.end(errLease); !isFailure(err) || retryDelay(0, err, nil) != 0 {
+		if err := r.end(errLease); !task.IsFailure(err) || task.RetryDelay(0, err, nil) != 0 {
 			t.Errorf("the slice ends with %v", err)
 		}
-		if err := r.end(nil); !isFailure(err) {
+		if err := r.end(nil); !task.IsFailure(err) {
 			t.Errorf("the slice whose links have all had their turn ends with %v", err)
 		}
 	})
@@ -733,31 +733,6 @@ func TestJournalThatFails(t *testing.T) {
 			}
 		})
 	})
-}
-
-func TestRetryDelay(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		crashes int
-		err     error
-		want    time.Duration
-		failure bool
-	}{
-		{0, &laterError{delay: 7 * time.Second}, 7 * time.Second, false},
-		{3, &laterError{}, 0, false},
-		{0, asynq.ErrLeaseExpired, 0, true},
-		{0, context.Canceled, 0, true},
-		{0, errors.New("panic"), time.Second, true},
-		{3, errors.New("panic"), 8 * time.Second, true},
-		{49, errors.New("panic"), time.Minute, true},
-	} {
-		if got := retryDelay(tt.crashes, tt.err, nil); got != tt.want {
-			t.Errorf("retryDelay(%d, %v) = %v, want %v", tt.crashes, tt.err, got, tt.want)
-		}
-		if got := isFailure(tt.err); got != tt.failure {
-			t.Errorf("isFailure(%v) = %v", tt.err, got)
-		}
-	}
 }
 
 func TestConfig(t *testing.T) {

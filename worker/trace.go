@@ -29,10 +29,10 @@ func (r *sliceRun) trace(headers map[string]string, redeliveries int) (err error
 }
 
 func (r *sliceRun) endSpan(err error) {
-	var later *laterError
+	var later *task.Later
 	switch {
 	case errors.As(err, &later):
-		r.span.SetAttributes(tracing.Later.String(later.why))
+		r.span.SetAttributes(tracing.Later.String(later.Why))
 	case err != nil:
 		r.span.SetStatus(codes.Error, err.Error())
 	case r.panicked != nil:

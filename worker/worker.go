@@ -97,10 +97,8 @@ func (w *Worker) Taking() bool { return w.taking.Load() }
 // lets calls in flight finish within the drain timeout, and returns what is left to
 // the queue. The error is nil after an ordinary end.
 func (w *Worker) Run(ctx context.Context) error {
-	client := w.broker.NewServerClient(w.hook)
-	defer client.Close()
 	w.evidence.load(ctx)
-	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+	server := w.broker.NewServer(w.hook, w.log, asynq.Config{
 		// A slice stays open while one of its calls hangs. The call slots bound the
 		// calls, and twice as many slices keep the other links moving.
 		Concurrency:              2 * w.cfg.Concurrency,
@@ -108,11 +106,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		TaskCheckInterval:        taskCheck,
 		DelayedTaskCheckInterval: delayedCheck,
 		ShutdownTimeout:          w.cfg.DrainTimeout + shutdownMore,
-		RetryDelayFunc:           retryDelay,
-		IsFailure:                isFailure,
-		Logger:                   broker.NewAsynqLogger(w.log),
-		LogLevel:                 asynq.WarnLevel,
 	})
+	defer server.Close()
 
 	// The recorder and the heartbeats outlive ctx: they are needed until the drain
 	// ends.
@@ -139,12 +134,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer cutCalls.Stop()
 	// Outcomes that Redis did not take by then are lost. The lease of their tasks
 	// expires, and the next run treats the links as ambiguous.
-	giveUp := time.AfterFunc(w.cfg.DrainTimeout+shutdownMore/2, func() {
-		stopLate()
-		w.hook.GiveUp()
-	})
-	defer giveUp.Stop()
-	server.Shutdown()
+	server.Shutdown(w.cfg.DrainTimeout+shutdownMore/2, stopLate)
 	w.cut()
 	if err := context.Cause(w.stopCtx); !errors.Is(err, errStopping) {
 		return err

@@ -13,6 +13,7 @@ import (
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
+	"linkcancel/internal/task"
 	"linkcancel/producer"
 )
 
@@ -183,7 +184,7 @@ func retryID(parent string, taken map[string]bool) string {
 		if n > 1 {
 			suffix = fmt.Sprintf("-retry-%d", n)
 		}
-		id := root[:min(len(root), ledger.MaxBatchID-len(suffix))] + suffix
+		id := root[:min(len(root), task.MaxBatchID-len(suffix))] + suffix
 		if !taken[id] {
 			return id
 		}

@@ -96,7 +96,7 @@ var mutants = []mutant{
 		name: "lets asynq count attempts, and archive",
 		edits: []edit{
 			{"internal/task/task.go", "asynq.MaxRetry(math.MaxInt32)", "asynq.MaxRetry(math.MaxInt32 - math.MaxInt32)"},
-			{"worker/slice.go", "	return !errors.As(err, &later)", "	return errors.As(err, &later) || true"},
+			{"internal/task/later.go", "return !errors.As(err, new(*Later))", "return errors.As(err, new(*Later)) || true"},
 		},
 		faults: []kind{apiErrs},
 	},

@@ -4,14 +4,12 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"regexp"
+	"linkcancel/internal/task"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
-
-	"linkcancel/internal/task"
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still
@@ -97,8 +95,6 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	_, _ = pipe.Exec(ctx)
 }
 
-var batchOfKey = regexp.MustCompile(`^lc:\{([A-Za-z0-9._-]{1,64})\}$`)
-
 // Relist adds batches that are missing from the lists of batches and returns their ids. On
 // a cluster the lists and the batches are on different servers, and a failover may lose
 // list entries alone.
@@ -112,9 +108,10 @@ func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
 		it := server.ScanType(ctx, 0, "lc:{*}", 1000, "hash").Iterator()
 		for it.Next(ctx) {
-			if id := batchOfKey.FindStringSubmatch(it.Val()); id != nil {
+			id := strings.TrimSuffix(strings.TrimPrefix(it.Val(), "lc:{"), "}")
+			if it.Val() == keyBatch(id) && task.ValidBatchID(id) {
 				mu.Lock()
-				ids = append(ids, id[1])
+				ids = append(ids, id)
 				mu.Unlock()
 			}
 		}

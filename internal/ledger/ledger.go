@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // ChunkLinks is the number of links in a full chunk. It is part of the format.
@@ -107,17 +108,12 @@ func scriptError(err error) error {
 	return err
 }
 
-// MaxBatchID is the maximum length of a batch id in bytes.
-const MaxBatchID = 64
-
-var validID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 // CheckBatchID returns what is wrong with a batch id that a user chose.
 func CheckBatchID(id string) error {
 	switch {
 	case id == "latest":
 		return errors.New(`"latest" is not a batch id: it means the newest batch`)
-	case !validID.MatchString(id):
+	case !task.ValidBatchID(id):
 		return fmt.Errorf("batch id %q: use 1 to 64 of A-Z a-z 0-9 . _ -", id)
 	}
 	return nil

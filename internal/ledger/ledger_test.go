@@ -13,6 +13,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/redistest"
+	"linkcancel/internal/task"
 )
 
 // rule is one rule of the ledger, with the test that tries to break it.
@@ -325,7 +326,7 @@ func FuzzBatchID(f *testing.F) {
 		if CheckBatchID(id) != nil {
 			return
 		}
-		if len(id) > MaxBatchID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		if len(id) > task.MaxBatchID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
 			t.Fatalf("%q is taken for an id", id)
 		}
 		for _, key := range []string{keyBatch(id), keyChunk(id, 7), keyRecords(id, 7), keyErrors(id), keyLinkStatus(id), keyTombstone(id), keyRedeliveries(id), keyKinds(id), keyRow(id)} {

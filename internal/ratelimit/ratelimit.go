@@ -101,8 +101,6 @@ const (
 	// answer of the API. It begins an outage at once.
 	Down
 
-	// Proper is the former name of OK.
-	Proper = OK
 )
 
 var kindNames = [...]string{"unused", "proper", "unproven", "throttled", "unauthorized", "transient", "down"}

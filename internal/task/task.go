@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -48,8 +48,15 @@ const timeout = 24 * time.Hour
 // ErrNewer is the error for a payload that a newer release wrote.
 var ErrNewer = errors.New("the task was written by a newer linkcancel")
 
-// validBatch is what a batch id looks like (ledger.CheckBatchID).
-var validBatch = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+// MaxBatchID is the length of the longest batch id.
+const MaxBatchID = 64
+
+// ValidBatchID reports whether an id may be that of a batch: 1 to MaxBatchID letters,
+// digits, dots, underscores and hyphens.
+func ValidBatchID(id string) bool {
+	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	return id != "" && len(id) <= MaxBatchID && strings.Trim(id, allowed) == ""
+}
 
 // Slice is the payload of a cancel task: consecutive links of one chunk.
 type Slice struct {
@@ -124,7 +131,7 @@ func Parse(payload []byte) (Slice, error) {
 	switch {
 	case s.V < 1:
 		return Slice{}, errors.New("decode cancel task: no format version")
-	case !validBatch.MatchString(s.Batch):
+	case !ValidBatchID(s.Batch):
 		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
 	case s.Chunk < 0 || s.Index < 0 || s.Redeliveries < 0:
 		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Redeliveries)

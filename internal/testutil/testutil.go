@@ -19,6 +19,28 @@ func Must(t testing.TB, err error) {
 	}
 }
 
+// Collect returns all values of a sequence. An error fails the test.
+func Collect[T any](t testing.TB, seq iter.Seq2[T, error]) (all []T) {
+	t.Helper()
+	for v, err := range seq {
+		Must(t, err)
+		all = append(all, v)
+	}
+	return all
+}
+
+// LinkID returns the n-th of the ids that tests give to payment links.
+func LinkID(n int) string { return fmt.Sprintf("pl_%032x", n) }
+
+// LinkIDs returns the first n of these ids.
+func LinkIDs(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = LinkID(i)
+	}
+	return all
+}
+
 // Until polls ok every 10 ms and fails the test after a minute. In a synctest bubble
 // it takes no real time.
 func Until(t testing.TB, what string, ok func() bool) {
@@ -107,26 +129,4 @@ func ClosedPort(t testing.TB) int {
 func ClosedAddr(t testing.TB) string {
 	t.Helper()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(ClosedPort(t)))
-}
-
-// Collect returns all values of a sequence. An error ends the test.
-func Collect[T any](t testing.TB, seq iter.Seq2[T, error]) (all []T) {
-	t.Helper()
-	for v, err := range seq {
-		Must(t, err)
-		all = append(all, v)
-	}
-	return all
-}
-
-// LinkID returns the n-th of the ids that tests give to payment links.
-func LinkID(n int) string { return fmt.Sprintf("pl_%032x", n) }
-
-// LinkIDs returns the ids of n links.
-func LinkIDs(n int) []string {
-	all := make([]string, n)
-	for i := range all {
-		all[i] = LinkID(i)
-	}
-	return all
 }

@@ -3,7 +3,8 @@
 // [Run] does one sweep:
 //
 //	list reader ──▶ selector ──▶ plan ──▶ confirm ──▶ batch
-//	(listing.go)  (selector.go)                  (producer.MakeBatch)
+//	(listing.go,  (selector.go)                  (producer.MakeBatch)
+//	 page.go)
 //
 // The list reader asks for every page, at first forwards and then backwards, until a pass
 // brings no new link, because links move between pages while it reads. Little is known about

@@ -18,6 +18,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
 )
 
@@ -123,8 +124,9 @@ type reading struct {
 func newReading(api Lister) *reading {
 	r := &reading{seen: map[string]int{}}
 	r.listReader = listReader{
-		api: api, limiter: &r.limiter, log: slog.New(slog.NewTextHandler(&r.log, nil)), attempts: 3, most: listMost,
-		first: func(plexy.Page) {},
+		pageReader: pageReader{api: api, limiter: &r.limiter, log: slog.New(slog.NewTextHandler(&r.log, nil)), attempts: 3},
+		most:       listMost,
+		first:      func(plexy.Page) {},
 		see: func(link plexy.Link, pass int) (isNew, inPass bool) {
 			last, known := r.seen[link.ID]
 			if !known {
@@ -477,7 +479,7 @@ func TestListAnswers(t *testing.T) {
 				}
 				// The delays before the second and third attempt, and after 429s up to
 				// 15 min each, as Retry-After asks.
-				most := 6*time.Second + time.Duration(strings.Count(kinds, "throttled"))*listBackoffMost
+				most := 6*time.Second + time.Duration(strings.Count(kinds, "throttled"))*task.MaxBackoff
 				if passed := time.Since(began); passed > most {
 					t.Errorf("it took %v", passed)
 				}
@@ -592,48 +594,52 @@ func TestListThatShrinks(t *testing.T) {
 // The Retry-After goes to the limiter as it came; each page is a thing of its own
 // to it, as links are.
 func TestListReports(t *testing.T) {
-	s := &shop{size: 50, links: linksOf(testutil.LinkIDs(100))}
-	next := 0
-	s.before = func() error {
-		if next++; next == 2 {
-			return &plexy.Error{Method: "GET", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true}
+	synctest.Test(t, func(t *testing.T) {
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(100))}
+		next := 0
+		s.before = func() error {
+			if next++; next == 2 {
+				return &plexy.Error{Method: "GET", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true}
+			}
+			return nil
 		}
-		return nil
-	}
-	r := newReading(s)
-	testutil.Must(t, r.read(t.Context()))
-	want := []ratelimit.Answer{
-		{Kind: ratelimit.Proper, Link: "the first page", Status: 200},
-		{
-			Kind: ratelimit.Throttled, Link: "page 1", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true,
-			Cause: "GET answered 429 (Too Many Requests)",
-		},
-		{Kind: ratelimit.Proper, Link: "page 1", Status: 200},
-	}
-	if diff := cmp.Diff(want, r.limiter.told[:3]); diff != "" {
-		t.Error(diff)
-	}
+		r := newReading(s)
+		testutil.Must(t, r.read(t.Context()))
+		want := []ratelimit.Answer{
+			{Kind: ratelimit.OK, Link: "the first page", Status: 200},
+			{
+				Kind: ratelimit.Throttled, Link: "page 1", Status: 429, RetryAfter: 7 * time.Second, HasRetryAfter: true,
+				Cause: "GET answered 429 (Too Many Requests)",
+			},
+			{Kind: ratelimit.OK, Link: "page 1", Status: 200},
+		}
+		if diff := cmp.Diff(want, r.limiter.told[:3]); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // The key is refused in the middle: the limiter holds and probes. A key that
 // is good again goes on, one that stays bad ends the reading.
 func TestListKeyRefusedInTheMiddle(t *testing.T) {
-	for refusals, want := range map[int]error{1: nil, 3: nil, 4: ErrKeyRefused} {
-		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(200))}
-		next := 0
-		s.before = func() error {
-			if next++; next > 2 && next <= 2+refusals {
-				return &plexy.Error{Method: "GET", Status: 401}
+	synctest.Test(t, func(t *testing.T) {
+		for refusals, want := range map[int]error{1: nil, 3: nil, 4: ErrKeyRefused} {
+			s := &shop{size: 50, links: linksOf(testutil.LinkIDs(200))}
+			next := 0
+			s.before = func() error {
+				if next++; next > 2 && next <= 2+refusals {
+					return &plexy.Error{Method: "GET", Status: 401}
+				}
+				return nil
 			}
-			return nil
+			r := newReading(s)
+			if err := r.read(t.Context()); !errors.Is(err, want) {
+				t.Errorf("%d times: %v", refusals, err)
+			} else if want == nil && len(r.seen) != 200 {
+				t.Errorf("%d times: %d links", refusals, len(r.seen))
+			}
 		}
-		r := newReading(s)
-		if err := r.read(t.Context()); !errors.Is(err, want) {
-			t.Errorf("%d times: %v", refusals, err)
-		} else if want == nil && len(r.seen) != 200 {
-			t.Errorf("%d times: %d links", refusals, len(r.seen))
-		}
-	}
+	})
 }
 
 // Pages fail now and then, in every way, and none is lost; nor does the real

@@ -1,13 +1,10 @@
 package sweep
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +15,7 @@ import (
 	"linkcancel/producer"
 )
 
-// verdict is what a sweep makes of a link.
+// verdict is what a sweep decides about a link.
 type verdict uint8
 
 const (
@@ -35,176 +32,142 @@ const (
 	verdicts
 )
 
-// selector selects links as they are listed. A link that is listed again counts
-// as it was shown last.
-//
-// It keeps about 30 bytes a link, and the ids of those that were selected.
+// selector judges links as they are listed. If a link is listed again, its latest state
+// counts. It takes about 110 bytes a link.
 type selector struct {
 	sel   Selection
-	began time.Time // when the list was begun, by Redis' clock, rounded down
-	now   time.Time // when links are judged
-	keep  int       // as in Config
+	began time.Time // when the reading began, by Redis' clock, rounded down
+	now   time.Time // the time by which links are judged
+	keep  int       // Config.Keep
 
-	clockOff time.Duration
+	clockOff time.Duration // Plan.ClockOff
 
 	index    *linkcsv.Index
-	links    []listed // by their place in index
-	statuses map[string]uint16
-	names    []string // of statuses
-	settled  []bool   // by status: cancelled or paid
-	wanted   []bool   // by status: the selected one
+	links    []listedLink // in the order in which they were first listed
+	statuses map[string]*status
 
-	byStatus  []int64
-	byVerdict [verdicts]int64
-	byFlag    [flags]int64
-	only      []int64 // by status: unsettled links that nothing else left out
-
-	examples [flags]string // of values that were flagged; the first of each kind
-
-	ids    idList
-	places []uint32 // of ids, in links
-	shown  []Link
+	// The first example of each kind of date.
+	badExpiry, badCreated, badOther, noZone string
 }
 
-// listed is what is known of one listed link.
-type listed struct {
-	status  uint16
-	flags   uint16 // a bit for each
-	verdict verdict
-	pass    uint8 // the latest that showed it
+// listedLink is the latest that the list showed of a link.
+type listedLink struct {
+	id      string
+	shown   *Link // for the plan; nil unless it is selected and the plan shows links
+	status  *status
+	verdict verdict // with verdictStatus, byDates has the rest
+	byDates verdict // what the dates alone decide
+	pass    uint8   // the latest pass that showed it
+	past    bool    // expired for longer than the grace, and not known to be settled
+	// Only of links with the wanted status, about the dates that the selection uses:
+	inGrace         bool // expired, but not for longer than the grace
+	expiry, created dateState
+	noZone          bool // a date has no time zone
 }
 
-// Flags of a listed link. Those of dates are about the dates that the selection
-// looks at. They are set for links of the wanted status, unless they say
-// otherwise.
+// dateState says whether a date can be used.
+type dateState uint8
+
 const (
-	flagPast       = iota // as in Plan.PastExpiry, whatever the status
-	flagOnly              // it counts in choice.only
-	flagStored            // its id is kept
-	flagGrace             // it has expired, but not for longer than the grace
-	flagExpiry            // its expiry is known
-	flagBadExpiry         // its expiry cannot be read
-	flagCreated           // its creation is known
-	flagBadCreated        // its creation cannot be read
-	flagBadOther          // a date cannot be read, of a link of another status that is not settled
-	flagNoZone            // a date names no zone
-	flags
+	dateMissing dateState = iota // or it is not used
+	dateKnown
+	dateUnreadable
 )
 
-func (l *listed) set(flag int)      { l.flags |= 1 << flag }
-func (l *listed) has(flag int) bool { return l.flags&(1<<flag) != 0 }
+// status is a status, as the API spells it.
+type status struct {
+	name    string
+	settled bool // cancelled or paid
+	wanted  bool // the selected one
+}
 
-// statusMost bounds the statuses that are told apart; the rest is otherStatus.
+// statusMost bounds the statuses that are told apart. The others count as otherStatus.
 const (
 	statusMost  = 1000
 	otherStatus = "(other)"
 )
 
 func newSelector(sel Selection, keep int) *selector {
-	return &selector{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]uint16{}}
+	return &selector{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]*status{}}
 }
 
-// see takes in a link that the list shows. isNew: no pass showed it before;
-// inPass: this one did not.
+// see takes in a link that the list shows. isNew: no pass showed it before. inPass: this
+// pass did not.
 func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
-	place, isNew := c.index.Add(link.ID)
+	n, isNew := c.index.Add(link.ID)
 	if isNew {
-		c.links = append(c.links, listed{})
-	} else {
-		c.count(c.links[place], -1)
+		c.links = append(c.links, listedLink{id: link.ID})
 	}
-	l := &c.links[place]
+	l := &c.links[n]
 	inPass = l.pass != uint8(pass)
-	l.pass = uint8(pass)
-	l.status = c.status(link.Status)
-	l.flags &= 1 << flagStored
+	*l = listedLink{id: l.id, pass: uint8(pass), status: c.status(link.Status)}
 	c.judge(l, link)
-	c.count(*l, 1)
-	if l.verdict == verdictSelected && !l.has(flagStored) {
-		l.set(flagStored)
-		c.ids.add(link.ID)
-		c.places = append(c.places, uint32(place))
-		if c.keep != 0 {
-			c.shown = append(c.shown, Link{
-				ID: link.ID, Status: link.Status, CreatedAt: link.CreatedAt, ExpiresAt: link.ExpiresAt,
-				Amount: link.Amount, Currency: link.Currency,
-			})
+	if l.verdict == verdictSelected && c.keep != 0 {
+		l.shown = &Link{
+			ID: l.id, Status: link.Status, CreatedAt: link.CreatedAt, ExpiresAt: link.ExpiresAt,
+			Amount: link.Amount, Currency: link.Currency,
 		}
 	}
 	return isNew, inPass
 }
 
-// judge decides about a link: the first condition that it does not meet drops
-// it.
-func (c *selector) judge(l *listed, link plexy.Link) {
+// judge decides about a link. The first condition that it does not meet drops it.
+func (c *selector) judge(l *listedLink, link plexy.Link) {
 	created, expires := knownTime(link.CreatedAt), knownTime(link.ExpiresAt)
 	past := !expires.IsZero() && expires.Add(c.sel.Grace).Before(c.now)
-	settled := c.settled[l.status]
-	if past && !settled {
-		l.set(flagPast)
-	}
+	l.past = past && !l.status.settled
 	switch {
 	case c.sel.Expired && link.ExpiresNote.Unreadable:
-		l.verdict = verdictBadExpiry
+		l.byDates = verdictBadExpiry
 	case c.sel.Expired && expires.IsZero():
-		l.verdict = verdictNoExpiry
+		l.byDates = verdictNoExpiry
 	case c.sel.Expired && !past:
-		l.verdict = verdictNotExpired
+		l.byDates = verdictNotExpired
 	case c.sel.OlderThan > 0 && link.CreatedNote.Unreadable:
-		l.verdict = verdictBadCreated
+		l.byDates = verdictBadCreated
 	case c.sel.OlderThan > 0 && created.IsZero():
-		l.verdict = verdictNoCreated
+		l.byDates = verdictNoCreated
 	case c.sel.OlderThan > 0 && !created.Add(c.sel.OlderThan).Before(c.now):
-		l.verdict = verdictNotOld
+		l.byDates = verdictNotOld
 	default:
-		l.verdict = verdictSelected
+		l.byDates = verdictSelected
 	}
-	if c.wanted[l.status] {
-		if c.sel.Expired {
-			c.flagDate(l, expires, link.ExpiresNote, flagExpiry, flagBadExpiry)
-			if !past && !expires.IsZero() && expires.Before(c.now) {
-				l.set(flagGrace)
-			}
-		}
-		if c.sel.OlderThan > 0 {
-			c.flagDate(l, created, link.CreatedNote, flagCreated, flagBadCreated)
+	l.verdict = l.byDates
+	if !l.status.wanted {
+		l.verdict = verdictStatus
+		switch {
+		case l.status.settled:
+		case l.byDates == verdictBadExpiry:
+			c.badOther = cmp.Or(c.badOther, link.ExpiresNote.Text)
+		case l.byDates == verdictBadCreated:
+			c.badOther = cmp.Or(c.badOther, link.CreatedNote.Text)
 		}
 		return
 	}
-	switch {
-	case settled:
-	case l.verdict == verdictSelected:
-		l.set(flagOnly)
-	case l.verdict == verdictBadExpiry:
-		c.example(l, flagBadOther, link.ExpiresNote)
-	case l.verdict == verdictBadCreated:
-		c.example(l, flagBadOther, link.CreatedNote)
+	if c.sel.Expired {
+		l.expiry = c.dateState(l, expires, link.ExpiresNote, &c.badExpiry)
+		l.inGrace = !past && l.expiry == dateKnown && expires.Before(c.now)
 	}
-	l.verdict = verdictStatus
+	if c.sel.OlderThan > 0 {
+		l.created = c.dateState(l, created, link.CreatedNote, &c.badCreated)
+	}
 }
 
-// flagDate flags how a date of a link can be used.
-func (c *selector) flagDate(l *listed, t time.Time, note plexy.DateNote, known, bad int) {
+func (c *selector) dateState(l *listedLink, t time.Time, note plexy.DateNote, example *string) dateState {
 	switch {
 	case note.Unreadable:
-		c.example(l, bad, note)
-		return
+		*example = cmp.Or(*example, note.Text)
+		return dateUnreadable
 	case t.IsZero():
-		return
+		return dateMissing
 	case note.NoZone:
-		c.example(l, flagNoZone, note)
+		l.noZone = true
+		c.noZone = cmp.Or(c.noZone, note.Text)
 	}
-	l.set(known)
+	return dateKnown
 }
 
-// example flags a link for one of its dates.
-func (c *selector) example(l *listed, flag int, note plexy.DateNote) {
-	l.set(flag)
-	c.examples[flag] = cmp.Or(c.examples[flag], note.Text)
-}
-
-// knownTime takes what stands for "no time" in many an API, the year 1 or 1970,
-// as none.
+// knownTime drops the years 1 and 1970, with which many APIs say "no time".
 func knownTime(t time.Time) time.Time {
 	if t.Year() < 2000 {
 		return time.Time{}
@@ -212,38 +175,18 @@ func knownTime(t time.Time) time.Time {
 	return t
 }
 
-func (c *selector) count(l listed, n int64) {
-	c.byStatus[l.status] += n
-	c.byVerdict[l.verdict] += n
-	for rest := l.flags; rest != 0; rest &= rest - 1 {
-		c.byFlag[bits.TrailingZeros16(rest)] += n
+// status returns the status of a name.
+func (c *selector) status(name string) *status {
+	if s := c.statuses[name]; s != nil {
+		return s
 	}
-	if l.has(flagOnly) {
-		c.only[l.status] += n
+	// The wanted one is told apart however late it comes.
+	if len(c.statuses) >= statusMost && name != otherStatus && !sameStatus(name, c.sel.Status) {
+		return c.status(otherStatus)
 	}
-}
-
-// status is the number of a status.
-func (c *selector) status(name string) uint16 {
-	n, ok := c.statuses[name]
-	if ok {
-		return n
-	}
-	if len(c.names) >= statusMost {
-		// The wanted one is told apart, however late it comes.
-		if name != otherStatus && !sameStatus(name, c.sel.Status) {
-			return c.status(otherStatus)
-		}
-	}
-	n = uint16(len(c.names))
-	name = strings.Clone(name)
-	c.statuses[name] = n
-	c.names = append(c.names, name)
-	c.byStatus = append(c.byStatus, 0)
-	c.only = append(c.only, 0)
-	c.settled = append(c.settled, settledStatus(name))
-	c.wanted = append(c.wanted, sameStatus(name, c.sel.Status))
-	return n
+	s := &status{name: strings.Clone(name), settled: settledStatus(name), wanted: sameStatus(name, c.sel.Status)}
+	c.statuses[s.name] = s
+	return s
 }
 
 // sameStatus compares without regard to case; canceled and cancelled are one.
@@ -267,7 +210,7 @@ func settledStatus(name string) bool {
 // those that a batch has settled since the list was begun: the ledger knows
 // better of them. It reads the batches a chunk at a time.
 func (c *selector) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Logger) error {
-	if c.byVerdict[verdictSelected] == 0 {
+	if !slices.ContainsFunc(c.links, func(l listedLink) bool { return l.verdict == verdictSelected }) {
 		return nil
 	}
 	batches, err := l.List(ctx)
@@ -310,13 +253,10 @@ func (c *selector) leaveOutChunk(ctx context.Context, l *ledger.Ledger, b ledger
 	}
 	for i, link := range links[:min(len(links), len(records))] {
 		verdict := c.known(b, records[i])
-		place, ok := c.index.Find(link)
-		if verdict == verdictSelected || !ok || c.links[place].verdict != verdictSelected {
-			continue
+		n, ok := c.index.Find(link)
+		if verdict != verdictSelected && ok && c.links[n].verdict == verdictSelected {
+			c.links[n].verdict = verdict
 		}
-		c.count(c.links[place], -1)
-		c.links[place].verdict = verdict
-		c.count(c.links[place], 1)
 	}
 	return nil
 }
@@ -336,126 +276,84 @@ func (c *selector) known(b ledger.Batch, r ledger.Record) verdict {
 	return verdictSelected
 }
 
-// plan is what was found.
+// plan is what the sweep found.
 func (c *selector) plan(w *listReader) Plan {
 	p := Plan{
-		Listed: int64(len(c.links)), Unusable: w.unusable,
-		Dropped: Dropped{
-			Status: c.byVerdict[verdictStatus], NoExpiry: c.byVerdict[verdictNoExpiry], UnreadableExpiry: c.byVerdict[verdictBadExpiry],
-			NotExpired: c.byVerdict[verdictNotExpired], NoCreated: c.byVerdict[verdictNoCreated], UnreadableCreated: c.byVerdict[verdictBadCreated],
-			NotOld: c.byVerdict[verdictNotOld],
+		Listed: int64(len(c.links)), Unusable: w.unusable, ClockOff: c.clockOff, Requests: w.requests, Passes: w.pass,
+		Dates: Dates{
+			Expiry: DateCount{Example: c.badExpiry}, Created: DateCount{Example: c.badCreated}, Other: DateCount{Example: c.badOther},
+			NoZoneExample: c.noZone,
 		},
-		Dates:   c.dates(),
-		Waiting: c.byVerdict[verdictWaiting], Settled: c.byVerdict[verdictSettled], Selected: c.byVerdict[verdictSelected],
-		PastExpiry: c.byFlag[flagPast], ClockOff: c.clockOff,
-		Requests: w.requests, Passes: w.pass,
 	}
-	p.Suspicious = p.Selected+p.Waiting+p.Settled == 0 && p.Dates.InGrace == 0 && c.misspelt() >= manyLeft
-	for i, n := range c.byStatus {
-		if n > 0 {
-			p.ByStatus = append(p.ByStatus, StatusCount{Status: c.names[i], Links: n})
+	var byVerdict [verdicts]int64
+	byStatus, misspelt := map[*status]int64{}, map[*status]int64{}
+	for i := range c.links {
+		l := &c.links[i]
+		byVerdict[l.verdict]++
+		byStatus[l.status]++
+		if l.past {
+			p.PastExpiry++
 		}
+		if l.shown != nil && l.verdict == verdictSelected && (c.keep < 0 || len(p.Links) < c.keep) {
+			p.Links = append(p.Links, *l.shown)
+		}
+		if l.verdict == verdictStatus && !l.status.settled && l.byDates == verdictSelected {
+			misspelt[l.status]++
+		}
+		p.Dates.count(l)
+	}
+	p.Dropped = Dropped{
+		Status: byVerdict[verdictStatus], NoExpiry: byVerdict[verdictNoExpiry], UnreadableExpiry: byVerdict[verdictBadExpiry],
+		NotExpired: byVerdict[verdictNotExpired], NoCreated: byVerdict[verdictNoCreated], UnreadableCreated: byVerdict[verdictBadCreated],
+		NotOld: byVerdict[verdictNotOld],
+	}
+	p.Waiting, p.Settled, p.Selected = byVerdict[verdictWaiting], byVerdict[verdictSettled], byVerdict[verdictSelected]
+	for s, n := range byStatus {
+		p.ByStatus = append(p.ByStatus, StatusCount{Status: s.name, Links: n})
 	}
 	slices.SortFunc(p.ByStatus, func(a, b StatusCount) int {
 		return cmp.Or(cmp.Compare(b.Links, a.Links), cmp.Compare(a.Status, b.Status))
 	})
-	for i, link := range c.shown {
-		if c.keep > 0 && len(p.Links) == c.keep {
-			break
-		}
-		if c.links[c.places[i]].verdict == verdictSelected {
-			p.Links = append(p.Links, link)
+	// Where links have the wanted status, "expired" is not another name for it, but a state
+	// in which a link cannot be paid.
+	var otherwise int64
+	for s, n := range misspelt {
+		if p.Dates.Links == 0 || !strings.EqualFold(s.name, "expired") {
+			otherwise += n
 		}
 	}
+	p.Suspicious = p.Selected+p.Waiting+p.Settled == 0 && p.Dates.InGrace == 0 && otherwise >= manyLeft
 	return p
 }
 
-// dates is how the dates that the selection looks at can be used.
-func (c *selector) dates() Dates {
-	count := func(known, bad int) DateCount {
-		return DateCount{Known: c.byFlag[known], Unreadable: c.byFlag[bad], Example: c.examples[bad]}
-	}
-	d := Dates{
-		Expiry: count(flagExpiry, flagBadExpiry), Created: count(flagCreated, flagBadCreated), Other: DateCount{Unreadable: c.byFlag[flagBadOther], Example: c.examples[flagBadOther]},
-		NoZone: c.byFlag[flagNoZone], NoZoneExample: c.examples[flagNoZone], InGrace: c.byFlag[flagGrace],
-	}
-	for i, n := range c.byStatus {
-		if c.wanted[i] {
-			d.Links += n
+// count counts the dates of a link.
+func (d *Dates) count(l *listedLink) {
+	add := func(n *int64, ok bool) {
+		if ok {
+			*n++
 		}
 	}
-	return d
+	if !l.status.wanted {
+		add(&d.Other.Unreadable, !l.status.settled && (l.byDates == verdictBadExpiry || l.byDates == verdictBadCreated))
+		return
+	}
+	d.Links++
+	add(&d.InGrace, l.inGrace)
+	add(&d.NoZone, l.noZone)
+	add(&d.Expiry.Known, l.expiry == dateKnown)
+	add(&d.Expiry.Unreadable, l.expiry == dateUnreadable)
+	add(&d.Created.Known, l.created == dateKnown)
+	add(&d.Created.Unreadable, l.created == dateUnreadable)
 }
 
-// misspelt counts the links that may be meant although their status is another
-// than the wanted one. Where some have that one, "expired" is not another name
-// for it, but a state of its own, in which a link cannot be paid.
-func (c *selector) misspelt() (links int64) {
-	seen := false
-	for i, n := range c.byStatus {
-		seen = seen || c.wanted[i] && n > 0
-	}
-	for i, n := range c.only {
-		if !seen || !strings.EqualFold(c.names[i], "expired") {
-			links += n
+// source returns the selected links in the order of the list.
+func (c *selector) source(unusable int64) *producer.Links {
+	var ids []string
+	for i := range c.links {
+		if c.links[i].verdict == verdictSelected {
+			ids = append(ids, c.links[i].id)
 		}
 	}
-	return links
-}
-
-// chosenLinks are the selected links as a Source, in the order of the list.
-type chosenLinks struct {
-	c       *selector
-	invalid int64
-	next    int // in choice.places
-	at      idPlace
-}
-
-// Next returns the next selected link, io.EOF at the end.
-func (s *chosenLinks) Next() (string, error) {
-	for s.next < len(s.c.places) {
-		id := s.c.ids.next(&s.at)
-		place := s.c.places[s.next]
-		s.next++
-		if s.c.links[place].verdict == verdictSelected {
-			return string(id), nil
-		}
-	}
-	return "", io.EOF
-}
-
-// producer.Stats counts all of them, whatever was read so far.
-func (s *chosenLinks) Stats() producer.Stats {
-	n := s.c.byVerdict[verdictSelected]
-	return producer.Stats{Rows: n + s.invalid, Links: n, Invalid: s.invalid}
-}
-
-// idList keeps ids in the order in which they were added, each behind its line
-// end in blocks: a string of its own for each would take twice the memory.
-type idList struct{ blocks [][]byte }
-
-// idBlock is the size of a block; an id has at most 128 bytes.
-const idBlock = 64 << 10
-
-func (l *idList) add(id string) {
-	n := len(l.blocks)
-	if n == 0 || len(l.blocks[n-1])+len(id)+1 > idBlock {
-		l.blocks = append(l.blocks, make([]byte, 0, idBlock))
-		n++
-	}
-	l.blocks[n-1] = append(append(l.blocks[n-1], id...), '\n')
-}
-
-// idPlace is where the next id stands.
-type idPlace struct{ block, offset int }
-
-// next returns the id at a place, which must be there, and moves on.
-func (l *idList) next(at *idPlace) []byte {
-	if at.offset == len(l.blocks[at.block]) {
-		at.block, at.offset = at.block+1, 0
-	}
-	rest := l.blocks[at.block][at.offset:]
-	n := bytes.IndexByte(rest, '\n')
-	at.offset += n + 1
-	return rest[:n]
+	n := int64(len(ids))
+	return &producer.Links{IDs: ids, Counts: producer.Stats{Rows: n + unusable, Links: n, Invalid: unusable}}
 }

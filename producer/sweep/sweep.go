@@ -22,30 +22,30 @@ const (
 	DefaultMax    = 10_000
 )
 
-// clockOffMost is how far the API's clock may be from this machine's before
-// it matters to dates.
+// clockOffMost is how far the API's clock may differ from this machine's before dates are
+// judged by the earlier one.
 const clockOffMost = 5 * time.Minute
 
-// manyLeft is how many links must meet all but the status before a sweep that
-// selects nothing is suspicious.
+// manyLeft is how many links must meet everything but the status for a sweep that selects
+// nothing to be suspicious.
 const manyLeft = 10
 
-// Selection says which links a sweep takes: those that meet all of it. As JSON
-// it travels in the payload of a sweep task; durations are in nanoseconds there.
+// Selection is what a link must meet for a sweep to take it. As JSON it is part of the
+// payload of a sweep task, with durations in nanoseconds.
 type Selection struct {
-	// Expired takes links whose expiry is past by more than Grace. A link
-	// without a readable expiry never counts as expired.
+	// Expired takes links that expired more than Grace ago. A link without a readable
+	// expiry never counts as expired.
 	Expired bool          `json:"expired"`
 	Grace   time.Duration `json:"grace"`
-	// OlderThan takes links that were created longer ago; 0: of any age.
+	// OlderThan takes links that were created longer ago. 0: links of any age.
 	OlderThan time.Duration `json:"older_than"`
-	// Status is the status that they must have, in whatever case.
+	// Status is the status that they must have. Case does not matter.
 	Status string `json:"status"`
 	// Max refuses a sweep of more links.
 	Max int64 `json:"max"`
 }
 
-// Validate says what is wrong with a selection.
+// Validate returns what is wrong with a selection, or nil.
 func (s Selection) Validate() error {
 	switch {
 	case !s.Expired && s.OlderThan == 0:
@@ -62,7 +62,7 @@ func (s Selection) Validate() error {
 	return nil
 }
 
-// String is the selection in a few words: "active, expired for 24h".
+// String returns the selection in a few words, such as "active, expired for 24h".
 func (s Selection) String() string {
 	words := []string{s.Status}
 	if s.Expired {
@@ -74,8 +74,8 @@ func (s Selection) String() string {
 	return strings.Join(words, ", ")
 }
 
-// ShortDuration writes whole days from two on as 30d, and else leaves out the
-// zeros of time.Duration's form.
+// ShortDuration returns two or more whole days as "30d", and any other duration without the
+// trailing zeros of time.Duration.String.
 func ShortDuration(d time.Duration) string {
 	if days := d / (24 * time.Hour); days > 1 && d%(24*time.Hour) == 0 {
 		return strconv.FormatInt(int64(days), 10) + "d"
@@ -90,41 +90,38 @@ func ShortDuration(d time.Duration) string {
 	return text
 }
 
-// Config says what a sweep does. Selection, API, Limiter and Log are
-// required.
+// Config configures a sweep. Selection, API, Limiter and Log are required.
 type Config struct {
 	Selection Selection
 	API       Lister
 	Limiter   Limiter
 	Log       *slog.Logger
 
-	// BatchID is the id of the batch; "": the first free one of the day, as
-	// FreeID finds it. A sealed sweep of a given id is returned as it
-	// stands, and nothing is listed.
+	// BatchID is the id of the batch. "": FreeID chooses it. If a sealed sweep has a given
+	// id, it is returned and nothing is listed.
 	BatchID string
-	// Timezone is where the day of a made-up id begins; nil: UTC.
+	// Timezone is the time zone of the day in a chosen id. nil: UTC.
 	Timezone *time.Location
 	Name     string // of the batch; "": the selection in words
 	Canary   bool
 
-	// Attempts is how often one page is asked for before the sweep fails, with a
-	// growing delay between; 0: DefaultListAttempts.
+	// Attempts is how often one page is asked for, with backoff, before the sweep fails.
+	// 0: DefaultListAttempts.
 	Attempts int
-	// Keep is how many of the selected links the plan shows; < 0: all.
+	// Keep is how many of the selected links the plan shows. < 0: all.
 	Keep int
-	// DryRun ends the sweep after its plan: nothing is written.
+	// DryRun ends the sweep after the plan. Nothing is written.
 	DryRun bool
 
-	// Progress, if not nil, is told of each page, and of each that is to be
-	// asked for again. It must be quick.
+	// Progress, if not nil, is called after each page, and before a page is asked for
+	// again. It must be quick.
 	Progress func(ListProgress)
-	// Confirm, if not nil, is asked before anything is written, unless nothing
-	// was selected. Its error ends the sweep.
+	// Confirm, if not nil, is called before anything is written, unless nothing was
+	// selected. Its error ends the sweep.
 	Confirm func(Plan) error
-	// Observe, if not nil, is told of each request, for metrics; status 0: no
-	// answer.
+	// Observe, if not nil, is called after each request, for metrics. Status 0: no answer.
 	Observe func(method string, status int, took time.Duration)
-	// Now is this machine's clock; nil: time.Now.
+	// Now is this machine's clock. nil: time.Now.
 	Now func() time.Time
 }
 
@@ -158,49 +155,47 @@ func (c *Config) validate() error {
 	return c.Selection.Validate()
 }
 
-// Plan is what a sweep found. Listed is Dropped.Sum() + Waiting + Settled +
-// Selected.
+// Plan is what a sweep found. Listed is Dropped.Sum() + Waiting + Settled + Selected.
 type Plan struct {
 	Listed   int64         // distinct links
-	ByStatus []StatusCount // the most first
-	Unusable int64         // entries of the list without a usable id: left out, and not in Listed
+	ByStatus []StatusCount // the largest first
+	Unusable int64         // entries of the list without a usable id, which are not in Listed
 	Dropped  Dropped
 	Dates    Dates
-	Waiting  int64 // left out, as they wait in an unfinished batch already
-	Settled  int64 // left out, as a batch has settled them since the list was begun
+	Waiting  int64 // left out: they wait in an unfinished batch
+	Settled  int64 // left out: a batch finished them after the reading of the list began
 	Selected int64
 
-	// PastExpiry counts the links whose expiry is past by more than the grace,
-	// whether that was asked for or not, and that are not known to be settled:
-	// neither cancelled nor paid.
+	// PastExpiry counts the links that expired for longer than the grace and are neither
+	// cancelled nor paid, whether or not the selection asks for that.
 	PastExpiry int64
-	// Suspicious: nothing was selected, though many links that are not known to be
-	// settled meet all but the status. Perhaps the API spells it in another way.
+	// Suspicious: nothing was selected, but many links that are neither cancelled nor paid
+	// meet everything but the status. Perhaps the API spells it differently.
 	Suspicious bool
-	// ClockOff is how far the API's clock is ahead of this machine's, if they
-	// differ by more than 5 minutes; else 0.
+	// ClockOff is how far the API's clock is ahead of this machine's. It is 0 unless they
+	// differ by more than 5 minutes.
 	ClockOff time.Duration
 
 	Requests, Passes int    // of reading the list
 	Links            []Link // the first Config.Keep of the selected
 }
 
-// StatusCount is how many links have a status, as the API spells it; "" is none.
+// StatusCount is how many links have a status, as the API spells it. "" is no status.
 type StatusCount struct {
 	Status string `json:"status"`
 	Links  int64  `json:"links"`
 }
 
-// Dropped counts the links that each condition of the selection left out, each
-// link at the first one that it did not meet.
+// Dropped counts the links that each condition of the selection left out. A link counts at
+// the first condition that it does not meet.
 type Dropped struct {
-	Status            int64 `json:"status"`             // it is another
-	NoExpiry          int64 `json:"no_expiry"`          // there is none
-	UnreadableExpiry  int64 `json:"unreadable_expiry"`  // there is one that cannot be read
-	NotExpired        int64 `json:"not_expired"`        // or not for long enough
-	NoCreated         int64 `json:"no_created"`         // there is none
-	UnreadableCreated int64 `json:"unreadable_created"` // there is one that cannot be read
-	NotOld            int64 `json:"not_old"`            // created too lately
+	Status            int64 `json:"status"` // another one
+	NoExpiry          int64 `json:"no_expiry"`
+	UnreadableExpiry  int64 `json:"unreadable_expiry"`
+	NotExpired        int64 `json:"not_expired"` // or not for longer than the grace
+	NoCreated         int64 `json:"no_created"`
+	UnreadableCreated int64 `json:"unreadable_created"`
+	NotOld            int64 `json:"not_old"` // created too recently
 }
 
 // Sum is the number of links left out.
@@ -208,15 +203,15 @@ func (d Dropped) Sum() int64 {
 	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld
 }
 
-// Dates says how many links have a date that the selection looks at, and
-// whether it can be used. All but Other is about links of the wanted status.
+// Dates counts the links that have a date which the selection uses. All but Other is about
+// links with the wanted status.
 type Dates struct {
 	Links           int64     // of the wanted status
-	Expiry, Created DateCount // zero where the selection does not look at it
-	// Other counts the links of another status that are not known to be settled.
-	// Of these Known is not counted.
+	Expiry, Created DateCount // zero if the selection does not use it
+	// Other counts links with another status that are neither cancelled nor paid. Its
+	// Known is not counted.
 	Other         DateCount
-	NoZone        int64  // links with a date that names no zone
+	NoZone        int64  // links with a date without a time zone
 	NoZoneExample string // one of these dates, as plexy.DateNote.Text
 	InGrace       int64  // links that have expired, but not for longer than the grace
 }
@@ -225,7 +220,7 @@ type Dates struct {
 type DateCount struct {
 	Known      int64
 	Unreadable int64
-	Example    string // one that cannot be read, as plexy.DateNote.Text
+	Example    string // an unreadable date, as plexy.DateNote.Text
 }
 
 // Link is a selected link.
@@ -236,18 +231,16 @@ type Link struct {
 	Currency             string
 }
 
-// Result is what came of a sweep.
+// Result is the result of a sweep.
 type Result struct {
 	Plan
-	// Batch is the sealed batch; its ID is "" if there is none: nothing was
-	// selected, or it was a dry run.
+	// Batch is the sealed batch. Its ID is "" if nothing was selected, or in a dry run.
 	Batch ledger.Batch
-	// Stood: the batch of the given id was there already, sealed, and nothing
-	// was listed.
-	Stood bool
+	// Existed: a sealed sweep had the given id already, and nothing was listed.
+	Existed bool
 }
 
-// TooManyError says that a sweep found more links than Selection.Max, and did
+// TooManyError is the error of a sweep that found more links than Selection.Max. It did
 // nothing.
 type TooManyError struct{ Found, Max int64 }
 
@@ -255,8 +248,8 @@ func (e *TooManyError) Error() string {
 	return fmt.Sprintf("the sweep found %d links, and %d are allowed: nothing was done", e.Found, e.Max)
 }
 
-// UnreadableDatesError says that a sweep could not read most of the dates that
-// it selects by, and did nothing: what it selects would be a matter of chance.
+// UnreadableDatesError is the error of a sweep that could not read most of the dates that it
+// selects by. It did nothing, because the selection would be a matter of chance.
 type UnreadableDatesError struct {
 	Date                string // DateExpiry or DateCreated
 	Unreadable, Present int64  // links of the wanted status; Present are those with such a date
@@ -273,23 +266,22 @@ func (e *UnreadableDatesError) Error() string {
 	return fmt.Sprintf("the sweep cannot read the %s of %d of %d links, such as %q: nothing was done", e.Date, e.Unreadable, e.Present, e.Example)
 }
 
-// Sweep reads the API's whole list, selects links from it, leaves out those
-// that wait in an unfinished batch already or have been settled by one
-// meanwhile, and seals the rest as a batch. If
-// nothing is selected it makes no batch, which is no error.
+// Run reads the API's whole list, selects links from it, leaves out those that wait in an
+// unfinished batch or that a batch has finished meanwhile, and seals the rest as a batch. If
+// nothing is selected, it makes no batch and returns no error.
 //
-// With a *TooManyError, an *UnreadableDatesError, and an error of Confirm comes
-// the plan. Trying again soon does not mend ErrKeyRefused, ErrNoList,
-// ErrPageIgnored, a *TooManyError or an *UnreadableDatesError.
+// The plan is valid with a *TooManyError, an *UnreadableDatesError and an error of Confirm.
+// An early retry does not solve ErrKeyRefused, ErrNoList, ErrPageIgnored, a *TooManyError or
+// an *UnreadableDatesError.
 func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
 		return Result{}, fmt.Errorf("sweep: %w", err)
 	}
 	if cfg.BatchID != "" {
-		b, err := standing(ctx, l, cfg.BatchID)
+		b, err := sealedSweep(ctx, l, cfg.BatchID)
 		if err != nil || b.ID != "" {
-			return Result{Batch: b, Stood: err == nil}, err
+			return Result{Batch: b, Existed: err == nil}, err
 		}
 	}
 	now, err := l.Now(ctx)
@@ -299,8 +291,8 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	c := newSelector(cfg.Selection, cfg.Keep)
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
 	w := &listReader{
-		api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, most: listMost,
-		observe: cfg.Observe, progress: cfg.Progress, see: c.see,
+		pageReader: pageReader{api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, observe: cfg.Observe},
+		most:       listMost, progress: cfg.Progress, see: c.see,
 	}
 	w.first = func(p plexy.Page) { c.now, c.clockOff = judgingTime(cfg.Now(), p.Date) }
 	if err := w.read(ctx); err != nil {
@@ -322,8 +314,8 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 			return r, err
 		}
 	}
-	// The answer may have taken its time, and another sweep may have made its
-	// batch meanwhile: from here on no other can.
+	// The confirmation may have taken long, and another sweep may have made its batch
+	// meanwhile. From here on, no other can.
 	release, err := l.SealSweep(ctx)
 	if err != nil {
 		return r, err
@@ -339,7 +331,7 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	return r, err
 }
 
-// warn tells what is odd about a plan.
+// warn logs what is odd about a plan.
 func (c *Config) warn(p Plan) {
 	sel, d := c.Selection, p.Dates
 	if p.ClockOff != 0 {
@@ -368,7 +360,7 @@ func (c *Config) warn(p Plan) {
 	}
 }
 
-// refuse is the error of a sweep that must not go on.
+// refuse returns the error of a sweep that must not make a batch, or nil.
 func (s Selection) refuse(p Plan) error {
 	for _, date := range [...]struct {
 		name  string
@@ -384,11 +376,11 @@ func (s Selection) refuse(p Plan) error {
 	return nil
 }
 
-// present counts the links that have the date, whether it can be read or not.
+// present counts the links that have the date, readable or not.
 func (c DateCount) present() int64 { return c.Known + c.Unreadable }
 
-// standing returns the sealed sweep of an id; a zero Batch if there is none.
-func standing(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch, error) {
+// sealedSweep returns the sealed sweep with an id, or a zero Batch.
+func sealedSweep(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch, error) {
 	b, err := l.Get(ctx, id)
 	switch {
 	case errors.Is(err, ledger.ErrNoBatch), err == nil && b.State == ledger.Importing:
@@ -399,9 +391,8 @@ func standing(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch, e
 	return b, err
 }
 
-// judgingTime is when links are judged, and how far the API's clock is ahead if
-// that matters. With clocks that differ, a link counts as expired when both
-// say so. date is zero if the API tells no time.
+// judgingTime returns the time by which links are judged, and Plan.ClockOff. If the clocks
+// differ, a link counts as expired when both say so. date is the API's time, or zero.
 func judgingTime(now, date time.Time) (at time.Time, off time.Duration) {
 	if date.IsZero() {
 		return now, 0
@@ -416,11 +407,10 @@ func judgingTime(now, date time.Time) (at time.Time, off time.Duration) {
 	return now, off
 }
 
-// sealTries is how many other sweeps may take the id of a day away from this
-// one at the same moment.
+// sealTries is how often another sweep may take the chosen id first.
 const sealTries = 10
 
-// seal makes the batch.
+// seal makes the batch of the selected links.
 func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusable int64) (ledger.Batch, error) {
 	for try := 1; ; try++ {
 		id := cfg.BatchID
@@ -433,7 +423,7 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 				return ledger.Batch{}, err
 			}
 		}
-		b, err := producer.MakeBatch(ctx, l, &chosenLinks{c: c, invalid: unusable}, producer.BatchConfig{
+		b, err := producer.MakeBatch(ctx, l, c.source(unusable), producer.BatchConfig{
 			ID: id, Source: producer.SourceSweep, Name: cfg.Name, Canary: cfg.Canary,
 		})
 		taken := errors.Is(err, producer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
@@ -444,8 +434,8 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 	}
 }
 
-// FreeID returns the first id of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, …
-// that no batch has, sealed or not. The day is that of date, in its location.
+// FreeID returns the first of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, … that is not the id of
+// a batch, sealed or not. The day is that of date in its location.
 func FreeID(ctx context.Context, l *ledger.Ledger, date time.Time) (string, error) {
 	day := "sweep-" + date.Format(time.DateOnly)
 	id := day

@@ -210,7 +210,7 @@ func TestSelectionChanges(t *testing.T) {
 	see("b", "active", -9*day, 3)
 	see("a", "cancelled", -9*day, 3)
 	var got []string
-	src := &chosenLinks{c: c, invalid: 3}
+	src := c.source(3)
 	for {
 		id, err := src.Next()
 		if err == io.EOF {
@@ -629,18 +629,18 @@ func TestSweepOfGivenID(t *testing.T) {
 		testutil.Advance(time.Minute)
 		r, err := Run(ctx, y.l, cfg)
 		testutil.Must(t, err)
-		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Stood {
+		if r.Batch.ID != "mine" || r.Batch.Total != 20 || r.Batch.Name != "the night's" || r.Existed {
 			t.Errorf("%+v", r)
 		}
 		before := len(api.requests)
 		again, err := Run(ctx, y.l, cfg)
 		testutil.Must(t, err)
-		if !again.Stood || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
+		if !again.Existed || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
 			t.Errorf("again: %+v after %d requests", again, len(api.requests)-before)
 		}
 		y.batch("import", producer.SourceImport, 3)
 		cfg.BatchID = "import"
-		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Stood || len(api.requests) != before {
+		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Existed || len(api.requests) != before {
 			t.Errorf("the id of an import: %+v, %v", r, err)
 		}
 	})
@@ -779,26 +779,6 @@ func TestSelectionOfManyStatuses(t *testing.T) {
 	}
 }
 
-// Ids of every length come back in order, over the ends of blocks.
-func TestIDList(t *testing.T) {
-	var l idList
-	var want []string
-	for i := range 5000 {
-		id := strings.Repeat(string(rune('a'+i%26)), 1+i%128)
-		want = append(want, id)
-		l.add(id)
-	}
-	if len(l.blocks) < 3 {
-		t.Fatalf("%d blocks", len(l.blocks))
-	}
-	var at idPlace
-	for i, id := range want {
-		if got := string(l.next(&at)); got != id {
-			t.Fatalf("%d: %q, want %q", i, got, id)
-		}
-	}
-}
-
 var _ Limiter = (*ratelimit.Fleet)(nil)
 
 // dated makes active links with these dates, as their expiry and creation.
@@ -918,14 +898,14 @@ func TestDatesChange(t *testing.T) {
 	c.see(plexy.Link{ID: "a", Status: "active", ExpiresNote: bad}, 1)
 	c.see(plexy.Link{ID: "b", Status: "active", ExpiresAt: noon.Add(-time.Hour), ExpiresNote: plexy.DateNote{NoZone: true, Text: "x"}}, 1)
 	c.see(plexy.Link{ID: "c", Status: "open", ExpiresNote: bad}, 1)
-	if d := c.dates(); d.Links != 2 || d.Expiry.Unreadable != 1 || d.Expiry.Known != 1 || d.Other.Unreadable != 1 || d.NoZone != 1 || d.InGrace != 1 {
+	if d := c.plan(&listReader{}).Dates; d.Links != 2 || d.Expiry.Unreadable != 1 || d.Expiry.Known != 1 || d.Other.Unreadable != 1 || d.NoZone != 1 || d.InGrace != 1 {
 		t.Errorf("%+v", d)
 	}
 	c.see(plexy.Link{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 2)
 	c.see(plexy.Link{ID: "b", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 2)
 	c.see(plexy.Link{ID: "c", Status: "paid", ExpiresNote: bad}, 2)
 	c.see(plexy.Link{ID: "a", Status: "active", ExpiresAt: noon.Add(-9 * day)}, 3)
-	d := c.dates()
+	d := c.plan(&listReader{}).Dates
 	d.Expiry.Example, d.Other.Example, d.NoZoneExample = "", "", ""
 	if diff := cmp.Diff(Dates{Links: 2, Expiry: DateCount{Known: 2}}, d); diff != "" {
 		t.Error(diff)

@@ -26,54 +26,51 @@ import (
 )
 
 const (
-	// sweepCheck is how often an idle sweep server looks for a task.
+	// sweepCheck is how often an idle server looks for a task.
 	sweepCheck = 2 * time.Second
-	// planEvery is how often the clock is read, which may have been set.
+	// planEvery is how often the clock is read, since it may be set.
 	planEvery = 30 * time.Second
 	planAgain = 5 * time.Second // after an error
 	// orphansEvery is how often the tasks of dead workers are looked for.
 	orphansEvery = 5 * time.Second
 
-	// sweepLate is how late a sweep may begin. A worker that starts in the morning
-	// does not make up for the night: people pay then.
+	// sweepLate is how late a sweep may begin. A worker that starts in the morning does not
+	// make up for the night, because people pay during the day.
 	sweepLate = time.Hour
-	// sweepForgotten is how long a planned sweep for which no worker was there is
-	// remembered, to be recorded as missed or made up for.
+	// sweepForgotten is how long a sweep that was planned while no worker ran can still be
+	// made up for, or recorded as missed.
 	sweepForgotten = 48 * time.Hour
-	// sweepOver is how long after its time a sweep is still gone on with.
+	// sweepOver is how long after its time a sweep is continued.
 	sweepOver = 12 * time.Hour
-	// sweepCrashes is how many workers a sweep may take down.
+	// sweepCrashes is how many workers a sweep may crash.
 	sweepCrashes = 5
 
-	sweepBusy   = 15 * time.Second // between looks at a sweep that another worker runs
-	sweepPutOff = time.Minute      // in a long hold, or while something like it is written
-	sweepStop   = 3 * time.Second  // the end of the server
-	sweepWrite  = 5 * time.Second  // the writing of what came of a sweep
+	sweepBusy   = 15 * time.Second // delay while another worker runs the sweep
+	sweepPutOff = time.Minute      // delay during a long hold, or while a batch has the lock
+	sweepStop   = 3 * time.Second  // timeout for the end of the server
+	sweepWrite  = 5 * time.Second  // timeout for writing the result of a sweep
 )
 
-// sweepDelays are the times before a failed sweep is tried again; after the last
-// of them it is recorded as failed.
+// sweepDelays are the delays before a failed sweep is tried again. After the last one it is
+// recorded as failed.
 var sweepDelays = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
-// SweeperConfig says which sweeps are run, and how. All fields but Observe and
-// Tracer are required.
+// SweeperConfig configures a Sweeper. All fields but Observe and Tracer are required.
 type SweeperConfig struct {
 	Schedule  *Schedule
 	Selection Selection
 	API       Lister
 	Limiter   Limiter
 	Log       *slog.Logger
-	// Observe, if not nil, is told of each request, for metrics; status 0: no
-	// answer.
+	// Observe, if not nil, is called after each request, for metrics. Status 0: no answer.
 	Observe func(method string, status int, took time.Duration)
 	Tracer  trace.Tracer // nil: no traces
 }
 
-// Sweeper runs sweeps by a schedule. All workers of a fleet have one: each puts
-// a task into the queue when a sweep is due, under an id that all of them use,
-// so that there is one task, and one of them runs it. The ledger knows how far
-// a sweep is: see ledger.SweepLease. A sweep that began goes on over crashes,
-// and makes one batch.
+// Sweeper runs sweeps by a schedule. All workers of a fleet may have one. Each enqueues a
+// task when a sweep is due, with the same id on every worker, so that there is one task and
+// one of them runs it. The ledger stores how far a sweep is: see ledger.SweepLease. A sweep
+// continues after a crash, and makes one batch.
 type Sweeper struct {
 	cfg    SweeperConfig
 	broker *broker.Broker
@@ -83,9 +80,9 @@ type Sweeper struct {
 	inspector *asynq.Inspector
 	sweep     func(context.Context, *ledger.Ledger, Config) (Result, error)
 
-	stopping context.Context // of Run
-	next     time.Time       // when the next sweep is due; zero: not known yet
-	planned  time.Time       // as the ledger was told
+	runCtx  context.Context // of Run
+	next    time.Time       // when the next sweep is due; zero: not known yet
+	planned time.Time       // next, as the ledger has it
 }
 
 // NewSweeper makes a sweeper; Run starts it.
@@ -94,25 +91,20 @@ func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper 
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()), sweep: Run}
 }
 
-// Run enqueues and runs sweeps until ctx ends, and gives back the one in hand.
+// Run enqueues and runs sweeps until ctx ends. It then returns the sweep in hand to the
+// queue.
 func (s *Sweeper) Run(ctx context.Context) error {
-	s.stopping = ctx
-	hook := &broker.ServerHook{}
-	client := s.broker.NewServerClient(hook)
-	defer client.Close()
-	// A server of its own: a sweep must not take a place from slices, nor wait for
-	// one. One at a time, as the ledger wants it.
-	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+	s.runCtx = ctx
+	// A server of its own: a sweep must not take a place from slices, nor wait for one.
+	// The ledger allows one sweep at a time.
+	server := s.broker.NewServer(&broker.ServerHook{}, s.cfg.Log, asynq.Config{
 		Concurrency:              1,
 		Queues:                   map[string]int{task.QueueSweep: 1},
 		TaskCheckInterval:        sweepCheck,
 		DelayedTaskCheckInterval: sweepCheck,
 		ShutdownTimeout:          sweepStop,
-		RetryDelayFunc:           sweepRetryDelay,
-		IsFailure:                func(err error) bool { return !errors.As(err, new(*sweepLater)) },
-		Logger:                   broker.NewAsynqLogger(s.cfg.Log),
-		LogLevel:                 asynq.WarnLevel,
 	})
+	defer server.Close()
 	if err := server.Start(s); err != nil {
 		return fmt.Errorf("start the sweep server: %w", err)
 	}
@@ -121,9 +113,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	s.plan(ctx)
 	repairing.Wait()
 	server.Stop()
-	last := time.AfterFunc(sweepStop, hook.GiveUp)
-	defer last.Stop()
-	server.Shutdown()
+	server.Shutdown(sweepStop, func() {})
 	return nil
 }
 
@@ -153,10 +143,10 @@ func (s *Sweeper) plan(ctx context.Context) {
 	}
 }
 
-// enqueueDue enqueues a sweep that is due, and returns how long to wait before
-// the next look.
+// enqueueDue enqueues a sweep that is due, and returns how long to wait before the next
+// check.
 func (s *Sweeper) enqueueDue(ctx context.Context) (time.Duration, error) {
-	// By Redis' clock, which is the same for all workers.
+	// Redis' clock is the same for all workers.
 	now, err := s.ledger.Now(ctx)
 	if err != nil {
 		return planAgain, fmt.Errorf("ask Redis for the time: %w", err)
@@ -181,8 +171,8 @@ func (s *Sweeper) enqueueDue(ctx context.Context) (time.Duration, error) {
 	return min(s.next.Sub(now), planEvery), nil
 }
 
-// firstDue is when the first sweep of this process is due: in the past if
-// workers with this schedule planned it, and none was there.
+// firstDue returns when the first sweep of this process is due. It is in the past if workers
+// with this schedule planned a sweep, and none ran when it was due.
 func (s *Sweeper) firstDue(ctx context.Context, now time.Time) (time.Time, error) {
 	known, err := s.ledger.Sweeps(ctx)
 	if err != nil {
@@ -200,8 +190,7 @@ func (s *Sweeper) firstDue(ctx context.Context, now time.Time) (time.Time, error
 	return next, nil
 }
 
-// enqueue enqueues the sweep that was due last. Of several that nobody was there
-// for, one is enough.
+// enqueue enqueues the sweep that was due last. One is enough if several were missed.
 func (s *Sweeper) enqueue(ctx context.Context, now time.Time) error {
 	due := s.next
 	if now.Sub(due) > sweepForgotten {
@@ -219,8 +208,7 @@ func (s *Sweeper) enqueue(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// enqueueSweep puts a sweep into the queue, unless it is there already, or was
-// in the past two days.
+// enqueueSweep enqueues a sweep unless the queue has it, or had it in the past two days.
 func enqueueSweep(ctx context.Context, client *asynq.Client, p task.Sweep) (enqueued bool, err error) {
 	t, err := p.Task()
 	if err != nil {
@@ -279,27 +267,8 @@ func (s *Sweeper) requeueOrphans(ctx context.Context) error {
 	return nil
 }
 
-// sweepLater gives a sweep back to the queue for a time. It is no failure to
-// asynq: tries are counted in the ledger.
-type sweepLater struct {
-	delay time.Duration
-	why   string
-}
-
-func (e *sweepLater) Error() string { return e.why }
-
-// sweepRetryDelay only reads what the handler decided. All else is a lost lease
-// or a lost process.
-func sweepRetryDelay(_ int, err error, _ *asynq.Task) time.Duration {
-	var later *sweepLater
-	if errors.As(err, &later) {
-		return later.delay
-	}
-	return 0
-}
-
-// ProcessTask runs one sweep: it is an asynq.Handler. It returns nil when there
-// is nothing more to do about it, be it done or failed for good.
+// ProcessTask runs one sweep, as an asynq.Handler. It returns nil when the sweep is done or
+// has failed for good.
 func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	p, err := task.ParseSweep(t.Payload())
 	if t.Type() != task.TypeSweep {
@@ -307,7 +276,7 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	if errors.Is(err, task.ErrNewer) {
 		s.cfg.Log.Warn("sweep of a newer release left alone", "error", err)
-		return &sweepLater{delay: time.Minute, why: err.Error()}
+		return &task.Later{Delay: time.Minute, Why: err.Error()}
 	}
 	if err != nil {
 		s.cfg.Log.Error("unreadable sweep task dropped", "error", err)
@@ -318,15 +287,14 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case errors.Is(err, ledger.ErrSweepEnded):
 		return nil
 	case errors.Is(err, ledger.ErrSweepOutdated):
-		// It ended before that one, or was given up for it, which was told.
 		s.cfg.Log.Info("sweep task dropped", "sweep", p.Name, "reason", err)
 		return nil
 	case errors.Is(err, ledger.ErrSweepBusy):
-		return &sweepLater{delay: sweepBusy/2 + rand.N(sweepBusy), why: err.Error()}
+		return &task.Later{Delay: sweepBusy/2 + rand.N(sweepBusy), Why: err.Error()}
 	case errors.Is(err, ledger.ErrSweepNewer):
-		return &sweepLater{delay: time.Minute, why: err.Error()}
+		return &task.Later{Delay: time.Minute, Why: err.Error()}
 	case err != nil:
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	if !lease.GivenUp.IsZero() {
 		s.cfg.Log.Warn("an earlier sweep did not end", "due", lease.GivenUp.In(s.cfg.Schedule.loc))
@@ -338,7 +306,7 @@ func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	return r.end(r.runTraced(ctx))
 }
 
-// sweepRun is a sweep in the hands of this process.
+// sweepRun is a sweep that this process runs.
 type sweepRun struct {
 	s     *Sweeper
 	p     task.Sweep
@@ -349,7 +317,7 @@ type sweepRun struct {
 	result Result
 }
 
-// finalError ends a sweep for good.
+// finalError is an error that no retry solves.
 type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
@@ -357,17 +325,16 @@ func (e *finalError) Unwrap() error { return e.err }
 
 func finalf(format string, args ...any) error { return &finalError{fmt.Errorf(format, args...)} }
 
-// interruptedError: not the sweep failed, but this process may not go on.
+// interruptedError: the sweep did not fail, but this process must stop running it.
 type interruptedError struct{ cause error }
 
 func (e *interruptedError) Error() string { return e.cause.Error() }
 func (e *interruptedError) Unwrap() error { return e.cause }
 
-// errSweepStopping: this process is about to end.
 var errSweepStopping = errors.New("the worker is stopping")
 
-// run runs the sweep as long as this process may: until it stops, asynq's lease
-// is over, or another worker has taken the sweep over.
+// run runs the sweep until it ends, this process stops, asynq's lease is over, or another
+// worker takes the sweep over.
 func (r *sweepRun) run(ctx context.Context) error {
 	run := r.lease.Run
 	switch {
@@ -386,22 +353,22 @@ func (r *sweepRun) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer context.AfterFunc(r.s.stopping, func() { cancel(errSweepStopping) })()
-	group.Go(func() error { return r.beat(ctx) })
+	defer context.AfterFunc(r.s.runCtx, func() { cancel(errSweepStopping) })()
+	group.Go(func() error { return r.heartbeat(ctx) })
 	group.Go(func() error {
 		err := r.once(ctx, selection)
 		if cause := context.Cause(ctx); cause != nil && err != nil {
 			err = &interruptedError{cause}
 		}
-		cancel(nil) // no more beats
+		cancel(nil) // ends the heartbeats
 		return err
 	})
 	return group.Wait()
 }
 
-// beat tells that the sweep is at work, and ends it if it is no longer ours.
-// While Redis is away it goes on: no batch can be made then.
-func (r *sweepRun) beat(ctx context.Context) error {
+// heartbeat writes heartbeats, and ends the sweep if another worker has taken it over. It
+// continues while Redis is down, because then no batch can be made.
+func (r *sweepRun) heartbeat(ctx context.Context) error {
 	ticker := time.NewTicker(ledger.SweepBeat)
 	defer ticker.Stop()
 	for {
@@ -424,14 +391,14 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	// The id is claimed before the batch is made, and the batch has our name: so
-	// one that a worker made before it died is found again.
+	// The id is claimed before the batch is made, and the batch has our name. So a batch is
+	// found again if the worker that made it died.
 	for {
-		stands, free, err := r.findBatch(ctx)
-		if err != nil || stands {
+		found, err := r.findBatch(ctx)
+		if err != nil || found == batchMade {
 			return err
 		}
-		if !free {
+		if found == idTaken {
 			if err := r.claim(ctx); err != nil {
 				return err
 			}
@@ -440,45 +407,53 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 		if r.lease.Run.Batch == "" {
 			r.s.cfg.Log.Info("sweep started", "sweep", r.p.Name, "batch", r.batch)
 		} else {
-			r.s.cfg.Log.Info("sweep taken up again", "sweep", r.p.Name, "batch", r.batch)
+			r.s.cfg.Log.Info("sweep continued", "sweep", r.p.Name, "batch", r.batch)
 		}
 		r.result, err = r.s.sweep(ctx, r.s.ledger, Config{
 			Selection: selection, API: r.s.cfg.API, Limiter: r.s.cfg.Limiter, Log: r.s.cfg.Log,
 			BatchID: r.batch, Name: r.name(), Canary: true, Observe: r.s.cfg.Observe,
 			Confirm: func(plan Plan) error { return r.lease.Note(ctx, counts(plan)) },
 		})
-		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Stood {
-			continue // somebody made a batch of this id meanwhile: whose is it?
+		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Existed {
+			continue // a batch with this id was made meanwhile: check whose it is
 		}
 		return err
 	}
 }
 
-// name is what the batch is called. No other batch has this name.
+// name is the name of the batch. No other batch has it.
 func (r *sweepRun) name() string { return "scheduled " + r.p.Name }
 
-// findBatch finds the batch of the claimed id. stands: it is there, and ours. free:
-// it is not there, or it is ours and not finished.
-func (r *sweepRun) findBatch(ctx context.Context) (stands, free bool, err error) {
+// claimed is what findBatch finds under the claimed id.
+type claimed uint8
+
+const (
+	idTaken   claimed = iota // another batch, or no id is claimed yet
+	idFree                   // no batch, or one of this sweep that is not sealed
+	batchMade                // the sealed batch of this sweep
+)
+
+// findBatch looks for the batch with the claimed id.
+func (r *sweepRun) findBatch(ctx context.Context) (claimed, error) {
 	if r.batch == "" {
-		return false, false, nil
+		return idTaken, nil
 	}
 	b, err := r.s.ledger.Get(ctx, r.batch)
 	switch {
 	case errors.Is(err, ledger.ErrNoBatch):
-		return false, true, nil
+		return idFree, nil
 	case err != nil:
-		return false, false, err
+		return idTaken, err
 	case b.Name != r.name() || b.Source != producer.SourceSweep:
-		return false, false, nil
+		return idTaken, nil
 	case b.State == ledger.Importing:
-		return false, true, nil
+		return idFree, nil
 	}
 	r.result.Batch = b
-	return true, false, nil
+	return batchMade, nil
 }
 
-// claim gives the batch an id that is free.
+// claim claims a free id for the batch.
 func (r *sweepRun) claim(ctx context.Context) error {
 	id, err := FreeID(ctx, r.s.ledger, r.p.Due)
 	if err == nil {
@@ -491,11 +466,11 @@ func counts(p Plan) ledger.SweepCounts {
 	return ledger.SweepCounts{Listed: p.Listed, Selected: p.Selected, Waiting: p.Waiting, PastExpiry: p.PastExpiry, Suspicious: p.Suspicious}
 }
 
-// end writes what came of the sweep to ledger and log, and says what becomes of
-// its task.
+// end writes the result of the sweep to the ledger and the log. Its error is that of
+// ProcessTask.
 func (r *sweepRun) end(err error) error {
-	// Whatever ended, this has to be written.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.s.stopping), sweepWrite)
+	// The result is written even if the process stops.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.s.runCtx), sweepWrite)
 	defer cancel()
 	log := r.s.cfg.Log.With("sweep", r.p.Name)
 	tries := r.lease.Run.Failures + 1
@@ -504,36 +479,36 @@ func (r *sweepRun) end(err error) error {
 		return r.succeed(ctx, log)
 	case errors.Is(err, ledger.ErrSweepLost):
 		log.Warn("sweep left alone", "reason", err)
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	case errors.As(err, new(*interruptedError)):
 		log.Info("sweep given back", "reason", err)
-		_ = r.lease.GiveBack(ctx, 0, err.Error()) // its silence tells it, too
-		return &sweepLater{why: err.Error()}
+		_ = r.lease.GiveBack(ctx, 0, err.Error()) // if this fails, the missing heartbeat has the same effect
+		return &task.Later{Why: err.Error()}
 	case errors.Is(err, ratelimit.ErrHeld), errors.Is(err, ledger.ErrBusy):
 		log.Warn("sweep put off", "reason", err, "delay", sweepPutOff.String())
 		_ = r.lease.GiveBack(ctx, sweepPutOff, err.Error())
-		return &sweepLater{delay: sweepPutOff, why: err.Error()}
+		return &task.Later{Delay: sweepPutOff, Why: err.Error()}
 	case final(err), tries > len(sweepDelays):
 		return r.fail(ctx, log, explain(err), tries)
 	}
 	delay, text := sweepDelays[tries-1], explain(err)
 	log.Warn("sweep failed, and will be tried again", "error", text, "tries", tries, "delay", delay.String())
 	_ = r.lease.Fail(ctx, delay, text)
-	return &sweepLater{delay: delay, why: text}
+	return &task.Later{Delay: delay, Why: text}
 }
 
-// fail ends the sweep for good, unless its batch stands all the same: the answer
-// to its seal was lost, or the worker that made it.
+// fail ends the sweep for good, unless its batch was made after all: the reply to the seal
+// may have been lost, or the worker that made it may have died.
 func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, tries int) error {
-	stands, _, err := r.findBatch(ctx)
+	found, err := r.findBatch(ctx)
 	switch {
-	case err == nil && stands:
+	case err == nil && found == batchMade:
 		return r.succeed(ctx, log)
 	case err == nil:
 		err = r.lease.Abandon(ctx, text)
 	}
 	if err != nil && !errors.Is(err, ledger.ErrSweepLost) {
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	log.Error("sweep failed", "error", text, "tries", tries)
 	return nil
@@ -551,21 +526,21 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 	if err == nil {
 		err = r.lease.End(ctx)
 	}
-	if err != nil { // the batch stands, and will be found
-		return &sweepLater{delay: sweepBusy, why: err.Error()}
+	if err != nil { // a retry finds the batch
+		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	log.Info("sweep finished", "batch", r.result.Batch.ID, "links", r.result.Batch.Total, "listed", found.Listed,
 		"waiting", found.Waiting, "took", time.Since(r.began).Round(time.Millisecond).String())
 	return nil
 }
 
-// final says whether trying again cannot mend an error.
+// final reports whether a retry cannot solve an error.
 func final(err error) bool {
 	return errors.As(err, new(*finalError)) || errors.As(err, new(*TooManyError)) || errors.As(err, new(*UnreadableDatesError)) ||
 		errors.Is(err, ErrPageIgnored)
 }
 
-// explain is an error in one line, for log and ledger.
+// explain returns an error as one line for the log and the ledger.
 func explain(err error) string {
 	var many *TooManyError
 	if errors.As(err, &many) {

@@ -393,7 +393,7 @@ func TestSweepIsGivenBack(t *testing.T) {
 		if took := last.Ended.Sub(told); took > 10*time.Second {
 			t.Errorf("taken up after %v", took)
 		}
-		if n := c.logged("sweep taken up again"); n != 1 {
+		if n := c.logged("sweep continued"); n != 1 {
 			t.Errorf("taken up %d times", n)
 		}
 	})
@@ -730,13 +730,13 @@ func TestReplacedSweeper(t *testing.T) {
 func TestForeignSweepTasks(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
 		s := c.sweeper(nil)
-		s.stopping = t.Context()
+		s.runCtx = t.Context()
 		err := s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte(`{"v":2,"name":7}`)))
-		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
+		if delay := task.RetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer one: %v, again after %v", err, delay)
 		}
 		err = s.ProcessTask(t.Context(), asynq.NewTask("sweep:something-new", nil))
-		if delay := sweepRetryDelay(0, err, nil); delay != time.Minute {
+		if delay := task.RetryDelay(0, err, nil); delay != time.Minute {
 			t.Errorf("a newer type: %v, again after %v", err, delay)
 		}
 		testutil.Must(t, s.ProcessTask(t.Context(), asynq.NewTask(task.TypeSweep, []byte("nonsense"))))

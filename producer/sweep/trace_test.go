@@ -27,7 +27,7 @@ func TestSweepTraced(t *testing.T) {
 		schedule, err := ParseSchedule("@daily", "")
 		testutil.Must(t, err)
 		s := NewSweeper(SweeperConfig{Schedule: schedule, Log: slog.New(slog.DiscardHandler), Tracer: tr}, b, l)
-		s.stopping = t.Context()
+		s.runCtx = t.Context()
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (r Result, err error) {
 			r.Batch, err = producer.MakeBatch(ctx, l, &producer.Links{IDs: testutil.LinkIDs(3)}, producer.BatchConfig{ID: cfg.BatchID, Source: producer.SourceSweep, Name: cfg.Name})
 			return r, err
