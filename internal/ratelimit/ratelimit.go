@@ -100,7 +100,6 @@ const (
 	// Down: the control request, which was sent because of unproven answers, got no
 	// answer of the API. It begins an outage at once.
 	Down
-
 )
 
 var kindNames = [...]string{"unused", "proper", "unproven", "throttled", "unauthorized", "transient", "down"}
