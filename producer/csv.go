@@ -15,6 +15,14 @@ import (
 // done with the input, so a command exits with 2.
 type InputError = linkcsv.InputError
 
+// The hints of an InputError of a CSV source.
+const (
+	HintMax   = "Nothing was done. Allow more links, or give a smaller file."
+	HintStdin = "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept all ids."
+	HintRows  = "Nothing was done. Correct these rows, or leave them out."
+	HintNone  = "Read them without leaving rows out, or choose another column."
+)
+
 // CSVConfig tells OpenCSV what to read.
 type CSVConfig struct {
 	// Paths are the files, read in this order; "-" is Stdin. Each has its own
@@ -157,7 +165,7 @@ func (c *CSV) Next() (string, error) {
 		if c.cfg.Max > 0 && c.stats.Links > c.cfg.Max {
 			c.err = &InputError{
 				Bad:  []linkcsv.Bad{{File: row.File, Place: row.Place, Why: fmt.Sprintf("more than %d links", c.cfg.Max)}},
-				Hint: "Nothing was done. Allow more with --max, or give a smaller file.",
+				Hint: HintMax,
 			}
 			return "", c.err
 		}
@@ -243,10 +251,10 @@ func (c *CSV) end(err error) error {
 		return err
 	case len(c.bad.Bad) > 0 && c.cfg.SkipInvalid:
 		// They were returned before a later row showed that they are bad.
-		c.bad.Hint = "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept them with --any-id."
+		c.bad.Hint = HintStdin
 		return &c.bad
 	case len(c.bad.Bad) > 0:
-		c.bad.Hint = "Nothing was done. Correct these rows, or leave them out with --skip-invalid (--rejects FILE keeps them)."
+		c.bad.Hint = HintRows
 		return &c.bad
 	}
 	if c.rejects != nil {
@@ -256,7 +264,7 @@ func (c *CSV) end(err error) error {
 	}
 	if c.stats.Links == 0 {
 		return refuseInput(fmt.Sprintf("none of the %d rows holds a payment link that can be used", c.stats.Rows),
-			"Look at them without --skip-invalid, or choose another column with --column.")
+			HintNone)
 	}
 	return io.EOF
 }

@@ -167,11 +167,11 @@ func TestCSVRefuses(t *testing.T) {
 		{"a header and no rows", "id,name\n", "", "stdin: a header and no rows"},
 		{"a header and no rows, by name", "ref\n", "ref", "stdin: a header and no rows"},
 		{"no column of ids", "name,ref\nBob,7\n", "", `stdin: row 1: no column looks like payment link ids; the columns are 1 "name" (such as "Bob"), 2 "ref" (such as "7")`},
-		{"two candidates by name", "id,url,n\n@1,@2,3\n", "", "stdin: row 1: two columns could hold the links: id, url; choose with --column"},
-		{"two candidates of one name", "id,id\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: id (1), id (2); choose with --column"},
-		{"two candidates by content", "a,b\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: a, b; choose with --column"},
-		{"two candidates without header", "@1,@2\n", "", "stdin: row 1: two columns could hold the links: 1, 2; choose with --column"},
-		{"name and content differ", "id,ref\n7,@1\n", "", "stdin: row 1: two columns could hold the links: id, ref; choose with --column"},
+		{"two candidates by name", "id,url,n\n@1,@2,3\n", "", "stdin: row 1: two columns could hold the links: id, url\n" + linkcsv.HintColumn},
+		{"two candidates of one name", "id,id\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: id (1), id (2)\n" + linkcsv.HintColumn},
+		{"two candidates by content", "a,b\n@1,@2\n", "", "stdin: row 1: two columns could hold the links: a, b\n" + linkcsv.HintColumn},
+		{"two candidates without header", "@1,@2\n", "", "stdin: row 1: two columns could hold the links: 1, 2\n" + linkcsv.HintColumn},
+		{"name and content differ", "id,ref\n7,@1\n", "", "stdin: row 1: two columns could hold the links: id, ref\n" + linkcsv.HintColumn},
 		{"no such column", "id,name\n@1,Bob\n", "link", `stdin: row 1: there is no column "link"; the columns are 1 "id"`},
 		{"a name twice", "ref,ref\n@1,@2\n", "ref", `stdin: row 1: two columns are named "ref": ref (1), ref (2)`},
 		{"column 9 of 3", "id,b,c\n@1,2,3\n", "9", `stdin: row 1: there is no column 9; the columns are 1 "id"`},
@@ -300,7 +300,7 @@ func TestCSVSkipsOtherFormsBeforeTheFirstID(t *testing.T) {
 	}
 	_, _, err = readAll(CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text), SkipInvalid: true})
 	var refused *InputError
-	if !errors.As(err, &refused) || len(refused.Bad)+int(refused.More) != 40 || !strings.Contains(refused.Hint, "--any-id") {
+	if !errors.As(err, &refused) || len(refused.Bad)+int(refused.More) != 40 || !strings.Contains(refused.Hint, HintStdin) {
 		t.Errorf("standard input: error %v, want an *InputError", err)
 	}
 }
@@ -381,7 +381,7 @@ func TestCSVCollectsBadRows(t *testing.T) {
 	}
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) != 12 || lines[0] != a+": row 3, column id: the id contains '/'" || lines[10] != "… and 12 more" ||
-		!strings.Contains(lines[11], "--skip-invalid") {
+		!strings.Contains(lines[11], HintRows) {
 		t.Errorf("error is\n%v", err)
 	}
 	if want := (Stats{Rows: 44, Links: 3, Duplicates: 19, Invalid: 22}); c.Stats() != want {

@@ -90,8 +90,9 @@ type change struct {
 // before is fine; any other state is an error.
 func (c batchArg) change(ctx context.Context, a *cliApp, ch change) error {
 	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) (err error) {
-		right, state, changed := ch.possible(b), b.State, false
+		right, changed := ch.possible(b), false
 		if !a.DryRun {
+			var state ledger.State
 			if state, changed, err = ch.do(l, b); err != nil {
 				return err
 			}

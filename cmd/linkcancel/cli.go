@@ -261,7 +261,11 @@ func (a *cliApp) report(ctx context.Context, err error) int {
 		code, err, advice = exitInterrupted, errors.New("interrupted"), ""
 	}
 	if err != nil {
-		fmt.Fprintf(a.stderr, "linkcancel: %s\n", strings.TrimSpace(err.Error()))
+		text := strings.TrimSpace(err.Error())
+		if errors.As(err, &input) {
+			text = inputHints.Replace(text)
+		}
+		fmt.Fprintf(a.stderr, "linkcancel: %s\n", text)
 	}
 	if advice != "" {
 		fmt.Fprintf(a.stderr, "hint: %s\n", advice)

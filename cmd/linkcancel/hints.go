@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/metrics"
@@ -45,6 +47,18 @@ var hints = []struct {
 	{producer.ErrOtherLinks, "choose another --id"},
 	{ratelimit.ErrZero, "to stop sending, use linkcancel rate hold"},
 }
+
+// inputHints names the flags in the hints of an InputError.
+var inputHints = strings.NewReplacer(
+	linkcsv.HintColumn, "Choose the column with --column, by its name or by its number from 1.",
+	linkcsv.HintColumnRange, "Give --column a number from 1 to",
+	linkcsv.HintColumnName, "Give --column one of these names, or a number from 1.",
+	linkcsv.HintColumnNumber, "Give --column the number instead of the name.",
+	producer.HintMax, "Nothing was done. Allow more with --max, or give a smaller file.",
+	producer.HintStdin, "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept them with --any-id.",
+	producer.HintRows, "Nothing was done. Correct these rows, or leave them out with --skip-invalid (--rejects FILE keeps them).",
+	producer.HintNone, "Look at them without --skip-invalid, or choose another column with --column.",
+)
 
 // adviceFor returns the advice for an error; "" if there is none.
 func adviceFor(err error) string {

@@ -18,7 +18,13 @@ type chooser struct {
 	rest  [][]string // the readable rows after it
 }
 
-const columnHint = "Choose the column with --column, by its name or by its number from 1."
+// The hints of an InputError about the column with the links.
+const (
+	HintColumn       = "Choose the column, by its name or by its number from 1."
+	HintColumnRange  = "Give the column a number from 1 to"
+	HintColumnName   = "Give the column one of these names, or a number from 1."
+	HintColumnNumber = "Give the column the number instead of the name."
+)
 
 // choose returns whether the first row is a header, and the index of the column with the
 // links. want is the name or number (from 1) that the user gave, or empty. The error is an
@@ -38,7 +44,7 @@ func (c chooser) choose(want string) (header bool, column int, err error) {
 func (c chooser) byNumber(number int) (header bool, column int, err error) {
 	if number < 1 || number > len(c.first) {
 		return false, 0, c.refuse(fmt.Sprintf("there is no column %d; the columns are %s", number, c.list()),
-			fmt.Sprintf("Give --column a number from 1 to %d, or a name.", len(c.first)))
+			fmt.Sprintf("%s %d, or a name.", HintColumnRange, len(c.first)))
 	}
 	column = number - 1
 	switch {
@@ -59,12 +65,12 @@ func (c chooser) byName(want string) (int, error) {
 	switch len(found) {
 	case 0:
 		return 0, c.refuse(fmt.Sprintf("there is no column %s; the columns are %s", quote(want), c.list()),
-			"Give --column one of these names, or a number from 1.")
+			HintColumnName)
 	case 1:
 		return found[0], nil
 	}
 	return 0, c.refuse(fmt.Sprintf("%s columns are named %s: %s", count(len(found)), quote(want), c.names(found, true)),
-		"Give --column the number instead of the name.")
+		HintColumnNumber)
 }
 
 // find decides without a choice of the user.
@@ -91,13 +97,12 @@ func (c chooser) find() (header bool, column int, err error) {
 	}
 	switch len(alike) {
 	case 0:
-		return header, 0, c.refuse("no column looks like payment link ids; the columns are "+c.list(), columnHint)
+		return header, 0, c.refuse("no column looks like payment link ids; the columns are "+c.list(), HintColumn)
 	case 1:
 		return header, alike[0], nil
 	}
 	if !header {
-		return header, 0, c.refuse(fmt.Sprintf("%s columns could hold the links: %s; choose with --column",
-			count(len(alike)), c.numbers(alike)), "")
+		return header, 0, c.refuse(fmt.Sprintf("%s columns could hold the links: %s", count(len(alike)), c.numbers(alike)), HintColumn)
 	}
 	return header, 0, c.twoColumns(alike)
 }
@@ -112,7 +117,7 @@ func (c chooser) twoColumns(columns []int) error {
 		}
 		seen[c.first[i]] = true
 	}
-	return c.refuse(fmt.Sprintf("%s columns could hold the links: %s; choose with --column", count(len(columns)), names), "")
+	return c.refuse(fmt.Sprintf("%s columns could hold the links: %s", count(len(columns)), names), HintColumn)
 }
 
 // byContent returns the columns where every non-empty cell looks like an id. If there are
