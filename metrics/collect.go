@@ -16,17 +16,16 @@ import (
 )
 
 const (
-	// collectAge is how long a reading of Redis serves further scrapes.
+	// collectAge is how long scrapes share one reading of Redis.
 	collectAge = 2 * time.Second
-	// collectTimeout is how long a reading may take. Prometheus waits 10 s for a
-	// scrape.
+	// collectTimeout limits a reading. Prometheus waits 10 s for a scrape.
 	collectTimeout = time.Second
 
 	// newestBatches is how many unfinished batches have series of their own.
 	newestBatches = 20
 )
 
-// WatchLimit shows what the rate limiter does.
+// WatchLimit adds the metrics of the rate limiter.
 func (m *Metrics) WatchLimit(status func() ratelimit.Status) {
 	m.registry.MustRegister(&limitCollector{
 		status: status,
@@ -39,26 +38,26 @@ func (m *Metrics) WatchLimit(status func() ratelimit.Status) {
 	})
 }
 
-// limitCollector reads the limiter once a scrape, so that its series agree.
+// limitCollector reads the limiter once per scrape, so that its series agree.
 type limitCollector struct {
 	status                 func() ratelimit.Status
 	ceiling, present, hold *prometheus.Desc
 }
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (c *limitCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.ceiling
 	ch <- c.present
 	ch <- c.hold
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c *limitCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
 	ch <- gauge(c.ceiling, float64(s.Ceiling))
 	ch <- gauge(c.present, float64(s.Rate))
 	for _, reason := range holds {
-		ch <- gauge(c.hold, truth(s.Hold.Reason == reason), string(reason))
+		ch <- gauge(c.hold, boolValue(s.Hold.Reason == reason), string(reason))
 	}
 }
 
@@ -66,28 +65,29 @@ func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-// truth is 1 for true.
-func truth(b bool) float64 {
+// boolValue returns 1 for true.
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// WatchFleet shows the queue and the ledger in rdb, which all processes share.
+// WatchFleet adds the metrics of the queue and the ledger in rdb, which all processes
+// share.
 func (m *Metrics) WatchFleet(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) {
 	m.registry.MustRegister(newFleetCollector(l, rdb, log))
 }
 
-// fleetCollector reads queue and ledger. With Redis away it says so, and never
-// yields an empty scrape. Its series then end: nobody knows them.
+// fleetCollector reads queue and ledger. While Redis is away it reports that, and its other
+// series end.
 type fleetCollector struct {
 	ledger *ledger.Ledger
 	rdb    redis.UniversalClient
 	log    *slog.Logger
 	census *ledger.BatchCache
 
-	age     time.Duration // of a reading that still serves
+	age     time.Duration // maximum, of a shared reading
 	timeout time.Duration // of a reading
 	errors  prometheus.Counter
 	up      *prometheus.Desc
@@ -95,7 +95,7 @@ type fleetCollector struct {
 
 	flight singleflight.Group // one reading at a time, for all scrapes
 	mu     sync.Mutex
-	latest *fleet // nil: the last reading failed
+	latest *fleet // nil if the last reading failed
 	at     time.Time
 }
 
@@ -103,7 +103,7 @@ func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Lo
 	return &fleetCollector{
 		ledger: l, rdb: rdb, log: log, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_collect_errors_total", Help: "Readings of queue and ledger for these metrics that failed.",
+			Name: "linkcancel_collect_errors_total", Help: "Failed readings of queue and ledger for these metrics.",
 		}),
 		up: prometheus.NewDesc("linkcancel_redis_up",
 			"1 if queue and ledger could be read for this scrape. While it is 0 there are no series of the fleet.", nil, nil),
@@ -111,24 +111,24 @@ func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Lo
 	}
 }
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.up
 	c.errors.Describe(ch)
 	c.fleetDescs.describe(ch)
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	f := c.get()
-	ch <- gauge(c.up, truth(f != nil))
+	ch <- gauge(c.up, boolValue(f != nil))
 	ch <- c.errors
 	if f != nil {
 		c.fleetDescs.collect(ch, f)
 	}
 }
 
-// get returns a reading that is not too old; nil if there is none in time.
+// get returns a reading that is fresh enough, or nil.
 func (c *fleetCollector) get() *fleet {
 	if f, ok := c.fresh(); ok {
 		return f
@@ -140,7 +140,7 @@ func (c *fleetCollector) get() *fleet {
 		}
 		return f, nil
 	})
-	// A connection that is made may outlast the context.
+	// A dial may outlast the context.
 	over := time.NewTimer(2 * c.timeout)
 	defer over.Stop()
 	select {
@@ -170,20 +170,20 @@ func (c *fleetCollector) refresh() *fleet {
 	case err != nil:
 		c.errors.Inc()
 		if before != nil || first {
-			c.log.Warn("metrics of the fleet cannot be read", "error", err)
+			c.log.Warn("cannot read fleet metrics", "error", err)
 		}
 	case before == nil && !first:
-		c.log.Info("metrics of the fleet are read again")
+		c.log.Info("fleet metrics can be read again")
 	}
 	return f
 }
 
-// fleet is what queue and ledger held at one time.
+// fleet is one reading of queue and ledger.
 type fleet struct {
 	now     time.Time // Redis' time
 	batches []ledger.Batch
 	workers int
-	keys    int // different ones that the workers use
+	keys    int // number of different API keys of the workers
 	sweeps  ledger.Sweeps
 	queues  [len(queues)]queue
 }

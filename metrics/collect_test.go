@@ -143,7 +143,7 @@ func TestBatches(t *testing.T) {
 		for id, counts := range map[string]map[string]float64{
 			"ready": {"pending": 3}, "running": {"pending": 2, "cancelled": 1, "not_found": 1}, "paused": {"pending": 5}, "aborted": {"pending": 2},
 		} {
-			for _, o := range standings {
+			for _, o := range linkStates {
 				want["fleet_batch_links "+id+" "+o.String()] = counts[o.String()]
 			}
 		}
@@ -227,7 +227,7 @@ func (l *bench) agrees(ids []string) {
 	l.Helper()
 	want := map[string]float64{}
 	for _, source := range sources {
-		for _, o := range standings {
+		for _, o := range linkStates {
 			want["fleet_links "+o.String()+" "+source] = 0
 		}
 	}
@@ -312,7 +312,7 @@ func TestWorkersAndQueues(t *testing.T) {
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("taken: %v s old", age)
 		}
-		// The clock of whoever enqueued it may be ahead.
+		// The clock of the process that enqueued it may be ahead.
 		testutil.Must(l, l.rdb.HSet(l.Context(), "asynq:{cancel}:t:b:0:1", "pending_since", time.Now().Add(time.Hour).UnixNano()).Err())
 		if age := l.series()["fleet_queue_oldest_seconds cancel"]; age != 0 {
 			t.Errorf("ahead: %v s old", age)
@@ -404,10 +404,10 @@ func (l *bench) back(before map[string]float64, failures float64) {
 	}
 }
 
-// told checks what the log says, each of it once.
+// told checks that the log has each message once.
 func (l *bench) told() {
 	l.Helper()
-	for _, message := range []string{"metrics of the fleet cannot be read", "metrics of the fleet are read again"} {
+	for _, message := range []string{"cannot read fleet metrics", "fleet metrics can be read again"} {
 		if n := strings.Count(l.log.String(), message); n != 1 {
 			l.Errorf("told %d times that %s:\n%s", n, message, &l.log)
 		}
@@ -489,8 +489,8 @@ func TestRedisHangs(t *testing.T) {
 	l.told()
 }
 
-// relay stands between a client and a server. While answers is locked, those of
-// the server do not arrive.
+// relay forwards a connection to a server. While answers is locked, those of the server do
+// not arrive.
 type relay struct {
 	addr    string
 	answers sync.RWMutex
@@ -714,7 +714,7 @@ func TestLimit(t *testing.T) {
 	for scrape := range len(holds) {
 		got := series(t, m.registry)
 		for i, reason := range holds {
-			if want := truth(i == (scrape+1)%len(holds)); got["hold "+string(reason)] != want {
+			if want := boolValue(i == (scrape+1)%len(holds)); got["hold "+string(reason)] != want {
 				t.Errorf("scrape %d: hold %s is %v", scrape, reason, got["hold "+string(reason)])
 			}
 		}

@@ -8,20 +8,20 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// The closed sets of label values of batches and their links.
+// All label values of batches and their links.
 var (
 	batchStates = [...]ledger.State{
 		ledger.Importing, ledger.Ready, ledger.Running, ledger.Paused, ledger.Done, ledger.AbortedState,
 	}
-	// pendingStates are those of batches that may have pending links; an aborted
-	// one has until it is filled.
+	// pendingStates are the states of batches that may have pending links. An aborted one
+	// has some until it is filled.
 	pendingStates = [...]ledger.State{ledger.Ready, ledger.Running, ledger.Paused, ledger.AbortedState}
-	// standings are what a link can be: pending, or one of the outcomes.
-	standings = append([]ledger.Outcome{ledger.None}, ledger.Outcomes[:]...)
+	// linkStates are the states of a link: pending, or one of the outcomes.
+	linkStates = append([]ledger.Outcome{ledger.None}, ledger.Outcomes[:]...)
 )
 
-// fleetDescs describe what all processes share. Every process shows the same, so
-// these are to be queried with max.
+// fleetDescs describe what all processes share. Every process reports the same, so query
+// these with max.
 type fleetDescs struct {
 	links, batches, pending, batchLinks, workers, keys, tasks, oldest, rows          *prometheus.Desc
 	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious *prometheus.Desc
@@ -32,23 +32,23 @@ func newFleetDescs() fleetDescs {
 		return prometheus.NewDesc("linkcancel_fleet_"+name, help, labels, nil)
 	}
 	return fleetDescs{
-		links:   desc("links", "Links of all batches in the ledger, by what became of them.", "source", "outcome"),
+		links:   desc("links", "Links of all batches in the ledger, by outcome.", "source", "outcome"),
 		batches: desc("batches", "Batches in the ledger, by state.", "source", "state"),
-		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to be filled in.", "source", "state"),
-		batchLinks: desc("batch_links", "Links of the 20 newest unfinished batches, by what became of them.",
+		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to get the outcome aborted.", "source", "state"),
+		batchLinks: desc("batch_links", "Links of the 20 newest unfinished batches, by outcome.",
 			"batch", "outcome"),
-		workers: desc("workers", "Workers alive."),
-		keys:    desc("api_keys", "Different API keys that the workers alive use; an earlier release does not tell its own."),
+		workers: desc("workers", "Live workers."),
+		keys:    desc("api_keys", "Different API keys of the live workers. Workers of earlier releases do not report theirs."),
 		tasks:   desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
-		oldest:  desc("queue_oldest_seconds", "How long the oldest pending task has been waiting for a worker; 0 without one.", "queue"),
-		rows:    desc("import_rows", "Rows of the files of all batches in the ledger: links taken, duplicates of them, and invalid ones left out.", "result"),
+		oldest:  desc("queue_oldest_seconds", "How long the oldest pending task has waited for a worker; 0 without one.", "queue"),
+		rows:    desc("import_rows", "Rows of the files of all batches in the ledger: links, duplicates, and invalid rows.", "result"),
 
-		sweepStart: desc("sweep_last_start_timestamp_seconds", "When the latest sweep by schedule began; 0: none did."),
-		sweepEnd:   desc("sweep_last_end_timestamp_seconds", "When the last sweep that has ended did so, well or not; 0: none has."),
-		sweepGood:  desc("sweep_last_success_timestamp_seconds", "When the last sweep that ended well did so; 0: none has."),
-		sweepNext:  desc("sweep_next_timestamp_seconds", "When the next sweep is due; 0: none is planned. In the past: it is overdue."),
+		sweepStart: desc("sweep_last_start_timestamp_seconds", "When the latest scheduled sweep began; 0 without one."),
+		sweepEnd:   desc("sweep_last_end_timestamp_seconds", "When the latest sweep ended, successful or not; 0 without one."),
+		sweepGood:  desc("sweep_last_success_timestamp_seconds", "When the latest successful sweep ended; 0 without one."),
+		sweepNext:  desc("sweep_next_timestamp_seconds", "When the next sweep is due; 0 without one. In the past if it is overdue."),
 		sweepLinks: desc("sweep_last_links", "Links of the last sweep that has ended: listed by the API; selected; selected but waiting in an unfinished batch already; past their expiry; cancelled of its batch so far.", "result"),
-		sweepOK:    desc("sweep_last_success", "1 if the last sweep that has ended did so well; 0 also if none has."),
+		sweepOK:    desc("sweep_last_success", "1 if the latest ended sweep was successful, else 0."),
 		sweepSuspicious: desc("sweep_suspicious",
 			"1 if the last sweep that has ended selected nothing though many links are past their expiry."),
 	}
@@ -74,7 +74,7 @@ func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
 		}
 		var oldest time.Duration
 		if since := f.queues[i].since; !since.IsZero() {
-			oldest = max(0, f.now.Sub(since)) // by whoever enqueued it
+			oldest = max(0, f.now.Sub(since)) // by the clock of the process that enqueued it
 		}
 		ch <- gauge(d.oldest, oldest.Seconds(), name)
 	}
@@ -88,28 +88,28 @@ func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []ledge
 	}
 	var rows, duplicates, invalid int64
 	shown := 0
-	for _, b := range batches { // the newest first
+	for _, b := range batches { // newest first
 		i := sourceIndex(b.Source)
 		states[i][b.State]++
 		counts := b.Counts
 		counts[ledger.None] = b.Pending()
-		for _, o := range standings {
+		for _, o := range linkStates {
 			links[i][o] += counts[o]
 		}
 		if counts[ledger.None] > 0 {
 			pending[i][b.State] += counts[ledger.None]
 			if shown++; shown <= newestBatches {
-				for _, o := range standings {
+				for _, o := range linkStates {
 					ch <- gauge(d.batchLinks, float64(counts[o]), b.ID, o.String())
 				}
 			}
 		}
-		if b.Parent == "" && b.Source != "sweep" { // made of rows
+		if b.Parent == "" && b.Source != "sweep" { // made from rows
 			rows, duplicates, invalid = rows+b.Total, duplicates+b.Duplicates, invalid+b.Invalid
 		}
 	}
 	for i, source := range sources {
-		for _, o := range standings {
+		for _, o := range linkStates {
 			ch <- gauge(d.links, float64(links[i][o]), source, o.String())
 		}
 		for _, s := range batchStates {
@@ -143,8 +143,8 @@ func (d *fleetDescs) collectSweeps(ch chan<- prometheus.Metric, f *fleet) {
 	ch <- gauge(d.sweepEnd, unix(last.Ended))
 	ch <- gauge(d.sweepGood, unix(f.sweeps.Succeeded))
 	ch <- gauge(d.sweepNext, unix(f.sweeps.Next))
-	ch <- gauge(d.sweepOK, truth(last.OK))
-	ch <- gauge(d.sweepSuspicious, truth(last.Counts.Suspicious))
+	ch <- gauge(d.sweepOK, boolValue(last.OK))
+	ch <- gauge(d.sweepSuspicious, boolValue(last.Counts.Suspicious))
 	ch <- gauge(d.sweepLinks, float64(last.Counts.Listed), "listed")
 	ch <- gauge(d.sweepLinks, float64(last.Counts.Selected), "selected")
 	ch <- gauge(d.sweepLinks, float64(last.Counts.Waiting), "waiting")
@@ -152,7 +152,7 @@ func (d *fleetDescs) collectSweeps(ch chan<- prometheus.Metric, f *fleet) {
 	ch <- gauge(d.sweepLinks, float64(cancelled), "cancelled")
 }
 
-// unix is an instant in seconds; 0 for none.
+// unix returns an instant in seconds, 0 for none.
 func unix(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

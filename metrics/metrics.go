@@ -1,5 +1,5 @@
-// Package metrics has every instrument of linkcancel, the collector of queue
-// and ledger, and the server that shows them. docs/metrics.md lists them all.
+// Package metrics has all instruments of linkcancel, the collector of queue and ledger, and
+// the server that exposes them. docs/metrics.md lists them.
 package metrics
 
 import (
@@ -31,8 +31,8 @@ type Metrics struct {
 	repairs   *prometheus.CounterVec
 	unproven  *prometheus.CounterVec
 
-	// The series of a link, found once: finding them by their labels for each link
-	// would take longer than counting.
+	// Series resolved once, because resolving labels per link would cost more than
+	// counting.
 	unprovens [len(answered)]prometheus.Counter
 	calls     [len(methods)]struct {
 		duration prometheus.Observer
@@ -44,20 +44,20 @@ type Metrics struct {
 	}
 }
 
-// The closed sets of label values. No series begins later than its process, so
-// that the first event of its kind is seen as a change.
+// All label values. Every series exists from the start of its process, so that its first
+// event is visible as a change.
 var (
 	sources = [...]string{"import", "run", "sweep"}
 	methods = [...]string{"DELETE", "GET"}
 	classes = [...]string{"2xx", "3xx", "4xx", "429", "5xx", "none"}
-	// answered are the classes of unproven answers that are counted, the first of
-	// classes. A 429 or a 5xx has no form of its own with many APIs.
+	// answered are the classes of unproven answers that are counted, the first ones of
+	// classes. Many APIs have no form of their own for a 429 or a 5xx.
 	answered = [...]string{"2xx", "3xx", "4xx"}
 	repairs  = [...]string{"orphaned", "missing"}
 	holds    = [...]ratelimit.Reason{
 		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
 	}
-	// bySettling are the outcomes that a GET can find.
+	// bySettling are the outcomes that a GET can decide.
 	bySettling = [...]ledger.Outcome{
 		ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound, ledger.NotCancellable, ledger.Rejected, ledger.Failed,
 	}
@@ -66,24 +66,24 @@ var (
 const (
 	minute, hour, day = 60., 3600., 86_400.
 
-	// What a histogram costs in its native form, which only some Prometheus
-	// servers ask for: buckets a tenth wide, and not too many of them.
+	// The size of native histograms, which only some Prometheus servers use: buckets that
+	// grow by a tenth, up to a maximum number.
 	nativeFactor  = 1.1
 	nativeBuckets = 100
 	nativeReset   = time.Hour
 )
 
-// goHeap is the one runtime metric that is shown beside those that every Go
-// program shows: the rest would be as many series as all of ours.
+// goHeap is the only runtime metric besides the usual ones of Go programs. The others would
+// be as many series as all of ours.
 var goHeap = regexp.MustCompile(`^/memory/classes/heap/objects:bytes$`)
 
-// New makes the instruments; every series stands at 0 from the beginning.
+// New returns the instruments of a process of the given release. Every series starts at 0.
 func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_outcomes_total",
-			Help: "Links whose outcome this process wrote to the ledger. What an abort fills in is seen in linkcancel_fleet_links only.",
+			Help: "Links whose outcome this process wrote to the ledger. Outcomes of an abort are in linkcancel_fleet_links only.",
 		}, []string{"source", "outcome"}),
 		latency: prometheus.NewHistogramVec(histogram("linkcancel_link_latency_seconds",
 			"Time from a batch's creation to the outcome of its links.",
@@ -93,21 +93,21 @@ func New(version string) *Metrics {
 			Buckets: []float64{1, 2, 3, 5, 8, 12},
 		}),
 		ambiguous: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts that may have been applied though no clear answer came.",
+			Name: "linkcancel_ambiguous_attempts_total", Help: "Attempts that may have been applied although no clear answer came.",
 		}),
 		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_settled_total",
-			Help: "Links of which only a GET could tell the outcome: after 422 and its like, after unclear answers, and before a link is called failed.",
+			Help: "Links whose outcome took a GET: after 422 and similar answers, after ambiguous attempts, and before the outcome failed.",
 		}, []string{"outcome"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linkcancel_api_requests_total",
-			Help: "Requests to the API that ended, by class of the answer: 4xx is without 429, none is no answer.",
+			Help: "Finished requests to the API, by class of the answer: 4xx excludes 429, none means no answer.",
 		}, []string{"method", "class"}),
 		duration: prometheus.NewHistogramVec(histogram("linkcancel_api_request_duration_seconds",
 			"Time from a request to its answer, or to the error in place of one.",
 			.01, .05, .1, .25, .5, 1, 2.5, 5, 15), []string{"method"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "linkcancel_api_requests_in_flight", Help: "Requests to the API that wait for their answer.",
+			Name: "linkcancel_api_requests_in_flight", Help: "Requests to the API in flight.",
 		}),
 		waited: prometheus.NewHistogram(histogram("linkcancel_limit_wait_seconds",
 			"Time that links waited for their slot within the rate limit, holds included.",
@@ -137,7 +137,7 @@ func New(version string) *Metrics {
 	return m
 }
 
-// histogram is one that is shown in both forms, classic and native.
+// histogram returns options for a classic and native histogram.
 func histogram(name, help string, buckets ...float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: buckets,
@@ -147,7 +147,7 @@ func histogram(name, help string, buckets ...float64) prometheus.HistogramOpts {
 	}
 }
 
-// begin makes every series.
+// begin creates every series.
 func (m *Metrics) begin() {
 	for i, source := range sources {
 		end := &m.ends[i]
@@ -175,22 +175,21 @@ func (m *Metrics) begin() {
 	}
 }
 
-// Request tells of a request that ended; status 0: no answer.
+// Request counts a request that ended. Status 0 means no answer.
 func (m *Metrics) Request(method string, status int, took time.Duration) {
 	call := &m.calls[slices.Index(methods[:], method)]
 	call.requests[class(status)].Inc()
 	call.duration.Observe(took.Seconds())
 }
 
-// Unproven tells of an answer, with its status, that the API itself may not have
-// given.
+// Unproven counts an answer that may not come from the API itself.
 func (m *Metrics) Unproven(status int) {
 	if c := class(status); c < len(answered) {
 		m.unprovens[c].Inc()
 	}
 }
 
-// class is the place of a status in classes.
+// class returns the index of a status in classes.
 func class(status int) int {
 	switch {
 	case status == 429:
@@ -203,14 +202,14 @@ func class(status int) int {
 	return len(classes) - 1
 }
 
-// InFlight tells that so many more requests are on their way.
+// InFlight adds n requests in flight.
 func (m *Metrics) InFlight(delta int) { m.inFlight.Add(float64(delta)) }
 
-// Waited tells how long a link waited for its slot within the limit.
+// Waited observes how long a link waited for its slot within the limit.
 func (m *Metrics) Waited(d time.Duration) { m.waited.Observe(d.Seconds()) }
 
-// Outcome tells that a link of a batch from source got its outcome, with so many
-// attempts, so long after the batch was made.
+// Outcome counts the outcome of a link of a batch from source, with its number of attempts
+// and the time since the batch was created.
 func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after time.Duration) {
 	end := &m.ends[sourceIndex(source)]
 	end.outcomes[o].Inc()
@@ -218,8 +217,8 @@ func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after t
 	m.attempts.Observe(float64(attempts))
 }
 
-// sourceIndex is the place of a batch's source in sources. As for the feeder,
-// what comes from elsewhere is an import.
+// sourceIndex returns the index of a batch's source in sources. Like the feeder, it treats
+// an unknown source as import.
 func sourceIndex(source string) int {
 	for i, s := range sources {
 		if s == source {
@@ -229,14 +228,13 @@ func sourceIndex(source string) int {
 	return 0
 }
 
-// Settled tells that it took a GET to find out the outcome of a link.
+// Settled counts an outcome that took a GET to decide.
 func (m *Metrics) Settled(o ledger.Outcome) { m.settled.WithLabelValues(o.String()).Inc() }
 
-// Ambiguous tells of attempts that may have been applied though no clear answer
-// came.
+// Ambiguous counts attempts that may have been applied alalthough no clear answer came.
 func (m *Metrics) Ambiguous(attempts int) { m.ambiguous.Add(float64(attempts)) }
 
-// Repaired tells of slices that were enqueued again.
+// Repaired counts slices that were enqueued again.
 func (m *Metrics) Repaired(reason string, slices int) {
 	m.repairs.WithLabelValues(reason).Add(float64(slices))
 }

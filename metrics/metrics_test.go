@@ -124,7 +124,7 @@ func golden(t *testing.T, path, got string) {
 
 var goVersion = regexp.MustCompile(`goversion="[^"]+"`)
 
-// Every series but those of single batches stands from the beginning: names,
+// All series except those of single batches exist from the start: names,
 // labels and help.
 func TestFreshProcess(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
@@ -194,8 +194,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// Times are histograms of both kinds, with as few classic buckets as tell apart
-// what has to be told apart.
+// Times are classic and native histograms, with as few classic buckets as needed.
 func TestHistograms(t *testing.T) {
 	m := New("v1")
 	m.Request("DELETE", 204, 40*time.Millisecond)
@@ -238,11 +237,11 @@ func TestClosedSets(t *testing.T) {
 		if (o != ledger.Aborted) != slices.Contains(bySettling[:], o) {
 			t.Errorf("outcome %v", o)
 		}
-		if !slices.Contains(standings, o) {
+		if !slices.Contains(linkStates, o) {
 			t.Errorf("a link can be %v", o)
 		}
 	}
-	if standings[0] != ledger.None || len(standings) != len(ledger.Outcomes)+1 {
-		t.Errorf("a link can be %v", standings)
+	if linkStates[0] != ledger.None || len(linkStates) != len(ledger.Outcomes)+1 {
+		t.Errorf("a link can be %v", linkStates)
 	}
 }

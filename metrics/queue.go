@@ -13,21 +13,19 @@ import (
 
 var (
 	queues = [...]string{task.QueueCancel, task.QueueSweep}
-	// taskStates are those of a task in asynq, by its names.
+	// taskStates are the states of a task in asynq.
 	taskStates = [...]string{"pending", "active", "retry", "scheduled", "archived"}
 )
 
-// queue is how full a queue is.
+// queue is the state of an asynq queue.
 type queue struct {
 	tasks [len(taskStates)]int64
-	// since is when the task that has been pending for longest became so; zero
-	// without one.
+	// since is when the oldest pending task became pending, zero without one.
 	since time.Time
 }
 
-// readQueues reads what asynq's own Inspector tells, at the cost of a few short
-// commands: that reads the memory of a sample of tasks, too, which is slower and
-// not allowed everywhere.
+// readQueues reads the same as asynq's Inspector with a few short commands. The Inspector
+// also measures memory by sampling tasks, which is slower and not allowed everywhere.
 func readQueues(ctx context.Context, rdb redis.UniversalClient) (read [len(queues)]queue, err error) {
 	var counts [len(queues)][len(taskStates)]*redis.IntCmd
 	var oldest [len(queues)]*redis.StringSliceCmd
@@ -59,7 +57,7 @@ func readQueues(ctx context.Context, rdb redis.UniversalClient) (read [len(queue
 	return read, nil
 }
 
-// pendingSince is when a task became pending; zero if it was taken meanwhile.
+// pendingSince returns when a task became pending, zero if it was taken meanwhile.
 func pendingSince(ctx context.Context, rdb redis.UniversalClient, queue, id string) (time.Time, error) {
 	fields, err := rdb.HMGet(ctx, queueKey(queue, "t:"+id), "pending_since").Result()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 const (
@@ -21,35 +22,37 @@ const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second // pprof adds the length of a profile
 	headerBytes  = 16 << 10
-	// idleTimeout is longer than the time between two scrapes.
-	idleTimeout = 5 * time.Minute
-	// scrapesMost is how many scrapes are answered at once; to more the answer is 503.
-	scrapesMost = 20
+	// maxScrapes is how many scrapes are answered at once. More get a 503.
+	maxScrapes = 20
+	// maxConnections is how many connections are open at once. They are not kept after
+	// a request, so idle clients cannot hold them for longer than readTimeout.
+	maxConnections = 1000
 )
 
-// ServerConfig says what the server shows.
+// ServerConfig configures the metrics server.
 type ServerConfig struct {
 	Addr  string
 	Pprof bool
-	// Ready says why this process takes no work; nil: it does.
+	// Ready returns why this process takes no work. nil means that it always does.
 	Ready func(context.Context) error
 	Log   *slog.Logger
 }
 
-// Serve answers /metrics, /healthz and /readyz until ctx ends. It returns once
-// it listens; an error says how to choose another address.
+// ErrListen is the error of Serve for an address that cannot be used.
+var ErrListen = errors.New("cannot serve metrics")
+
+// Serve serves /metrics, /healthz and /readyz until ctx ends. It returns once it listens.
 func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
-		hint := "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("metrics address %s is in use (another worker on this machine?)\nhint: %s", cfg.Addr, hint)
+			return fmt.Errorf("%w: address %s is in use (another worker on this machine?)", ErrListen, cfg.Addr)
 		}
-		return fmt.Errorf("listen for metrics: %w\nhint: %s", err, hint)
+		return fmt.Errorf("%w: %w", ErrListen, err)
 	}
 	server := newServer(m.handler(cfg), cfg.Log)
 	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			cfg.Log.Error("metrics server ended", "error", err)
 		}
 	}()
@@ -61,10 +64,10 @@ func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler:     h,
-		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, MaxHeaderBytes: headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	(&crowd{most: connsMost}).guard(s)
+	s.SetKeepAlivesEnabled(false)
 	return s
 }
 
@@ -72,10 +75,10 @@ func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
-		// What can be shown is shown.
+		// Serve what can be collected.
 		ErrorHandling:       promhttp.ContinueOnError,
 		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: scrapesMost,
+		MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +89,7 @@ func (m *Metrics) handler(cfg ServerConfig) http.Handler {
 		answer(w, err)
 	})
 	if cfg.Pprof {
-		// Not the index of net/http/pprof, which would serve the command line too.
+		// Not the index of net/http/pprof, which would also serve the command line.
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		for _, name := range []string{"heap", "goroutine", "allocs", "block", "mutex"} {
 			mux.Handle("GET /debug/pprof/"+name, pprof.Handler(name))

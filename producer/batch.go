@@ -210,7 +210,7 @@ func compare(ctx context.Context, l *ledger.Ledger, src Source, id string) (ledg
 		return ledger.Batch{}, err
 	}
 	if b.Digest != digest {
-		return ledger.Batch{}, fmt.Errorf("batch %s: %w: choose another --id", id, ErrOtherLinks)
+		return ledger.Batch{}, fmt.Errorf("batch %s: %w", id, ErrOtherLinks)
 	}
 	return b, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,7 +188,7 @@ func TestMakeBatchAgain(t *testing.T) {
 		other[0], other[1] = other[1], other[0]
 		for name, ids := range map[string][]string{"fewer": testutil.LinkIDs(2499), "more": testutil.LinkIDs(2501), "in another order": other, "none": nil} {
 			_, err := MakeBatch(t.Context(), l, &links{ids: ids}, BatchConfig{ID: "b1"})
-			if !errors.Is(err, ErrOtherLinks) || !strings.Contains(err.Error(), "--id") {
+			if !errors.Is(err, ErrOtherLinks) {
 				t.Errorf("%s links: %v", name, err)
 			}
 		}

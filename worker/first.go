@@ -69,30 +69,9 @@ func (f *firstCancel) end(state firstState) (inVain bool) {
 	return inVain
 }
 
-// firsts holds the checks of the batches in hand.
-type firsts struct {
-	mu    sync.Mutex
-	known map[firstKey]*firstCancel
-}
-
 type firstKey struct {
 	batch       string
 	incarnation int64
-}
-
-func (f *firsts) of(batch string, made int64) *firstCancel {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	key := firstKey{batch, made}
-	c := f.known[key]
-	if c == nil {
-		if len(f.known) > 1000 {
-			clear(f.known)
-		}
-		c = &firstCancel{}
-		f.known[key] = c
-	}
-	return c
 }
 
 // believed is part of proof.

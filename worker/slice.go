@@ -171,7 +171,7 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.Slice
 	r := &sliceRun{w: w, slice: s, created: view.Created, backoffs: map[int]time.Duration{}}
 	r.gate.w, r.gate.slice, r.gate.ctx, r.gate.started, r.gate.redelivered = w, s, ctx, time.Now(), redelivered
 	r.gate.seen.at, r.gate.seen.records = asked, view.Records
-	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(s.Batch, view.Incarnation)}
+	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(firstKey{s.Batch, view.Incarnation})}
 	for i, id := range s.Links {
 		record := view.Records[i]
 		if record.Outcome != ledger.None {

@@ -12,39 +12,22 @@ import (
 // states caches the state and the source of the batches in hand.
 type states struct {
 	ledger *ledger.Ledger
-	mu     sync.Mutex
-	known  map[string]*stateEntry
+	known  recent[string, stateEntry]
 }
 
 type stateEntry struct {
-	reading sync.Mutex  // held during a read
-	head    ledger.Head // before the first read only the state is set
-	at      time.Time   // the state is no older
-}
+	reading sync.Mutex // held during a read
 
-func newStates(l *ledger.Ledger) *states {
-	return &states{ledger: l, known: map[string]*stateEntry{}}
-}
-
-func (s *states) entry(batch string) *stateEntry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.known[batch]
-	if e == nil {
-		if len(s.known) > 1000 {
-			clear(s.known)
-		}
-		e = &stateEntry{}
-		s.known[batch] = e
-	}
-	return e
+	mu   sync.Mutex
+	head ledger.Head // before the first read only the state is set
+	at   time.Time   // the state is no older
 }
 
 // set caches a state that was read at or after the given time.
 func (s *states) set(batch string, state ledger.State, at time.Time) {
-	e := s.entry(batch)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	e := s.known.of(batch)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if at.After(e.at) {
 		e.head.State, e.at = state, at
 	}
@@ -52,13 +35,13 @@ func (s *states) set(batch string, state ledger.State, at time.Time) {
 
 // get returns a state that is at most maxAge old. It reads the ledger if necessary.
 func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (ledger.State, error) {
-	e := s.entry(batch)
-	if state, ok := s.fresh(e, maxAge); ok {
+	e := s.known.of(batch)
+	if state, ok := e.fresh(maxAge); ok {
 		return state, nil
 	}
 	e.reading.Lock()
 	defer e.reading.Unlock()
-	if state, ok := s.fresh(e, maxAge); ok {
+	if state, ok := e.fresh(maxAge); ok {
 		return state, nil
 	}
 	head, err := s.read(ctx, batch, e)
@@ -68,10 +51,10 @@ func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (l
 // origin returns the source and the creation time of a batch. Both are zero if they
 // cannot be read now.
 func (s *states) origin(ctx context.Context, batch string) ledger.Head {
-	e := s.entry(batch)
-	s.mu.Lock()
+	e := s.known.of(batch)
+	e.mu.Lock()
 	head := e.head
-	s.mu.Unlock()
+	e.mu.Unlock()
 	if head.Created.IsZero() { // none of its links was sent
 		head, _ = s.read(ctx, batch, e)
 	}
@@ -84,16 +67,16 @@ func (s *states) read(ctx context.Context, batch string, e *stateEntry) (ledger.
 	if err != nil {
 		return ledger.Head{}, err
 	}
-	s.mu.Lock()
+	e.mu.Lock()
 	e.head.Source, e.head.Created = head.Source, head.Created
-	s.mu.Unlock()
+	e.mu.Unlock()
 	s.set(batch, head.State, began)
 	return head, nil
 }
 
-func (s *states) fresh(e *stateEntry, maxAge time.Duration) (ledger.State, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (e *stateEntry) fresh(maxAge time.Duration) (ledger.State, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return e.head.State, !e.at.IsZero() && time.Since(e.at) <= maxAge
 }
 
@@ -110,3 +93,23 @@ func (a *average) add(d time.Duration) {
 }
 
 func (a *average) get() time.Duration { return time.Duration(a.nanos.Load()) }
+
+// recent holds a value for each key. It forgets all of them when there are many.
+type recent[K comparable, V any] struct {
+	mu    sync.Mutex
+	known map[K]*V
+}
+
+func (r *recent[K, V]) of(key K) *V {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.known[key]
+	if v == nil {
+		if r.known == nil || len(r.known) > 1000 {
+			r.known = map[K]*V{}
+		}
+		v = new(V)
+		r.known[key] = v
+	}
+	return v
+}

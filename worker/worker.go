@@ -43,7 +43,7 @@ type Worker struct {
 	evidence   evidence
 	control    *control
 	lastProven lastProven
-	firsts     firsts
+	firsts     recent[firstKey, firstCancel]
 	refusals   atomic.Int64 // links refused while sending is on hold for the key
 	took       average      // of calls
 	resting    resting
@@ -74,9 +74,8 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 		cfg: cfg, api: api, limiter: limiter, ledger: l, broker: b,
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
 		hook:      &broker.ServerHook{},
-		log:       cfg.Log, observe: cfg.Observer, states: newStates(l),
+		log:       cfg.Log, observe: cfg.Observer, states: &states{ledger: l},
 		evidence: evidence{ledger: l, url: cfg.API},
-		firsts:   firsts{known: map[firstKey]*firstCancel{}},
 		work:     work{busy: make(chan struct{}, 1)},
 		slots:    newCallSlots(cfg.Concurrency),
 		idle:     make(chan sending),

@@ -8,6 +8,9 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
+	"linkcancel/internal/status"
+
+	"github.com/redis/go-redis/v9"
 )
 
 type apiCmd struct {
@@ -33,12 +36,7 @@ type apiJSON struct {
 }
 
 func (c apiShowCmd) Run(ctx context.Context, a *cliApp) error {
-	b, err := c.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	return a.showAPI(ctx, ledger.New(b.Client()))
+	return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error { return a.showAPI(ctx, l) })
 }
 
 func (a *cliApp) showAPI(ctx context.Context, l *ledger.Ledger) error {
@@ -47,18 +45,11 @@ func (a *cliApp) showAPI(ctx context.Context, l *ledger.Ledger) error {
 		return err
 	}
 	if a.JSON {
-		optional := func(t time.Time) *time.Time {
-			if t.IsZero() {
-				return nil
-			}
-			return &t
-		}
-		return printJSON(a.stdout, apiJSON{URL: api.URL, Since: optional(api.Since), Proved: optional(api.Proved)})
+		return printJSON(a.stdout, apiJSON{URL: api.URL, Since: status.Time(api.Since), Proved: status.Time(api.Proved)})
 	}
 	switch {
 	case api.URL == "":
 		fmt.Fprintln(a.stdout, "No API is stored: the first worker or sweep stores its --base-url.")
-		return nil
 	case api.Proved.IsZero():
 		fmt.Fprintf(a.stdout, "%s  since %s, has not answered as the API yet\n", api.URL, minute(api.Since))
 	default:
@@ -75,29 +66,23 @@ type apiSetCmd struct {
 
 func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 	url, err := plexy.NormalizeURL(c.URL, c.InsecureHTTP)
-	if errors.Is(err, plexy.ErrPlainHTTP) {
-		return usagef("%w\nhint: --insecure-http allows it", err)
-	}
 	if err != nil {
 		return usagef("%w", err)
 	}
-	b, err := c.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	l := ledger.New(b.Client())
-	if a.DryRun {
-		fmt.Fprintln(a.stderr, "Dry run: nothing was sent or changed.")
+	return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error {
+		if a.DryRun {
+			fmt.Fprintln(a.stderr, dryRunNote)
+			return a.showAPI(ctx, l)
+		}
+		err := l.SetAPI(ctx, url)
+		if errors.Is(err, ledger.ErrWorkersAlive) {
+			return hint(err, "stop the workers (linkcancel rate show lists them), then set the API again")
+		}
+		if err != nil {
+			return err
+		}
 		return a.showAPI(ctx, l)
-	}
-	switch err := l.SetAPI(ctx, url); {
-	case errors.Is(err, ledger.ErrWorkersAlive):
-		return fmt.Errorf("%w\nhint: stop the workers (linkcancel rate show lists them), then set the API again", err)
-	case err != nil:
-		return err
-	}
-	return a.showAPI(ctx, l)
+	})
 }
 
 // claimAPI makes sure that all on this Redis work for one API.
@@ -116,8 +101,7 @@ func (a *cliApp) claimAPI(ctx context.Context, l *ledger.Ledger, url string) err
 func otherAPI(err error) error {
 	var other *ledger.OtherAPIError
 	if errors.As(err, &other) {
-		return usagef("this Redis database belongs to another API: its links are those of %s, and --base-url is %s\nhint: give that --base-url, or use another Redis database; linkcancel api set %s replaces it while no worker is running",
-			other.Has, other.Wants, other.Wants)
+		return hint(usagef("this Redis database belongs to another API: its links are those of %s, and --base-url is %s", other.Has, other.Wants), "give that --base-url, or use another Redis database; linkcancel api set %s replaces it while no worker is running", other.Wants)
 	}
 	return err
 }

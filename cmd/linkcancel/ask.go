@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"linkcancel/internal/humanize"
+	"linkcancel/producer"
 	"os"
 	"strconv"
 	"strings"
@@ -14,23 +16,27 @@ import (
 // question is what confirm asks.
 type question struct {
 	text string
-	// links is their number, which the user has to type; 0: y is enough.
+	// links is a number that the user must type. 0: y is enough.
 	links int64
 	// dataOnStdin: standard input is taken by the data, so the terminal is asked.
 	dataOnStdin bool
 }
 
-// typedFrom is how many links an import, a run or a retry must have for the user to
-// type their number. A y is typed too easily.
+// typedFrom is the number of links from which the user must type it: a y is typed too
+// easily.
 const typedFrom = 1001
 
-// askToCancel is the question before links are cancelled.
-func askToCancel(links int64, dataOnStdin bool) question {
-	q := question{text: "Cancel them?", dataOnStdin: dataOnStdin}
-	if links >= typedFrom {
-		q.links = links
+// confirmPlan returns a function that prints a plan and asks before the links are
+// cancelled.
+func (a *cliApp) confirmPlan(ctx context.Context, rate float64, q question) func(producer.Stats) error {
+	return func(stats producer.Stats) error {
+		fmt.Fprintln(a.stderr, plan(stats, rate))
+		q.text = "Cancel them?"
+		if stats.Links >= typedFrom {
+			q.links = stats.Links
+		}
+		return a.confirm(ctx, q)
 	}
-	return q
 }
 
 // confirm asks on the terminal; without one --yes is needed. Input typed before the
@@ -39,7 +45,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	if a.Yes {
 		return nil
 	}
-	from, done, err := a.terminal(q.dataOnStdin)
+	from, done, err := a.terminal(q)
 	if err != nil {
 		return err
 	}
@@ -49,7 +55,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	}
 	discardTyped(from)
 	if q.links > 0 {
-		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", groupDigits(q.links))
+		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", humanize.Digits(q.links))
 	} else {
 		fmt.Fprintf(a.stderr, "%s [y/N] ", q.text)
 	}
@@ -71,12 +77,12 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 		}
 	}
 	if q.links > 0 {
-		return usagef("nothing was done: the number of links is %s", groupDigits(q.links))
+		return usagef("nothing was done: the number of links is %s", humanize.Digits(q.links))
 	}
 	return usagef("nothing was done")
 }
 
-// agrees tells whether an answer is yes, or the number of links: digits, perhaps in
+// agrees says whether an answer is yes, or the number of links: digits, perhaps in
 // groups.
 func (q question) agrees(answer string) bool {
 	if q.links == 0 {
@@ -88,15 +94,15 @@ func (q question) agrees(answer string) bool {
 }
 
 // terminal is where the user can be asked, until done is called.
-func (a *cliApp) terminal(dataOnStdin bool) (tty *os.File, done func(), err error) {
-	if dataOnStdin {
+func (a *cliApp) terminal(q question) (tty *os.File, done func(), err error) {
+	if q.dataOnStdin {
 		if tty, err = os.OpenFile("/dev/tty", os.O_RDWR, 0); err != nil {
-			return nil, nil, usagef("cannot ask for confirmation: there is no terminal\nhint: add --yes")
+			return nil, nil, hint(usagef("cannot ask for confirmation: there is no terminal"), "add --yes")
 		}
 		return tty, func() { _ = tty.Close() }, nil
 	}
 	if !isTerminal(a.stdin) {
-		return nil, nil, usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
+		return nil, nil, hint(usagef("cannot ask for confirmation: standard input is not a terminal"), "add --yes")
 	}
 	tty, _ = asFile(a.stdin)
 	return tty, func() {}, nil

@@ -11,7 +11,9 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 )
 
 type batchCmd struct {
@@ -46,15 +48,15 @@ func (c batchArg) with(ctx context.Context, a *cliApp, do func(*ledger.Ledger, l
 	return c.withRedis(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error { return do(l, b) })
 }
 
-// withRedis is with for those who need more than the ledger.
+// withRedis is like with, for callers that need Redis too.
 func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger, ledger.Batch) error) error {
 	return c.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
 		batch, err := l.Resolve(ctx, c.Batch)
 		switch {
 		case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
-			return fmt.Errorf("%w\nhint: linkcancel import FILE makes one", err)
+			return hint(err, "linkcancel import FILE makes one")
 		case errors.Is(err, ledger.ErrNoBatch):
-			return fmt.Errorf("%w\nhint: linkcancel batch list shows them all", err)
+			return hint(err, "linkcancel batch list shows them all")
 		case err != nil:
 			return err
 		}
@@ -73,7 +75,7 @@ func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.Uni
 	err = do(b.Client(), ledger.New(b.Client()))
 	var coded *exitError
 	if why, ok := broker.Away(err); ok && !errors.As(err, &coded) {
-		return fmt.Errorf("Redis at %s went away: %s\nhint: run the command again when it is back", b, why)
+		return hint(fmt.Errorf("Redis at %s went away: %s", b, why), "run the command again when it is back")
 	}
 	return err
 }
@@ -94,9 +96,9 @@ func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
 			return err
 		}
 		if a.JSON {
-			list := []batchJSON{}
+			list := []status.BatchView{}
 			for _, b := range batches {
-				list = append(list, toJSON(b))
+				list = append(list, status.ViewOf(b))
 			}
 			return printJSON(a.stdout, map[string]any{"batches": list})
 		}
@@ -117,7 +119,7 @@ func printList(a *cliApp, batches []ledger.Batch) {
 	fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, "BATCH", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "CREATED (UTC)", "NAME")
 	for _, b := range batches {
 		fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, b.ID, b.State, b.Source,
-			groupDigits(b.Total), groupDigits(b.Pending()), groupDigits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
+			humanize.Digits(b.Total), humanize.Digits(b.Pending()), humanize.Digits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
 	}
 }
 
@@ -138,15 +140,10 @@ func nextStep(b ledger.Batch) string {
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:
 		return "linkcancel batch abort " + b.ID + " marks the links that are left"
-	case b.Counts[ledger.Failed] > 0 && finished(b):
+	case b.Counts[ledger.Failed] > 0 && b.Ended():
 		return "linkcancel batch report " + b.ID + " -o FILE, or linkcancel batch retry " + b.ID
-	case finished(b):
+	case b.Ended():
 		return "linkcancel batch report " + b.ID + " -o FILE"
 	}
 	return ""
-}
-
-// finished says whether nothing more can happen to the links of b.
-func finished(b ledger.Batch) bool {
-	return (b.State == ledger.Done || b.State == ledger.AbortedState) && b.Pending() == 0
 }

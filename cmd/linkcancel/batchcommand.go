@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 )
 
 type batchPauseCmd struct{ batchArg }
@@ -16,12 +19,11 @@ func (batchPauseCmd) Help() string {
 }
 
 func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
-	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
-		if a.DryRun {
-			return a.dryCommand(b, "paused", b.Open())
-		}
-		state, changed, err := l.Pause(ctx, b.ID, "by command")
-		return a.commanded(ctx, l, b, "paused", state == ledger.Paused, changed, err)
+	return c.change(ctx, a, change{
+		verb: "paused", possible: ledger.Batch.Open, to: []ledger.State{ledger.Paused},
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
+			return l.Pause(ctx, b.ID, "by command")
+		},
 	})
 }
 
@@ -33,12 +35,9 @@ func (batchResumeCmd) Help() string {
 }
 
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
-	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
-		if a.DryRun {
-			return a.dryCommand(b, "resumed", b.Open())
-		}
-		state, changed, err := l.Resume(ctx, b.ID)
-		return a.commanded(ctx, l, b, "resumed", state == ledger.Running || state == ledger.Ready, changed, err)
+	return c.change(ctx, a, change{
+		verb: "resumed", possible: ledger.Batch.Open, to: []ledger.State{ledger.Running, ledger.Ready},
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) { return l.Resume(ctx, b.ID) },
 	})
 }
 
@@ -53,64 +52,67 @@ func (batchAbortCmd) Help() string {
 }
 
 func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
-	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
-		if a.DryRun {
-			return a.dryCommand(b, "aborted", b.Open() || b.State == ledger.AbortedState)
-		}
-		if b.State == ledger.Importing { // it may be sealed at any moment, and the user was not asked
-			return fmt.Errorf("batch %s cannot be aborted: it is being imported\nhint: stop the import, or wait for its end", b.ID)
-		}
-		if b.Open() && b.Pending() > 0 {
-			text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, plural(b.Pending(), "pending link"))
-			if err := a.confirm(ctx, question{text: text}); err != nil {
-				return err
+	return c.change(ctx, a, change{
+		verb: "aborted", to: []ledger.State{ledger.AbortedState},
+		possible: func(b ledger.Batch) bool { return b.Open() || b.State == ledger.AbortedState },
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
+			if b.State == ledger.Importing { // it may be sealed at any moment, and the user was not asked
+				return "", false, hint(fmt.Errorf("batch %s cannot be aborted: it is being imported", b.ID), "stop the import, or wait for its end")
 			}
-		}
-		state, changed, err := l.Abort(ctx, b.ID)
-		if err == nil && state == ledger.AbortedState {
-			b.State = state
-			// The leader would do it too; whoever looks next shall see it done.
-			fill, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
-			defer cancel()
-			err = l.FillAborted(fill, b)
-		}
-		return a.commanded(ctx, l, b, "aborted", state == ledger.AbortedState, changed, err)
+			if b.Open() && b.Pending() > 0 {
+				text := fmt.Sprintf("Abort batch %s? %s will not be sent.", b.ID, humanize.Plural(b.Pending(), "pending link"))
+				if err := a.confirm(ctx, question{text: text}); err != nil {
+					return "", false, err
+				}
+			}
+			state, changed, err := l.Abort(ctx, b.ID)
+			if err == nil && state == ledger.AbortedState {
+				b.State = state
+				// The leader would do it too. Here it is done when the command ends.
+				fillCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
+				defer cancel()
+				err = l.FillAborted(fillCtx, b)
+			}
+			return state, changed, err
+		},
 	})
 }
 
-// commanded tells what a command made of a batch. A batch that was there
-// already is fine; one that is in another state is an error.
-func (a *cliApp) commanded(ctx context.Context, l *ledger.Ledger, b ledger.Batch, verb string, right, changed bool, err error) error {
-	if err != nil {
-		return err
-	}
-	now, err := l.Get(ctx, b.ID)
-	if err != nil {
-		return err
-	}
-	if !right {
-		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, now.State)
-	}
-	if a.JSON {
-		return printJSON(a.stdout, toJSON(now))
-	}
-	if !changed {
-		fmt.Fprintf(a.stdout, "Batch %s is %s already: %s pending\n", b.ID, now.State, plural(now.Pending(), "link"))
-		return nil
-	}
-	fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, verb, plural(now.Pending(), "link"))
-	return nil
+// change is a change of a batch's state.
+type change struct {
+	verb     string                  // the batch is paused
+	possible func(ledger.Batch) bool // for a dry run
+	to       []ledger.State
+	do       func(*ledger.Ledger, ledger.Batch) (state ledger.State, changed bool, err error)
 }
 
-// dryCommand says what a command would make of a batch.
-func (a *cliApp) dryCommand(b ledger.Batch, verb string, right bool) error {
-	if !right {
-		return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, verb, b.State)
-	}
-	if a.JSON {
-		return printJSON(a.stdout, toJSON(b))
-	}
-	fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\nDry run: nothing was sent or changed.\n",
-		b.ID, verb, b.State, plural(b.Pending(), "link"))
-	return nil
+// change changes the state of a batch and prints it. A batch that was in that state
+// before is fine; any other state is an error.
+func (c batchArg) change(ctx context.Context, a *cliApp, ch change) error {
+	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) (err error) {
+		right, state, changed := ch.possible(b), b.State, false
+		if !a.DryRun {
+			if state, changed, err = ch.do(l, b); err != nil {
+				return err
+			}
+			right = slices.Contains(ch.to, state)
+			if b, err = l.Get(ctx, b.ID); err != nil {
+				return err
+			}
+		}
+		pending := humanize.Plural(b.Pending(), "link")
+		switch {
+		case !right:
+			return fmt.Errorf("batch %s cannot be %s: it is %s", b.ID, ch.verb, b.State)
+		case a.JSON:
+			return printJSON(a.stdout, status.ViewOf(b))
+		case a.DryRun:
+			fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\n%s\n", b.ID, ch.verb, b.State, pending, dryRunNote)
+		case !changed:
+			fmt.Fprintf(a.stdout, "Batch %s is %s already: %s pending\n", b.ID, b.State, pending)
+		default:
+			fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, ch.verb, pending)
+		}
+		return nil
+	})
 }

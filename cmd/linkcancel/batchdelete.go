@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 )
 
 type batchDeleteCmd struct{ batchArg }
@@ -20,30 +22,30 @@ func (batchDeleteCmd) Help() string {
 
 func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
-		if !finished(b) {
+		if !b.Ended() {
 			return unfinished(b)
 		}
 		if a.DryRun {
 			if a.JSON {
-				return printJSON(a.stdout, toJSON(b))
+				return printJSON(a.stdout, status.ViewOf(b))
 			}
-			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\nDry run: nothing was sent or changed.\n", b.ID, b.State, plural(b.Total, "link"))
+			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\n%s\n", b.ID, b.State, humanize.Plural(b.Total, "link"), dryRunNote)
 			return nil
 		}
-		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, plural(b.Total, "link"))}); err != nil {
+		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, humanize.Plural(b.Total, "link"))}); err != nil {
 			return err
 		}
 		switch err := l.Delete(ctx, b); {
 		case errors.Is(err, ledger.ErrUnfinished):
 			return unfinished(b)
 		case err != nil && ctx.Err() != nil:
-			return &exitError{code: exitInterrupted, err: fmt.Errorf("interrupted: what is left of batch %s goes by itself within the hour\nhint: linkcancel batch delete %s deletes it now", b.ID, b.ID)}
+			return &exitError{code: exitInterrupted, err: hint(fmt.Errorf("interrupted: what is left of batch %s goes by itself within the hour", b.ID), "linkcancel batch delete %s deletes it now", b.ID)}
 		case err != nil:
 			return err
 		}
 		if a.JSON {
 			b.State = "deleted"
-			return printJSON(a.stdout, toJSON(b))
+			return printJSON(a.stdout, status.ViewOf(b))
 		}
 		fmt.Fprintf(a.stdout, "Batch %s is deleted\n", b.ID)
 		return nil
@@ -54,9 +56,9 @@ func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 func unfinished(b ledger.Batch) error {
 	switch b.State {
 	case ledger.Importing:
-		return fmt.Errorf("batch %s cannot be deleted: it is being imported\nhint: an import that broke off is deleted by the workers after a day", b.ID)
+		return hint(fmt.Errorf("batch %s cannot be deleted: it is being imported", b.ID), "an import that broke off is deleted by the workers after a day")
 	case ledger.AbortedState:
-		return fmt.Errorf("batch %s cannot be deleted yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it", b.ID, plural(b.Pending(), "link"), b.ID)
+		return hint(fmt.Errorf("batch %s cannot be deleted yet: %s are still being marked as aborted", b.ID, humanize.Plural(b.Pending(), "link")), "linkcancel batch abort %s finishes it", b.ID)
 	}
-	return fmt.Errorf("batch %s cannot be deleted: it is %s, %s pending\nhint: linkcancel batch abort %s ends it", b.ID, b.State, plural(b.Pending(), "link"), b.ID)
+	return hint(fmt.Errorf("batch %s cannot be deleted: it is %s, %s pending", b.ID, b.State, humanize.Plural(b.Pending(), "link")), "linkcancel batch abort %s ends it", b.ID)
 }

@@ -46,7 +46,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 		options.Outcomes = append(options.Outcomes, o)
 	}
 	if sameFile(c.Output, c.Join) {
-		return usagef("-o %s would overwrite the file that is joined\nhint: choose another name", c.Output)
+		return hint(usagef("-o %s would overwrite the file that is joined", c.Output), "choose another name")
 	}
 	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {
@@ -63,7 +63,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 			if err := write(io.Discard); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "Report: %s\nDry run: nothing was sent or changed.\n", c.Output)
+			fmt.Fprintf(a.stderr, "Report: %s\n%s\n", c.Output, dryRunNote)
 			return nil
 		}
 		if err := report.WriteFile(c.Output, true, write); err != nil {
@@ -74,7 +74,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 	})
 }
 
-// sameFile tells whether two paths lead to one file.
+// sameFile says whether two paths are one file.
 func sameFile(a, b string) bool {
 	first, err := os.Stat(a)
 	if err != nil {

@@ -10,7 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
 	"linkcancel/internal/task"
 	"linkcancel/producer"
 )
@@ -59,7 +61,7 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 		case err != nil:
 			return nil, usagef("--outcome: %w (use failed, aborted, rejected, not_cancellable or not_found)", err)
 		case o == ledger.None:
-			return nil, usagef("--outcome pending: these links are still to be cancelled in their own batch\nhint: linkcancel batch show tells how far it is")
+			return nil, hint(usagef("--outcome pending: these links are still to be cancelled in their own batch"), "linkcancel batch show tells how far it is")
 		case o == ledger.Cancelled || o == ledger.AlreadyCancelled:
 			return nil, usagef("--outcome %s: these links are cancelled, there is nothing to retry", o)
 		}
@@ -73,8 +75,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	case parent.State == ledger.Importing:
 		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
 	case parent.State == ledger.AbortedState && parent.Pending() > 0 && slices.Contains(outcomes, ledger.Aborted):
-		return fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted\nhint: linkcancel batch abort %s finishes it",
-			parent.ID, plural(parent.Pending(), "link"), parent.ID)
+		return hint(fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted", parent.ID, humanize.Plural(parent.Pending(), "link")), "linkcancel batch abort %s finishes it", parent.ID)
 	}
 	batches, err := l.List(ctx)
 	if err != nil {
@@ -90,7 +91,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	for _, b := range batches {
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
-			return usagef("batch %s exists already, and is not a retry of %s\nhint: choose another --id", b.ID, parent.ID)
+			return hint(usagef("batch %s exists already, and is not a retry of %s", b.ID, parent.ID), "choose another --id")
 		case b.Parent == parent.ID && b.ID != id:
 			others = append(others, b)
 		}
@@ -115,18 +116,15 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	}
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(ctx, askToCancel(stats.Links, false))
-		},
+		Confirm: a.confirmPlan(ctx, rate, question{}),
 	})
 	switch {
 	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
-		return fmt.Errorf("batch %s was made by another retry at the same time\nhint: run the command again", id)
+		return hint(fmt.Errorf("batch %s was made by another retry at the same time", id), "run the command again")
 	case err != nil:
 		return err
 	}
-	return a.made(batch, alive)
+	return a.printNew(batch, alive)
 }
 
 // nothing says why there is nothing to retry.
@@ -134,7 +132,7 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 	what := strings.Join(c.Outcome, " or ")
 	if src.Found == 0 {
 		if a.JSON {
-			return printJSON(a.stdout, toJSON(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
+			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
 		fmt.Fprintf(a.stderr, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
 		return nil
@@ -151,19 +149,19 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 		where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
 	}
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(newest))
+		return printJSON(a.stdout, status.ViewOf(newest))
 	}
 	fmt.Fprintln(a.stdout, newest.ID)
 	fmt.Fprintf(a.stderr, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
-		parent.ID, plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
+		parent.ID, humanize.Plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
 	return nil
 }
 
 var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)
 
 // freeRetryID makes an id for a retry: the first free one of march-retry,
-// march-retry-2 and so on, for march and for the retries of it. It is no random
-// one, so that two retries at the same time do not both get through.
+// march-retry-2 and so on, for march and for the retries of it. It is not
+// random: of two retries at the same time only one succeeds.
 func freeRetryID(ctx context.Context, l *ledger.Ledger, parent string, batches []ledger.Batch) (string, error) {
 	taken := map[string]bool{}
 	for _, b := range batches {

@@ -11,6 +11,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -27,8 +28,8 @@ func (s *linksOf) Next() (string, error) {
 
 func (s *linksOf) Stats() producer.Stats { return producer.Stats{Links: int64(s.next)} }
 
-// surveyed looks at a batch with these records, an hour after it began.
-func surveyed(t *testing.T, change func(*ledger.Batch), records ...ledger.Record) batchDetails {
+// detailsOf reads a batch with these records, an hour after it began.
+func detailsOf(t *testing.T, change func(*ledger.Batch), records ...ledger.Record) status.Details {
 	t.Helper()
 	b := broker.Embedded()
 	t.Cleanup(func() { _ = b.Close() })
@@ -53,17 +54,14 @@ func surveyed(t *testing.T, change func(*ledger.Batch), records ...ledger.Record
 	if change != nil {
 		change(&batch)
 	}
-	s := batchDetails{now: began.Add(time.Hour)}
-	s.batch, s.fleet = batch, ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}
-	found, err := l.Snapshot(t.Context(), batch)
+	fleet := status.Fleet{
+		FleetStatus: ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}, Now: began.Add(time.Hour),
+	}
+	d, err := status.ReadDetails(t.Context(), l, status.Batch{Batch: batch, Fleet: fleet})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.collect(found)
-	if err := s.name(t.Context(), l, found); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return d
 }
 
 // times repeats a record.
@@ -75,9 +73,9 @@ func times(n int, r ledger.Record) []ledger.Record {
 	return all
 }
 
-func printed(s batchDetails) string {
+func printed(d status.Details) string {
 	var b strings.Builder
-	s.print(&b)
+	printDetails(&b, d)
 	return b.String()
 }
 
@@ -96,7 +94,7 @@ func TestShow(t *testing.T) {
 		{Ambiguous: true}, // of a retry: not tried yet
 		{}, {},
 	}...)
-	s := surveyed(t, nil, records...)
+	s := detailsOf(t, nil, records...)
 	want := `
   rate      12.0/min over the last minute
   left      35 s at that rate
@@ -115,15 +113,15 @@ func TestShow(t *testing.T) {
 	if diff := cmp.Diff(want, printed(s)); diff != "" {
 		t.Error(diff)
 	}
-	j := s.json()
+	j := s.View()
 	if diff := cmp.Diff(map[string]int64{"1": 14, "2": 1, "3": 1, "4": 1, "5": 1, "12": 2, "13": 1}, j.Attempts); diff != "" {
 		t.Error(diff)
 	}
 	if *j.Rate != 0.2 || *j.Left != 35 || j.Workers != 2 || j.Hold != nil {
 		t.Errorf("%+v", j)
 	}
-	latest := s.batch.Created.Add(59 * time.Minute)
-	if diff := cmp.Diff(errorJSON{Outcome: "failed", HTTPStatus: 500, Links: 2, Latest: &latest, Link: "pl_xxxxxxxxxxxxxxx", Error: "text xxxxxxxxxxxxxxx"}, j.Errors[1]); diff != "" {
+	latest := s.Created.Add(59 * time.Minute)
+	if diff := cmp.Diff(status.ErrorView{Outcome: "failed", HTTPStatus: 500, Links: 2, Latest: &latest, Link: "pl_xxxxxxxxxxxxxxx", Error: "text xxxxxxxxxxxxxxx"}, j.Errors[1]); diff != "" {
 		t.Error(diff)
 	}
 	if e := j.Errors[0]; e.Outcome != "pending" || e.Latest != nil || e.Links != 2 {
@@ -156,21 +154,21 @@ func TestShownRate(t *testing.T) {
 			append(ended(40, 10), times(50, ledger.Record{Outcome: ledger.Aborted, After: 20})...), "2.0/s on average"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := surveyed(t, tt.change, tt.records...)
+			s := detailsOf(t, tt.change, tt.records...)
 			if got := printed(s); !strings.Contains(got, "\n  rate      "+tt.want+"\n") {
 				t.Errorf("want %s:\n%s", tt.want, got)
 			}
 		})
 	}
 	// Not begun: nothing is measured, and the limit is all that can be told.
-	s := surveyed(t, func(b *ledger.Batch) { b.State, b.Started = ledger.Ready, time.Time{} }, ended(0, 0)...)
+	s := detailsOf(t, func(b *ledger.Batch) { b.State, b.Started = ledger.Ready, time.Time{} }, ended(0, 0)...)
 	if diff := cmp.Diff("\n  left      18 s at the fleet's limit\n  fleet     2 workers, limit 5/s\n", printed(s)); diff != "" {
 		t.Error(diff)
 	}
-	if j := s.json(); j.Rate != nil || j.Left != nil {
+	if j := s.View(); j.Rate != nil || j.Left != nil {
 		t.Errorf("%+v", j)
 	}
-	s = surveyed(t, func(b *ledger.Batch) { b.State, b.Reason = ledger.Paused, "by command" }, ended(9, 3595)...)
+	s = detailsOf(t, func(b *ledger.Batch) { b.State, b.Reason = ledger.Paused, "by command" }, ended(9, 3595)...)
 	if diff := cmp.Diff("\n  now       paused (by command)\n  fleet     2 workers, limit 5/s\n  attempts  1: 9\n", printed(s)); diff != "" {
 		t.Error(diff)
 	}

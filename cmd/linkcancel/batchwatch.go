@@ -12,7 +12,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 )
 
 type batchWatchCmd struct{ batchArg }
@@ -33,7 +33,7 @@ func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
 	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
 		w := &watcher{
 			id:   b.ID,
-			read: func(ctx context.Context) (batchStatus, error) { return readStatus(ctx, rdb, l, b.ID) },
+			read: func(ctx context.Context) (status.Batch, error) { return status.Read(ctx, rdb, l, b.ID) },
 			view: &textView{out: a.stdout},
 		}
 		if a.JSON {
@@ -47,7 +47,7 @@ func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
 		if err != nil {
 			return err
 		}
-		t, err := readStatusCounts(ctx, l, last)
+		t, err := status.ReadStatuses(ctx, l, last)
 		if err != nil {
 			return err
 		}
@@ -72,36 +72,9 @@ func goesOn(b ledger.Batch, id string) string {
 	return "batch " + id + " goes on"
 }
 
-// batchStatus is a batch and its fleet as they are seen at one time.
-type batchStatus struct {
-	batch ledger.Batch
-	fleet ratelimit.FleetStatus
-	beats map[string]ledger.WorkerBeat
-}
-
-// timeLeft is how long the pending links take at a rate, in links a second;
-// negative if nobody can tell.
-func (s batchStatus) timeLeft(rate float64) time.Duration {
-	if rate <= 0 || s.batch.Pending() == 0 || !s.batch.Open() || fleetStatus(s.batch, s.fleet, s.beats).instead != "" {
-		return -1
-	}
-	return timeLeft(s.batch, rate)
-}
-
-func readStatus(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id string) (s batchStatus, err error) {
-	if s.batch, err = l.Get(ctx, id); err != nil {
-		return s, err
-	}
-	if s.fleet, err = ratelimit.ShowFleet(ctx, rdb); err != nil {
-		return s, err
-	}
-	s.beats, _, err = workerBeats(ctx, l)
-	return s, err
-}
-
 // watchView shows what a watcher sees.
 type watchView interface {
-	show(batchStatus)
+	show(status.Batch)
 	say(line string) // something happened
 	end()
 }
@@ -111,18 +84,18 @@ const (
 	readTimeout = 5 * time.Second
 	// awayEvery is how often it asks while Redis is away.
 	awayEvery = time.Second
-	// fillPatience is how long it waits for the links of an aborted batch to be
-	// marked, while nobody does it.
+	// fillPatience is how long it waits for the links of an aborted batch to be marked,
+	// without progress.
 	fillPatience = 10 * time.Second
 )
 
 // watcher follows a batch to its end.
 type watcher struct {
 	id   string
-	read func(context.Context) (batchStatus, error)
+	read func(context.Context) (status.Batch, error)
 	view watchView
 
-	last batchStatus
+	last status.Batch
 	seen bool      // last is one
 	away bool      // Redis did not answer last
 	calm time.Time // since when nothing has changed in an aborted batch
@@ -136,34 +109,34 @@ func (w *watcher) run(ctx context.Context) (ledger.Batch, error) {
 		pause := pollEvery
 		switch why, away := broker.Away(err); {
 		case ctx.Err() != nil:
-			return w.last.batch, ctx.Err()
+			return w.last.Batch, ctx.Err()
 		case errors.Is(err, ledger.ErrNoBatch):
-			return w.last.batch, fmt.Errorf("batch %s is gone: it was deleted, or its import was given up", w.id)
+			return w.last.Batch, fmt.Errorf("batch %s is gone: it was deleted, or its import was given up", w.id)
 		case away:
 			if !w.away {
 				w.view.say("Redis went away (" + why + "): asking until it is back")
 			}
 			w.away, pause = true, awayEvery
 		case err != nil:
-			return w.last.batch, err
+			return w.last.Batch, err
 		default:
-			w.tell(now)
-			if w.over(now.batch) {
-				return now.batch, nil
+			w.update(now)
+			if w.over(now.Batch) {
+				return now.Batch, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return w.last.batch, ctx.Err()
+			return w.last.Batch, ctx.Err()
 		case <-time.After(pause):
 		}
 	}
 }
 
 // poll reads once. It returns when ctx ends, though the reading may not notice.
-func (w *watcher) poll(ctx context.Context) (batchStatus, error) {
+func (w *watcher) poll(ctx context.Context) (status.Batch, error) {
 	type result struct {
-		batchStatus
+		status.Batch
 		err error
 	}
 	read := make(chan result, 1)
@@ -175,25 +148,25 @@ func (w *watcher) poll(ctx context.Context) (batchStatus, error) {
 	}()
 	select {
 	case r := <-read:
-		return r.batchStatus, r.err
+		return r.Batch, r.err
 	case <-ctx.Done():
-		return batchStatus{}, ctx.Err()
+		return status.Batch{}, ctx.Err()
 	}
 }
 
-// tell shows a new sighting, and says what has happened since the last.
-func (w *watcher) tell(now batchStatus) {
+// update shows a new status, and says what has happened since the last one.
+func (w *watcher) update(now status.Batch) {
 	if w.away {
 		w.away = false
 		w.view.say("Redis is back")
 	}
-	before, b := w.last.batch, now.batch
+	before, b := w.last.Batch, now.Batch
 	switch {
 	case w.seen && before.State == b.State && before.Reason == b.Reason:
 	case b.State == ledger.Importing:
 		w.view.say("Batch " + b.ID + " is being imported")
 	case b.State == ledger.Paused:
-		w.view.say(fmt.Sprintf("Batch %s is %s, and is still watched. Next: %s", b.ID, pausedText(b), nextStep(b)))
+		w.view.say(fmt.Sprintf("Batch %s is %s, and is still watched. Next: %s", b.ID, status.Paused(b), nextStep(b)))
 	case before.State == ledger.Paused && b.Open():
 		w.view.say("Batch " + b.ID + " goes on")
 	case w.seen && b.State == ledger.AbortedState:
@@ -208,75 +181,7 @@ func (w *watcher) tell(now batchStatus) {
 
 // over says whether there is nothing more to watch.
 func (w *watcher) over(b ledger.Batch) bool {
-	return finished(b) || b.State == ledger.AbortedState && time.Since(w.calm) > fillPatience
-}
-
-func pausedText(b ledger.Batch) string {
-	if b.Reason == "" {
-		return "paused"
-	}
-	return "paused (" + reasonText(b.Reason) + ")"
-}
-
-// fleetStatus is why the links of b do not move, or what bears on their rate.
-func fleetStatus(b ledger.Batch, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) status {
-	held := ownHolds(s.Workers)
-	switch {
-	case b.State == ledger.Paused:
-		return status{instead: pausedText(b)}
-	case s.Hold.Reason != ratelimit.ReasonNone:
-		return status{instead: holdText(s.Hold), cause: s.Hold.Cause}
-	case len(s.Workers) == 0:
-		return status{instead: "no worker is running"}
-	case held == len(s.Workers):
-		return status{instead: ownHoldsText(s), cause: ownCause(s, beats)}
-	case held > 0:
-		return status{beside: ownHoldsText(s), cause: ownCause(s, beats)}
-	}
-	beside := "limit " + limitText(s)
-	if slow := fleetSlow(beats); slow != "" {
-		beside += "  " + slow
-	}
-	return status{beside: beside}
-}
-
-// ownCause is what the API answered to a worker that is on hold by itself.
-func ownCause(s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) string {
-	for _, w := range s.Workers {
-		if cause := beats[w.ID].Cause; w.Hold.Reason != ratelimit.ReasonNone && cause != "" {
-			return cause
-		}
-	}
-	return ""
-}
-
-// fleetSlow says that all workers wait for slow calls; "" if not.
-func fleetSlow(beats map[string]ledger.WorkerBeat) string {
-	inFlight, concurrency, took := 0, 0, time.Duration(0)
-	for _, beat := range beats {
-		inFlight += beat.InFlight
-		concurrency += beat.Concurrency
-		took = max(took, time.Duration(beat.TookMillis)*time.Millisecond)
-	}
-	return slowText(inFlight, concurrency, took)
-}
-
-// ownHoldsText tells of the holds that only some processes have; "" if none has one.
-func ownHoldsText(s ratelimit.FleetStatus) string {
-	for _, w := range s.Workers {
-		if w.Hold.Reason != ratelimit.ReasonNone {
-			return fmt.Sprintf("%d of %s on hold: %s", ownHolds(s.Workers), plural(int64(len(s.Workers)), "worker"), w.Hold.Reason)
-		}
-	}
-	return ""
-}
-
-// limitText is the fleet's limit: 50/s, or 43/s of 50/s after a cut.
-func limitText(s ratelimit.FleetStatus) string {
-	if s.Rate < s.Ceiling*0.995 {
-		return fmt.Sprintf("%s of %s", rateText(float64(s.Rate)), s.Ceiling)
-	}
-	return s.Ceiling.String()
+	return b.Ended() || b.State == ledger.AbortedState && time.Since(w.calm) > fillPatience
 }
 
 // textView is a bar on a terminal, else plain lines.
@@ -285,29 +190,29 @@ type textView struct {
 	bar *progress
 
 	mu   sync.Mutex // the bar asks while it draws
-	last batchStatus
+	last status.Batch
 }
 
-func (v *textView) status(b ledger.Batch) status {
+func (v *textView) movement(b ledger.Batch) status.Movement {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return fleetStatus(b, v.last.fleet, v.last.beats)
+	return status.Batch{Batch: b, Fleet: v.last.Fleet}.Movement()
 }
 
-func (v *textView) show(s batchStatus) {
+func (v *textView) show(s status.Batch) {
 	v.mu.Lock()
 	v.last = s
 	v.mu.Unlock()
-	if s.batch.State == ledger.Importing {
-		return // nobody knows how many links there will be
+	if s.Batch.State == ledger.Importing {
+		return // the number of links is not known yet
 	}
 	if v.bar == nil {
-		if finished(s.batch) {
+		if s.Ended() {
 			return // the summary says it all
 		}
-		v.bar = startProgress(v.out, s.batch, 0, v.status)
+		v.bar = startProgress(v.out, s.Batch, 0, v.movement)
 	}
-	v.bar.update(s.batch)
+	v.bar.update(s.Batch)
 }
 
 func (v *textView) say(line string) {
@@ -329,33 +234,29 @@ func (v *textView) end() {
 type jsonView struct {
 	out, notes io.Writer
 
-	pace    pace
-	printed batchStatus
+	pace    status.Pace
+	printed status.Batch
 	any     bool
 	next    time.Time
 }
 
 const jsonEvery = time.Second
 
-func (v *jsonView) show(s batchStatus) {
+func (v *jsonView) show(s status.Batch) {
 	now := time.Now()
-	before, b := v.printed, s.batch
-	if before.batch.State != b.State {
-		v.pace = pace{} // a pause is not slow
+	before, b := v.printed, s.Batch
+	if before.State != b.State {
+		v.pace = status.Pace{} // a pause is not slow
 	}
-	v.pace.add(now, b.Counts.Sum())
-	changed := !v.any || before.batch.State != b.State || before.batch.Reason != b.Reason
-	moved := before.batch.Counts != b.Counts || before.fleet.Hold.Reason != s.fleet.Hold.Reason ||
-		len(before.fleet.Workers) != len(s.fleet.Workers)
-	if !changed && (!moved || now.Before(v.next) && !finished(b)) {
+	v.pace.Add(now, b.Counts.Sum())
+	changed := !v.any || before.State != b.State || before.Reason != b.Reason
+	moved := before.Counts != b.Counts || before.Fleet.Hold.Reason != s.Fleet.Hold.Reason ||
+		len(before.Fleet.Workers) != len(s.Fleet.Workers)
+	if !changed && (!moved || now.Before(v.next) && !b.Ended()) {
 		return
 	}
 	v.printed, v.any, v.next = s, true, now.Add(jsonEvery)
-	rate, known := v.pace.rate()
-	if !known {
-		rate = -1
-	}
-	_ = printJSON(v.out, toLiveJSON(s, rate, s.timeLeft(rate))) // who closes the pipe ends the process
+	_ = printJSON(v.out, s.View(v.pace.Rate())) // a closed pipe ends the process
 }
 
 func (v *jsonView) say(line string) { fmt.Fprintln(v.notes, line) }

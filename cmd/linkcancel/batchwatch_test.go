@@ -17,6 +17,7 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 )
 
 // march is a batch of 100 links, as many of them cancelled.
@@ -44,8 +45,8 @@ type noted struct {
 	ended bool
 }
 
-func (v *noted) show(s batchStatus) {
-	v.lines = append(v.lines, fmt.Sprintf("%s %d", s.batch.State, s.batch.Counts.Sum()))
+func (v *noted) show(s status.Batch) {
+	v.lines = append(v.lines, fmt.Sprintf("%s %d", s.State, s.Counts.Sum()))
 }
 func (v *noted) say(line string) { v.lines = append(v.lines, line) }
 func (v *noted) end()            { v.ended = true }
@@ -89,10 +90,10 @@ func TestWatch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, view, step := time.Now(), &noted{}, 0
-				w := &watcher{id: "march", view: view, read: func(context.Context) (batchStatus, error) {
+				w := &watcher{id: "march", view: view, read: func(context.Context) (status.Batch, error) {
 					s := tt.story[min(step, len(tt.story)-1)]
 					step++
-					return batchStatus{batch: s.batch}, s.err
+					return status.Batch{Batch: s.batch}, s.err
 				}}
 				last, err := w.run(t.Context())
 				if got := fmt.Sprint(err); err != nil && got != tt.err || err == nil && tt.err != "" {
@@ -116,9 +117,9 @@ func TestWatch(t *testing.T) {
 func TestWatchOfAnAbortedBatchThatIsNotFilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (batchStatus, error) {
+		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (status.Batch, error) {
 			marked := min(60, int64(time.Since(began)/time.Second)*10) // for 6 s
-			return batchStatus{batch: aborted(marked)}, nil
+			return status.Batch{Batch: aborted(marked)}, nil
 		}}
 		last, err := w.run(t.Context())
 		if err != nil || last.Pending() != 30 {
@@ -136,11 +137,11 @@ func TestWatchInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		hang := make(chan bool)
 		reads := 0
-		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (batchStatus, error) {
+		w := &watcher{id: "march", view: &noted{}, read: func(context.Context) (status.Batch, error) {
 			if reads++; reads == 3 {
 				<-hang
 			}
-			return batchStatus{batch: march("running", 10)}, nil
+			return status.Batch{Batch: march("running", 10)}, nil
 		}}
 		time.AfterFunc(time.Second, cancel)
 		began := time.Now()
@@ -152,53 +153,19 @@ func TestWatchInterrupted(t *testing.T) {
 	})
 }
 
-func TestFleetStatus(t *testing.T) {
-	key := ratelimit.Hold{Reason: ratelimit.ReasonUnauthorized}
-	fleet := func(ceiling, rate ratelimit.Rate, workers ...ratelimit.Hold) ratelimit.FleetStatus {
-		s := ratelimit.FleetStatus{Ceiling: ceiling, Rate: rate}
-		for _, h := range workers {
-			s.Workers = append(s.Workers, ratelimit.FleetWorker{Hold: h})
-		}
-		return s
-	}
-	held := fleet(50, 50, ratelimit.Hold{})
-	held.Hold.Reason = ratelimit.ReasonManual
-	none := ratelimit.Hold{}
-	for _, tt := range []struct {
-		batch ledger.Batch
-		fleet ratelimit.FleetStatus
-		want  status
-	}{
-		{march("running", 1), fleet(50, 50, none, none), status{beside: "limit 50/s"}},
-		{march("running", 1), fleet(50, 49.9, none), status{beside: "limit 50/s"}},
-		{march("running", 1), fleet(50, 21.25, none), status{beside: "limit 21/s of 50/s"}},
-		{march("ready", 1), fleet(0.5, 0.5, none), status{beside: "limit 30/m"}},
-		{march("running", 1), fleet(50, 50, none, key), status{beside: "1 of 2 workers on hold: unauthorized"}},
-		{march("running", 1), fleet(50, 50, key), status{instead: "1 of 1 worker on hold: unauthorized"}},
-		{march("running", 1), fleet(50, 50), status{instead: "no worker is running"}},
-		{march("running", 1), held, status{instead: "on hold: manual"}},
-		{paused("by command"), held, status{instead: "paused (by command)"}},
-		{paused(""), fleet(50, 50), status{instead: "paused"}},
-	} {
-		if got := fleetStatus(tt.batch, tt.fleet, nil); got != tt.want {
-			t.Errorf("%s, %+v: %+v, want %+v", tt.batch.State, tt.fleet, got, tt.want)
-		}
-	}
-}
-
 // A pipe gets a line at once, one every 5 seconds, and none that says nothing new.
 func TestPlainLinesOfAWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
 		v := &textView{out: &out}
-		fleet := ratelimit.FleetStatus{Ceiling: 2, Rate: 2, Workers: make([]ratelimit.FleetWorker, 1)}
-		v.show(batchStatus{batch: ledger.Batch{ID: "march", State: ledger.Importing}, fleet: fleet})
+		fleet := status.Fleet{FleetStatus: ratelimit.FleetStatus{Ceiling: 2, Rate: 2, Workers: make([]ratelimit.FleetWorker, 1)}}
+		v.show(status.Batch{Batch: ledger.Batch{ID: "march", State: ledger.Importing}, Fleet: fleet})
 		for n := range int64(60) { // 12 s
-			v.show(batchStatus{batch: march("running", n/5*2), fleet: fleet})
+			v.show(status.Batch{Batch: march("running", n/5*2), Fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		v.say("Redis is back")
-		v.show(batchStatus{batch: march("done", 100), fleet: fleet})
+		v.show(status.Batch{Batch: march("done", 100), Fleet: fleet})
 		v.end()
 		want := `  0 of 100 links    0 %  limit 2/s
  10 of 100 links   10 %  2.0/s  45 s left  limit 2/s  cancelled 10
@@ -217,20 +184,20 @@ func TestJSONOfAWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out, notes bytes.Buffer
 		v := &jsonView{out: &out, notes: &notes}
-		fleet := ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}
+		fleet := status.Fleet{FleetStatus: ratelimit.FleetStatus{Ceiling: 5, Rate: 5, Workers: make([]ratelimit.FleetWorker, 2)}}
 		for n := range int64(15) { // 3 s, a link each time
-			v.show(batchStatus{batch: march("running", n), fleet: fleet})
+			v.show(status.Batch{Batch: march("running", n), Fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 50 { // 10 s of nothing
-			v.show(batchStatus{batch: march("running", 14), fleet: fleet})
+			v.show(status.Batch{Batch: march("running", 14), Fleet: fleet})
 			time.Sleep(pollEvery)
 		}
 		for range 5 {
-			v.show(batchStatus{batch: paused("by command"), fleet: fleet})
+			v.show(status.Batch{Batch: paused("by command"), Fleet: fleet})
 		}
 		v.say("word")
-		v.show(batchStatus{batch: march("done", 100), fleet: fleet})
+		v.show(status.Batch{Batch: march("done", 100), Fleet: fleet})
 		v.end()
 		type line struct {
 			State   string
@@ -260,59 +227,6 @@ func TestJSONOfAWatch(t *testing.T) {
 			t.Errorf("notes %q", notes.String())
 		}
 	})
-}
-
-func TestPace(t *testing.T) {
-	at := time.Unix(1e9, 0)
-	for _, tt := range []struct {
-		name    string
-		seconds int
-		done    func(second int) int64
-		want    float64
-	}{
-		{"steady", 100, func(s int) int64 { return int64(s) * 7 }, 7},
-		{"of late", 100, func(s int) int64 { return int64(s*s) / 2 }, 95},
-		{"one a minute, over a longer time", 3600, func(s int) int64 { return int64(s / 60) }, 1.0 / 60},
-		{"nothing any more", 3600, func(s int) int64 { return int64(min(s, 100)) }, 0},
-		{"nothing at all", 5, func(int) int64 { return 3 }, 0},
-	} {
-		var p pace
-		for s := range tt.seconds {
-			p.add(at.Add(time.Duration(s)*time.Second), tt.done(s))
-		}
-		rate, known := p.rate()
-		if !known || rate < tt.want*0.95 || rate > tt.want*1.05 {
-			t.Errorf("%s: %v, %v, want %v", tt.name, rate, known, tt.want)
-		}
-		if n := len(p.samples); n > 602 {
-			t.Errorf("%s: keeps %d samples", tt.name, n)
-		}
-	}
-	var p pace
-	p.add(at, 0)
-	p.add(at.Add(399*time.Millisecond), 50)
-	if _, known := p.rate(); known {
-		t.Error("a rate is known at once")
-	}
-}
-
-func TestRateText(t *testing.T) {
-	for rate, want := range map[float64]string{
-		0: "0.0/s", 1234.5: "1234/s", 12: "12/s", 9.94: "9.9/s", 1: "1.0/s", 0.5: "30.0/min", 1.0 / 60: "1.0/min", 1.0 / 120: "30.0/h", 1.0 / 86400: "0.0/h",
-	} {
-		if got := rateText(rate); got != want {
-			t.Errorf("%v: %s, want %s", rate, got, want)
-		}
-	}
-}
-
-func TestTimeLeft(t *testing.T) {
-	if got := timeLeft(march("running", 40), 2); got != 30*time.Second {
-		t.Error(got)
-	}
-	if got := timeLeft(march("running", 40), 1e-12); got != maxLeft {
-		t.Error(got)
-	}
 }
 
 // Those who poll a batch ask for what ends it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ type cliApp struct {
 	tracer  trace.Tracer   // nil: no traces
 }
 
-// exitError carries an exit code; a nil err was told already.
+// exitError carries an exit code. A nil err was printed before.
 type exitError struct {
 	code int
 	err  error
@@ -145,7 +146,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil || code == exitFailed:
 		return code
-	case code == exitUsage: // help that could not be printed: it was told
+	case code == exitUsage: // help that could not be printed: the error was
 		return exitFailed
 	}
 	fmt.Fprintf(errs, "linkcancel: %v\n", err)
@@ -171,7 +172,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 		if number := negative(args); number != "" && strings.HasPrefix(err.Error(), "unknown flag") {
 			err = fmt.Errorf("%s: no number may be negative here", number)
 		}
-		fmt.Fprintf(stderr, "linkcancel: %v\nhint: linkcancel --help, or linkcancel COMMAND --help\n", err)
+		fmt.Fprintf(stderr, "linkcancel: %v\nhint: %s\n", err, cmp.Or(adviceFor(err), "linkcancel --help, or linkcancel COMMAND --help"))
 		return exitUsage
 	}
 	ctx, stop := signals()
@@ -242,12 +243,12 @@ func newParser(c *cli, stdout, stderr io.Writer, options ...kong.Option) (*kong.
 	)...)
 }
 
-// report tells an error and returns the exit code that fits it.
+// report prints an error with its hint and returns its exit code.
 func (a *cliApp) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitFine
 	}
-	code := exitFailed
+	code, advice := exitFailed, adviceFor(err)
 	var coded *exitError
 	var input *producer.InputError
 	switch {
@@ -257,10 +258,13 @@ func (a *cliApp) report(ctx context.Context, err error) int {
 	case errors.As(err, &input), errors.Is(err, producer.ErrOtherLinks):
 		code = exitUsage
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		code, err = exitInterrupted, errors.New("interrupted")
+		code, err, advice = exitInterrupted, errors.New("interrupted"), ""
 	}
 	if err != nil {
 		fmt.Fprintf(a.stderr, "linkcancel: %s\n", strings.TrimSpace(err.Error()))
+	}
+	if advice != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", advice)
 	}
 	return code
 }

@@ -43,9 +43,8 @@ func (c completionCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 // completeCmd is what the scripts of completionCmd call, with -- before the
-// words of the command line: it prints the words
-// that may stand in the place of the last word, a line each, with a tab before
-// what the word means. The one line ":files" stands for the names of files.
+// words of the command line. It prints the possible completions of the last word, one
+// per line, each followed by a tab and its meaning. The line ":files" means file names.
 type completeCmd struct {
 	Words []string `arg:"" optional:"" help:"The words behind linkcancel, the last one to be completed."`
 	redisFlags
@@ -94,7 +93,7 @@ func (c completeCmd) batches(ctx context.Context, a *cliApp) []candidate {
 // candidate is a word that may be meant.
 type candidate struct{ word, meaning string }
 
-// fileNames stands for the names of files.
+// fileNames means the names of files.
 var fileNames = candidate{word: ":files"}
 
 // complete finds what the last of words may become.

@@ -22,9 +22,9 @@ const openTimeout = 5 * time.Second
 
 // open connects to Redis.
 func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error) {
-	// Whatever the environment says: the flag shows.
+	// The process list shows flags, not the environment.
 	if slices.ContainsFunc(given(a.args, "--redis-url"), broker.HasPassword) {
-		return nil, usagef("a password in --redis-url shows in the process list\nhint: set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
+		return nil, hint(usagef("a password in --redis-url shows in the process list"), "set LINKCANCEL_REDIS_URL, or LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it")
 	}
 	cfg := broker.Config{URL: f.RedisURL, Secrets: a.secrets}
 	var err error
@@ -49,7 +49,7 @@ func (f redisFlags) open(ctx context.Context, a *cliApp) (*broker.Broker, error)
 	return b, nil
 }
 
-// given are the values of a flag that stand on the command line.
+// given returns the values of a flag on the command line.
 func given(args []string, name string) (values []string) {
 	for i, arg := range args {
 		if value, ok := strings.CutPrefix(arg, name+"="); ok {
@@ -88,7 +88,7 @@ func (f apiFlags) key(a *cliApp) (*plexy.Key, error) {
 	}
 	value := os.Getenv("PLEXY_API_KEY")
 	if strings.TrimSpace(value) == "" {
-		return nil, usagef("no API key\nhint: set PLEXY_API_KEY, or name a file that holds it with --api-key-file or PLEXY_API_KEY_FILE")
+		return nil, hint(usagef("no API key"), "set PLEXY_API_KEY, or name a file that holds it with --api-key-file or PLEXY_API_KEY_FILE")
 	}
 	key, err := plexy.NewKey(value)
 	if err != nil {
@@ -98,15 +98,22 @@ func (f apiFlags) key(a *cliApp) (*plexy.Key, error) {
 	return key, nil
 }
 
+// connect reads the key and makes the API client. It sends nothing.
+func (f apiFlags) connect(a *cliApp, concurrency int) (*plexy.Key, *plexy.Client, error) {
+	key, err := f.key(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := f.client(key, concurrency)
+	return key, client, err
+}
+
 // client makes the API client.
 func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error) {
 	client, err := plexy.New(plexy.Config{
 		BaseURL: f.BaseURL, Key: key, Timeout: f.Timeout, Concurrency: concurrency,
 		InsecureHTTP: f.InsecureHTTP, UserAgent: "linkcancel/" + version,
 	})
-	if errors.Is(err, plexy.ErrPlainHTTP) {
-		return nil, usagef("%w\nhint: --insecure-http allows it", err)
-	}
 	if err != nil {
 		return nil, usagef("%w", err)
 	}

@@ -67,14 +67,18 @@ func (c demoCmd) Run(ctx context.Context, a *cliApp) error {
 		defer os.RemoveAll(folder)
 	}
 	a.Yes = true // the links are those of the sandbox
-	return run.start(ctx, a, key)
+	client, err := run.client(key, run.Concurrency)
+	if err != nil {
+		return err
+	}
+	return run.start(ctx, a, key, client)
 }
 
 // serveLocal serves the sandbox API and returns its base URL.
 func serveLocal(addr string, api *sandbox.Server) (url string, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
-		return "", nil, fmt.Errorf("serve the sandbox API: %w\nhint: choose another address with --addr", err)
+		return "", nil, hint(fmt.Errorf("serve the sandbox API: %w", err), "choose another address with --addr")
 	}
 	server := &http.Server{Handler: withReadiness(api), ConnContext: api.ConnContext, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // until stop closes it

@@ -42,7 +42,7 @@ func isRead(name string) bool {
 }
 
 // errNoMetricsAddr: a server on an empty address would listen on all addresses of
-// the machine, at a port that nobody knows.
+// the machine, at an unknown port.
 var errNoMetricsAddr = errors.New("--metrics-addr is empty: give HOST:PORT, or off")
 
 // Validate is called by kong.

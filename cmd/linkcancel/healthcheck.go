@@ -34,9 +34,9 @@ func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil {
 		var detail *url.Error
 		if errors.As(err, &detail) {
-			err = detail.Err // the address stands before it already
+			err = detail.Err // the message has the address
 		}
-		return fmt.Errorf("no worker answers at %s: %w\nhint: start linkcancel worker, or name its --metrics-addr", addr, err)
+		return hint(fmt.Errorf("no worker answers at %s: %w", addr, err), "start linkcancel worker, or name its --metrics-addr")
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))

@@ -29,7 +29,7 @@ func (c helpCmd) Run(ctx context.Context, a *cliApp) error {
 	node := parser.Model.Node
 	for _, word := range c.Command {
 		if node = child(node, word); node == nil {
-			return usagef("there is no command %s\nhint: linkcancel help lists them all", strings.Join(c.Command, " "))
+			return hint(usagef("there is no command %s", strings.Join(c.Command, " ")), "linkcancel help lists them all")
 		}
 	}
 	// Where a command of a group is missing, Parse complains when all is shown.

@@ -6,8 +6,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -17,7 +19,7 @@ type importCmd struct {
 	redisFlags
 }
 
-// defaultRate is what a plan reckons with while no worker tells its own.
+// defaultRate is the rate that a plan assumes while no worker is alive.
 const defaultRate = 10
 
 func (c importCmd) Run(ctx context.Context, a *cliApp) error {
@@ -45,19 +47,16 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, rate))
-			return a.confirm(ctx, askToCancel(stats.Links, fromStdin(c.Files)))
-		},
+		Confirm: a.confirmPlan(ctx, rate, question{dataOnStdin: fromStdin(c.Files)}),
 	})
 	if err := done(err); err != nil {
 		return err
 	}
-	return a.made(batch, alive)
+	return a.printNew(batch, alive)
 }
 
-// plannedRate is the rate in requests a second that a plan reckons with, and
-// whether a worker is alive.
+// plannedRate is the rate in requests per second that a plan assumes, and whether a
+// worker is alive.
 func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, alive bool, err error) {
 	s, err := ratelimit.ShowFleet(ctx, rdb)
 	if err != nil {
@@ -70,27 +69,27 @@ func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, 
 	return float64(s.Ceiling), alive, nil
 }
 
-// made tells of a new batch.
-func (a *cliApp) made(b ledger.Batch, alive bool) error {
+// printNew prints a new batch.
+func (a *cliApp) printNew(b ledger.Batch, alive bool) error {
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(b))
+		return printJSON(a.stdout, status.ViewOf(b))
 	}
 	fmt.Fprintln(a.stdout, b.ID)
 	next := "linkcancel batch watch " + b.ID
 	if !alive {
 		next = "no worker is running: start one with linkcancel worker"
 	}
-	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", plural(b.Total, "link"), b.ID, b.State, next)
+	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", humanize.Plural(b.Total, "link"), b.ID, b.State, next)
 	return nil
 }
 
 // dryRun says what would be done.
 func (a *cliApp) dryRun(stats producer.Stats, rate float64, name, source string) error {
 	if a.JSON {
-		return printJSON(a.stdout, toJSON(ledger.Batch{
+		return printJSON(a.stdout, status.ViewOf(ledger.Batch{
 			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 		}))
 	}
-	fmt.Fprintf(a.stdout, "%s\nDry run: nothing was sent or changed.\n", plan(stats, rate))
+	fmt.Fprintf(a.stdout, "%s\n%s\n", plan(stats, rate), dryRunNote)
 	return nil
 }

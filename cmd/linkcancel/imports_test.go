@@ -26,7 +26,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"cmd/linkcancel", "producer", "producer/feeder", "producer/sweep", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app"} {
+	for _, name := range []string{"cmd/linkcancel", "producer", "producer/feeder", "producer/sweep", "worker", "metrics", "internal/plexy", "internal/task", "internal/ratelimit", "internal/sandbox", "internal/ledger", "internal/broker", "internal/app", "internal/status"} {
 		if _, ok := graph[name]; !ok {
 			t.Errorf("go list shows no package %s: it lists %d", name, len(graph))
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
@@ -37,7 +38,7 @@ func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *p
 	if f.Rejects != "" && !a.DryRun {
 		out, err := report.Create(f.Rejects, false)
 		if errors.Is(err, report.ErrExists) {
-			return nil, nil, usagef("%s exists already, and is never overwritten\nhint: choose another with --rejects", f.Rejects)
+			return nil, nil, hint(usagef("%s exists already, and is never overwritten", f.Rejects), "choose another with --rejects")
 		}
 		if err != nil {
 			return nil, nil, usagef("--rejects: %w", err)
@@ -77,16 +78,16 @@ func fromStdin(files []string) bool { return slices.Contains(files, "-") }
 
 // plan says what is about to happen and how long it takes.
 func plan(stats producer.Stats, rate float64) string {
-	text := fmt.Sprintf("%s at %v: %s", plural(stats.Links, "link"), ratelimit.Rate(rate),
-		humanDuration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
+	text := fmt.Sprintf("%s at %v: %s", humanize.Plural(stats.Links, "link"), ratelimit.Rate(rate),
+		humanize.Duration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
 	if stats.Duplicates > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Duplicates, "duplicate"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Duplicates, "duplicate"))
 	}
 	if stats.Invalid > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Invalid, "invalid row"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Invalid, "invalid row"))
 	}
 	if stats.Headers > 0 {
-		text += fmt.Sprintf(" (%s left out)", plural(stats.Headers, "repeated header"))
+		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Headers, "repeated header"))
 	}
 	return text
 }

@@ -6,12 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer/sweep"
 )
 
-// listEvery is the time between plain lines: a long list takes minutes, and who
-// reads them will often get them by mail.
+// listEvery is the time between plain lines: a long list takes minutes, and the output
+// often ends up in cron mail.
 const listEvery = 30 * time.Second
 
 // listProgress shows how far the reading of the list is: one line that changes
@@ -25,7 +27,7 @@ type listProgress struct {
 	mu      sync.Mutex
 	last    sweep.ListProgress
 	retryAt time.Time
-	shown   bool // a line stands on the terminal
+	shown   bool // the terminal shows a line
 }
 
 func newListProgress(out io.Writer) *listProgress {
@@ -36,7 +38,7 @@ func newListProgress(out io.Writer) *listProgress {
 	return p
 }
 
-// start begins to show it, and what the limiter does.
+// start shows the progress, and the holds of the limiter, until end.
 func (p *listProgress) start(limit func() ratelimit.Status) {
 	p.limit = limit
 	interval := listEvery
@@ -81,14 +83,14 @@ func (p *listProgress) clear() {
 	}
 }
 
-// update takes in how far it is. It is called by the reader of the list.
+// update is called by the reader of the list.
 func (p *listProgress) update(now sweep.ListProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.retryAt = now, time.Now().Add(now.Wait)
 }
 
-// end takes the line away. It may be called twice.
+// end removes the line. It may be called twice.
 func (p *listProgress) end() { p.stop() }
 
 func (p *listProgress) show() {
@@ -112,17 +114,17 @@ func (p *listProgress) line() string {
 	if p.last.Pass > 1 {
 		line, links = "Reading the list again, for links that moved: ", p.last.InPass
 	}
-	line += plural(links, "link")
+	line += humanize.Plural(links, "link")
 	if p.last.Total > links {
-		line += " of " + groupDigits(p.last.Total)
+		line += " of " + humanize.Digits(p.last.Total)
 	}
-	line += ", " + plural(int64(p.last.Requests), "page")
+	line += ", " + humanize.Plural(int64(p.last.Requests), "page")
 	hold := p.limit().Hold
 	switch left := time.Until(p.retryAt); {
 	case hold.Reason != ratelimit.ReasonNone:
-		line += "  " + holdText(hold)
+		line += "  " + status.Hold(hold)
 	case p.last.Err != nil && left > 0:
-		line += fmt.Sprintf("  again in %s: %v", humanDuration(left), p.last.Err)
+		line += fmt.Sprintf("  again in %s: %v", humanize.Duration(left), p.last.Err)
 	case p.last.Err != nil:
 		line += fmt.Sprintf("  again: %v", p.last.Err)
 	}

@@ -13,10 +13,9 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// output is standard output or standard error. Nothing that a terminal obeys
-// gets through to where a person reads: file names, cells of the user's file and
-// answers of servers are shown there. The error of a write is kept, since few
-// who print look at it.
+// output is standard output or standard error. It removes control characters from
+// what people read: file names, cells of the user's file and answers of servers are
+// shown there. It keeps the error of a write, since most callers ignore it.
 type output struct {
 	to      io.Writer
 	secrets *clean.Secrets // to be hidden; nil: none
@@ -31,8 +30,8 @@ type output struct {
 const (
 	// boundedWrite is how long a bounded output waits for its reader.
 	boundedWrite = 2 * time.Second
-	// orderFlush is how long standard output waits for standard error, so that both
-	// stand in order on a terminal, and lastFlush how long the end of the process does.
+	// orderFlush is how long standard output waits for standard error, to keep both in
+	// order on a terminal. lastFlush is how long the end of the process waits.
 	orderFlush = 500 * time.Millisecond
 	lastFlush  = 2 * time.Second
 )
@@ -50,10 +49,10 @@ func newOutputs(stdout, stderr io.Writer, secrets *clean.Secrets) (out, errs *ou
 	return out, &output{to: q, queue: q, secrets: secrets, clean: &clean.Writer{To: q}}
 }
 
-// bound keeps a reader that does not read from holding the process.
+// bound keeps a stuck reader from blocking the process.
 func (o *output) bound() { o.bounded = true }
 
-// noteWith lets standard error tell in the log's form how many lines it dropped.
+// noteWith makes standard error log how many lines it dropped.
 func (o *output) noteWith(a *cliApp) {
 	o.queue.note = func(lines int64) []byte {
 		var b bytes.Buffer
@@ -62,7 +61,7 @@ func (o *output) noteWith(a *cliApp) {
 	}
 }
 
-// flush waits until standard error is written, but no longer than patience.
+// flush waits until standard error is written, at most for patience.
 func (o *output) flush(patience time.Duration) { o.queue.flush(patience) }
 
 // Write is part of io.Writer.
@@ -97,9 +96,9 @@ func (o *output) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// writeBounded writes p, and gives up on a reader that does not read.
+// writeBounded writes p. It gives up on a stuck reader.
 func writeBounded(to io.Writer, p []byte) error {
-	p = slices.Clone(p) // the write may go on after its time
+	p = slices.Clone(p) // the write may continue after the timeout
 	written := make(chan error, 1)
 	go func() {
 		_, err := to.Write(p)
@@ -113,15 +112,14 @@ func writeBounded(to io.Writer, p []byte) error {
 	}
 }
 
-// lost is the first error that a write had.
+// lost returns the first error of a write.
 func (o *output) lost() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err
 }
 
-// unwrapWriter is what is behind an output: for what draws on a terminal, and for
-// questions about it.
+// unwrapWriter returns the writer behind an output, which may be a terminal.
 func unwrapWriter(w any) any {
 	if o, ok := w.(*output); ok {
 		w = o.to
@@ -137,8 +135,7 @@ func asFile(w any) (*os.File, bool) {
 	return f, ok
 }
 
-// logger logs to w. No secret and no character that a terminal obeys gets into
-// its lines, whoever wrote the text.
+// logger logs to w, without secrets and control characters.
 func (a *cliApp) logger(w io.Writer, level string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // checked by the flag's enum
@@ -149,7 +146,7 @@ func (a *cliApp) logger(w io.Writer, level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(logWriter{w, a.secrets}, options)) // it quotes such characters
 }
 
-// logWriter gets a line at a time.
+// logWriter gets one line per Write.
 type logWriter struct {
 	to      io.Writer
 	secrets *clean.Secrets

@@ -10,8 +10,8 @@ import (
 // queueMost is how many bytes wait for a slow reader of standard error.
 const queueMost = 1 << 20
 
-// queue passes text on to a file that may not take it: a pipe that nobody reads, or
-// a terminal stopped with Ctrl-S. Write never waits. When too much waits, it drops
+// queue writes to a file that may block: a pipe without a reader, or a terminal stopped
+// with Ctrl-S. Write never waits. When too much waits, it drops
 // what it is given and counts the lines.
 type queue struct {
 	to io.Writer
@@ -32,8 +32,7 @@ func newQueue(to io.Writer) *queue {
 	return q
 }
 
-// Write is part of io.Writer. It is given whole lines. Its error is always nil: who
-// writes to standard error can do nothing about it.
+// Write is part of io.Writer. It takes whole lines, and always returns a nil error.
 func (q *queue) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -50,7 +49,7 @@ func (q *queue) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// noteDropped puts the note of dropped lines where they would be.
+// noteDropped puts the note in the place of the dropped lines.
 func (q *queue) noteDropped() {
 	if q.dropped > 0 && q.note != nil {
 		q.waiting = append(q.waiting, q.note(q.dropped)...)
@@ -77,8 +76,8 @@ func (q *queue) write() {
 	q.changed.Broadcast()
 }
 
-// flush waits until all is written, but no longer than patience. It does not wait
-// at all where it has given up before and nothing was written since.
+// flush waits until all is written, at most for patience. It does not wait at all if it
+// gave up before and nothing was written since.
 func (q *queue) flush(patience time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,8 +9,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 )
 
 type rateCmd struct {
@@ -21,177 +22,74 @@ type rateCmd struct {
 	Release rateReleaseCmd `cmd:"" help:"End any hold."`
 }
 
-// rateJSON is how the limit is printed with --json.
-type rateJSON struct {
-	Ceiling  float64          `json:"ceiling"` // requests a second; 0: no worker has been alive yet
-	Rate     float64          `json:"rate"`
-	Burst    int              `json:"burst"`
-	Override bool             `json:"override"`
-	Hold     *holdJSON        `json:"hold"` // null: none
-	Workers  []rateWorkerJSON `json:"workers"`
-}
-
-type holdJSON struct {
-	Reason string     `json:"reason"`
-	Until  *time.Time `json:"until"` // null: not known
-	Cause  string     `json:"cause"` // what the API answered; "" if that is not known
-}
-
-type rateWorkerJSON struct {
-	ID       string    `json:"id"`
-	Rate     float64   `json:"rate"`
-	Hold     *holdJSON `json:"hold"`
-	API      string    `json:"api"`     // host; "": an earlier release, which does not tell
-	Version  string    `json:"version"` // of linkcancel
-	Key      string    `json:"key"`     // fingerprint of its API key
-	InFlight int       `json:"in_flight"`
-	TookMS   int64     `json:"took_ms"` // mean time of its latest calls
-}
-
-func toHoldJSON(h ratelimit.Hold) *holdJSON {
-	if h.Reason == ratelimit.ReasonNone {
-		return nil
-	}
-	j := &holdJSON{Reason: string(h.Reason), Cause: h.Cause}
-	if !h.Until.IsZero() {
-		until := h.Until.UTC()
-		j.Until = &until
-	}
-	return j
-}
-
-// rateDo runs one command on the fleet's limit and shows what stands then.
-func rateDo(ctx context.Context, a *cliApp, f redisFlags, told string, do func(context.Context, redis.UniversalClient) error) error {
-	b, err := f.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	if do != nil && !a.DryRun {
-		if err := do(ctx, b.Client()); err != nil {
+// rateDo runs one command on the fleet's limit, if there is one, and shows the limit.
+func rateDo(ctx context.Context, a *cliApp, flags redisFlags, done string, do func(context.Context, redis.UniversalClient) error) error {
+	return flags.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
+		if do != nil && a.DryRun {
+			done = dryRunNote
+		} else if do != nil {
+			if err := do(ctx, rdb); err != nil {
+				return err
+			}
+		}
+		f, err := status.ReadFleet(ctx, rdb, l)
+		if err != nil {
 			return err
 		}
-	}
-	s, err := ratelimit.ShowFleet(ctx, b.Client())
-	if err != nil {
-		return err
-	}
-	beats, now, err := workerBeats(ctx, ledger.New(b.Client()))
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		j := rateJSON{
-			Ceiling: float64(s.Ceiling), Rate: float64(s.Rate), Burst: s.Burst, Override: s.Override,
-			Hold: toHoldJSON(s.Hold), Workers: []rateWorkerJSON{},
+		if a.JSON {
+			return printJSON(a.stdout, f.View())
 		}
-		for _, w := range s.Workers {
-			beat := beats[w.ID]
-			j.Workers = append(j.Workers, rateWorkerJSON{
-				ID: w.ID, Rate: float64(w.Rate), Hold: toHoldJSON(ownHold(w, beat)),
-				API: beat.API, Version: beat.Version, Key: beat.Key, InFlight: beat.InFlight, TookMS: beat.TookMillis,
-			})
+		if done != "" {
+			fmt.Fprintln(a.stdout, done)
 		}
-		return printJSON(a.stdout, j)
-	}
-	if do != nil && a.DryRun {
-		fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
-	} else if told != "" {
-		fmt.Fprintln(a.stdout, told)
-	}
-	printRate(a, s, beats)
-	if text := keysDiffer(beats, now); text != "" {
-		fmt.Fprintln(a.stderr, text)
-	}
-	return nil
+		printRate(a, f)
+		if keys := f.DifferentKeys(); keys > 0 {
+			fmt.Fprintf(a.stderr, "The workers have used %d different API keys for more than %s: give all of them the same.\n", keys, humanize.Duration(status.KeysMayDiffer))
+		}
+		return nil
+	})
 }
 
-// workerBeats reads the workers' heartbeats, by their ids.
-func workerBeats(ctx context.Context, l *ledger.Ledger) (beats map[string]ledger.WorkerBeat, now time.Time, err error) {
-	alive, now, err := l.Workers(ctx)
-	if err != nil {
-		return nil, now, err
-	}
-	beats = make(map[string]ledger.WorkerBeat, len(alive))
-	for _, beat := range alive {
-		beats[beat.ID] = beat
-	}
-	return beats, now, nil
-}
-
-// ownHold is a worker's own hold, with the cause that it tells.
-func ownHold(w ratelimit.FleetWorker, beat ledger.WorkerBeat) ratelimit.Hold {
-	hold := w.Hold
-	if hold.Reason != ratelimit.ReasonNone {
-		hold.Cause = beat.Cause
-	}
-	return hold
-}
-
-// keysMayDiffer is how long workers may have different keys: while one key is
-// replaced by another.
-const keysMayDiffer = 10 * time.Minute
-
-// keysDiffer warns of workers that have had different keys for too long; "" if
-// there are none.
-func keysDiffer(beats map[string]ledger.WorkerBeat, now time.Time) string {
-	keys := map[string]int{}
-	var latest time.Time
-	for _, beat := range beats {
-		if beat.Key == "" {
-			continue
-		}
-		keys[beat.Key]++
-		if since := time.Unix(beat.KeySince, 0); since.After(latest) {
-			latest = since
-		}
-	}
-	if len(keys) < 2 || now.Sub(latest) < keysMayDiffer {
-		return ""
-	}
-	return fmt.Sprintf("The workers have used %d different API keys for more than %s: give all of them the same.", len(keys), humanDuration(keysMayDiffer))
-}
-
-func printRate(a *cliApp, s ratelimit.FleetStatus, beats map[string]ledger.WorkerBeat) {
+func printRate(a *cliApp, f status.Fleet) {
 	row := func(name, text string) { fmt.Fprintf(a.stdout, "  %-8s %s\n", name, text) }
 	switch {
-	case len(s.Workers) == 0 && !s.Override:
+	case len(f.Workers) == 0 && !f.Override:
 		row("ceiling", "none: no worker is alive")
-	case s.Override:
-		row("ceiling", s.Ceiling.String()+"  set by command; rate set auto leaves it to the workers")
+	case f.Override:
+		row("ceiling", f.Ceiling.String()+"  set by command; rate set auto leaves it to the workers")
 	default:
-		row("ceiling", s.Ceiling.String()+"  the lowest --rate of the workers alive")
+		row("ceiling", f.Ceiling.String()+"  the lowest --rate of the workers alive")
 	}
-	if len(s.Workers) > 0 {
-		row("rate", fmt.Sprintf("%.*f/s", decimals(float64(s.Rate)), float64(s.Rate)))
+	if len(f.Workers) > 0 {
+		row("rate", humanize.PerSecond(float64(f.Rate)))
 	}
 	hold := "none"
-	switch own := ownHolds(s.Workers); {
-	case s.Hold.Reason != ratelimit.ReasonNone:
-		hold = holdSince(s.Hold)
-	case own == len(s.Workers) && own > 0:
-		hold = string(s.Workers[0].Hold.Reason) + " in every worker: nothing is sent but a probe now and then"
+	switch own := f.OwnHolds(); {
+	case f.Hold.Reason != ratelimit.ReasonNone:
+		hold = holdSince(f.Hold)
+	case own == len(f.Workers) && own > 0:
+		hold = string(f.Workers[0].Hold.Reason) + " in every worker: nothing is sent but a probe now and then"
 	case own > 0:
-		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(s.Workers))
+		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(f.Workers))
 	}
 	row("hold", hold)
-	if s.Hold.Cause != "" {
-		row("cause", clean.Line(s.Hold.Cause))
+	if f.Hold.Cause != "" {
+		row("cause", clean.Line(f.Hold.Cause))
 	}
-	row("workers", fmt.Sprint(len(s.Workers)))
+	row("workers", fmt.Sprint(len(f.Workers)))
 	flags := map[string]bool{}
-	for _, w := range s.Workers {
-		beat := beats[w.ID]
+	for _, w := range f.Workers {
+		beat := f.Heartbeats[w.ID]
 		text := w.Rate.String()
 		if beat.API != "" {
 			text += fmt.Sprintf("  %s  %s  key %s", clean.Line(beat.API), clean.Line(beat.Version), beat.Key)
 		}
-		if own := ownHold(w, beat); own.Reason != ratelimit.ReasonNone {
-			text += "  " + holdText(own)
+		if own := f.OwnHold(w); own.Reason != ratelimit.ReasonNone {
+			text += "  " + status.Hold(own)
 			if own.Cause != "" {
 				text += " (" + clean.Line(own.Cause) + ")"
 			}
-		} else if slow := slowText(beat.InFlight, beat.Concurrency, time.Duration(beat.TookMillis)*time.Millisecond); slow != "" {
+		} else if slow := status.Slow(beat.InFlight, beat.Concurrency, time.Duration(beat.TookMillis)*time.Millisecond); slow != "" {
 			text += "  " + slow
 		}
 		fmt.Fprintf(a.stdout, "    %-20s %s\n", clean.Line(w.ID), text)
@@ -202,27 +100,17 @@ func printRate(a *cliApp, s ratelimit.FleetStatus, beats map[string]ledger.Worke
 	}
 }
 
-// ownHolds counts the workers that are under a hold of their own.
-func ownHolds(workers []ratelimit.FleetWorker) (n int) {
-	for _, w := range workers {
-		if w.Hold.Reason != ratelimit.ReasonNone {
-			n++
-		}
-	}
-	return n
-}
-
 // holdSince says why nothing is sent, since when and until when.
 func holdSince(h ratelimit.Hold) string {
 	text := string(h.Reason)
 	if !h.Since.IsZero() {
-		text += " for " + humanDuration(time.Since(h.Since))
+		text += " for " + humanize.Duration(time.Since(h.Since))
 	}
 	switch left := time.Until(h.Until); {
 	case h.Until.IsZero() && h.Reason == ratelimit.ReasonManual:
 		text += ", until linkcancel rate release"
 	case !h.Until.IsZero() && left > 0:
-		text += ", " + humanDuration(left) + " more"
+		text += ", " + humanize.Duration(left) + " more"
 	}
 	return text
 }
@@ -240,15 +128,15 @@ type rateSetCmd struct {
 
 func (c rateSetCmd) Run(ctx context.Context, a *cliApp) error {
 	var limit ratelimit.Rate
-	told := "Limit: automatic (the lowest --rate of the running workers)."
+	done := "Limit: automatic (the lowest --rate of the running workers)."
 	if strings.ToLower(c.Limit) != "auto" {
 		var err error
 		if limit, err = ratelimit.ParseRate(c.Limit); err != nil {
 			return usagef("%w", err)
 		}
-		told = "The limit is set. No worker exceeds its own --rate."
+		done = "The limit is set. No worker exceeds its own --rate."
 	}
-	return rateDo(ctx, a, c.redisFlags, told, func(ctx context.Context, rdb redis.UniversalClient) error {
+	return rateDo(ctx, a, c.redisFlags, done, func(ctx context.Context, rdb redis.UniversalClient) error {
 		return ratelimit.SetFleetRate(ctx, rdb, limit)
 	})
 }
@@ -260,7 +148,7 @@ type rateHoldCmd struct {
 
 func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 	if c.For < 0 {
-		return &exitError{code: exitUsage, err: errors.New("--for is negative: use a time such as 10m")}
+		return usagef("--for is negative: use a time such as 10m")
 	}
 	return rateDo(ctx, a, c.redisFlags, "Sending is on hold for all workers.", func(ctx context.Context, rdb redis.UniversalClient) error {
 		var until time.Time

@@ -14,10 +14,12 @@ import (
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/report"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
@@ -36,30 +38,30 @@ const partialSuffix = ".partial"
 
 func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
-	key, err := c.key(a)
-	if err != nil {
+	if err := c.check(a); err != nil {
 		return err
 	}
-	if err := c.check(a); err != nil {
+	key, client, err := c.connect(a, c.Concurrency)
+	if err != nil {
 		return err
 	}
 	a.quiet()
 	if c.Resume != "" {
-		return c.resume(ctx, a, key)
+		return c.resume(ctx, a, key, client)
 	}
-	return c.start(ctx, a, key)
+	return c.start(ctx, a, key, client)
 }
 
 func (c runCmd) check(a *cliApp) error {
 	switch {
 	case c.Resume == "" && len(c.Files) == 0:
-		return usagef("no CSV file is named\nhint: linkcancel run FILE, or linkcancel run --resume REPORT")
+		return hint(usagef("no CSV file is named"), "linkcancel run FILE, or linkcancel run --resume REPORT")
 	case c.Resume != "" && c.Report != "":
 		return usagef("--resume names the report already: leave --report out")
 	case c.Resume != "" && a.DryRun:
 		return usagef("--dry-run does not go with --resume")
 	case fromStdin(c.Files):
-		return usagef("run reads its files again for the report, so it cannot read standard input\nhint: save it to a file, or use linkcancel import -")
+		return hint(usagef("run reads its files again for the report, so it cannot read standard input"), "save it to a file, or use linkcancel import -")
 	}
 	if c.ID != "" {
 		if err := ledger.CheckBatchID(c.ID); err != nil {
@@ -70,14 +72,11 @@ func (c runCmd) check(a *cliApp) error {
 }
 
 // start begins a new run.
-func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
+func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
 	if err := sameColumns(c.Files, c.csvFlags); err != nil {
 		return err
 	}
-	s, err := c.open(key)
-	if err != nil {
-		return err
-	}
+	s := c.open(key, client)
 	defer s.close()
 	id := c.ID
 	if id == "" {
@@ -103,10 +102,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	}
 	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) error {
-			fmt.Fprintln(a.stderr, plan(stats, float64(c.Rate)))
-			return a.confirm(ctx, askToCancel(stats.Links, false))
-		},
+		Confirm: a.confirmPlan(ctx, float64(c.Rate), question{}),
 	})
 	if err := done(err); err != nil {
 		return err
@@ -125,18 +121,18 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	return s.drain(ctx, a)
 }
 
-// resume goes on with a run that was interrupted, or killed.
-func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
+// resume continues a run that was interrupted or killed.
+func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
 	path := strings.TrimSuffix(c.Resume, partialSuffix)
 	header, state, journal, err := report.OpenJournal(path + partialSuffix)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, statErr := os.Stat(path); statErr == nil {
 			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
 		}
-		return usagef("there is no %s to resume from\nhint: give the report name that the interrupted run printed", path+partialSuffix)
+		return hint(usagef("there is no %s to resume from", path+partialSuffix), "give the report name that the interrupted run printed")
 	}
 	if errors.Is(err, report.ErrBadJournal) {
-		return fmt.Errorf("%w\nhint: bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled", err)
+		return hint(err, "bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled")
 	}
 	if err != nil {
 		return err
@@ -152,18 +148,14 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 	}
 	flags := c.csvFlags
 	flags.Column, flags.SkipInvalid, flags.AnyID = header.Column, header.SkipInvalid, header.AnyID || c.AnyID
+	s := c.open(key, client)
+	s.journal = journal
+	defer s.close()
 	src, done, err := flags.source(ctx, a, files)
 	if err != nil {
-		_ = journal.Close()
 		return err
 	}
-	s, err := c.open(key)
-	if err != nil {
-		_ = journal.Close()
-		return err
-	}
-	defer s.close()
-	s.report, s.resumed, s.journal = path, true, journal
+	s.report, s.resumed = path, true
 	s.header = header
 	s.header.Files = files
 	again := state.Tripped()
@@ -179,14 +171,13 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key) error {
 		return err
 	}
 	if batch.Digest != header.Digest {
-		return usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s\nhint: name the same files, unchanged",
-			strings.Join(files, ", "), groupDigits(header.Total), groupDigits(batch.Total))
+		return hint(usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s", strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total)), "name the same files, unchanged")
 	}
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
-		groupDigits(batch.Counts.Sum()), plural(batch.Total, "link"))
+		humanize.Digits(batch.Counts.Sum()), humanize.Plural(batch.Total, "link"))
 	if again {
 		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
 	}
@@ -206,15 +197,10 @@ type session struct {
 	journal *report.Journal
 }
 
-// open starts the embedded Redis. The client's settings are checked before anything is
-// written.
-func (c runCmd) open(key *plexy.Key) (*session, error) {
-	client, err := c.client(key, c.Concurrency)
-	if err != nil {
-		return nil, err
-	}
+// open starts the embedded Redis.
+func (c runCmd) open(key *plexy.Key, client *plexy.Client) *session {
 	b := broker.Embedded()
-	return &session{cmd: c, key: key, client: client, broker: b, ledger: ledger.New(b.Client())}, nil
+	return &session{cmd: c, key: key, client: client, broker: b, ledger: ledger.New(b.Client())}
 }
 
 func (s *session) close() {
@@ -224,28 +210,28 @@ func (s *session) close() {
 	_ = s.broker.Close()
 }
 
-// free makes sure that nothing is overwritten.
+// free checks that nothing is overwritten.
 func (s *session) free() error {
 	if info, err := os.Stat(filepath.Dir(s.report)); err != nil || !info.IsDir() {
-		return usagef("the report %s cannot be written: there is no folder %s\nhint: choose another place with --report", s.report, filepath.Dir(s.report))
+		return hint(usagef("the report %s cannot be written: there is no folder %s", s.report, filepath.Dir(s.report)), "choose another place with --report")
 	}
 	for _, path := range []string{s.report, s.report + partialSuffix} {
 		_, err := os.Lstat(path)
 		if errors.Is(err, syscall.ENAMETOOLONG) {
-			return usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system\nhint: choose a shorter one with --report", s.report, partialSuffix)
+			return hint(usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system", s.report, partialSuffix), "choose a shorter one with --report")
 		}
 		if err == nil {
-			hint := "choose another with --report"
+			advice := "choose another with --report"
 			if strings.HasSuffix(path, partialSuffix) {
-				hint = "go on with it: linkcancel run --resume " + s.report
+				advice = "go on with it: linkcancel run --resume " + s.report
 			}
-			return usagef("%s exists already\nhint: %s", path, hint)
+			return hint(usagef("%s exists already", path), "%s", advice)
 		}
 	}
 	return nil
 }
 
-// restore turns what the journal knows of a chunk into records.
+// restore turns the journal's entries of a chunk into records.
 func (s *session) restore(ctx context.Context, state *report.State, chunk, links int) ([]ledger.Record, map[int]string, error) {
 	records := make([]ledger.Record, links)
 	texts := map[int]string{}
@@ -313,22 +299,22 @@ func (s *session) drain(userCtx context.Context, a *cliApp) error {
 	}
 	interrupted := errors.Is(err, app.ErrInterrupted)
 	if err != nil && !interrupted {
-		return fmt.Errorf("%w\nhint: what was done is in %s: fix the problem, then linkcancel run --resume %s", err, s.report+partialSuffix, s.report)
+		return hint(err, "what was done is in %s: fix the problem, then linkcancel run --resume %s", s.report+partialSuffix, s.report)
 	}
 	return s.finish(userCtx, a, b, interrupted)
 }
 
-// refused: the first answer of the API was that the key is no good. Nothing was
-// recorded, so nothing stays behind but what an earlier run left.
+// refused is the error when the first answer of the API was that the key is invalid.
+// Nothing was recorded, so only the journal of an earlier run stays.
 func (s *session) refused(b ledger.Batch, badKey error) error {
 	if !s.resumed && b.Counts.Sum() == 0 {
 		_ = s.journal.Remove()
 	}
-	return fmt.Errorf("the API refuses the key: %w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", badKey, s.cmd.BaseURL)
+	return hint(fmt.Errorf("the API refuses the key: %w", badKey), "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", s.cmd.BaseURL)
 }
 
-// unproved: nothing has shown that the base URL is that of the API, so that
-// nothing was recorded. The journal stays if a link may have been cancelled.
+// unproved is the error when nothing has shown that the base URL is the API's. Nothing
+// was recorded. The journal stays if a link may have been cancelled.
 func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error {
 	keep := s.resumed || b.Counts.Sum() > 0
 	if !keep {
@@ -338,22 +324,22 @@ func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error
 			keep = keep || found.Record(place).Ambiguous
 		}
 	}
-	hint := fmt.Sprintf("check --base-url (%s)", s.cmd.BaseURL)
+	advice := fmt.Sprintf("check --base-url (%s)", s.cmd.BaseURL)
 	if b.Counts.Sum() == 0 {
-		hint += "; no outcome was recorded"
+		advice += "; no outcome was recorded"
 	}
 	if keep {
-		hint += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
+		advice += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
 	} else {
 		_ = s.journal.Remove()
 	}
-	return fmt.Errorf("%w\nhint: %s", why, hint)
+	return hint(why, "%s", advice)
 }
 
-// finish writes the report, and tells what became of the links.
+// finish writes the report and prints the summary.
 func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interrupted bool) error {
-	// The user's interruption must not cut the report short, and nobody who reads the
-	// summary must hold the process after it.
+	// An interruption must not cut the report short, and a stuck reader of the summary
+	// must not block the process.
 	ctx = context.WithoutCancel(ctx)
 	if out, ok := a.stdout.(*output); ok {
 		out.bound()
@@ -363,7 +349,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	}
 	overwrite := s.resumed
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
-		return fmt.Errorf("%w\nhint: what was done is in %s: linkcancel run --resume %s goes on", err, s.report+partialSuffix, s.report)
+		return hint(err, "what was done is in %s: linkcancel run --resume %s goes on", s.report+partialSuffix, s.report)
 	}
 	// A batch that its canary has paused is not finished, even if every link has an
 	// outcome: a resume asks again.
@@ -372,14 +358,14 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 			return err
 		}
 	}
-	t, err := readStatusCounts(ctx, s.ledger, b)
+	t, err := status.ReadStatuses(ctx, s.ledger, b)
 	if err != nil {
 		return err
 	}
 	out := a.stdout
 	if a.JSON {
 		out = a.stderr
-		data := toJSON(b)
+		data := status.ViewOf(b)
 		data.Report = s.report
 		if err := printJSON(a.stdout, data); err != nil {
 			return err
@@ -394,7 +380,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 		fmt.Fprintf(a.stderr, "Interrupted. Next: linkcancel run --resume %s\n", s.report)
 		code = exitInterrupted
 	case b.State == ledger.Paused:
-		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", reasonText(b.Reason), canaryHint, s.report)
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(b), canaryHint, s.report)
 	case allAlike(b) != "":
 		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(b), canaryHint)
 	case code == exitLinks:
@@ -410,7 +396,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 func sameColumns(files []string, flags csvFlags) error {
 	for _, file := range files {
 		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-			return usagef("%s can be read only once, and run reads its files again for the report\nhint: save it to a file, or use linkcancel import", file)
+			return hint(usagef("%s can be read only once, and run reads its files again for the report", file), "save it to a file, or use linkcancel import")
 		}
 	}
 	var first []string
@@ -426,7 +412,7 @@ func sameColumns(files []string, flags csvFlags) error {
 		if i == 0 {
 			first = header
 		} else if strings.Join(first, "\x00") != strings.Join(header, "\x00") {
-			return usagef("%s and %s have different columns, and one report holds them all\nhint: run them one after the other", files[0], file)
+			return hint(usagef("%s and %s have different columns, and one report holds them all", files[0], file), "run them one after the other")
 		}
 	}
 	return nil

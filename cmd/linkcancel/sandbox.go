@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/sandbox"
 	"linkcancel/producer"
 )
@@ -103,10 +104,10 @@ func (c sandboxCmd) Run(ctx context.Context, a *cliApp) (err error) {
 	if c.Key != "" {
 		key = "KEY" // theirs, which is not shown
 	}
-	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n%s", plural(int64(len(api.IDs())), "link"), url, key, url, poisoned)
+	fmt.Fprintf(a.stdout, "Serving %s at %s\nTry: PLEXY_API_KEY=%s linkcancel run FILE --base-url %s\n%s", humanize.Plural(int64(len(api.IDs())), "link"), url, key, url, poisoned)
 	c.serve(ctx, api)
 	n := api.Counts()
-	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", plural(int64(n.Total), "request"), n.PeakPerSecond)
+	fmt.Fprintf(a.stdout, "Served %s; the fullest second had %d.\n", humanize.Plural(int64(n.Total), "request"), n.PeakPerSecond)
 	return nil
 }
 
@@ -144,7 +145,7 @@ func (c sandboxCmd) config() (cfg sandbox.Config, err error) {
 }
 
 // poison poisons links and says which.
-func (c sandboxCmd) poison(api *sandbox.Server) (told string, err error) {
+func (c sandboxCmd) poison(api *sandbox.Server) (poisoned string, err error) {
 	for _, text := range c.Poison {
 		count, answer, _ := strings.Cut(text, ":")
 		n, err := strconv.Atoi(count)
@@ -157,16 +158,16 @@ func (c sandboxCmd) poison(api *sandbox.Server) (told string, err error) {
 		}
 		ids := api.PoisonLinks(n, a)
 		if len(ids) < n {
-			return "", usagef("--poison %s: only %s left", text, plural(int64(len(ids)), "active link"))
+			return "", usagef("--poison %s: only %s left", text, humanize.Plural(int64(len(ids)), "active link"))
 		}
 		const shown = 5
 		more := ""
 		if n > shown {
 			more = fmt.Sprintf(" and %d more", n-shown)
 		}
-		told += fmt.Sprintf("Always %s: %s%s\n", answer, strings.Join(ids[:min(n, shown)], ", "), more)
+		poisoned += fmt.Sprintf("Always %s: %s%s\n", answer, strings.Join(ids[:min(n, shown)], ", "), more)
 	}
-	return told, nil
+	return poisoned, nil
 }
 
 // serve does what has its time until ctx ends.

@@ -60,6 +60,6 @@ func (s *stopper) next(now time.Time) stop {
 	return stopAtOnce
 }
 
-// outlive lets a command go on when nobody reads its output any more. Go ends a
-// program at the first such write to standard output or standard error.
+// outlive lets a command continue when its output is closed. Go ends a program at the
+// first such write to standard output or standard error.
 func outlive() { signal.Ignore(syscall.SIGPIPE) }

@@ -1,105 +1,14 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
-	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/plexy"
+	"linkcancel/internal/status"
 )
-
-// batchJSON is how a batch is printed with --json.
-type batchJSON struct {
-	Batch      string           `json:"batch"`
-	State      ledger.State     `json:"state"`
-	Reason     string           `json:"reason,omitempty"`
-	Source     string           `json:"source"`
-	Name       string           `json:"name"`
-	Parent     string           `json:"parent,omitempty"`
-	Total      int64            `json:"total"`
-	Pending    int64            `json:"pending"`
-	Duplicates int64            `json:"duplicates"`
-	Invalid    int64            `json:"invalid"`
-	Outcomes   map[string]int64 `json:"outcomes"`
-	Created    *time.Time       `json:"created,omitempty"`
-	Started    *time.Time       `json:"started,omitempty"`
-	Finished   *time.Time       `json:"finished,omitempty"`
-	Report     string           `json:"report,omitempty"`
-}
-
-func toJSON(b ledger.Batch) batchJSON {
-	optional := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		return &t
-	}
-	outcomes := map[string]int64{}
-	for _, o := range ledger.Outcomes {
-		outcomes[o.String()] = b.Counts[o]
-	}
-	return batchJSON{
-		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, Parent: b.Parent,
-		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
-		Created: optional(b.Created), Started: optional(b.Started), Finished: optional(b.Finished),
-	}
-}
-
-// statusCounts counts, beside the outcomes, with which status links were not
-// cancellable: one that is still active still takes payments.
-type statusCounts map[string]int64
-
-func readStatusCounts(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (statusCounts, error) {
-	if b.Counts[ledger.NotCancellable] == 0 {
-		return statusCounts{}, nil
-	}
-	found, err := l.Snapshot(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	return countStatuses(found, b), nil
-}
-
-func countStatuses(found *ledger.Snapshot, b ledger.Batch) statusCounts {
-	t := statusCounts{}
-	for place := range int(b.Total) {
-		if r := found.Record(place); r.Outcome == ledger.NotCancellable {
-			t[found.LinkStatus(r)]++
-		}
-	}
-	return t
-}
-
-// payable is the number of links not cancellable that may still take payments: a
-// status that is not known to end a link counts.
-func (t statusCounts) payable() (n int64) {
-	for status, links := range t {
-		if !plexy.Ended(status) {
-			n += links
-		}
-	}
-	return n
-}
-
-const unknownLinkStatus = "unknown"
-
-func (t statusCounts) String() string {
-	var parts []string
-	for _, status := range slices.SortedFunc(maps.Keys(t), func(a, b string) int { return cmp.Or(cmp.Compare(t[b], t[a]), cmp.Compare(a, b)) }) {
-		name := status
-		if name == "" {
-			name = unknownLinkStatus
-		}
-		parts = append(parts, fmt.Sprintf("%s %s", name, groupDigits(t[status])))
-	}
-	return strings.Join(parts, ", ")
-}
 
 // allAlike names the outcome of a finished batch whose links are all not_found or
 // all rejected, which says more of the request than of the links; "" otherwise.
@@ -112,10 +21,10 @@ func allAlike(b ledger.Batch) string {
 	return ""
 }
 
-// linksExit is the exit code that tells of the links of a finished batch, or of one
-// that stands still: then its outcomes may not stand, even if every link has one.
-func linksExit(b ledger.Batch, t statusCounts) int {
-	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.payable()
+// linksExit is the exit code for the links of a batch that is finished or paused. The
+// outcomes of a paused batch are not final.
+func linksExit(b ledger.Batch, t status.LinkStatuses) int {
+	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.Payable()
 	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
 		return exitLinks
 	}
@@ -123,24 +32,24 @@ func linksExit(b ledger.Batch, t statusCounts) int {
 }
 
 // printSummary shows what became of a batch, as an aligned table.
-func printSummary(w io.Writer, b ledger.Batch, t statusCounts) {
+func printSummary(w io.Writer, b ledger.Batch, t status.LinkStatuses) {
 	head := "Batch " + b.ID + " is " + string(b.State)
 	switch {
 	case !b.Finished.IsZero() && !b.Started.IsZero():
-		head += " (" + humanDuration(b.Finished.Sub(b.Started)) + ")"
+		head += " (" + humanize.Duration(b.Finished.Sub(b.Started)) + ")"
 	case b.Reason != "":
-		head += " (" + reasonText(b.Reason) + ")"
+		head += " (" + status.Reason(b) + ")"
 	}
 	if b.Parent != "" {
 		head += ", a retry of " + b.Parent
 	}
 	fmt.Fprintf(w, "%s\n\n", head)
-	width := len(groupDigits(b.Total))
+	width := len(humanize.Digits(b.Total))
 	row := func(name string, n int64, more string) {
 		if more != "" {
 			more = "   " + more
 		}
-		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, groupDigits(n), more)
+		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, humanize.Digits(n), more)
 	}
 	for _, o := range ledger.Outcomes {
 		more := ""
@@ -154,10 +63,10 @@ func printSummary(w io.Writer, b ledger.Batch, t statusCounts) {
 	}
 	var more []string
 	if b.Duplicates > 0 {
-		more = append(more, plural(b.Duplicates, "duplicate"))
+		more = append(more, humanize.Plural(b.Duplicates, "duplicate"))
 	}
 	if b.Invalid > 0 {
-		more = append(more, plural(b.Invalid, "invalid row"))
+		more = append(more, humanize.Plural(b.Invalid, "invalid row"))
 	}
 	text := ""
 	if len(more) > 0 {
@@ -167,13 +76,5 @@ func printSummary(w io.Writer, b ledger.Batch, t statusCounts) {
 	row("total", b.Total, text)
 }
 
-// reasonText says why a batch is paused.
-func reasonText(reason string) string {
-	if what, ok := strings.CutPrefix(reason, "canary:"); ok {
-		return fmt.Sprintf("canary: %d links in a row were %s", ledger.CanaryRow, what)
-	}
-	return reason
-}
-
-// canaryHint says what to look at when the canary has stopped a batch.
+// canaryHint is what to check when the canary has stopped a batch.
 const canaryHint = "wrong base URL, wrong column, or another merchant's links?"

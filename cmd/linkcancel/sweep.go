@@ -13,8 +13,10 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 	"linkcancel/producer"
 	"linkcancel/producer/sweep"
 )
@@ -50,7 +52,7 @@ func (f selectionFlags) selection(prefix string) (sweep.Selection, error) {
 	}
 	if f.Grace != nil {
 		if s.Grace = time.Duration(*f.Grace); !s.Expired {
-			return s, usagef("--%[1]sgrace is about the expiry, which --%[1]solder-than alone does not look at\nhint: add --%[1]sexpired to take links that are both old and expired", prefix)
+			return s, hint(usagef("--%[1]sgrace is about the expiry, which --%[1]solder-than alone does not look at", prefix), "add --%[1]sexpired to take links that are both old and expired", prefix)
 		}
 	}
 	switch {
@@ -75,17 +77,13 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil || c.Timezone == "Local" {
 		return usagef("--timezone %q is not known: use UTC, or a name such as Asia/Almaty", c.Timezone)
 	}
-	key, err := c.key(a)
-	if err != nil {
-		return err
-	}
-	api, err := c.client(key, 1)
+	_, api, err := c.connect(a, 1)
 	if err != nil {
 		return err
 	}
 	defer api.CloseIdle()
-	if !a.DryRun {
-		if err := a.canAsk(); err != nil { // the list may take minutes to read
+	if !a.DryRun && !a.Yes { // before the list is read, which may take minutes
+		if _, _, err := a.terminal(question{}); err != nil {
 			return err
 		}
 	}
@@ -119,24 +117,24 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	case a.DryRun:
 		keep = sweepShown
 	}
-	told := false
+	shown := false
 	r, err := sweep.Run(ctx, l, sweep.Config{
 		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
 		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p sweep.Plan) error {
 			progress.end()
 			stop() // no more requests
-			told = true
+			shown = true
 			printPlan(a.stderr, selection, p)
 			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
 			return a.confirm(ctx, question{links: p.Selected})
 		},
 	})
 	progress.end()
-	if err = c.explain(a, err); err != nil && (r.Listed == 0 || told) {
+	if err = c.explain(a, err); err != nil && (r.Listed == 0 || shown) {
 		return err
 	}
-	if !told {
+	if !shown {
 		out := a.stderr
 		if a.DryRun && !a.JSON {
 			out = a.stdout
@@ -155,7 +153,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		fmt.Fprintln(a.stderr, "There is nothing to cancel: no batch was made.")
 		return nil
 	}
-	return a.made(r.Batch, alive)
+	return a.printNew(r.Batch, alive)
 }
 
 // sweepDryRun shows the links that would be cancelled.
@@ -167,11 +165,11 @@ func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) er
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
 	}
-	fmt.Fprintln(a.stdout, "Dry run: nothing was sent or changed.")
+	fmt.Fprintln(a.stdout, dryRunNote)
 	return nil
 }
 
-// limiter takes part in the fleet's limit until stop, which may be called twice.
+// limiter joins the fleet's limit until stop, which may be called twice.
 func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
 	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Observer: true, Log: a.log,
@@ -180,7 +178,7 @@ func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fle
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it tells Redis what the last answer was
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // to report the last answer to Redis
 	var pump sync.WaitGroup
 	pump.Go(func() { fleet.Run(ctx) })
 	return fleet, func() { cancel(); pump.Wait() }, nil
@@ -192,24 +190,24 @@ func (c sweepCmd) explain(a *cliApp, err error) error {
 	var unreadable *sweep.UnreadableDatesError
 	switch {
 	case errors.As(err, &unreadable):
-		return fmt.Errorf("%w\nhint: %s; links from a file can be cancelled with linkcancel import", err, otherDate(unreadable))
+		return hint(err, "%s; links from a file can be cancelled with linkcancel import", otherDate(unreadable))
 	case errors.As(err, &many) && a.DryRun:
-		return usagef("%w\nhint: --max %d allows them", err, many.Found)
+		return hint(usagef("%w", err), "--max %d allows them", many.Found)
 	case errors.As(err, &many):
-		return usagef("%w\nhint: --max %d allows them; --dry-run shows some of them", err, many.Found)
+		return hint(usagef("%w", err), "--max %d allows them; --dry-run shows some of them", many.Found)
 	case errors.Is(err, sweep.ErrKeyRefused):
-		return fmt.Errorf("%w\nhint: check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", err, c.BaseURL)
+		return hint(err, "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", c.BaseURL)
 	case errors.Is(err, sweep.ErrNoList):
-		return fmt.Errorf("%w\nhint: check --base-url (%s)", err, c.BaseURL)
+		return hint(err, "check --base-url (%s)", c.BaseURL)
 	case errors.Is(err, sweep.ErrPageIgnored):
-		return fmt.Errorf("%w\nhint: nothing was done; links from a file or a database can be cancelled with linkcancel import", err)
+		return hint(err, "nothing was done; links from a file or a database can be cancelled with linkcancel import")
 	case errors.Is(err, ratelimit.ErrHeld):
-		return fmt.Errorf("%w\nhint: linkcancel rate show says why nothing is sent", err)
+		return hint(err, "linkcancel rate show says why nothing is sent")
 	}
 	return err
 }
 
-// otherDate says how to select without the date that cannot be read.
+// otherDate says how to select without the date that is unreadable.
 func otherDate(e *sweep.UnreadableDatesError) string {
 	if e.Date == sweep.DateExpiry {
 		return "--older-than TIME, without --expired, selects by the date of creation"
@@ -217,26 +215,18 @@ func otherDate(e *sweep.UnreadableDatesError) string {
 	return "without --older-than the expiry alone selects"
 }
 
-// canAsk says at once that confirm will have nobody to ask.
-func (a *cliApp) canAsk() error {
-	if a.Yes || isTerminal(a.stdin) {
-		return nil
-	}
-	return usagef("cannot ask for confirmation: standard input is not a terminal\nhint: add --yes")
-}
-
-// printPlan shows what is in the list, and what of it was selected.
+// printPlan prints the contents of the list and what was selected.
 func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 	rows, statuses := planRows(s, p)
 	names, numbers := 0, 0
 	for _, r := range rows {
 		names, numbers = max(names, utf8.RuneCountInString(r[0])), max(numbers, len(r[1]))
 	}
-	head := fmt.Sprintf("Listed %s", plural(p.Listed, "link"))
+	head := fmt.Sprintf("Listed %s", humanize.Plural(p.Listed, "link"))
 	if p.Unusable > 0 {
 		head += fmt.Sprintf(", and %s without a usable id", pluralOf(p.Unusable, "entry", "entries"))
 	}
-	pages := plural(int64(p.Requests), "page")
+	pages := humanize.Plural(int64(p.Requests), "page")
 	if p.Passes > 1 {
 		pages += fmt.Sprintf(" in %d readings", p.Passes)
 	}
@@ -252,7 +242,7 @@ func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 // planRows are the names and numbers of a plan. The first of them, that many, are
 // those of the statuses.
 func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) {
-	row := func(name string, n int64) { rows = append(rows, [2]string{name, groupDigits(n)}) }
+	row := func(name string, n int64) { rows = append(rows, [2]string{name, humanize.Digits(n)}) }
 	some := func(name string, n int64) {
 		if n > 0 {
 			row(name, n)
@@ -279,12 +269,12 @@ func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) 
 	if s.Expired {
 		row("  without an expiry", p.Dropped.NoExpiry)
 		some("  with an expiry that cannot be read", p.Dropped.UnreadableExpiry)
-		row("  not expired for "+spanText(s.Grace), p.Dropped.NotExpired)
+		row("  not expired for "+sweep.ShortDuration(s.Grace), p.Dropped.NotExpired)
 	}
 	if s.OlderThan > 0 {
 		row("  without a date of creation", p.Dropped.NoCreated)
 		some("  with a date of creation that cannot be read", p.Dropped.UnreadableCreated)
-		row("  not older than "+spanText(s.OlderThan), p.Dropped.NotOld)
+		row("  not older than "+sweep.ShortDuration(s.OlderThan), p.Dropped.NotOld)
 	}
 	row("  waiting in an unfinished batch", p.Waiting)
 	some("  finished in another batch meanwhile", p.Settled)
@@ -292,15 +282,12 @@ func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) 
 	return rows, statuses
 }
 
-// spanText writes whole days from two on as 30d.
-func spanText(d time.Duration) string { return sweep.ShortDuration(d) }
-
 // pluralOf writes a count with its noun, whose plural is not regular.
 func pluralOf(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return groupDigits(n) + " " + many
+	return humanize.Digits(n) + " " + many
 }
 
 // printLinks shows the first links as a table.
@@ -314,9 +301,9 @@ func printLinks(w io.Writer, p sweep.Plan) {
 	for _, link := range p.Links {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", link.ID, link.Status, minute(link.CreatedAt), minute(link.ExpiresAt), money(link))
 	}
-	_ = table.Flush() // as with the other lines, nobody can be told
+	_ = table.Flush() // output keeps the error
 	if more := p.Selected - int64(len(p.Links)); more > 0 {
-		fmt.Fprintf(w, "… and %s more; --json shows all\n", groupDigits(more))
+		fmt.Fprintf(w, "… and %s more; --json shows all\n", humanize.Digits(more))
 	}
 }
 
@@ -333,13 +320,13 @@ func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(groupDigits(link.Amount) + " " + link.Currency)
+	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
 }
 
 // sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
 // batch its id is "", and its state dry-run or empty.
 type sweepJSON struct {
-	batchJSON
+	status.BatchView
 	Sweep sweepCountsJSON  `json:"sweep"`
 	Links *[]sweepLinkJSON `json:"links,omitempty"` // of a dry run
 }
@@ -375,7 +362,7 @@ func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 			b.State = "dry-run"
 		}
 	}
-	j := sweepJSON{batchJSON: toJSON(b), Sweep: sweepCountsJSON{
+	j := sweepJSON{BatchView: status.ViewOf(b), Sweep: sweepCountsJSON{
 		Listed: r.Listed, ByStatus: r.ByStatus, Unusable: r.Unusable, Dropped: r.Dropped, NoZone: r.Dates.NoZone, Waiting: r.Waiting, Settled: r.Settled,
 		Selected: r.Selected, PastExpiry: r.PastExpiry, Suspicious: r.Suspicious, Pages: r.Requests,
 	}}
@@ -386,16 +373,9 @@ func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 		return j
 	}
 	links := make([]sweepLinkJSON, len(r.Links))
-	known := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	for i, link := range r.Links {
 		links[i] = sweepLinkJSON{
-			ID: link.ID, Status: link.Status, CreatedAt: known(link.CreatedAt), ExpiresAt: known(link.ExpiresAt),
+			ID: link.ID, Status: link.Status, CreatedAt: status.Time(link.CreatedAt), ExpiresAt: status.Time(link.ExpiresAt),
 			Amount: link.Amount, Currency: link.Currency,
 		}
 	}

@@ -24,7 +24,7 @@ type workerCmd struct {
 func (c workerCmd) sweeps() (*app.Sweeps, error) {
 	if c.SweepCron == "" {
 		if c.Sweep != (selectionFlags{Status: sweep.DefaultStatus, Max: sweep.DefaultMax}) {
-			return nil, usagef("there is no --sweep-cron: it says when to sweep\nhint: linkcancel sweep does it now")
+			return nil, hint(usagef("there is no --sweep-cron: it says when to sweep"), "linkcancel sweep does it now")
 		}
 		return nil, nil
 	}
@@ -42,17 +42,12 @@ func (c workerCmd) sweeps() (*app.Sweeps, error) {
 func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	if a.DryRun {
-		return usagef("--dry-run does not go with worker: whatever it takes on, it cancels\nhint: linkcancel import FILE --dry-run reads a file and writes nothing")
+		return hint(usagef("--dry-run does not go with worker: whatever it takes on, it cancels"), "linkcancel import FILE --dry-run reads a file and writes nothing")
 	}
-	key, err := c.key(a)
-	if err != nil {
-		return err
-	}
-	// What is wrong with the flags is told before Redis is looked for.
 	if err := c.sendFlags.check(); err != nil {
 		return err
 	}
-	client, err := c.client(key, c.Concurrency)
+	key, client, err := c.connect(a, c.Concurrency)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/status"
 )
 
 const (
@@ -105,30 +106,11 @@ func (a *App) logHold(h ratelimit.Hold) {
 // watchCause logs why sending is on hold: when the cause changes, and each minute.
 // The start of a hold is logged by logHold.
 func (a *App) watchCause(ctx context.Context) {
-	var logged CauseLog
+	var logged status.Causes
 	every(ctx, causeCheck, func() {
 		hold := a.Hold()
 		if hold.Reason != ratelimit.ReasonNone && logged.Due(hold.Cause, time.Now()) && time.Since(hold.Since) > causeCheck {
 			a.opt.Log.Warn("still on hold", "hold", string(hold.Reason), "since", hold.Since, "cause", hold.Cause)
 		}
 	})
-}
-
-// causeEvery is how often the cause of a hold is logged again.
-const causeEvery = time.Minute
-
-// CauseLog remembers which causes of holds were logged, and when. The zero value is
-// ready for use.
-type CauseLog struct{ at map[string]time.Time }
-
-// Due reports whether to log a cause: the first time, and again each minute.
-func (c *CauseLog) Due(cause string, now time.Time) bool {
-	if at, known := c.at[cause]; cause == "" || known && now.Sub(at) < causeEvery {
-		return false
-	}
-	if c.at == nil || len(c.at) > 100 {
-		c.at = map[string]time.Time{}
-	}
-	c.at[cause] = now
-	return true
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Away says in a few words why Redis could not serve a command. ok is false for
-// an error of another kind: one of a script of ours, a key that is not there,
-// an operation that was ended by its caller.
+// Away returns a short reason if err means that Redis could not serve a command. ok is
+// false for other errors: of a script, for a missing key, or of a canceled context.
 func Away(err error) (why string, ok bool) {
 	var op *net.OpError
 	var timeout net.Error
@@ -24,7 +23,7 @@ func Away(err error) (why string, ok bool) {
 	case errors.As(err, &op) && op.Op == "dial":
 		return op.Error(), true
 	case errors.As(err, &op):
-		return op.Err.Error(), true // without this side's port
+		return op.Err.Error(), true // without the local port
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection was cut", true
 	case errors.As(err, &reply) && mayPass(err), redis.HasErrorPrefix(err, "NOAUTH"), redis.HasErrorPrefix(err, "WRONGPASS"):
@@ -33,7 +32,7 @@ func Away(err error) (why string, ok bool) {
 	return "", false
 }
 
-// plain tells an error of the connection without what only go-redis knows.
+// plain hides what go-redis adds to a connection error.
 type plain struct{ error }
 
 func (p plain) Error() string {

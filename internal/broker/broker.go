@@ -1,5 +1,4 @@
-// Package broker connects to Redis: to a server of its own by URL, or to one
-// embedded in the process.
+// Package broker connects to Redis: to a server by URL, or to one embedded in the process.
 package broker
 
 import (
@@ -18,30 +17,30 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// Broker is the way to one Redis database.
+// Broker is a connection to one Redis database.
 type Broker struct {
 	to       target
-	name     string // for messages: without a password
+	name     string // without the password, for messages
 	client   redis.UniversalClient
 	embedded *miniredis.Miniredis
 	hider    hider
-	unseen   string // what a Redis that refuses INFO does not show; "" if it shows all
+	unseen   string // what Redis hides by refusing INFO, "" if nothing
 }
 
-// Config says where Redis is.
+// Config configures a connection.
 type Config struct {
 	URL      string // as Forms
-	Password string // of the Redis servers; overrides that of the URL
-	// SentinelPassword is that of the Sentinels; it overrides that of the URL.
+	Password string // of the Redis servers, overrides the URL
+	// SentinelPassword is the password of the Sentinels. It overrides the URL.
 	SentinelPassword string
-	// Connections is how many calls run at once; default 10 a CPU.
+	// Connections is the maximum number of connections, by default 10 per CPU.
 	Connections int
-	// Secrets, if not nil, is told of the passwords, that of the URL too.
+	// Secrets, if not nil, gets all passwords, including those of the URL.
 	Secrets *clean.Secrets
 }
 
-// Open connects to a Redis server and checks that it can be used. Errors name
-// the URL without its password and say what to do.
+// Open connects to Redis and checks that it can be used. Errors show the URL without its
+// password and say what to do.
 func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	to, err := parseURL(cfg.URL)
 	if err != nil {
@@ -62,8 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// Embedded starts a Redis inside the process. It opens no port, and is gone
-// with the process.
+// Embedded starts a Redis inside the process. It opens no port and ends with the process.
 func Embedded() *Broker {
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
@@ -82,6 +80,19 @@ func Embedded() *Broker {
 	return b
 }
 
+// Why a Redis cannot be used.
+var (
+	ErrIsSentinel       = errors.New("is a Sentinel")
+	ErrIsCluster        = errors.New("is part of a cluster")
+	ErrNotCluster       = errors.New("is not a cluster")
+	ErrNotSentinels     = errors.New("are not Sentinels")
+	ErrPassword         = errors.New("wants another password")
+	ErrSentinelPassword = errors.New("want another password")
+	ErrInfoRefused      = errors.New("refuses INFO, without which linkcancel cannot see a failover")
+	ErrCertificate      = errors.New("shows a certificate that cannot be trusted")
+	ErrNoAnswer         = errors.New("does not answer")
+)
+
 func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
 	to.adapt()
 	b := &Broker{to: to, name: name, client: to.client(), hider: hider{passwords}}
@@ -90,11 +101,10 @@ func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
 	return b
 }
 
-// Client is the connection for everything but asynq's servers.
+// Client returns the client for everything except asynq servers.
 func (b *Broker) Client() redis.UniversalClient { return b.client }
 
-// NewServerClient opens a connection for an asynq server: see ServerHook. The
-// caller closes it.
+// NewServerClient opens a client for an asynq server: see ServerHook. The caller closes it.
 func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
 	client := b.to.forServer().client()
 	client.AddHook(b.hider)
@@ -103,10 +113,10 @@ func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
 	return client
 }
 
-// String names the database without its password.
+// String returns the URL of the database without its password.
 func (b *Broker) String() string { return b.name }
 
-// Close ends the connections, and the embedded Redis with them.
+// Close closes the connections and the embedded Redis.
 func (b *Broker) Close() error {
 	err := b.client.Close()
 	if b.embedded != nil {
@@ -118,7 +128,7 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// Warning tells what an operator should mend about the server, "" if nothing.
+// Warning returns what an operator should fix about the server, or "".
 func (b *Broker) Warning(ctx context.Context) string {
 	if b.embedded != nil {
 		return ""
@@ -128,7 +138,7 @@ func (b *Broker) Warning(ctx context.Context) string {
 	}
 	var mu sync.Mutex
 	warning := ""
-	// INFO, not CONFIG: managed services refuse CONFIG. What fails is not told.
+	// INFO, because managed services refuse CONFIG. Errors are ignored.
 	_ = b.eachServer(ctx, func(ctx context.Context, server *redis.Client) error {
 		info, err := server.Info(ctx, "memory").Result()
 		policy := infoField(info, "maxmemory_policy")
@@ -160,9 +170,9 @@ func (b *Broker) check(ctx context.Context) error {
 	}
 	switch {
 	case mode == "sentinel":
-		return fmt.Errorf("Redis at %s is a Sentinel\nhint: give %s", b.name, formSentinel)
+		return fmt.Errorf("Redis at %s %w", b.name, ErrIsSentinel)
 	case mode == "cluster" && b.to.cluster == nil:
-		return fmt.Errorf("Redis at %s is part of a cluster\nhint: give %s", b.name, formCluster)
+		return fmt.Errorf("Redis at %s %w", b.name, ErrIsCluster)
 	case version == "" && b.unseen != "":
 		b.unseen = "whether its version is 6.2 or later, " + b.unseen
 		return nil
@@ -174,15 +184,14 @@ func (b *Broker) check(ctx context.Context) error {
 	return nil
 }
 
-// identify asks a server for its version and its mode: by INFO, and if that is
-// refused by HELLO, which access control cannot refuse. It returns "" for what a
-// server shows by neither.
+// identify returns the version and the mode of a server by INFO or, if that is refused, by
+// HELLO, which access control cannot refuse. Values that neither shows are "".
 func (b *Broker) identify(ctx context.Context) (version, mode string, err error) {
 	info, err := b.client.Info(ctx, "server").Result()
 	if !infoRefused(err) {
 		return infoField(info, "redis_version"), infoField(info, "redis_mode"), err
 	}
-	if b.to.single == nil { // a failover is to be expected, and only INFO shows that one was
+	if b.to.single == nil { // failovers are possible, and only INFO shows them
 		return "", "", err
 	}
 	b.unseen = "whether maxmemory-policy is noeviction, or whether a replica took over and forgot outcomes"
@@ -191,7 +200,7 @@ func (b *Broker) identify(ctx context.Context) (version, mode string, err error)
 	if err != nil && !errors.As(err, &refused) {
 		return "", "", err
 	}
-	for i := 0; i+1 < len(reply); i += 2 { // names and values
+	for i := 0; i+1 < len(reply); i += 2 { // pairs of name and value
 		switch value, _ := reply[i+1].(string); reply[i] {
 		case "version":
 			version = value
@@ -202,37 +211,33 @@ func (b *Broker) identify(ctx context.Context) (version, mode string, err error)
 	return version, mode, nil
 }
 
-// unusable says why a server cannot be used, and what to do.
+// unusable says why a server cannot be used.
 func (b *Broker) unusable(err error) error {
+	why, shown := ErrNoAnswer, error(plain{err})
 	switch {
-	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis tells so
-		return fmt.Errorf("the Sentinels at %s want another password: %w\nhint: set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it",
-			b.name, plain{err})
+	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis names them
+		return fmt.Errorf("the Sentinels at %s %w: %w", b.name, ErrSentinelPassword, shown)
 	case passwordRefused(err):
-		return fmt.Errorf("Redis at %s wants another password: %w\nhint: set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB, where %% is written %%25",
-			b.name, plain{err})
+		why = ErrPassword
 	case infoRefused(err):
-		return fmt.Errorf("Redis at %s refuses INFO, without which linkcancel cannot see a failover: %w\nhint: allow it, by +info in an ACL",
-			b.name, answer(err))
+		why, shown = ErrInfoRefused, answer(err)
 	case permissionRefused(err):
-		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, plain{err})
+		return fmt.Errorf("Redis at %s refuses a command: %w", b.name, shown)
 	case b.to.cluster != nil && (strings.Contains(err.Error(), "cluster support disabled") || unknownCommand(err)):
-		return fmt.Errorf("Redis at %s is no cluster: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formSentinel)
+		why, shown = ErrNotCluster, answer(err)
 	case b.to.sentinel != nil && unknownCommand(err):
-		return fmt.Errorf("the servers at %s are no Sentinels: %w\nhint: give %s or %s", b.name, answer(err), formSingle, formCluster)
+		return fmt.Errorf("the servers at %s %w: %w", b.name, ErrNotSentinels, answer(err))
 	case unknownAuthority(err):
-		return fmt.Errorf("Redis at %s shows a certificate that cannot be trusted: %w\nhint: if its CA is your own, let SSL_CERT_FILE name the CA's file",
-			b.name, plain{err})
+		why = ErrCertificate
 	}
-	return fmt.Errorf("Redis at %s does not answer: %w\nhint: start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as %s",
-		b.name, plain{err}, DefaultURL)
+	return fmt.Errorf("Redis at %s %w: %w", b.name, why, shown)
 }
 
 func unknownCommand(err error) bool {
 	return strings.HasPrefix(answer(err).Error(), "ERR unknown command")
 }
 
-// answer is what the server said, without what go-redis says about it.
+// answer returns the error that the server sent, without what go-redis adds.
 func answer(err error) error {
 	var reply redis.Error
 	if errors.As(err, &reply) {

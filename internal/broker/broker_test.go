@@ -63,6 +63,7 @@ func TestEmbeddedOnesAreApart(t *testing.T) {
 }
 
 func TestEvictionIsWarnedOf(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -83,21 +84,15 @@ func TestEvictionIsWarnedOf(t *testing.T) {
 	}
 }
 
-func TestClosedPortIsNamedWithAHint(t *testing.T) {
+func TestClosedPortIsNamed(t *testing.T) {
 	addr := testutil.ClosedAddr(t)
 	_, err := broker.Open(t.Context(), broker.Config{URL: "redis://user:s3cret@" + addr + "/0", Password: "s3cret-too"})
 	if err == nil {
 		t.Fatal("opened")
 	}
-	what, hint, _ := strings.Cut(err.Error(), "\n")
 	want := fmt.Sprintf("Redis at redis://%s/0 does not answer: dial tcp %s: connect: connection refused", addr, addr)
-	if diff := cmp.Diff(want, what); diff != "" {
-		t.Error(diff)
-	}
-	for _, part := range []string{"hint: ", "--redis-url", "LINKCANCEL_REDIS_URL", broker.DefaultURL} {
-		if !strings.Contains(hint, part) {
-			t.Errorf("no %s in %q", part, hint)
-		}
+	if diff := cmp.Diff(want, err.Error()); diff != "" || !errors.Is(err, broker.ErrNoAnswer) {
+		t.Error(err, diff)
 	}
 }
 
@@ -193,7 +188,7 @@ func TestPasswordOfTheConfigOverridesThatOfTheURL(t *testing.T) {
 func TestWrongPasswordIsNoAbsentRedis(t *testing.T) {
 	url := pretend(t, "redis_version:7.0.0\r\n", "s3cret")
 	_, err := broker.Open(t.Context(), broker.Config{URL: url, Password: "wrong"})
-	if err == nil || !strings.Contains(err.Error(), "wants another password") || !strings.Contains(err.Error(), "LINKCANCEL_REDIS_PASSWORD_FILE") {
+	if !errors.Is(err, broker.ErrPassword) {
 		t.Error(err)
 	}
 }
@@ -218,7 +213,7 @@ func TestLogOfAsynqIsDetailAndComplainsOnceInAWhile(t *testing.T) {
 		log.Error("e")
 		log.Warn("f")
 		<-time.After(10 * time.Second)
-		log.Fatal("g") // and the process goes on
+		log.Fatal("g") // the process continues
 		<-time.After(10 * time.Second)
 		log.Error("subscribe: NOPERM this user has no permissions to access one of the channels used as arguments")
 		const want = `level=DEBUG msg=asynq detail=a1

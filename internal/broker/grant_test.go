@@ -53,7 +53,7 @@ func TestRefusedScriptWaitsWithoutADeadline(t *testing.T) {
 			}
 			want := pauseNoDeadline
 			if deadline > 0 {
-				want = 0 // asynq gives it up by itself
+				want = 0 // asynq gives up
 			}
 			if took := time.Since(f.start); took != want {
 				t.Errorf("with a deadline of %v it took %v, want %v", deadline, took, want)

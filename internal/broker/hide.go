@@ -10,9 +10,8 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// hider takes passwords out of errors. A Redis whose AUTH has another name, or a
-// proxy that does not know it, answers "ERR unknown command 'auth', with args
-// beginning with:" and the password.
+// hider removes passwords from errors. If AUTH is renamed, or a proxy does not know it, the
+// answer is "ERR unknown command 'auth', with args beginning with:" and the password.
 type hider struct{ passwords *clean.Secrets }
 
 func (h hider) error(err error) error {
@@ -32,8 +31,7 @@ func (h hider) error(err error) error {
 	return hidden
 }
 
-// hiddenError has no Unwrap, so that nobody gets at the text inside; it still
-// answers errors.Is.
+// hiddenError has no Unwrap, so the original text stays hidden. It answers errors.Is.
 type hiddenError struct {
 	text string
 	err  error
@@ -45,10 +43,10 @@ func (e hiddenError) Is(target error) bool { return errors.Is(e.err, target) }
 // hiddenReply is a redis.Error.
 type hiddenReply struct{ hiddenError }
 
-// RedisError marks an answer of the server.
+// RedisError implements redis.Error.
 func (hiddenReply) RedisError() {}
 
-// DialHook is part of redis.Hook.
+// DialHook implements redis.Hook.
 func (h hider) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
@@ -56,7 +54,7 @@ func (h hider) DialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
-// ProcessHook is part of redis.Hook.
+// ProcessHook implements redis.Hook.
 func (h hider) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := h.error(next(ctx, cmd))
@@ -67,7 +65,7 @@ func (h hider) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// ProcessPipelineHook is part of redis.Hook.
+// ProcessPipelineHook implements redis.Hook.
 func (h hider) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := h.error(next(ctx, cmds))

@@ -10,16 +10,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ServerHook sits on the connection of an asynq server and mends two of its
-// habits:
+// ServerHook is a hook for the client of an asynq server that changes two behaviors:
 //
-//   - asynq never repeats a failed acknowledgement, so the task would run again
-//     a minute later. The hook repeats a failing script until its context ends.
-//   - asynq asks for the next task again at once when Redis refuses (out of
-//     memory, loading, a missing permission), over 60 000 times a second. Such a
-//     script has no deadline; the hook lets it wait before it fails.
+//   - asynq never retries a failed acknowledgement, so the task would run again a
+//     minute later. The hook retries a failing script until its context ends.
+//   - When Redis refuses (out of memory, loading, a missing permission), asynq asks
+//     for the next task over 60,000 times a second. Such a script has no deadline.
+//     The hook delays its error.
 //
-// It also watches the renewal of task leases: see LastRenewal.
+// It also records the renewal of task leases: see LastRenewal.
 type ServerHook struct {
 	renewed atomic.Pointer[time.Time]
 	givenUp atomic.Bool
@@ -31,8 +30,8 @@ const (
 	pauseMost       = time.Second
 )
 
-// LastRenewal is when asynq last renewed the leases of the tasks in hand, by
-// the monotonic clock; zero if it never did.
+// LastRenewal returns when asynq last renewed the leases of its tasks, by the monotonic
+// clock. It is zero if it never did.
 func (h *ServerHook) LastRenewal() time.Time {
 	if t := h.renewed.Load(); t != nil {
 		return *t
@@ -40,17 +39,17 @@ func (h *ServerHook) LastRenewal() time.Time {
 	return time.Time{}
 }
 
-// errGivenUp: see GiveUp.
+// errGivenUp is the error of all commands after GiveUp.
 var errGivenUp = errors.New("the process is ending")
 
-// GiveUp ends the repetitions, and lets every further command fail at once: the
-// process has to end, whether Redis answers or not.
+// GiveUp stops the retries and makes every further command fail at once, so that the
+// process can end while Redis is away.
 func (h *ServerHook) GiveUp() { h.givenUp.Store(true) }
 
-// DialHook is part of redis.Hook.
+// DialHook implements redis.Hook.
 func (h *ServerHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-// ProcessHook is part of redis.Hook.
+// ProcessHook implements redis.Hook.
 func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if h.givenUp.Load() {
@@ -60,7 +59,7 @@ func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		sent := time.Now()
 		err := next(ctx, cmd)
 		if err == nil && isRenewal(cmd) {
-			// From when it was sent, since Redis counts from there at the earliest.
+			// The time before the call, because Redis counts from then at the earliest.
 			h.renewed.Store(&sent)
 		}
 		if !isScript(cmd) {
@@ -85,8 +84,7 @@ func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// ProcessPipelineHook is part of redis.Hook; asynq's servers send no scripts
-// in pipelines.
+// ProcessPipelineHook implements redis.Hook. asynq servers send no scripts in pipelines.
 func (h *ServerHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
@@ -99,7 +97,7 @@ func isScript(cmd redis.Cmder) bool {
 	return false
 }
 
-// isRenewal recognises asynq's extension of leases: ZADD <queue>:lease XX ….
+// isRenewal recognizes asynq's extension of leases: ZADD <queue>:lease XX ….
 func isRenewal(cmd redis.Cmder) bool {
 	if cmd.Name() != "zadd" || len(cmd.Args()) < 2 {
 		return false
@@ -108,9 +106,8 @@ func isRenewal(cmd redis.Cmder) bool {
 	return strings.HasPrefix(key, "asynq:{") && strings.HasSuffix(key, ":lease")
 }
 
-// mayPass says whether a script failed for a reason that may pass: the
-// connection, or a server that cannot serve just now. What a script itself
-// answers does not pass.
+// mayPass reports whether a script failed for a temporary reason: the connection, or a
+// server that cannot serve now. An error from a script itself is not temporary.
 func mayPass(err error) bool {
 	if err == nil || errors.Is(err, redis.Nil) || errors.Is(err, redis.ErrClosed) {
 		return false

@@ -22,7 +22,7 @@ type reply string
 func (r reply) Error() string { return string(r) }
 func (reply) RedisError()     {}
 
-// fake is a Redis that fails as it is told, and then no more.
+// fake is a Redis with a list of failures.
 type fake struct {
 	errs   []error
 	takes  time.Duration

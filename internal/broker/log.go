@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// LogTo lets go-redis, which has one logger for the whole process, log through
-// slog as detail: its callers get the errors themselves.
+// LogTo sends the log of go-redis, which has one logger per process, to slog at level
+// debug. Callers get the errors anyway.
 func LogTo(log *slog.Logger) { redis.SetLogger(redisLogger{log}) }
 
 type redisLogger struct{ log *slog.Logger }
@@ -21,10 +21,9 @@ func (l redisLogger) Printf(_ context.Context, format string, args ...any) {
 	l.log.Debug("redis", "detail", fmt.Sprintf(format, args...))
 }
 
-// AsynqLogger lets asynq log through slog: a constant message, the text in a
-// field. What asynq calls information is detail to our operators; of its
-// complaints, which repeat every second while Redis is away, one in ten seconds
-// is shown, and the others are detail.
+// AsynqLogger sends the log of asynq to slog with a constant message and the text in a
+// field. Its information is logged at level debug. Its errors repeat every second while
+// Redis is away, so only one in ten seconds is logged at its own level.
 type AsynqLogger struct {
 	log  *slog.Logger
 	some rate.Sometimes
@@ -40,7 +39,7 @@ func (l *AsynqLogger) Info(args ...any)  { l.detail(args) }
 func (l *AsynqLogger) Warn(args ...any)  { l.complain(slog.LevelWarn, args) }
 func (l *AsynqLogger) Error(args ...any) { l.complain(slog.LevelError, args) }
 
-// Fatal logs an error: nothing in linkcancel may end the process but main.
+// Fatal logs an error. Only main may end the process.
 func (l *AsynqLogger) Fatal(args ...any) { l.complain(slog.LevelError, args) }
 
 func (l *AsynqLogger) detail(args []any) { l.log.Debug("asynq", "detail", fmt.Sprint(args...)) }
@@ -51,7 +50,7 @@ func (l *AsynqLogger) complain(level slog.Level, args []any) {
 		shown = true
 		text := fmt.Sprint(args...)
 		attrs := []any{"detail", text}
-		if mentionsPermission(text) && !strings.Contains(text, seePermissions) { // no hook sees a subscription
+		if mentionsPermission(text) && !strings.Contains(text, seePermissions) { // hooks do not see subscriptions
 			attrs = append(attrs, "hint", grantFor("SUBSCRIBE", text))
 		}
 		l.log.Log(context.Background(), level, "asynq", attrs...)

@@ -10,14 +10,12 @@ import (
 	"unicode"
 )
 
-// maxPasswordFile bounds a password file, in bytes: a wrong path must not be
-// read whole.
+// maxPasswordFile limits a password file in bytes, in case the path is wrong.
 const maxPasswordFile = 4 << 10
 
-// ReadPasswordFile reads a password from a file that holds nothing else; the
-// white space around it is left out. The warning says that others can read the
-// file, and is empty when all is well. Neither it nor the error shows the
-// password.
+// ReadPasswordFile reads a password from a file that contains nothing else, and trims it.
+// The warning says that others can read the file, or is "". Neither it nor the error shows
+// the password.
 func ReadPasswordFile(path string) (password, warning string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -39,8 +37,8 @@ func ReadPasswordFile(path string) (password, warning string, err error) {
 	case password == "":
 		return "", "", fmt.Errorf("%s is empty", path)
 	case strings.ContainsFunc(password, unicode.IsControl):
-		return "", "", errors.New(path + " holds more than one line, or a control character: keep only the password itself")
-	// As with a key file: see plexy.Key.Warning.
+		return "", "", errors.New(path + " has more than one line or a control character: keep only the password itself")
+	// See plexy.Key.Warning.
 	case runtime.GOOS != "windows" && mode.IsRegular() && mode.Perm()&0o077 != 0 && mode.Perm() != 0o440:
 		warning = fmt.Sprintf("the password file %s can be used by others (mode %04o): chmod 600 it", path, mode.Perm())
 	}

@@ -10,22 +10,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// seePermissions says where all permissions stand, as a line for ACL SETUSER.
+// seePermissions refers to the list of all permissions.
 const seePermissions = `"Permissions" in deploy/README.md lists all of them`
 
-// permissionRefusals are what Redis says when a user lacks a permission. Releases
-// before 7.0 and since 7.2 say NOPERM inside a script, too; 7.0 says the others.
+// permissionRefusals are the errors for a missing permission. Releases before 7.0 and since
+// 7.2 also use NOPERM inside a script, and 7.0 uses the other text.
 var permissionRefusals = []string{
 	"NOPERM",
 	"user executing the script can't",
 }
 
-// commandRefused finds the command that may not be run. Releases since 7.2 name
-// the user before it, and name it inside a script, too.
+// commandRefused matches the refused command. Releases since 7.2 name the user before it,
+// also inside a script.
 var commandRefused = regexp.MustCompile(`permissions to run the '([^']+)' command`)
 
-// permissionRefused says whether Redis refused a command because its user lacks a
-// permission.
+// permissionRefused reports whether Redis refused a command for lack of a permission.
 func permissionRefused(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply) && mentionsPermission(reply.Error())
@@ -40,8 +39,7 @@ func mentionsPermission(text string) bool {
 	return false
 }
 
-// infoRefused says whether INFO failed because the server forbids it: by its
-// access control, or by rename-command.
+// infoRefused reports whether the server forbids INFO, by access control or rename-command.
 func infoRefused(err error) bool {
 	if permissionRefused(err) {
 		command := commandRefused.FindStringSubmatch(answer(err).Error())
@@ -52,8 +50,8 @@ func infoRefused(err error) bool {
 
 var infoUnknown = regexp.MustCompile("(?i)^ERR unknown command [`']?info\\b")
 
-// permissions is a hook that adds to a refusal what to grant. Redis says neither
-// which key it refuses nor, before 7.2, which command of a script.
+// permissions is a hook that adds to a refusal what to grant. Redis names neither the
+// refused key nor, before 7.2, the refused command of a script.
 type permissions struct{}
 
 // permissionError is a redis.Error.
@@ -65,7 +63,7 @@ type permissionError struct {
 func (e permissionError) Error() string { return fmt.Sprintf("%v (%s)", e.error, e.grant) }
 func (e permissionError) Unwrap() error { return e.error }
 
-// RedisError marks an answer of the server.
+// RedisError implements redis.Error.
 func (permissionError) RedisError() {}
 
 func (permissions) explain(cmd redis.Cmder, err error) error {
@@ -80,7 +78,7 @@ func (permissions) explain(cmd redis.Cmder, err error) error {
 	return permissionError{err, grantFor(what, answer(err).Error())}
 }
 
-// grantFor says what to grant after Redis refused what was sent.
+// grantFor returns what to grant for a refused command.
 func grantFor(sent, refusal string) string {
 	if command := commandRefused.FindStringSubmatch(refusal); command != nil {
 		return fmt.Sprintf("grant +%s; %s", strings.ToLower(command[1]), seePermissions)
@@ -95,8 +93,8 @@ func grantFor(sent, refusal string) string {
 	return fmt.Sprintf("%s: grant %s; %s", sent, grant, seePermissions)
 }
 
-// keysOf are the keys of a command, as far as our use of Redis goes: those of a
-// script, and the first argument of any other command.
+// keysOf returns the keys of a command: those of a script, or the first argument of any
+// other command that we use.
 func keysOf(cmd redis.Cmder) (keys []string) {
 	args := cmd.Args()
 	first, count := 1, 1
@@ -114,10 +112,10 @@ func keysOf(cmd redis.Cmder) (keys []string) {
 	return keys
 }
 
-// DialHook is part of redis.Hook.
+// DialHook implements redis.Hook.
 func (permissions) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-// ProcessHook is part of redis.Hook.
+// ProcessHook implements redis.Hook.
 func (p permissions) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := p.explain(cmd, next(ctx, cmd))
@@ -128,7 +126,7 @@ func (p permissions) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// ProcessPipelineHook is part of redis.Hook.
+// ProcessPipelineHook implements redis.Hook.
 func (p permissions) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)

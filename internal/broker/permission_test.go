@@ -13,6 +13,7 @@ import (
 
 // A Redis that refuses INFO works; what it does not show is warned of.
 func TestInfoRefused(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -42,6 +43,7 @@ func TestInfoRefused(t *testing.T) {
 
 // On a cluster failovers are expected, and only INFO shows them.
 func TestInfoRefusedOnCluster(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}
@@ -71,6 +73,7 @@ func allow(t *testing.T, rdb redis.UniversalClient, rules ...any) {
 
 // Whatever is refused, the error says what to grant.
 func TestRefusalSaysWhatToGrant(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		return
 	}

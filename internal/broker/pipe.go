@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// bufferedConn lets a client write without waiting for the reader. The embedded
-// Redis is reached through net.Pipe, which has no buffer at all: a client that
-// writes a long pipeline and a server that writes its first reply would wait
-// for each other for ever.
+// bufferedConn buffers writes without limit. The embedded Redis is connected by net.Pipe,
+// which has no buffer: a client that writes a long pipeline and a server that writes its
+// first reply would deadlock.
 type bufferedConn struct {
 	net.Conn
 
@@ -23,11 +22,11 @@ type bufferedConn struct {
 func newBufferedConn(conn net.Conn) *bufferedConn {
 	c := &bufferedConn{Conn: conn}
 	c.wake = sync.NewCond(&c.mu)
-	go c.pump()
+	go c.flush()
 	return c
 }
 
-// Write stores b and returns at once.
+// Write buffers b and returns at once.
 func (c *bufferedConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,7 +41,7 @@ func (c *bufferedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Close ends the connection; what is not yet read is lost.
+// Close closes the connection and drops what is not read yet.
 func (c *bufferedConn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -51,8 +50,8 @@ func (c *bufferedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// pump hands over what was written, until the connection ends.
-func (c *bufferedConn) pump() {
+// flush writes the buffer to the connection until that ends.
+func (c *bufferedConn) flush() {
 	var spare []byte
 	for {
 		c.mu.Lock()
@@ -80,8 +79,8 @@ func (c *bufferedConn) pump() {
 	}
 }
 
-// SetWriteDeadline does nothing: a write never waits.
+// SetWriteDeadline does nothing, because writes never block.
 func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// SetDeadline bounds reads only, as writes never wait.
+// SetDeadline limits reads only, because writes never block.
 func (c *bufferedConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }

@@ -17,19 +17,19 @@ const (
 	// serverReadTimeout is how long a command of an asynq server waits for its reply.
 	serverReadTimeout = 2 * time.Second
 
-	// clusterLook is how often the client of a cluster asks who has which slots. It
-	// does not by itself when a server is gone.
-	clusterLook = time.Second
+	// clusterRefresh is how often a cluster client reads the slots. go-redis does not when
+	// a server is gone.
+	clusterRefresh = time.Second
 )
 
-// target is what a URL names: one of the three is set.
+// target is a parsed URL. One of its three fields is set.
 type target struct {
 	single   *redis.Options
-	sentinel *redis.FailoverOptions // the server that the Sentinels call master
+	sentinel *redis.FailoverOptions // the master according to the Sentinels
 	cluster  *redis.ClusterOptions
 }
 
-// configure takes over what stands beside the URL.
+// configure applies the rest of the configuration.
 func (to target) configure(cfg Config) {
 	password, sentinelPassword, connections, timeout := new(string), new(string), new(int), new(time.Duration)
 	switch {
@@ -50,7 +50,7 @@ func (to target) configure(cfg Config) {
 	*connections, *timeout = cfg.Connections, dialTimeout
 }
 
-// passwords are those that are sent to servers and Sentinels.
+// passwords returns all passwords for servers and Sentinels.
 func (to target) passwords() []string {
 	switch {
 	case to.single != nil:
@@ -61,14 +61,14 @@ func (to target) passwords() []string {
 	return []string{to.cluster.Password}
 }
 
-// adapt sets what our use of go-redis needs.
+// adapt sets the options that our use of go-redis needs.
 func (to target) adapt() {
 	switch {
 	case to.single != nil:
 		o := to.single
 		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled = true, 2, true
-		o.DialerRetries = 1 // commands are tried again as a whole
+		o.DialerRetries = 1 // commands are retried as a whole
 	case to.sentinel != nil:
 		o := to.sentinel
 		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled, o.DialerRetries = true, 2, true, 1
@@ -76,13 +76,12 @@ func (to target) adapt() {
 		o := to.cluster
 		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		o.DisableIdentity, o.Protocol, o.ContextTimeoutEnabled, o.DialerRetries = true, 2, true, 1
-		o.ClusterStateReloadInterval = clusterLook
+		o.ClusterStateReloadInterval = clusterRefresh
 	}
 }
 
-// forServer is the same for the connection of an asynq server. The hook repeats
-// what has to be repeated; a command on a Redis that hangs must not keep the
-// process from ending.
+// forServer returns the target for an asynq server. The hook does the retries, and a
+// hanging Redis must not keep the process from ending.
 func (to target) forServer() target {
 	switch {
 	case to.single != nil:
@@ -95,7 +94,7 @@ func (to target) forServer() target {
 		return target{sentinel: &o}
 	}
 	o := *to.cluster
-	o.MaxRedirects = 2 // a slot may be in two places while it moves
+	o.MaxRedirects = 2 // a slot may be on two servers while it moves
 	o.ReadTimeout = serverReadTimeout
 	return target{cluster: &o}
 }
@@ -115,11 +114,11 @@ func (to target) client() redis.UniversalClient {
 	return redis.NewClusterClient(&o)
 }
 
-// noMaster mends an error of go-redis: that Sentinels do not know the master
-// must not be taken for the answer that a key is not there.
+// noMaster replaces an error of go-redis: if the Sentinels do not know the master, it
+// returns the error for a missing key.
 type noMaster struct{ name string }
 
-// DialHook is part of redis.Hook.
+// DialHook implements redis.Hook.
 func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
@@ -130,10 +129,10 @@ func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
-// ProcessHook is part of redis.Hook.
+// ProcessHook implements redis.Hook.
 func (noMaster) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-// ProcessPipelineHook is part of redis.Hook.
+// ProcessPipelineHook implements redis.Hook.
 func (noMaster) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }

@@ -11,27 +11,28 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// DefaultURL is where Redis is looked for if nothing else is said.
+// DefaultURL is the default URL of Redis.
 const DefaultURL = "redis://127.0.0.1:6379/0"
 
-// The forms that a URL may have. rediss is redis with TLS.
+// The forms of a URL. rediss is redis with TLS.
 const (
-	formSingle   = "redis://HOST:PORT/DB"
-	formSentinel = "redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
-	formCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
+	FormSingle   = "redis://HOST:PORT/DB"
+	FormSentinel = "redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+	FormCluster  = "redis-cluster://HOST:PORT,HOST:PORT"
 )
 
-// hintPassword says how a password is written into a URL: these characters end
-// the password there, or begin an escape.
-const hintPassword = "\nhint: in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; " +
-	"the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"
-
-// ErrURL: the URL of the Redis database is of no use.
+// ErrURL means that the URL of the Redis database cannot be used.
 var ErrURL = errors.New("unusable Redis URL")
 
-// splitURL parses a URL; white space around it does not count, since a secret's
-// file may leave a line end behind it. Of Sentinels and clusters it may name many hosts, which
-// net/url knows nothing of: it sees the first only, and hosts are all of them.
+// ErrUnescaped and ErrSkipVerify are reasons of an ErrURL.
+var (
+	ErrUnescaped  = errors.New("is a character of the password not escaped?")
+	ErrSkipVerify = errors.New("skip_verify is refused")
+)
+
+// splitURL parses a URL. It trims white space, because a file with a secret may end with a
+// line end. With Sentinels and clusters there may be many hosts: the URL has only the
+// first, and hosts has all.
 func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 	raw = strings.TrimSpace(raw)
 	scheme, rest, _ := strings.Cut(raw, "://")
@@ -46,7 +47,7 @@ func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 		raw = scheme + "://" + user + hosts[0] + rest[end:]
 		for _, host := range hosts {
 			if one, err := url.Parse("redis://" + host); err != nil || one.Host != host || one.Hostname() == "" {
-				return nil, nil, errors.New("a host of the list is none")
+				return nil, nil, errors.New("invalid host in list")
 			}
 		}
 	}
@@ -59,7 +60,7 @@ func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 	return u, hosts, nil
 }
 
-// parseURL says what a URL names. Errors show no password.
+// parseURL parses a URL. Errors never show the password.
 func parseURL(raw string) (target, error) {
 	u, hosts, err := splitURL(raw)
 	if err != nil {
@@ -69,32 +70,35 @@ func parseURL(raw string) (target, error) {
 	switch {
 	case kind == u.Scheme: // neither
 	case kind == "":
-		form, parse = formSingle, parseSingle
+		form, parse = FormSingle, parseSingle
 	case kind == "-sentinel":
-		form, parse = formSentinel, parseSentinel
+		form, parse = FormSentinel, parseSentinel
 	case kind == "-cluster":
-		form, parse = formCluster, parseCluster
+		form, parse = FormCluster, parseCluster
 	}
 	if form == "" {
 		return target{}, fmt.Errorf("%w: it begins with %q: give %s, %s or %s, and rediss for TLS",
-			ErrURL, u.Scheme, formSingle, formSentinel, formCluster)
+			ErrURL, u.Scheme, FormSingle, FormSentinel, FormCluster)
 	}
-	if u.Opaque != "" || u.Host == "" && kind != "" { // go-redis would take it for localhost
+	if u.Opaque != "" || u.Host == "" && kind != "" { // go-redis would use localhost
 		return target{}, fmt.Errorf("%w: the // behind %s: is missing: give %s", ErrURL, u.Scheme, form)
 	}
 	if strayAt(u) {
-		return target{}, fmt.Errorf("%w: there is an @ behind its host%s", ErrURL, hintPassword)
+		return target{}, fmt.Errorf("%w: there is an @ behind its host: %w", ErrURL, ErrUnescaped)
 	}
-	if strings.Contains(raw, "#") { // what is behind it would be dropped: it may be half of a password
-		return target{}, fmt.Errorf("%w: there is a # in it%s", ErrURL, hintPassword)
+	if strings.Contains(raw, "#") { // the rest would be dropped, and may be part of a password
+		return target{}, fmt.Errorf("%w: there is a # in it: %w", ErrURL, ErrUnescaped)
 	}
-	if u.Query().Has("skip_verify") { // go-redis would take any certificate, and whoever shows it gets the password
-		return target{}, fmt.Errorf("%w: skip_verify is refused: let SSL_CERT_FILE name the file of the CA", ErrURL)
+	if u.Query().Has("skip_verify") { // go-redis would accept any certificate and send the password
+		return target{}, fmt.Errorf("%w: %w", ErrURL, ErrSkipVerify)
 	}
-	u.Scheme = strings.TrimSuffix(u.Scheme, kind) // as go-redis knows it
+	u.Scheme = strings.TrimSuffix(u.Scheme, kind) // for go-redis
 	to, err := parse(u, hosts)
 	if syntax := new(url.Error); errors.As(err, &syntax) {
 		return target{}, unreadable(raw)
+	}
+	if errors.Is(err, ErrUnescaped) {
+		return target{}, fmt.Errorf("%w %s: %w", ErrURL, safeURL(raw), err)
 	}
 	if err != nil {
 		return target{}, fmt.Errorf("%w %s: %s", ErrURL, safeURL(raw), strings.TrimPrefix(err.Error(), "redis: "))
@@ -102,42 +106,42 @@ func parseURL(raw string) (target, error) {
 	return to, nil
 }
 
-// unreadable is the error of a URL that cannot be parsed. That of net/url would
-// show the URL, and the password with it.
+// unreadable returns the error of a URL that cannot be parsed. The error of net/url would
+// show the URL with the password.
 func unreadable(raw string) error {
-	form, hint := formSingle, ""
+	form := FormSingle
 	switch {
 	case strings.Contains(raw, "-sentinel://"):
-		form = formSentinel
+		form = FormSentinel
 	case strings.Contains(raw, "-cluster://"):
-		form = formCluster
+		form = FormCluster
 	}
 	if strings.Contains(raw, "@") {
-		hint = hintPassword
+		return fmt.Errorf("%w: it cannot be read: give %s: %w", ErrURL, form, ErrUnescaped)
 	}
-	return fmt.Errorf("%w: it cannot be read: give %s%s", ErrURL, form, hint)
+	return fmt.Errorf("%w: it cannot be read: give %s", ErrURL, form)
 }
 
 func parseSingle(u *url.URL, _ []string) (target, error) {
 	if strings.Contains(u.Host, ",") {
-		return target{}, fmt.Errorf("it names many hosts: give %s or %s", formSentinel, formCluster)
+		return target{}, fmt.Errorf("it names many hosts: give %s or %s", FormSentinel, FormCluster)
 	}
 	opt, err := redis.ParseURL(u.String())
 	return target{single: opt}, err
 }
 
-// parseSentinel reads what go-redis has no form of its own for: it takes the
-// master's name and credentials from parameters, and the user for the Sentinels'.
+// parseSentinel parses our form for Sentinels. go-redis takes the master's name and
+// credentials from parameters, and uses the user of the URL for the Sentinels.
 func parseSentinel(u *url.URL, hosts []string) (target, error) {
 	master, db, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 	if master == "" {
-		return target{}, fmt.Errorf("it names no master: give %s", formSentinel)
+		return target{}, fmt.Errorf("it names no master: give %s", FormSentinel)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return target{}, errors.New("its parameters cannot be read" + hintPassword)
+		return target{}, fmt.Errorf("its parameters cannot be read: %w", ErrUnescaped)
 	}
-	for _, name := range []string{"username", "password", "master_name", "addr", "db"} { // ours says them elsewhere
+	for _, name := range []string{"username", "password", "master_name", "addr", "db"} { // our form has them elsewhere
 		if query.Has(name) {
 			return target{}, fmt.Errorf("unexpected option: %s", name)
 		}
@@ -160,7 +164,7 @@ func parseSentinel(u *url.URL, hosts []string) (target, error) {
 	opt.Username = u.User.Username()
 	opt.Password, _ = u.User.Password()
 	if opt.TLSConfig != nil {
-		opt.TLSConfig.ServerName = "" // each server answers to its own
+		opt.TLSConfig.ServerName = "" // each server has its own name
 	}
 	return target{sentinel: opt}, nil
 }
@@ -193,7 +197,7 @@ func parseCluster(u *url.URL, hosts []string) (target, error) {
 	return target{cluster: opt}, nil
 }
 
-// withPort gives each host a port.
+// withPort adds the default port to hosts without one.
 func withPort(hosts []string, port string) []string {
 	all := make([]string, len(hosts))
 	for i, host := range hosts {
@@ -205,13 +209,12 @@ func withPort(hosts []string, port string) []string {
 	return all
 }
 
-// strayAt says whether what stands behind the host may be the rest of a password
-// that was not escaped.
+// strayAt reports whether the text after the host may be the rest of an unescaped password.
 func strayAt(u *url.URL) bool {
 	return strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
 }
 
-// HasPassword says whether a Redis URL carries one.
+// HasPassword reports whether a Redis URL contains a password.
 func HasPassword(raw string) bool {
 	u, _, err := splitURL(raw)
 	if err != nil {
@@ -221,7 +224,7 @@ func HasPassword(raw string) bool {
 	return ok || u.Query().Has("sentinel_password")
 }
 
-// safeURL is the URL without its user and password, and without parameters.
+// safeURL returns the URL without user, password and parameters.
 func safeURL(raw string) string {
 	u, hosts, err := splitURL(raw)
 	if err != nil || u.Opaque != "" || strayAt(u) {

@@ -35,7 +35,7 @@ func TestHide(t *testing.T) {
 		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") || !strings.Contains(got, Redacted) {
 			t.Errorf("%s: %s", form, got)
 		}
-		if len(got) > len("before "+Redacted+" after")+48 { // what stands round it in base64
+		if len(got) > len("before "+Redacted+" after")+48 { // its surroundings in base64
 			t.Errorf("%s leaves %s", form, got)
 		}
 		if strings.Contains(got, "0123") || strings.Contains(got, hex.EncodeToString([]byte("0123"))) {
@@ -140,7 +140,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// A character that comes in pieces is one all the same.
+// A character in several pieces is one character.
 func TestWriter(t *testing.T) {
 	const text = "é \u009b31m 😀 \u202e \xff\n\xf0\x9f end"
 	for size := 1; size < 6; size++ {

@@ -14,22 +14,21 @@ import (
 	"unicode/utf8"
 )
 
-// Redacted stands where a secret stood.
+// Redacted replaces a secret.
 const Redacted = "[redacted]"
 
-// shortSecret is the length, in bytes, below which a secret is only looked for
-// as a word of its own: "test" would be found inside many others.
+// shortSecret is the length in bytes below which a secret is replaced only as a whole word:
+// "test" is part of many words.
 const shortSecret = 8
 
-// Secrets takes secrets out of texts, in each of the forms in which a program
-// that quotes a request would show them. The zero Secrets has none. It is safe
-// for concurrent use.
+// Secrets removes secrets from texts, in each form in which a program that quotes a request
+// would show them. The zero Secrets has none. It is safe for concurrent use.
 type Secrets struct {
 	mu    sync.RWMutex
 	known []string
-	words []string          // forms of the short ones
-	forms []string          // forms of the others
-	long  *strings.Replacer // replaces forms; nil: there are none
+	words []string          // forms of short secrets
+	forms []string          // forms of long ones
+	long  *strings.Replacer // replaces forms, may be nil
 }
 
 // NewSecrets returns a set of secrets.
@@ -41,7 +40,7 @@ func NewSecrets(secrets ...string) *Secrets {
 	return s
 }
 
-// Add adds a secret; an empty one is none.
+// Add adds a secret. It ignores an empty one.
 func (s *Secrets) Add(secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +65,7 @@ func (s *Secrets) Add(secret string) {
 	s.long = strings.NewReplacer(replace...)
 }
 
-// Hide returns text with "[redacted]" in the place of every secret.
+// Hide returns text with all secrets replaced by "[redacted]".
 func (s *Secrets) Hide(text string) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -79,7 +78,7 @@ func (s *Secrets) Hide(text string) string {
 	return text
 }
 
-// allForms are the forms of a secret that is not short.
+// allForms returns the forms of a long secret.
 func allForms(secret string) []string {
 	forms := quotedForms(secret)
 	for _, form := range quotedForms(secret) {
@@ -88,7 +87,7 @@ func allForms(secret string) []string {
 	return distinct(append(forms, encodedForms(secret)...))
 }
 
-// quotedForms are the secret itself, and how a text may quote it.
+// quotedForms returns the secret and its quoted forms.
 func quotedForms(secret string) []string {
 	quoted := strconv.Quote(secret)
 	forms := []string{secret, quoted[1 : len(quoted)-1], url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret)}
@@ -99,15 +98,14 @@ func quotedForms(secret string) []string {
 	return distinct(forms)
 }
 
-// encodedForms are the secret in hexadecimal and in base64, by itself or in the
-// middle of something longer.
+// encodedForms returns the secret in hexadecimal and base64, alone or inside a longer text.
 func encodedForms(secret string) []string {
 	digits := hex.EncodeToString([]byte(secret))
 	forms := []string{digits, strings.ToUpper(digits)}
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for before := range 3 {
 			text := encoding.EncodeToString(append(make([]byte, before), secret...))
-			// Only those characters of which every bit is the secret's.
+			// Only characters whose bits all come from the secret.
 			first, end := (before*8+5)/6, (before+len(secret))*8/6
 			forms = append(forms, text[first:end])
 		}
@@ -116,7 +114,7 @@ func encodedForms(secret string) []string {
 }
 
 func distinct(forms []string) []string {
-	// The longest first: one may be the beginning of another.
+	// The longest first, because one may be the prefix of another.
 	slices.SortStableFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	var kept []string
 	for _, form := range forms {
@@ -127,7 +125,7 @@ func distinct(forms []string) []string {
 	return kept
 }
 
-// hideWord replaces a word where it is not a part of a longer one.
+// hideWord replaces a word unless it is part of a longer one.
 func hideWord(text, word string) string {
 	if !strings.Contains(text, word) {
 		return text
@@ -146,7 +144,7 @@ func hideWord(text, word string) string {
 		after, _ := utf8.DecodeRuneInString(text[at+len(word):])
 		b.WriteString(text[:at])
 		if inWord(before) || inWord(after) {
-			// Not this one; the next may begin inside it.
+			// The next match may begin inside this one.
 			_, size := utf8.DecodeRuneInString(word)
 			b.WriteString(word[:size])
 			before, _ = utf8.DecodeRuneInString(word)

@@ -1,6 +1,5 @@
-// Package clean makes texts that come from outside fit to be shown: without
-// secrets, and without characters that a terminal obeys or that cannot be seen.
-// It imports nothing of ours.
+// Package clean makes outside texts safe to show: without secrets, and without characters
+// that control a terminal or are invisible. It imports no other package of this module.
 package clean
 
 import (
@@ -13,13 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns text with every character escaped that would not be seen as
-// itself, line ends and tabs too: controls (escape sequences begin with one),
-// bytes that are no UTF-8, and format characters such as U+202E, which turns
-// round what follows it. It fits for a name inside a message.
+// Line returns text with all characters escaped that do not show as themselves: control
+// characters (including line ends and tabs), invalid UTF-8, and format characters such as
+// U+202E, which reverses the text after it. Use it for a name inside a message.
 func Line(text string) string { return escape(text, "") }
 
-// Text is Line for a message of several lines: line ends and tabs stay.
+// Text is Line for several lines: it keeps line ends and tabs.
 func Text(text string) string { return escape(text, "\n\t") }
 
 func escape(text, keep string) string {
@@ -42,14 +40,13 @@ func escape(text, keep string) string {
 	return b.String()
 }
 
-// hidden tells whether a character cannot be seen as itself. White space can.
+// hidden reports whether a character does not show as itself. White space does.
 func hidden(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// JSON returns a JSON text with those of its characters escaped, as JSON does
-// it, that Line would escape and that encoding/json leaves as they are. White
-// space between values stays.
+// JSON escapes in a JSON text what Line would escape and encoding/json does not. It keeps
+// white space between values.
 func JSON(text []byte) []byte {
 	ascii := true
 	for _, c := range text {
@@ -75,14 +72,14 @@ func JSON(text []byte) []byte {
 	return out
 }
 
-// Writer passes on what is written as Text returns it. A character may come in
-// pieces. The number of bytes that it returns is that of its input.
+// Writer writes its input as Text returns it. A character may be split over several writes.
+// Write returns the number of bytes of its input.
 type Writer struct {
 	To   io.Writer
 	part []byte // the beginning of a character
 }
 
-// Write is part of io.Writer.
+// Write implements io.Writer.
 func (w *Writer) Write(p []byte) (int, error) {
 	text := append(w.part, p...)
 	end := len(text)

@@ -11,20 +11,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// keyAPI is the hash of what the workers of the fleet have in common: the API, and
-// a salt.
+// keyAPI is the hash of what the fleet shares: the API and a salt.
 const keyAPI = "lc:api"
 
-// claimValid is how long a claim of the API keeps others out by itself: until its
-// worker has sent a heartbeat, or its sweep has made a batch.
+// claimValid is how long a claim alone keeps others out. By then the worker has sent a
+// heartbeat, or the sweep has created a batch.
 const claimValid = 15 * time.Second
 
-// ErrWorkersAlive: the API is not replaced while a worker sends to it.
+// ErrWorkersAlive means that the API cannot be replaced because a worker uses it.
 var ErrWorkersAlive = errors.New("a worker is alive")
 
-// OtherAPIError says that the fleet works on another API than this process is set to.
+// OtherAPIError means that the fleet uses another API than this process.
 type OtherAPIError struct {
-	Has   string // base URL that the fleet works on
+	Has   string // base URL of the fleet
 	Wants string // base URL of this process
 }
 
@@ -33,14 +32,14 @@ func (e *OtherAPIError) Error() string {
 		e.Has, e.Wants, e.Wants)
 }
 
-// API is the API that all workers and sweeps on this Redis send to.
+// API is the API that all workers and sweeps on this Redis use.
 type API struct {
 	URL    string    // base URL, normalized; "" if none is claimed yet
 	Since  time.Time // when it was first claimed or set
-	Proved time.Time // when it first gave positive evidence; zero: not yet
+	Proved time.Time // when it first gave positive evidence; zero if it has not
 }
 
-// API reads which API the fleet works on; zero if none is claimed yet.
+// API reads the API of the fleet. It is zero if none is claimed yet.
 func (l *Ledger) API(ctx context.Context) (API, error) {
 	fields, err := l.rdb.HMGet(ctx, keyAPI, "url", "since", "proved").Result()
 	if err != nil {
@@ -52,13 +51,12 @@ func (l *Ledger) API(ctx context.Context) (API, error) {
 	return API{URL: url, Since: millis(since), Proved: millis(proved)}, nil
 }
 
-// ClaimAPI binds the fleet to the base URL of this process, which must be
-// normalized. Another one stands as long as a batch is open, a worker gives signs of
-// life, or it was claimed less than 15 s ago: then the error is an *OtherAPIError.
+// ClaimAPI binds the fleet to a normalized base URL. The error is an *OtherAPIError if the
+// fleet is bound to another one and a batch is open, a worker is alive, or the other claim
+// is less than 15 s old.
 //
-// What is looked at is not all on one server of a cluster, and may change meanwhile.
-// A worker that claims once more after its first heartbeat can be sure: from then
-// on nobody replaces what it has claimed.
+// These checks are not atomic on a cluster, so a worker claims again after its first
+// heartbeat. From then on nobody can replace its claim.
 func (l *Ledger) ClaimAPI(ctx context.Context, url string) error {
 	has, err := l.writeAPI(ctx, "claim", url, "", 0)
 	if err != nil || has == url {
@@ -76,7 +74,7 @@ func (l *Ledger) ClaimAPI(ctx context.Context, url string) error {
 	return &OtherAPIError{Has: has, Wants: url}
 }
 
-// idle says whether nothing is bound to the fleet's API.
+// idle reports whether no batch and no worker is bound to the API of the fleet.
 func (l *Ledger) idle(ctx context.Context) (bool, error) {
 	open, err := l.rdb.SCard(ctx, keyOpen).Result()
 	if err != nil || open > 0 {
@@ -86,8 +84,8 @@ func (l *Ledger) idle(ctx context.Context) (bool, error) {
 	return len(alive) == 0, err
 }
 
-// SetAPI replaces the API that the fleet works on, open batches or not. The URL must
-// be normalized. ErrWorkersAlive: a worker sends heartbeats, or begins to.
+// SetAPI replaces the API of the fleet by a normalized base URL, even if batches are open.
+// The error is ErrWorkersAlive if a worker is alive or has just claimed the API.
 func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 	claimed, err := l.rdb.HGet(ctx, keyAPI, "claimed").Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -107,9 +105,8 @@ func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 	return err
 }
 
-// ProveAPI remembers that the base URL has given positive evidence: it is the right
-// one. It costs one read if that is known. *OtherAPIError: the fleet works on another
-// one by now.
+// ProveAPI stores that the base URL has given positive evidence. It costs one read if that
+// is stored already. The error is an *OtherAPIError if the fleet uses another one by now.
 func (l *Ledger) ProveAPI(ctx context.Context, url string) error {
 	has, err := l.writeAPI(ctx, "prove", url)
 	if err == nil && has != url {
@@ -119,14 +116,12 @@ func (l *Ledger) ProveAPI(ctx context.Context, url string) error {
 }
 
 var apiScript = redis.NewScript(`
--- The API that the whole fleet works on.
 -- KEYS[1] api   ARGV verb, URL, …
--- claim: the URL that it may take the place of ('' for none), for how long a claim
---   keeps others out, ms
--- set: when the one before was claimed last, ms ('' for never): not if it has been
+-- claim: the URL to replace ('' for none), how long a claim keeps others out in ms
+-- set: when the present URL was claimed last in ms ('' for never); refused if it was
 --   claimed since
--- prove: it has shown that it is the right one
--- Returns the URL that stands now.
+-- prove: the URL has given positive evidence
+-- Returns the URL after the call.
 local h = redis.call('HMGET', KEYS[1], 'url', 'claimed', 'proved')
 local url, wanted = h[1], ARGV[2]
 local t = redis.call('TIME')
@@ -137,7 +132,7 @@ if ARGV[1] == 'set' and url and (h[2] or '') ~= ARGV[3] then return url end
 if ARGV[1] == 'prove' and url and (url ~= wanted or h[3]) then return url end
 if url ~= wanted then
   redis.call('HSET', KEYS[1], 'url', wanted, 'since', now)
-  redis.call('HDEL', KEYS[1], 'proved') -- of the one before
+  redis.call('HDEL', KEYS[1], 'proved')
 end
 if ARGV[1] == 'prove' then
   redis.call('HSETNX', KEYS[1], 'proved', now)
@@ -155,8 +150,8 @@ func (l *Ledger) writeAPI(ctx context.Context, verb, url string, args ...any) (h
 	return has, nil
 }
 
-// Salt is 16 random bytes that this Redis keeps, the same for all workers and for
-// good: what is hashed with them can be compared within the fleet, and nowhere else.
+// Salt returns 16 random bytes that this Redis keeps forever. Hashes with this salt can be
+// compared within the fleet only.
 func (l *Ledger) Salt(ctx context.Context) ([]byte, error) {
 	var fresh [16]byte
 	rand.Read(fresh[:])

@@ -119,7 +119,7 @@ func TestAPI(t *testing.T) {
 			l.quiet()
 			l.set(keyWorkers, "old", fmt.Sprintf(`%d {"id":"old","rate":10}`, l.ago(time.Second)))
 			l.otherAPI(l.ClaimAPI(l.Context(), staging), live, staging)
-			l.set(keyWorkers, "old", fmt.Sprintf(`%d {"id":"old","rate":10}`, l.ago(beatValid+time.Second)))
+			l.set(keyWorkers, "old", fmt.Sprintf(`%d {"id":"old","rate":10}`, l.ago(heartbeatTTL+time.Second)))
 			l.must(l.ClaimAPI(l.Context(), staging))
 		}},
 		{"one that claims between keeps it", func(l *bench) {

@@ -13,37 +13,37 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// State is where a batch stands.
+// State is the state of a batch.
 type State string
 
-// importing → ready → running ⇄ paused → done; ready, running and paused may
-// become aborted.
+// importing → ready → running ⇄ paused → done. Ready, running and paused batches can be
+// aborted.
 const (
-	Importing    State = "importing" // not sealed yet: no worker touches it
+	Importing    State = "importing" // not sealed yet
 	Ready        State = "ready"
 	Running      State = "running"
 	Paused       State = "paused"
 	Done         State = "done"
 	AbortedState State = "aborted"
-	// Newer is shown for a batch in a format of a newer release, which is left alone.
+	// Newer is the state of a batch in a newer format, which this release leaves alone.
 	Newer State = "newer"
 )
 
-// Batch is what the ledger knows of a batch as a whole.
+// Batch is the hash of a batch.
 type Batch struct {
 	ID         string
 	Source     string // import, run or sweep
 	Name       string
 	State      State
 	Reason     string // why it is paused
-	Canary     string // on, off or tripped; passed: an older release switched it off
+	Canary     string // on, off or tripped; passed if an older release turned it off
 	Parent     string
 	Digest     string
 	Total      int64
 	Chunks     int
-	Slice      int   // links a slice; 0 until it is fed
+	Slice      int   // links per slice; 0 until it is fed
 	Cursor     int64 // links handed to the queue, in manifest order
-	Low        int64 // every link before it has an outcome
+	Low        int64 // low-water mark: all links before it have outcomes
 	Duplicates int64
 	Invalid    int64
 	Counts     Counts
@@ -52,19 +52,24 @@ type Batch struct {
 	Finished   time.Time
 	Resumed    time.Time
 	Beat       time.Time // last heartbeat of the importer, while importing
-	Trace      string    // the place in a trace of what made it (W3C traceparent); "": it made none
+	Trace      string    // W3C traceparent of what created it, or ""
 }
 
-// Incarnation is when the batch was made, in ms. With the id it tells a batch from one
-// that was deleted and had the same id.
+// Incarnation is the creation time in Unix milliseconds. It tells the batch from a deleted
+// one with the same id.
 func (b Batch) Incarnation() int64 { return b.Created.UnixMilli() }
 
 // Pending is the number of links without an outcome.
 func (b Batch) Pending() int64 { return b.Total - b.Counts.Sum() }
 
-// Open says whether the batch is sealed and may still have work to do.
+// Open reports whether the batch is sealed and not finished.
 func (b Batch) Open() bool {
 	return b.State == Ready || b.State == Running || b.State == Paused
+}
+
+// Ended says whether nothing more can happen to the links of the batch.
+func (b Batch) Ended() bool {
+	return (b.State == Done || b.State == AbortedState) && b.Pending() == 0
 }
 
 // ChunkLen is the number of links in chunk n.
@@ -91,7 +96,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 	return b, nil
 }
 
-// checkVersion returns an error that is ErrNewer for a batch of another format.
+// checkVersion returns ErrNewer for a format that this release does not know.
 func checkVersion(id, v string) error {
 	if n := number(v); n >= 1 && n <= formatVersion {
 		return nil
@@ -99,7 +104,7 @@ func checkVersion(id, v string) error {
 	return fmt.Errorf("batch %s has format %d, this linkcancel knows 1 to %d: %w", id, number(v), formatVersion, ErrNewer)
 }
 
-// number reads a field that a script of ours wrote; a missing one is zero.
+// number parses a field that a script wrote. A missing field is 0.
 func number(s string) int64 {
 	n, _ := strconv.ParseInt(s, 10, 64)
 	return n
@@ -112,7 +117,7 @@ func millis(s string) time.Time {
 	return time.Time{}
 }
 
-// Get reads one batch; ErrNoBatch if there is none of this id.
+// Get reads a batch. The error is ErrNoBatch or ErrNewer.
 func (l *Ledger) Get(ctx context.Context, id string) (Batch, error) {
 	h, err := l.rdb.HGetAll(ctx, keyBatch(id)).Result()
 	if err != nil {
@@ -125,7 +130,7 @@ func (l *Ledger) Get(ctx context.Context, id string) (Batch, error) {
 	return b, err
 }
 
-// List reads all batches, the newest first.
+// List reads all batches, newest first.
 func (l *Ledger) List(ctx context.Context) ([]Batch, error) {
 	ids, err := l.rdb.ZRevRange(ctx, keyBatches, 0, -1).Result()
 	if err != nil {
@@ -134,8 +139,7 @@ func (l *Ledger) List(ctx context.Context) ([]Batch, error) {
 	return l.read(ctx, ids)
 }
 
-// Unfinished reads the batches that a leader has to look after: every one that
-// is not yet retired, in the order of their ids.
+// Unfinished reads all batches that are not retired, for the leader.
 func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
 	ids, err := l.rdb.SMembers(ctx, keyOpen).Result()
 	if err != nil {
@@ -145,7 +149,7 @@ func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(batches) < len(ids) { // deleted or expired ones leave the set
+	if len(batches) < len(ids) { // some are deleted or expired
 		known := make(map[string]bool, len(batches))
 		for _, b := range batches {
 			known[b.ID] = true
@@ -173,17 +177,16 @@ func (l *Ledger) read(ctx context.Context, ids []string) ([]Batch, error) {
 		for i, id := range part {
 			b, err := parseBatch(id, replies[i].Val())
 			if errors.Is(err, ErrNoBatch) {
-				continue // expired since
+				continue // expired
 			}
-			// One of a newer release, for which there is an error too, is listed as such.
+			// A batch in a newer format has an error too, but is listed.
 			batches = append(batches, b)
 		}
 	}
 	return batches, nil
 }
 
-// Resolve finds the batch that a user names: by its id, by a prefix that only
-// one batch has, or "latest".
+// Resolve finds a batch by its id, by a prefix that only one batch has, or by "latest".
 func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
 	if name == "latest" {
 		ids, err := l.rdb.ZRevRange(ctx, keyBatches, 0, -1).Result()
@@ -232,20 +235,19 @@ var (
 	stateScript = redis.NewScript(outcomesLua + stateLua)
 )
 
-// Pause stops a batch until Resume. Like Resume and Abort it returns the state
-// that stands afterwards, and whether this call changed it.
+// Pause stops a batch until Resume. Pause, Resume and Abort return the batch's state after
+// the call, and whether the call changed it.
 func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, error) {
 	return l.command(ctx, id, "pause", reason)
 }
 
-// Resume lets a paused batch go on, and also turns off its canary. If that had tripped,
-// the outcomes of its row become pending again, with all attempts: they are to be
-// asked again (see Row).
+// Resume continues a paused batch and turns off its canary. If the canary had tripped, the
+// outcomes that tripped it become pending again, with all attempts.
 func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {
 	return l.command(ctx, id, "resume", "")
 }
 
-// Abort ends a batch. It does not yet fill the records: see FillAborted.
+// Abort ends a batch. FillAborted then fills its records.
 func (l *Ledger) Abort(ctx context.Context, id string) (State, bool, error) {
 	return l.command(ctx, id, "abort", "")
 }
@@ -261,13 +263,13 @@ func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, b
 	return State(state), changed == 1, nil
 }
 
-// Prune takes batches that have expired out of the list of all batches.
+// Prune removes expired batches from the list of all batches.
 func (l *Ledger) Prune(ctx context.Context) error {
 	now, err := l.Now(ctx)
 	if err != nil {
 		return fmt.Errorf("prune batches: %w", err)
 	}
-	// A day's grace: an import lists its batch a moment after it made it.
+	// Only old ones, because an import lists its batch a moment after it created it.
 	ids, err := l.rdb.ZRangeByScore(ctx, keyBatches, &redis.ZRangeBy{
 		Min: "-inf", Max: strconv.FormatInt(now.Add(-24*time.Hour).UnixMilli(), 10),
 	}).Result()
@@ -286,8 +288,7 @@ func (l *Ledger) Prune(ctx context.Context) error {
 	return nil
 }
 
-// Retire takes a finished batch out of the unfinished ones and lets all its
-// keys expire after keep.
+// Retire removes a finished batch from the unfinished ones. All its keys expire after keep.
 func (l *Ledger) Retire(ctx context.Context, b Batch, keep time.Duration) error {
 	if err := l.expire(ctx, b, keep); err != nil {
 		return fmt.Errorf("retire batch %s: %w", b.ID, err)
@@ -311,26 +312,25 @@ func (l *Ledger) expire(ctx context.Context, b Batch, keep time.Duration) error 
 	return nil
 }
 
-// deletedLeft is how long what an interrupted deletion leaves behind stays.
-const deletedLeft = time.Hour
+// leftoverTTL is when the leftovers of an interrupted deletion expire.
+const leftoverTTL = time.Hour
 
-// Delete deletes a finished batch: one that is done, or aborted and filled.
-// ErrUnfinished: it is neither. A deletion that was interrupted is finished by
-// another call, or by time.
+// Delete deletes a batch that is done, or aborted and filled. Otherwise the error is
+// ErrUnfinished. After an interruption call it again; the leftovers also expire.
 func (l *Ledger) Delete(ctx context.Context, b Batch) error {
 	if b.State != Done && b.State != AbortedState || b.Pending() > 0 {
 		return fmt.Errorf("delete batch %s: %w", b.ID, ErrUnfinished)
 	}
-	if err := l.rdb.Set(ctx, keyTombstone(b.ID), 1, deletedQuiet).Err(); err != nil {
+	if err := l.rdb.Set(ctx, keyTombstone(b.ID), 1, idReuseDelay).Err(); err != nil {
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
 	}
-	// From here on all that a late answer writes expires too.
-	if err := l.expire(ctx, b, deletedLeft); err != nil {
+	// What a late answer writes from here on expires too.
+	if err := l.expire(ctx, b, leftoverTTL); err != nil {
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
 	}
 	for part := range slices.Chunk(batchKeys(b), 1000) {
 		pipe := l.rdb.Pipeline()
-		// In small commands: Redis frees strings at once, other clients waiting.
+		// In small commands, because Redis frees strings while other clients wait.
 		for some := range slices.Chunk(part, 20) {
 			pipe.Unlink(ctx, some...)
 		}
@@ -342,23 +342,23 @@ func (l *Ledger) Delete(ctx context.Context, b Batch) error {
 	pipe.SRem(ctx, keyOpen, b.ID)
 	pipe.ZRem(ctx, keyBatches, b.ID)
 	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("take batch %s off the list: %w", b.ID, err)
+		return fmt.Errorf("remove batch %s from the lists: %w", b.ID, err)
 	}
 	return nil
 }
 
-// Deleted says whether a batch of this id was deleted so lately that the id
-// cannot be used yet.
+// Deleted reports whether a batch of this id was deleted so recently that the id cannot be
+// used yet.
 func (l *Ledger) Deleted(ctx context.Context, id string) (bool, error) {
 	n, err := l.rdb.Exists(ctx, keyTombstone(id)).Result()
 	if err != nil {
-		return false, fmt.Errorf("look for the deletion of batch %s: %w", id, err)
+		return false, fmt.Errorf("check the deletion of batch %s: %w", id, err)
 	}
 	return n > 0, nil
 }
 
-// batchKeys lists every key of a batch, children first, so that a batch whose
-// deletion is interrupted can still be found and deleted again.
+// batchKeys returns all keys of a batch. Its hash is the last one, so that a batch can still
+// be found after an interrupted deletion.
 func batchKeys(b Batch) []string {
 	var keys []string
 	for n := range b.Chunks {

@@ -302,7 +302,7 @@ func TestEndOfLife(t *testing.T) {
 			l.must(l.SetRedeliveries(l.Context(), "b", "0:0", 1))
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
-			for range 2 { // what is gone may be deleted again
+			for range 2 { // a deletion may be repeated
 				l.must(l.Delete(l.Context(), b))
 				l.equal("keys", want, l.keys())
 				l.equal("lc:open", []string{"other"}, l.rdb.SMembers(l.Context(), keyOpen).Val())
@@ -350,8 +350,8 @@ func TestEndOfLife(t *testing.T) {
 			l.must(err)
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
-			// As far as it came: all is to expire, and the first chunk is gone.
-			l.must(l.expire(l.Context(), b, deletedLeft))
+			// An interrupted deletion: everything expires, and the first chunk is deleted.
+			l.must(l.expire(l.Context(), b, leftoverTTL))
 			l.must(l.rdb.Unlink(l.Context(), "lc:{b}:m:0", "lc:{b}:r:0").Err())
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "late"})
 			l.expires("lc:{b}", "lc:{b}:r:0", "lc:{b}:m:1", "lc:{b}:r:1", "lc:{b}:e", "lc:{b}:s")

@@ -9,24 +9,23 @@ import (
 const (
 	// rereadEach is how many finished batches are read again each time.
 	rereadEach = 20
-	// lateAnswers is how long after its end an aborted batch may still change
-	// often: answers that come late replace "aborted".
+	// lateAnswers is how long an aborted batch may still change often: late answers
+	// replace "aborted".
 	lateAnswers = time.Hour
 )
 
-// BatchCache reads all batches again and again at little cost: it remembers those
-// that are finished. It is not for use by several goroutines at once.
+// BatchCache polls all batches at little cost, because it caches the finished ones. It is
+// not safe for concurrent use.
 type BatchCache struct {
 	ledger   *Ledger
 	finished map[string]Batch
-	turn     int // place in the list from which finished ones are read again
+	turn     int // index from which finished batches are read again
 }
 
 // NewBatchCache returns an empty cache of the batches in the ledger.
 func (l *Ledger) NewBatchCache() *BatchCache { return &BatchCache{ledger: l} }
 
-// Batches returns every batch that the ledger holds, the newest first, as the
-// ledger has it now. A finished one may be as it was some readings ago: it
+// Batches returns all batches, newest first. A finished one may be a few calls old. It
 // changes only when it is deleted, or by an answer that comes long after an abort.
 func (c *BatchCache) Batches(ctx context.Context) ([]Batch, error) {
 	pipe := c.ledger.rdb.Pipeline()
@@ -39,11 +38,11 @@ func (c *BatchCache) Batches(ctx context.Context) ([]Batch, error) {
 		c.turn = 0
 	}
 	var wanted []string
-	for place, id := range ids {
+	for i, id := range ids {
 		_, unfinished := open.Val()[id]
 		_, known := c.finished[id]
-		again := place >= c.turn && place < c.turn+rereadEach
-		if unfinished || !known || again {
+		reread := i >= c.turn && i < c.turn+rereadEach
+		if unfinished || !known || reread {
 			wanted = append(wanted, id)
 			delete(c.finished, id)
 		}
@@ -63,7 +62,7 @@ func (c *BatchCache) Batches(ctx context.Context) ([]Batch, error) {
 		b, known := c.finished[id]
 		if !known {
 			if b, known = fresh[id]; !known {
-				continue // expired since
+				continue // expired
 			}
 		}
 		if _, unfinished := open.Val()[id]; !unfinished && b.final() {
@@ -75,7 +74,7 @@ func (c *BatchCache) Batches(ctx context.Context) ([]Batch, error) {
 	return batches, nil
 }
 
-// final says whether a batch is not expected to change any more.
+// final reports whether a batch is not expected to change any more.
 func (b Batch) final() bool {
 	switch {
 	case b.Pending() > 0:

@@ -64,29 +64,31 @@ type Entry struct {
 	At time.Time
 }
 
-// Group is what is to be written of one chunk.
+// Group is the entries of one chunk.
 type Group struct {
 	Batch   string
 	Chunk   int
 	Entries []Entry
 }
 
-// CommitResult tells what stands after an entry was written.
+// CommitResult is the state of a link after its entry was written.
 type CommitResult struct {
 	Outcome Outcome
-	Wrote   bool // by this call, not by an earlier one
+	Wrote   bool // this call wrote it, not an earlier one
 }
 
-// Committed is the answer to one group.
+// Committed is the result for one group.
 type Committed struct {
-	Err     error // ErrNoBatch: deleted or expired; others may be tried again
+	// Err is ErrNoBatch for a deleted or expired batch and ErrNewer for a newer format.
+	// Other errors may be retried.
+	Err     error
 	State   State
 	Pending int64
-	Results []CommitResult // as Group.Entries, which Commit sorts by position
+	Results []CommitResult // in the order of Group.Entries, which Commit sorts
 }
 
-// Commit writes all groups in one round trip. A group that was written in part
-// or twice does no harm: the first outcome of a link stands.
+// Commit writes all groups in one round trip. It may be repeated, because the first outcome
+// of a link stands. It sorts the entries of each group by position.
 func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	calls := make([]*redis.Cmd, len(groups))
 	pipe := l.rdb.Pipeline()
@@ -106,8 +108,8 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	return results
 }
 
-// sortEntries sorts entries by position. Most are in order already, and comparing
-// costs less than the general sort, which copies them.
+// sortEntries sorts entries by position. Most are in order already, and checking that costs
+// less than the general sort.
 func sortEntries(entries []Entry) {
 	for i := 1; i < len(entries); i++ {
 		if entries[i].Position < entries[i-1].Position {
@@ -146,24 +148,23 @@ func parseCommitted(g Group, call *redis.Cmd) Committed {
 	}
 	state, _ := reply[0].(string)
 	pending, _ := reply[1].(int64)
-	standing, _ := reply[2].(string)
-	if len(standing) != len(g.Entries) {
-		return Committed{Err: fmt.Errorf("record outcomes of batch %s: an answer for %d of %d links", g.Batch, len(standing), len(g.Entries))}
+	results, _ := reply[2].(string)
+	if len(results) != len(g.Entries) {
+		return Committed{Err: fmt.Errorf("record outcomes of batch %s: an answer for %d of %d links", g.Batch, len(results), len(g.Entries))}
 	}
-	c := Committed{State: State(state), Pending: pending, Results: make([]CommitResult, len(standing))}
-	for i := range len(standing) {
-		c.Results[i] = CommitResult{Outcome: Outcome(standing[i] & 0x0f), Wrote: standing[i]&0x10 != 0}
+	c := Committed{State: State(state), Pending: pending, Results: make([]CommitResult, len(results))}
+	for i := range len(results) {
+		c.Results[i] = CommitResult{Outcome: Outcome(results[i] & 0x0f), Wrote: results[i]&0x10 != 0}
 	}
 	return c
 }
 
-// fillLinks is how many links one call marks as aborted: others who use Redis
-// wait for it.
+// fillLinks is how many links one call marks as aborted. Other clients of Redis wait
+// meanwhile.
 const fillLinks = 200
 
-// FillAborted gives every link of an aborted batch that has no outcome the
-// outcome "aborted", keeping what is known of it. It may be repeated, and goes
-// on where an earlier call was interrupted.
+// FillAborted gives all pending links of an aborted batch the outcome aborted, and keeps
+// their attempts and HTTP statuses. It may be repeated.
 func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
 	for n := range b.Chunks {
 		records, err := l.Records(ctx, b.ID, n, 0, b.ChunkLen(n))
@@ -194,15 +195,14 @@ var linkStatusScript = redis.NewScript(statusIndexLua + `
 return status_index(KEYS[1], ARGV[1], tonumber(ARGV[2]))
 `)
 
-// LinkStatus returns the index under which a record names a link status, 0 for
-// the empty one.
+// LinkStatus returns the index of a link status for Record.LinkStatus, 0 for "".
 func (l *Ledger) LinkStatus(ctx context.Context, id, status string) (int, error) {
 	if status == "" {
 		return 0, nil
 	}
 	n, err := linkStatusScript.Run(ctx, l.rdb, []string{keyLinkStatus(id)}, cutStatus(status), maxLinkStatus).Int()
 	if err != nil {
-		return 0, fmt.Errorf("name link status of batch %s: %w", id, err)
+		return 0, fmt.Errorf("write link status of batch %s: %w", id, err)
 	}
 	return n, nil
 }
@@ -211,7 +211,7 @@ func cutStatus(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), 64)], "")
 }
 
-// linkStatuses is the table of a batch's link statuses by index.
+// linkStatuses reads a batch's link statuses by index.
 func (l *Ledger) linkStatuses(ctx context.Context, id string) (map[int]string, error) {
 	h, err := l.rdb.HGetAll(ctx, keyLinkStatus(id)).Result()
 	if err != nil {
@@ -224,8 +224,8 @@ func (l *Ledger) linkStatuses(ctx context.Context, id string) (map[int]string, e
 	return table, nil
 }
 
-// Records reads the records of n links of a chunk, from the first on. Links
-// that were never touched have the zero Record.
+// Records reads the records of n links of a chunk, starting with first. A link that was
+// never touched has the zero Record.
 func (l *Ledger) Records(ctx context.Context, id string, chunk, first, n int) ([]Record, error) {
 	b, err := l.rdb.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1)).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) {

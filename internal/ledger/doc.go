@@ -47,8 +47,9 @@
 // A promoted replica may be missing the last writes of the primary. Each batch stores
 // the replication ID of the server that it was written under. If it differs from the
 // server's present one, links without an outcome that may have been sent count as
-// ambiguous: a link of ours must never be called already_cancelled. The code calls the
-// replication ID "line" and the range of suspect links "doubt".
+// ambiguous: a link of ours must never be called already_cancelled. The fields
+// of the hash are called line (the replication ID) and doubt (the end of the suspect
+// range).
 //
 // # Keys
 //

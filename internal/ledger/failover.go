@@ -22,29 +22,59 @@ import (
 //go:embed failover.lua
 var failoverLua string
 
+var suspectsScript = redis.NewScript(failoverLua + `
+-- KEYS[1] batch   ARGV links sent ahead at most
+-- Returns what suspect_end returns, or nothing if there are no replication IDs.
+if not replication_id() then return {} end
+return {suspect_end(KEYS[1], tonumber(ARGV[1]))}
+`)
+
+// readSuspects reads the end of a batch's suspect range in a pipeline, as its last command:
+// records of a new primary are then never combined with the range of the old one. Call
+// result after the pipeline. news means that nobody has seen the failover before.
+func (l *Ledger) readSuspects(ctx context.Context, pipe redis.Pipeliner, id string) (result func() (end int64, news bool, err error)) {
+	if l.neverFailsOver.Load() {
+		return func() (int64, bool, error) { return 0, false, nil }
+	}
+	cmd := suspectsScript.EvalSha(ctx, pipe, []string{keyBatch(id)}, task.MaxAhead)
+	return func() (int64, bool, error) {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			cmd = suspectsScript.Eval(ctx, l.rdb, []string{keyBatch(id)}, task.MaxAhead)
+		}
+		reply, err := cmd.Int64Slice()
+		if err != nil {
+			return 0, false, fmt.Errorf("read the suspect range of batch %s: %w", id, err)
+		}
+		if len(reply) < 2 { // the embedded Redis
+			l.neverFailsOver.Store(true)
+			return 0, false, nil
+		}
+		return reply[0], reply[1] == 1, nil
+	}
+}
+
 var queueReplicationIDScript = redis.NewScript(failoverLua + `
 -- KEYS[1] any key
 return string.sub(replication_id() or '', 1, 8)
 `)
 
-// QueueReplicationID names the line of history of the server that has a key of the queue.
-// When it is another than a task was fed on, the server may have forgotten that
-// a worker took the task. It is "" but on a cluster, since everywhere else the
-// ledger is on that server too, and knows of the failover by itself.
+// QueueReplicationID returns a short replication ID of the server that holds a key of the
+// queue. If it differs from the one that a task was fed under, the server may have
+// forgotten that a worker took the task. It is "" unless Redis is a cluster: elsewhere
+// the ledger is on the same server, and detects the failover.
 func (l *Ledger) QueueReplicationID(ctx context.Context, key string) (string, error) {
 	if _, ok := l.rdb.(*redis.ClusterClient); !ok {
 		return "", nil
 	}
-	line, err := queueReplicationIDScript.Run(ctx, l.rdb, []string{key}).Text()
+	replicationID, err := queueReplicationIDScript.Run(ctx, l.rdb, []string{key}).Text()
 	if err != nil {
-		return "", fmt.Errorf("ask for failovers of the queue: %w", err)
+		return "", fmt.Errorf("read the replication ID of the queue: %w", err)
 	}
-	return line, nil
+	return replicationID, nil
 }
 
-// awaitReplica waits until a replica, if there is one, has what was written of a
-// batch: what a user was told must not be forgotten. A replica that does not
-// answer is waited for in vain, and the user not kept longer.
+// awaitReplica waits until a replica, if there is one, has the writes to a batch, because
+// a confirmed command must survive a failover. It gives up after replicaWait.
 func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	var server redis.Cmdable = l.rdb
 	if cluster, ok := l.rdb.(*redis.ClusterClient); ok {
@@ -59,15 +89,15 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 		return
 	}
 	pipe := server.Pipeline()
-	// WAIT is for what was written on its own connection.
+	// WAIT covers only writes on its own connection, so write something here.
 	pipe.Eval(ctx, "local v = redis.call('HGET', KEYS[1], 'v'); return v and redis.call('HSET', KEYS[1], 'v', v)", []string{keyBatch(id)})
 	pipe.Do(ctx, "wait", 1, l.replicaWait.Milliseconds())
 	_, _ = pipe.Exec(ctx)
 }
 
-// Relist puts batches back that the lists of batches have lost, and returns their
-// ids: on a cluster the lists are on other servers than the batches, and a
-// failover may have forgotten them alone.
+// Relist adds batches that are missing from the lists of batches and returns their ids. On
+// a cluster the lists and the batches are on different servers, and a failover may lose
+// list entries alone.
 func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 	cluster, ok := l.rdb.(*redis.ClusterClient)
 	if !ok {
@@ -88,16 +118,16 @@ func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 		return it.Err()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+		return nil, fmt.Errorf("find unlisted batches: %w", err)
 	}
-	// Only now: a batch is listed after it was made.
+	// The lists are read last, because a batch is listed after it was created.
 	listed, err := l.rdb.ZRange(ctx, keyBatches, 0, -1).Result()
 	if err != nil {
-		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+		return nil, fmt.Errorf("find unlisted batches: %w", err)
 	}
 	open, err := l.rdb.SMembers(ctx, keyOpen).Result()
 	if err != nil {
-		return nil, fmt.Errorf("look for unlisted batches: %w", err)
+		return nil, fmt.Errorf("find unlisted batches: %w", err)
 	}
 	known, unfinished := set(listed), set(open)
 	slices.Sort(ids)
@@ -106,7 +136,7 @@ func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 		if unfinished[id] && known[id] {
 			continue
 		}
-		relisted, err := l.relist(ctx, id, known[id], unfinished[id])
+		relisted, err := l.relist(ctx, id)
 		if err != nil {
 			return found, fmt.Errorf("list batch %s again: %w", id, err)
 		}
@@ -117,7 +147,7 @@ func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-func (l *Ledger) relist(ctx context.Context, id string, known, unfinished bool) (relisted bool, err error) {
+func (l *Ledger) relist(ctx context.Context, id string) (relisted bool, err error) {
 	pipe := l.rdb.Pipeline()
 	head, ttl := pipe.HMGet(ctx, keyBatch(id), "state", "created"), pipe.PTTL(ctx, keyBatch(id))
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -126,22 +156,18 @@ func (l *Ledger) relist(ctx context.Context, id string, known, unfinished bool) 
 	state, _ := head.Val()[0].(string)
 	created, _ := head.Val()[1].(string)
 	if state == "" {
-		return false, nil // deleted since
+		return false, nil // deleted
 	}
-	if !known {
-		if err := l.rdb.ZAddNX(ctx, keyBatches, redis.Z{Score: float64(number(created)), Member: id}).Err(); err != nil {
-			return false, err
-		}
-		relisted = true
+	added, err := l.rdb.ZAddNX(ctx, keyBatches, redis.Z{Score: float64(number(created)), Member: id}).Result()
+	if err != nil {
+		return false, err
 	}
-	// Only what is retired expires, and what is not sealed.
-	if retired := ttl.Val() >= 0 && State(state) != Importing; !unfinished && !retired {
-		if err := l.rdb.SAdd(ctx, keyOpen, id).Err(); err != nil {
-			return false, err
-		}
-		relisted = true
+	// Only retired and unsealed batches expire.
+	if retired := ttl.Val() >= 0 && State(state) != Importing; !retired {
+		opened, err := l.rdb.SAdd(ctx, keyOpen, id).Result()
+		return added+opened > 0, err
 	}
-	return relisted, nil
+	return added > 0, nil
 }
 
 func set(ids []string) map[string]bool {

@@ -37,6 +37,7 @@ func (l *bench) slice(id string, place int) SliceView {
 // A replica that succeeds its master may have forgotten what was sent, up to
 // some place behind the cursor that it has.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
@@ -89,8 +90,9 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// The first who has to know of a failover may be a call that was under way.
+// A call in flight may be the first to see a failover.
 func TestFailoverFoundByARecord(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return
@@ -105,8 +107,7 @@ func TestFailoverFoundByARecord(t *testing.T) {
 	}
 }
 
-// waits is told when a command is about to wait for a replica, and how many had
-// what was written then.
+// waits records commands that wait for a replica, and how many replicas had the writes.
 type waits struct {
 	before func()
 	acked  []int64
@@ -128,8 +129,9 @@ func (w *waits) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 	}
 }
 
-// What a user was told stands on a replica, too.
+// A confirmed command is on a replica too.
 func TestSealWaitsForAReplica(t *testing.T) {
+	t.Parallel()
 	if !redistest.Have(t) {
 		t.Log("left out: there is no redis-server")
 		return

@@ -9,20 +9,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Kind is what a batch knows of one kind of answers that the API may not have given.
-// At most 62 are told apart in a batch; the others have the index 63 together, and
-// nothing is known of them.
+// Kind is what a batch knows about one kind of answers that may not come from the API. A
+// batch distinguishes 62 kinds. All others share the index 63, and nothing is stored for
+// them.
 type Kind struct {
 	Text string
-	// Links is how many links got such an answer, exact up to 20: a link that gets
-	// answers of several kinds by turns may count more than once after that.
+	// Links is how many links got such an answer. It is exact up to 20; beyond that, a link
+	// that alternates between kinds may count more than once.
 	Links int64
-	// Contradicted: the API itself has answered about one of these links since. It
-	// does not become false again.
+	// Contradicted means that the API itself has answered about one of these links since.
 	Contradicted bool
 }
 
-// parseKind reads what kinds.lua wrote: 'INDEX LINKS CONTRADICTED', then places.
+// parseKind parses 'INDEX LINKS CONTRADICTED POSITION…' from kinds.lua.
 func parseKind(text, value string) (index int, k Kind) {
 	fields := strings.Fields(value)
 	if len(fields) < 3 {
@@ -31,22 +30,22 @@ func parseKind(text, value string) (index int, k Kind) {
 	return int(number(fields[0])), Kind{Text: text, Links: number(fields[1]), Contradicted: fields[2] == "1"}
 }
 
-// Kind is what a batch knows by now of a kind of answers; zero if it knows nothing.
+// Kind reads a kind of answers by its text. An unknown kind is zero.
 func (l *Ledger) Kind(ctx context.Context, batch, text string) (Kind, error) {
 	text = cutStatus(text)
 	value, err := l.rdb.HGet(ctx, keyKinds(batch), text).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return Kind{}, fmt.Errorf("read the kinds of answers of batch %s: %w", batch, err)
+		return Kind{}, fmt.Errorf("read kinds of answers of batch %s: %w", batch, err)
 	}
 	_, k := parseKind(text, value)
 	return k, nil
 }
 
-// kinds reads all kinds of a batch by their index.
+// kinds reads all kinds of a batch by index.
 func (l *Ledger) kinds(ctx context.Context, batch string) (map[int]Kind, error) {
 	h, err := l.rdb.HGetAll(ctx, keyKinds(batch)).Result()
 	if err != nil {
-		return nil, fmt.Errorf("read the kinds of answers of batch %s: %w", batch, err)
+		return nil, fmt.Errorf("read kinds of answers of batch %s: %w", batch, err)
 	}
 	kinds := make(map[int]Kind, len(h))
 	for text, value := range h {

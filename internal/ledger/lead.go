@@ -12,17 +12,17 @@ import (
 )
 
 var leaseScript = redis.NewScript(`
--- Takes or renews the feeder's lease.
--- KEYS[1] lease   ARGV token, ms. Returns 2 if it was taken, 1 if renewed, 0 if another has it.
+-- KEYS[1] lease   ARGV token, ms
+-- Returns 2 if the lease was taken, 1 if it was renewed, 0 if another process has it.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return owner and 1 or 2
 `)
 
-// Lease takes or renews the feeder's lease for ttl. It returns the epoch of a
-// lease newly taken (1 and up), 0 for one that was renewed, and ErrNotLeader
-// if another process has it.
+// Lease takes or renews the lease of the feeder. It returns the epoch (1 and up) of a new
+// lease and 0 for a renewed one. The error is ErrNotLeader if another process has the
+// lease.
 func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (epoch int64, err error) {
 	got, err := leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, ttl.Milliseconds()).Int()
 	switch {
@@ -40,24 +40,23 @@ func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (ep
 	return epoch, nil
 }
 
-// Unlease gives the lease back, so that another process leads at once.
+// Unlease gives the lease up, so that another process can lead at once.
 func (l *Ledger) Unlease(ctx context.Context, token string) error {
-	// A lease of 1 ms: the script gives it up only if it is ours.
+	// A lease of 1 ms, because the script changes only our own lease.
 	return leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, 1).Err()
 }
 
 var startScript = redis.NewScript(`
--- Begins or goes on feeding a batch; fixes the slice size at the first time.
 -- KEYS[1] batch   ARGV epoch, slice size
--- Returns state, slice size, cursor, low-water mark; or nothing for a leader
--- that was replaced.
+-- Returns state, slice size, cursor and low-water mark, or nothing if a later leader has
+-- fed the batch.
 local h = redis.call('HMGET', KEYS[1], 'state', 'epoch')
 if not h[1] or h[1] == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
 if tonumber(h[2]) > tonumber(ARGV[1]) then return {} end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'slice', ARGV[2])
--- Its command may have paused the batch since the leader looked: it is begun all
--- the same, so that it runs when it is resumed.
+-- A user may have paused the batch in the meantime. It is started anyway, so that it runs
+-- after a resume.
 if h[1] == 'ready' or h[1] == 'paused' then
   local t = redis.call('TIME')
   redis.call('HSETNX', KEYS[1], 'started', t[1] * 1000 + math.floor(t[2] / 1000))
@@ -66,8 +65,8 @@ if h[1] == 'ready' then redis.call('HSET', KEYS[1], 'state', 'running') end
 return redis.call('HMGET', KEYS[1], 'state', 'slice', 'cursor', 'low')
 `)
 
-// Start begins to feed a batch, or goes on with it, and fixes the size of its
-// slices at the first time. ErrNotLeader: a later leader has fed it.
+// Start starts or continues feeding a batch. The first call fixes the slice size. The error
+// is ErrNotLeader if a later leader has fed the batch.
 func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) error {
 	reply, err := startScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, epoch, slice).StringSlice()
 	if err != nil {
@@ -82,23 +81,22 @@ func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) er
 }
 
 var advanceScript = redis.NewScript(`
--- Moves the cursor and the low-water mark forward.
 -- KEYS[1] batch   ARGV epoch, cursor, low-water mark, when the batch was resumed
--- Returns 1, or 0 for a leader that was replaced.
+-- Returns 1, or 0 if a later leader has fed the batch.
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'cursor', 'low', 'resumed')
 if not h[1] then return redis.error_reply('NOBATCH no such sealed batch') end
 if tonumber(h[1]) > tonumber(ARGV[1]) then return 0 end
 if tonumber(ARGV[2]) > tonumber(h[2]) then redis.call('HSET', KEYS[1], 'cursor', ARGV[2]) end
--- A resume puts links back that had an outcome when the leader looked.
+-- A resume since then may have reopened links before the low-water mark.
 local seen = tonumber(h[4] or 0) == tonumber(ARGV[4])
 if seen and tonumber(ARGV[3]) > tonumber(h[3]) then redis.call('HSET', KEYS[1], 'low', ARGV[3]) end
 return 1
 `)
 
-// Advance moves the cursor and the low-water mark of a batch forward, in links
-// from its beginning; either never moves back. b is the batch as it was when the
-// leader looked for low: a resume since then may have put links before it back, and
-// the mark stays where that has set it.
+// Advance moves the cursor and the low-water mark of a batch forward, in links from its
+// beginning. They never move back here. b is the batch as the leader read it before it
+// determined low: if it was resumed since, its low-water mark stays where the resume set
+// it.
 func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64) error {
 	var resumed int64
 	if !b.Resumed.IsZero() {
@@ -114,8 +112,8 @@ func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64)
 	return nil
 }
 
-// Redeliveries returns how often slices of a batch were enqueued again after a crash,
-// by "<chunk>:<index>".
+// Redeliveries returns how often slices of a batch were enqueued again after a crash, by
+// "<chunk>:<index>".
 func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, error) {
 	h, err := l.rdb.HGetAll(ctx, keyRedeliveries(id)).Result()
 	if err != nil {
@@ -129,8 +127,8 @@ func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, e
 }
 
 var redeliveryScript = redis.NewScript(`
--- Remembers how often a slice was enqueued after crashes, as long as its batch
--- is kept.
+-- Stores how often a slice was enqueued again after a crash, as long as its batch
+-- exists.
 -- KEYS[1] batch  KEYS[2] repairs   ARGV slice, times
 -- Returns 1, or 0 for a batch that is gone.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -152,31 +150,30 @@ func (l *Ledger) SetRedeliveries(ctx context.Context, id, slice string, n int) e
 // WorkerBeat is a worker's heartbeat.
 type WorkerBeat struct {
 	ID     string    `json:"id"`
-	Rate   float64   `json:"rate"`   // its own --rate, requests a second
-	Unsent int       `json:"unsent"` // links in its hands that are not sent yet
-	Slots  int       `json:"slots"`  // slices it works on at once
-	Hold   string    `json:"hold"`   // the reason of its hold, "" if it sends
-	Own    bool      `json:"own"`    // the hold is this process's alone
+	Rate   float64   `json:"rate"`   // its own --rate, requests per second
+	Unsent int       `json:"unsent"` // links in its slices that are not sent yet
+	Slots  int       `json:"slots"`  // number of concurrent slices
+	Hold   string    `json:"hold"`   // reason of its hold, "" if it sends
+	Own    bool      `json:"own"`    // the hold is of this process only
 	At     time.Time `json:"-"`
 
-	// What an older release does not tell is empty.
+	// Empty in heartbeats of older releases.
 	API         string `json:"api,omitempty"`        // base URL
 	Version     string `json:"version,omitempty"`    // of linkcancel
 	Key         string `json:"key,omitempty"`        // fingerprint of its API key
-	KeySource   string `json:"key_source,omitempty"` // where that came from
+	KeySource   string `json:"key_source,omitempty"` // source of that key
 	Cause       string `json:"cause,omitempty"`      // of its hold, or of slow progress
-	InFlight    int    `json:"in_flight,omitempty"`  // requests without an answer
+	InFlight    int    `json:"in_flight,omitempty"`  // requests in flight
 	Concurrency int    `json:"concurrency,omitempty"`
-	KeySince    int64  `json:"key_since,omitempty"` // when it got that key, in Unix seconds
-	TookMillis  int64  `json:"took_ms,omitempty"`   // how long an answer takes of late
+	KeySince    int64  `json:"key_since,omitempty"` // when it got that key, Unix seconds
+	TookMillis  int64  `json:"took_ms,omitempty"`   // recent latency of the API
 }
 
-// beatValid is how long a heartbeat counts.
-const beatValid = 15 * time.Second
+// heartbeatTTL is how long a heartbeat is valid.
+const heartbeatTTL = 15 * time.Second
 
 var heartbeatScript = redis.NewScript(`
--- Writes a worker's heartbeat, stamped with Redis' time.
--- KEYS[1] workers   ARGV id, document
+-- KEYS[1] workers   ARGV id, JSON
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)) .. ' ' .. ARGV[2])
 return 1
@@ -194,13 +191,12 @@ func (l *Ledger) Heartbeat(ctx context.Context, b WorkerBeat) error {
 	return nil
 }
 
-// Deregister takes a worker off the list.
+// Deregister removes a worker.
 func (l *Ledger) Deregister(ctx context.Context, id string) error {
 	return l.rdb.HDel(ctx, keyWorkers, id).Err()
 }
 
-// Workers reads the heartbeats that still count, and forgets the others. now
-// is Redis' time, by which they are stamped.
+// Workers returns the valid heartbeats and deletes the others. now is the time of Redis.
 func (l *Ledger) Workers(ctx context.Context) (alive []WorkerBeat, now time.Time, err error) {
 	h, err := l.rdb.HGetAll(ctx, keyWorkers).Result()
 	if err != nil {
@@ -214,7 +210,7 @@ func (l *Ledger) Workers(ctx context.Context) (alive []WorkerBeat, now time.Time
 		ms, _ := strconv.ParseInt(stamp, 10, 64)
 		at := time.UnixMilli(ms)
 		var b WorkerBeat
-		if now.Sub(at) > beatValid || json.Unmarshal([]byte(doc), &b) != nil {
+		if now.Sub(at) > heartbeatTTL || json.Unmarshal([]byte(doc), &b) != nil {
 			l.rdb.HDel(ctx, keyWorkers, id)
 			continue
 		}

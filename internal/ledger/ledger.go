@@ -4,33 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"linkcancel/internal/task"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // ChunkLinks is the number of links in a full chunk. It is part of the format.
 const ChunkLinks = 1000
 
-// formatVersion is written to every new batch. Batches of all formats from 1 on are
-// read and drained; those of a newer one are left alone. What the formats differ in:
+// formatVersion is written to every new batch. This release reads and drains all formats
+// from 1 on and leaves newer ones alone.
 //
 //	1  the first
-//	2  a pending link's record knows about answers that the API may not have given
-//	   (record.go), and the outcomes of a canary's row become pending again (state.lua)
+//	2  a pending link's record counts answers that the API may not have given
+//	   (record.go), and outcomes that tripped the canary can be reopened (state.lua)
 const formatVersion = 2
 
-// MaxErrors is how many error texts a batch keeps, MaxErrorBytes how long each
-// may be.
+// MaxErrors is how many error texts a batch keeps, and MaxErrorBytes the length of each.
 const (
 	MaxErrors     = 10_000
 	MaxErrorBytes = 256
 )
 
-// Keys that belong to no batch.
+// Keys outside of batches.
 const (
 	keyBatches = "lc:batches" // sorted set: ids by creation, ms
 	keyOpen    = "lc:open"    // set: ids of unfinished batches
@@ -50,39 +51,39 @@ func keyRedeliveries(id string) string   { return keyBatch(id) + ":a" }
 func keyKinds(id string) string          { return keyBatch(id) + ":k" }
 func keyRow(id string) string            { return keyBatch(id) + ":c" }
 
-// Errors that callers branch on.
+// Errors that callers check for.
 var (
 	ErrNoBatch    = errors.New("no such batch")
 	ErrTaken      = errors.New("another import took this batch over")
-	ErrBusy       = errors.New("another import with this id is at work")
-	ErrDeleted    = errors.New("a batch with this id was deleted a moment ago, and requests of it may be under way")
-	ErrNotLeader  = errors.New("another feeder leads")
+	ErrBusy       = errors.New("another import with this id is running")
+	ErrDeleted    = errors.New("a batch with this id was just deleted, and its requests may still be in flight")
+	ErrNotLeader  = errors.New("another feeder is the leader")
 	ErrUnfinished = errors.New("the batch is not finished")
 	ErrNewer      = errors.New("use the newer release")
 )
 
-// Ledger reads and writes batches. Its methods may be called from many
-// goroutines; every write may safely be repeated.
+// Ledger reads and writes batches. Its methods are safe for concurrent use, and every
+// write may be repeated.
 type Ledger struct {
 	rdb redis.UniversalClient
 
-	replicaWait time.Duration // how long a command waits for a replica
+	replicaWait    time.Duration // how long a user command waits for a replica
+	neverFailsOver atomic.Bool   // Redis has no replication IDs: it is the embedded one
 }
 
-// New returns the ledger kept in the given Redis database.
+// New returns the ledger in a Redis database.
 func New(rdb redis.UniversalClient) *Ledger {
 	return &Ledger{rdb: rdb, replicaWait: time.Second}
 }
 
 var nowScript = redis.NewScript(`
--- The time of the server that has this key, in µs.
--- KEYS[1] any key
+-- KEYS[1] any key   Returns the time of the key's server in µs.
 local t = redis.call('TIME')
 return t[1] * 1000000 + t[2]
 `)
 
-// Now is Redis' clock, the only one that the ledger goes by. Of a cluster it is
-// that of the server which has the workers' heartbeats.
+// Now returns the time of Redis, the only clock that the ledger uses. On a cluster it is
+// the clock of the server that holds the heartbeats.
 func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
 	micros, err := nowScript.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
 	if err != nil {
@@ -91,7 +92,7 @@ func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
 	return time.UnixMicro(micros), nil
 }
 
-// scriptError turns the error names of the scripts into this package's errors.
+// scriptError maps the error codes of the scripts to this package's errors.
 func scriptError(err error) error {
 	if err == nil {
 		return nil
@@ -107,18 +108,18 @@ func scriptError(err error) error {
 	return err
 }
 
-// CheckBatchID says what is wrong with a batch id that a user chose.
+// CheckBatchID returns what is wrong with a batch id that a user chose.
 func CheckBatchID(id string) error {
 	switch {
 	case id == "latest":
-		return errors.New(`"latest" is no batch id: it stands for the newest batch`)
+		return errors.New(`"latest" is not a batch id: it means the newest batch`)
 	case !task.ValidBatchID(id):
 		return fmt.Errorf("batch id %q: use 1 to 64 of A-Z a-z 0-9 . _ -", id)
 	}
 	return nil
 }
 
-// chunkLen is the number of links in chunk n of a batch.
+// chunkLen returns the number of links in chunk n of a batch.
 func chunkLen(total int64, n int) int {
 	return int(min(ChunkLinks, total-int64(n)*ChunkLinks))
 }

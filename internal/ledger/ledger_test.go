@@ -26,6 +26,7 @@ type rule struct {
 // empty database.
 func hold(t *testing.T, rules []rule) {
 	t.Helper()
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		for _, r := range rules {
 			t.Run(r.name, func(t *testing.T) {

@@ -259,8 +259,8 @@ type witness struct {
 	ambiguous       bool  // of any call that wrote
 }
 
-// Whoever calls, how often, and in whatever order: one outcome a link, and the
-// counts add up.
+// With any number of concurrent and repeated calls in any order, each link gets one outcome
+// and the counters add up.
 func TestManyWritersKeepTheInvariants(t *testing.T) {
 	write := func(l *bench, withAbort bool) {
 		source := seeded(l.T)

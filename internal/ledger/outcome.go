@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// Outcome is the one final result of a link in a batch. The numbers are part
-// of the record format and never change their meaning.
+// Outcome is the final result of a link in a batch. The numbers are part of the record
+// format and never change.
 type Outcome uint8
 
-// The closed set of outcomes.
+// All outcomes.
 const (
-	None             Outcome = 0 // no outcome yet: the link is pending
-	Cancelled        Outcome = 1 // a 204, or a GET that shows it after an attempt of ours
-	AlreadyCancelled Outcome = 2 // cancelled by someone else before us
+	None             Outcome = 0 // pending
+	Cancelled        Outcome = 1 // a 204, or a GET that shows it after an attempt
+	AlreadyCancelled Outcome = 2 // cancelled by someone else before
 	NotFound         Outcome = 3 // the API does not know the link
-	NotCancellable   Outcome = 4 // the API refuses: paid, expired, …
+	NotCancellable   Outcome = 4 // the API refuses it: paid, expired, …
 	Rejected         Outcome = 5 // the API refuses the request itself
-	Failed           Outcome = 6 // every attempt failed
-	Aborted          Outcome = 7 // the batch was aborted before the link's turn
+	Failed           Outcome = 6 // all attempts failed
+	Aborted          Outcome = 7 // the batch was aborted first
 )
 
 // outcomeNames are also the names of the counters in the batch's hash.
@@ -30,13 +30,16 @@ var outcomeNames = [...]string{
 // outcomesLua gives the names to scripts, from index 1.
 var outcomesLua = "local outcome_names = {'" + strings.Join(outcomeNames[1:], "', '") + "'}\n"
 
-// Outcomes lists the final outcomes in the order in which they are shown.
+// CanaryRow is how many outcomes in a row, all not_found or all rejected, pause a batch
+// whose canary is on: see canary.lua.
+const CanaryRow = 50
+
+// Outcomes lists the outcomes in display order.
 var Outcomes = [...]Outcome{
 	Cancelled, AlreadyCancelled, NotFound, NotCancellable, Rejected, Failed, Aborted,
 }
 
-// String returns the name of o as reports, JSON and metrics show it; None is
-// "pending".
+// String returns the name of o in reports, JSON and metrics. None is "pending".
 func (o Outcome) String() string {
 	if int(o) < len(outcomeNames) {
 		return outcomeNames[o]
@@ -44,7 +47,7 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome(%d)", uint8(o))
 }
 
-// ParseOutcome is the reverse of String.
+// ParseOutcome is the inverse of String.
 func ParseOutcome(name string) (Outcome, error) {
 	for i, n := range outcomeNames {
 		if n == name {
@@ -54,10 +57,10 @@ func ParseOutcome(name string) (Outcome, error) {
 	return None, fmt.Errorf("unknown outcome %q", name)
 }
 
-// Counts holds a number of links for each outcome; the entry None is unused.
+// Counts is the number of links for each outcome. None is unused.
 type Counts [len(outcomeNames)]int64
 
-// Sum is the number of links that have an outcome.
+// Sum returns the number of links with an outcome.
 func (c Counts) Sum() int64 {
 	var n int64
 	for _, o := range Outcomes {

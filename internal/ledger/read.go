@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"linkcancel/internal/task"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,57 +13,53 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// SliceView is a slice as a worker finds it before it begins.
+// SliceView is a slice as a worker finds it before it starts.
 type SliceView struct {
 	State       State
-	Incarnation int64     // when the batch was made, ms
-	Created     time.Time // the same
-	Now         time.Time // Redis' clock; of a cluster that of any server
-	// Records, ambiguous also where a failover of Redis may have forgotten that
-	// the link was sent.
+	Incarnation int64 // see Batch.Incarnation
+	Created     time.Time
+	Now         time.Time // time of Redis; on a cluster that of any server
+	// Records of the slice's links. Suspect ones are ambiguous: see failover.go.
 	Records []Record
-	// Kinds are the batch's kinds of answers, by the index that records with Plains
-	// name; nil if there is no such record. One that is missing is not to be trusted.
+	// Kinds are the batch's kinds of answers by Record.LinkStatus of records with Plains. It
+	// is nil if there is no such record. A missing kind must not be trusted.
 	Kinds map[int]Kind
-	// FailedOver: this call was the first to find such a failover.
+	// FailedOver means that this call was the first to see a failover.
 	FailedOver bool
 }
-
-var sliceScript = redis.NewScript(failoverLua + `
--- KEYS[1] batch  KEYS[2] records   ARGV first byte, last byte, links sent ahead at most
--- Returns state, created, format, the time, the records, and what suspect_end returns.
-local h = redis.call('HMGET', KEYS[1], 'state', 'created', 'v')
-local suspect, news = suspect_end(KEYS[1], tonumber(ARGV[3]))
-local t = redis.call('TIME')
-return {h[1], h[2], h[3], t[1] * 1000000 + t[2], redis.call('GETRANGE', KEYS[2], ARGV[1], ARGV[2]), suspect, news}
-`)
 
 // Slice reads the state of a batch and the records of n links of a chunk, starting with
 // first. It takes one round trip, or two if a record names a kind of answers. The error
 // is ErrNoBatch if the batch is deleted, expired or not sealed, and ErrNewer if a newer
 // release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
-	reply, err := sliceScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRecords(id, chunk)},
-		first*RecordSize, (first+n)*RecordSize-1, task.MaxAhead).Slice()
-	if err != nil {
-		return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+	pipe := l.rdb.Pipeline()
+	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
+	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
+	clock := pipe.Time(ctx)
+	suspects := l.readSuspects(ctx, pipe, id)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for _, err := range []error{head.Err(), records.Err(), clock.Err()} {
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return SliceView{}, fmt.Errorf("read slice of batch %s: %w", id, err)
+		}
 	}
-	state, _ := reply[0].(string)
-	created, _ := reply[1].(string)
-	version, _ := reply[2].(string)
-	now, _ := reply[3].(int64)
-	records, _ := reply[4].(string)
-	suspectEnd, _ := reply[5].(int64)
-	news, _ := reply[6].(int64)
+	state, _ := head.Val()[0].(string)
+	created, _ := head.Val()[1].(string)
+	version, _ := head.Val()[2].(string)
 	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
 	if err := checkVersion(id, version); err != nil {
 		return SliceView{}, err
 	}
+	suspectEnd, news, err := suspects()
+	if err != nil {
+		return SliceView{}, err
+	}
 	view := SliceView{
-		State: State(state), Incarnation: number(created), Created: millis(created), Now: time.UnixMicro(now).UTC(),
-		Records: decodeRecords([]byte(records), n), FailedOver: news == 1,
+		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
+		Records: decodeRecords([]byte(records.Val()), n), FailedOver: news,
 	}
 	for i := range view.Records {
 		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < suspectEnd {
@@ -79,7 +74,29 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	return view, nil
 }
 
-// ErrorText reads the error text kept for a link, "" if there is none.
+// Head is the part of a batch that workers read often.
+type Head struct {
+	State   State
+	Source  string
+	Created time.Time
+}
+
+// Head reads the head of a batch. The error is ErrNoBatch if the batch is deleted.
+func (l *Ledger) Head(ctx context.Context, id string) (Head, error) {
+	fields, err := l.rdb.HMGet(ctx, keyBatch(id), "state", "source", "created").Result()
+	if err != nil {
+		return Head{}, fmt.Errorf("read batch %s: %w", id, err)
+	}
+	state, ok := fields[0].(string)
+	if !ok {
+		return Head{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
+	}
+	source, _ := fields[1].(string)
+	created, _ := fields[2].(string)
+	return Head{State: State(state), Source: source, Created: millis(created)}, nil
+}
+
+// ErrorText reads the error text of a link, "" if there is none.
 func (l *Ledger) ErrorText(ctx context.Context, id string, chunk, position int) (string, error) {
 	text, err := l.rdb.HGet(ctx, keyErrors(id), strconv.Itoa(chunk*ChunkLinks+position)).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -100,7 +117,7 @@ func (l *Ledger) Links(ctx context.Context, id string, chunk int) ([]string, err
 	return strings.Split(s, "\n"), nil
 }
 
-// LinkRecord is a link with all that the ledger knows of it.
+// LinkRecord is a link with everything that the ledger has about it.
 type LinkRecord struct {
 	Link       string
 	Record     Record
@@ -108,8 +125,8 @@ type LinkRecord struct {
 	Error      string
 }
 
-// Walk reads a whole batch in the order of its manifest: a snapshot of all
-// records, and the links a chunk at a time.
+// Walk reads a whole batch in manifest order: first a snapshot of all records, then the
+// links chunk by chunk.
 func (l *Ledger) Walk(ctx context.Context, b Batch) iter.Seq2[LinkRecord, error] {
 	return func(yield func(LinkRecord, error) bool) {
 		s, err := l.Snapshot(ctx, b)
@@ -117,23 +134,23 @@ func (l *Ledger) Walk(ctx context.Context, b Batch) iter.Seq2[LinkRecord, error]
 			yield(LinkRecord{}, err)
 			return
 		}
-		place := 0
+		position := 0
 		for link, err := range l.AllLinks(ctx, b) {
 			if err != nil {
 				yield(LinkRecord{}, err)
 				return
 			}
-			lr := s.At(place)
+			lr := s.At(position)
 			lr.Link = link
 			if !yield(lr, nil) {
 				return
 			}
-			place++
+			position++
 		}
 	}
 }
 
-// AllLinks reads the ids of a whole batch, in the order of its manifest.
+// AllLinks reads the ids of a whole batch in manifest order.
 func (l *Ledger) AllLinks(ctx context.Context, b Batch) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for n := range b.Chunks {
@@ -151,15 +168,15 @@ func (l *Ledger) AllLinks(ctx context.Context, b Batch) iter.Seq2[string, error]
 	}
 }
 
-// Snapshot is what the ledger knows of all links of a batch, by their place in
-// the manifest: RecordSize bytes a link, and the texts of those that have one.
+// Snapshot holds the records of all links of a batch by their position in the manifest. It
+// takes RecordSize bytes per link, and the error texts.
 type Snapshot struct {
 	records  []byte
 	statuses map[int]string
 	texts    map[string]string
 }
 
-// snapshotChunks is how many chunks' records are read in one round trip: 400 kB.
+// snapshotChunks is how many chunks are read in one round trip, 400 kB of records.
 const snapshotChunks = 50
 
 // Snapshot reads all records of a batch.
@@ -191,24 +208,24 @@ func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 	return s, nil
 }
 
-// Record is the record of the link at a place of the manifest, counted from 0.
-func (s *Snapshot) Record(place int) Record { return DecodeRecord(s.records[place*RecordSize:]) }
+// Record returns the record of the link at a position of the manifest, from 0.
+func (s *Snapshot) Record(position int) Record { return DecodeRecord(s.records[position*RecordSize:]) }
 
-// LinkStatus is the link status that a record of the batch names.
+// LinkStatus returns the link status of a record of the batch, "" if unknown.
 func (s *Snapshot) LinkStatus(r Record) string {
 	if r.Plains > 0 {
-		return "" // it names a kind of answers
+		return "" // LinkStatus is the index of a kind
 	}
 	return s.statuses[r.LinkStatus]
 }
 
-// At is what is known of the link at a place of the manifest, counted from 0;
-// the Link itself is left out.
-func (s *Snapshot) At(place int) LinkRecord {
-	r := s.Record(place)
+// At returns everything about the link at a position of the manifest, from 0, except
+// its id.
+func (s *Snapshot) At(position int) LinkRecord {
+	r := s.Record(position)
 	lr := LinkRecord{Record: r, LinkStatus: s.LinkStatus(r)}
 	if len(s.texts) > 0 {
-		lr.Error = s.texts[strconv.Itoa(place)]
+		lr.Error = s.texts[strconv.Itoa(position)]
 	}
 	return lr
 }

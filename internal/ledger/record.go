@@ -11,17 +11,16 @@ import (
 //	           plain (bit 6), or plains (bits 6-7) while there is no outcome
 //	byte 1     attempts
 //	bytes 2-3  HTTP status (bits 0-9), index of the link status (bits 10-15)
-//	bytes 4-7  seconds from the batch's creation to the outcome; while there is
-//	           none: index of the kind (bits 26-31), due (bits 0-25)
+//	bytes 4-7  seconds from the batch's creation to the outcome; before that
+//	           index of the kind (bits 26-31), due (bits 0-25)
 //
-// Numbers are big-endian. A string of zeros is a record of a link that was
-// never touched, so a missing or short record string reads as pending.
+// Numbers are big-endian. Zeros mean a link that was never touched, so a missing or short
+// record string reads as pending.
 //
-// Format 1 has zeros in bits 6-7 of byte 0, and in bytes 4-7 while there is no
-// outcome. The releases that know no other format neither read them then nor keep
-// them, so this release writes them to batches of format 1, too. The index of the
-// kind is not in the place of the link status, because those releases carry what
-// they find there over into the outcome.
+// Format 1 has zeros in bits 6-7 of byte 0, and in bytes 4-7 while there is no outcome.
+// Releases that know only format 1 neither read nor keep these bits of pending links, so
+// this release writes them to batches of format 1 too. The index of the kind has its own
+// bits, because those releases copy the bits of the link status into the outcome.
 const RecordSize = 8
 
 const (
@@ -33,37 +32,35 @@ const (
 
 	maxStatus     = 1<<10 - 1
 	maxLinkStatus = 1<<6 - 1
-	maxKind       = 1<<6 - 1
 	maxDue        = 1<<kindShift - 1
 	maxPlains     = 3
 )
 
-// A Record is what the ledger remembers of one link beside its id.
+// Record is what the ledger stores about a link besides its id.
 type Record struct {
 	Outcome    Outcome
-	Ambiguous  bool // an attempt may have been applied though we saw no clear answer
-	Settling   bool // the DELETE is answered; a GET has still to tell what it means
+	Ambiguous  bool // an attempt may have been applied although no clear answer came
+	Settling   bool // the DELETE has an answer, and a GET must show what it means
 	Attempts   uint8
-	HTTPStatus int // of the last answer to a DELETE; 0 if there was none
-	// LinkStatus is an index into the batch's table of link statuses, 0 if
-	// unknown. Of a pending record with Plains > 0 it is the index of the kind of
-	// these answers: see SliceView.Kinds.
+	HTTPStatus int // of the last answer to a DELETE, 0 if there was none
+	// LinkStatus is an index into the batch's table of link statuses, 0 if unknown. In a
+	// pending record with Plains > 0 it is the index of a kind of answers: see
+	// SliceView.Kinds.
 	LinkStatus int
-	// After is in seconds from the batch's creation to the outcome; 0 while there
-	// is none.
+	// After is the seconds from the batch's creation to the outcome, 0 without one.
 	After uint32
 
-	// Plain: the outcome rests on answers that the API may not have given.
+	// Plain means that the outcome rests on answers that may not come from the API.
 	Plain bool
-	// Plains counts, while there is no outcome, the answers of one kind in a row
-	// that the API may not have given; 3 at most.
+	// Plains counts the answers of one kind in a row that may not come from the API, up to
+	// 3. It is 0 once there is an outcome.
 	Plains uint8
-	// Due is when a link without an outcome may be sent again, in seconds from the
-	// batch's creation, two years at most; 0: at once.
+	// Due is when a pending link may be sent again, in seconds from the batch's creation (at
+	// most two years). 0 means at once.
 	Due uint32
 }
 
-// Append encodes r at the end of b.
+// Append appends the encoded record to b.
 func (r Record) Append(b []byte) []byte {
 	first := byte(r.Outcome)&0x0f | flags(r)
 	link, last := min(max(r.LinkStatus, 0), maxLinkStatus), r.After
@@ -83,7 +80,7 @@ func (r Record) Append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, last)
 }
 
-// head is what a worker sends of a record: Redis adds the rest.
+// head is the part of a record that a worker sends. record.lua adds the rest.
 //
 //	byte 0     outcome (bits 0-3), ambiguous (bit 4), settling (bit 5), plain (bit 6), proven (bit 7)
 //	byte 1     attempts
@@ -115,8 +112,7 @@ func flags(r Record) (b byte) {
 
 func status(r Record) uint16 { return uint16(min(max(r.HTTPStatus, 0), maxStatus)) }
 
-// DecodeRecord reads the record at the start of b; what is missing reads as
-// zeros.
+// DecodeRecord decodes the record at the start of b. Missing bytes read as zeros.
 func DecodeRecord(b []byte) Record {
 	if len(b) < RecordSize {
 		b = append(make([]byte, 0, RecordSize), b...)[:RecordSize]
@@ -141,11 +137,20 @@ func DecodeRecord(b []byte) Record {
 	return r
 }
 
-// Time is when the outcome was recorded, in a batch created at the given
-// time; zero for a link without an outcome.
+// Time returns when the outcome was recorded, in a batch created at the given time. It is
+// zero without an outcome.
 func (r Record) Time(created time.Time) time.Time {
 	if r.Outcome == None {
 		return time.Time{}
 	}
 	return created.Add(time.Duration(r.After) * time.Second)
+}
+
+// Rest returns how long the link must not be sent yet, in a batch created at the given time.
+// The link may be sent if it is 0 or less.
+func (r Record) Rest(created, now time.Time) time.Duration {
+	if r.Outcome != None || r.Due == 0 {
+		return 0
+	}
+	return created.Add(time.Duration(r.Due) * time.Second).Sub(now)
 }

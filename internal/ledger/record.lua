@@ -1,26 +1,31 @@
--- Writes what became of links of one chunk: outcomes, and notes about links
--- that have none yet. Every link gets one outcome, whoever repeats the call.
+-- Writes outcomes of links of one chunk, and notes about links that have none yet. The
+-- first outcome of a link stands, so the call may be repeated.
 -- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts  KEYS[4] link statuses
 -- KEYS[5] kinds of answers  KEYS[6] the canary's row
--- ARGV[1] first link of the chunk  ARGV[2] links a full chunk  ARGV[3] texts kept at most
--- ARGV[4] index of what finds no place in the table of link statuses or kinds: "other"
--- ARGV[5] entries of 6 bytes: position in the chunk (2), head of a record (4);
---         outcome 0 is a note. ARGV[6] how far behind its cursor the batch may have
---         been sent. ARGV[7] the newest format known. ARGV[8…] entry (from 1), error
---         text, link status, kind, wait in ms, …
--- Returns the state, the links still pending, and a byte an entry: the outcome
--- that stands, plus 16 if this call wrote it.
+-- ARGV[1] position of the chunk's first link in the manifest
+-- ARGV[2] links in a full chunk
+-- ARGV[3] maximum number of error texts
+-- ARGV[4] index for link statuses and kinds that have no room in their table
+-- ARGV[5] entries of 6 bytes, sorted: position in the chunk (2), head of a record (4).
+--         Outcome 0 is a note.
+-- ARGV[6] how many links past the cursor may have been sent
+-- ARGV[7] the newest format that this release knows
+-- ARGV[8…] for entries that have any: number of the entry (from 1), error text, link
+--         status, kind, wait in ms
+-- Returns the state, the number of pending links, and one byte per entry: the outcome of
+-- its link now, plus 16 if this call wrote it.
 local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
+local first, chunk_links, max_texts, other = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local entries, sent_ahead, newest_format = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', 'row', 'v', unpack(outcome_names))
 local state, canary, row = h[1], h[4], h[5]
 if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
 local format = tonumber(h[6] or 0) or 0
-if format < 1 or format > tonumber(ARGV[7]) then return redis.error_reply('NEWER the batch has another format') end
-local first, entries = tonumber(ARGV[1]), ARGV[5]
+if format < 1 or format > newest_format then return redis.error_reply('NEWER the batch has another format') end
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
 for i = 1, 7 do counts[i] = tonumber(h[6 + i]); change[i] = 0 end
-local words = {} -- where an entry has its words in ARGV
+local words = {} -- index in ARGV of the words of an entry
 for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 
 local t = redis.call('TIME')
@@ -32,12 +37,12 @@ end
 local stamp = uint32(math.max(0, math.min(4294967295, floor(age / 1000))))
 
 if redis.call('EXISTS', KEYS[2]) == 0 then
-  -- At full size from the start: a string that grows is given twice its size.
-  local links = math.min(tonumber(ARGV[2]), total - first)
+  -- At full size from the start, because Redis doubles the memory of a growing string.
+  local links = math.min(chunk_links, total - first)
   redis.call('SETRANGE', KEYS[2], links * 8 - 1, '\0')
 end
 
--- The entries come in order of position, so the range is read and written once.
+-- The entries are sorted, so one range covers them.
 local position = {}
 for i = 1, count do
   local a, b = byte(entries, i * 6 - 5, i * 6 - 4)
@@ -45,11 +50,11 @@ for i = 1, count do
 end
 local low, high = position[1], position[count]
 local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
-old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- what is missing reads as zeros
-local new, standing = {}, {}
+old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- missing bytes read as zeros
+local new, results = {}, {}
 
--- Most links have no record yet and get their outcome without any words: what is
--- written then depends on nothing but the head of the entry.
+-- Fast path: most links have no record yet and get an outcome without words. The new
+-- record then depends only on the head of the entry.
 local empty, answers = string.rep('\0', 8), {}
 local function first_answer(head)
   local known = answers[head]
@@ -57,7 +62,7 @@ local function first_answer(head)
     local nf, attempts, a, b = byte(head, 1, 4)
     local outcome = nf % 16
     known = outcome > 0 and outcome ~= 2 and outcome ~= 7 and {
-      outcome = outcome, standing = char(outcome + 16),
+      outcome = outcome, result = char(outcome + 16),
       record = char(outcome + 16 * (floor(nf / 16) % 2) + 64 * (floor(nf / 64) % 2), attempts, a % 4, b) .. stamp,
     }
     answers[head] = known
@@ -65,53 +70,52 @@ local function first_answer(head)
   return known
 end
 
--- All other cases. Few calls need them, so the functions are made on demand.
+-- All other cases. Few calls need them, so the functions are created on demand.
 local kinds
 local function general()
-  -- A word of an entry; nil if it has none.
+  -- Returns a word of an entry, or nil.
   local function word(i, n)
     local text = words[i] and ARGV[words[i] + n]
     return text and text ~= '' and text or nil
   end
 
-  -- Keeps the error text of an entry that was written; without one it may be that
-  -- the text from before is outdated.
+  -- Stores the error text of an entry, or deletes an outdated one.
   local kept
-  local function tell(place, text, note, outdated)
+  local function keep_text(position, text, note, outdated)
     if not text and not outdated then return end
     kept = kept or redis.call('HLEN', KEYS[3])
     if not text then
-      if kept > 0 then kept = kept - redis.call('HDEL', KEYS[3], place) end
+      if kept > 0 then kept = kept - redis.call('HDEL', KEYS[3], position) end
       return
     end
-    local most = tonumber(ARGV[3])
-    if note then most = most / 2 end -- why links wait leaves room for what becomes of others
-    if kept < most or redis.call('HEXISTS', KEYS[3], place) == 1 then
-      kept = kept + redis.call('HSET', KEYS[3], place, text)
+    local most = max_texts
+    if note then most = most / 2 end -- leave room for texts of outcomes
+    if kept < most or redis.call('HEXISTS', KEYS[3], position) == 1 then
+      kept = kept + redis.call('HSET', KEYS[3], position, text)
     end
   end
 
-  -- How many answers of one kind in a row a pending link has after a note, and the
-  -- index of the kind: had and kind are those of its record.
+  -- Returns how many answers of one kind in a row a pending link has after a note, and the
+  -- index of the kind. had and kind are the values in its record.
   local function plains(i, had, kind)
     local sent, name = floor(byte(entries, i * 6 - 1) / 4) % 4, word(i, 3)
     if name then
-      kinds = kinds or open_kinds(KEYS[5], tonumber(ARGV[4]))
+      kinds = kinds or open_kinds(KEYS[5], other)
       local seen = kinds.seen(name, first + position[i], kind)
       if had > 0 and seen ~= kind then sent = 1 end
       return math.max(1, sent), seen
     end
-    -- Another answer came between; the worker says whether it goes on counting.
+    -- Another answer came in between. The worker decides whether the count continues.
     if sent == 0 or had == 0 then return 0, 0 end
     return sent, kind
   end
 
-  -- The record of a pending link.
+  -- Returns the record of a pending link.
   local function noted(i, flags, attempts, status, plains, kind)
     local wait, due = tonumber(word(i, 4) or 0), 0
     if wait > 0 then due = math.max(0, math.min(67108863, math.ceil((age + wait) / 1000))) end
     local rec = char(flags + 64 * plains, attempts) .. status .. uint32(67108864 * kind + due)
-    -- A link with a text must not look untouched. Due at second 1 is due at once, too.
+    -- A link with a text must not look untouched. Due at second 1 also means at once.
     if rec == empty and word(i, 1) then rec = sub(rec, 1, 7) .. '\1' end
     return rec
   end
@@ -127,11 +131,12 @@ local function general()
     local had = was == 0 and floor(of / 64) or 0
     local kind = had > 0 and floor(byte(rec, 5) / 4) or 0
     if had > 0 and nf >= 128 then -- proven
-      kinds = kinds or open_kinds(KEYS[5], tonumber(ARGV[4]))
+      kinds = kinds or open_kinds(KEYS[5], other)
       kinds.contradict(kind)
     end
-    -- Whose call was under way at a failover knows nothing of what was forgotten.
-    if outcome == 2 and first + pos < suspect_end(KEYS[1], tonumber(ARGV[6])) then outcome, ambiguous = 1, 1 end
+    -- A worker whose call was in flight at a failover does not know that its own earlier
+    -- DELETE may have been forgotten.
+    if outcome == 2 and first + pos < suspect_end(KEYS[1], sent_ahead) then outcome, ambiguous = 1, 1 end
     local wrote = 0
     if outcome > 0 then
       -- A real answer that comes after an abort replaces "aborted".
@@ -139,21 +144,21 @@ local function general()
         if was == 7 then change[7] = change[7] - 1 end
         change[outcome] = change[outcome] + 1
         if outcome == 7 then status = sub(rec, 3, 4) end
-        if word(i, 2) then status = char(a % 4 + 4 * status_index(KEYS[4], word(i, 2), tonumber(ARGV[4])), b) end
+        if word(i, 2) then status = char(a % 4 + 4 * status_index(KEYS[4], word(i, 2), other), b) end
         new[pos] = char(outcome + 16 * ambiguous + 64 * (floor(nf / 64) % 2), attempts) .. status .. stamp
         was, wrote = outcome, 16
-        tell(first + pos, text, false, true)
+        keep_text(first + pos, text, false, true)
       end
     elseif was == 0 then
-      -- While a link settles, status and text stay those of its DELETE.
+      -- While a link settles, it keeps the status and text of its DELETE.
       local still = settled == 1 and settling == 1
       if still then status, text = sub(rec, 3, 4), nil end
       had, kind = plains(i, had, kind)
       new[pos] = noted(i, 16 * ambiguous + 32 * settling, attempts, status, had, kind)
       wrote = 16
-      tell(first + pos, text, settling == 0, settled == 1 and settling == 0) -- the reason to settle is settled
+      keep_text(first + pos, text, settling == 0, settled == 1 and settling == 0)
     end
-    standing[i] = char(was + wrote)
+    results[i] = char(was + wrote)
   end
 end
 
@@ -163,7 +168,7 @@ for i = 1, count do
   local rec = new[pos] or sub(old, (pos - low) * 8 + 1, (pos - low) * 8 + 8)
   local answer = rec == empty and not words[i] and first_answer(sub(entries, i * 6 - 3, i * 6))
   if answer then
-    new[pos], standing[i] = answer.record, answer.standing
+    new[pos], results[i] = answer.record, answer.result
     change[answer.outcome] = change[answer.outcome] + 1
   else
     write = write or general()
@@ -182,7 +187,7 @@ for i = 1, count do
 end
 if #pieces > 0 then redis.call('SETRANGE', KEYS[2], low * 8, table.concat(pieces)) end
 if kinds and kinds.save() and format == 1 then
-  -- A release that knows no other format may retire the batch, and leave this key.
+  -- A release that knows only format 1 may retire the batch and leave this key.
   redis.call('EXPIRE', KEYS[5], 7776000)
 end
 
@@ -193,7 +198,7 @@ for i = 1, 7 do
   sum = sum + counts[i]
   if change[i] ~= 0 then redis.call('HINCRBY', KEYS[1], outcome_names[i], change[i]) end
 end
--- What tripped the canary is to be asked again: the batch is not done before.
+-- Outcomes that tripped the canary will be reopened, so the batch is not done yet.
 local over = sum == total and (canary ~= 'tripped' or state == 'aborted')
 if over and redis.call('HSETNX', KEYS[1], 'finished', now) == 1 and state ~= 'aborted' then
   state = 'done'
@@ -204,15 +209,15 @@ end
 local watching = (canary == 'on' or canary == 'tripped') and state ~= 'aborted'
 if watching and (row or change[3] > 0 or change[5] > 0) then
   state = watch(state, canary, row, over, {
-    count = count, first = first, position = position, standing = standing, others = others, format = format,
-    fit = change[3] + change[5], -- outcomes that may be in a row
+    count = count, first = first, position = position, results = results, entries = entries, others = others, format = format,
+    countable = change[3] + change[5], -- outcomes that can be in a row
   })
 end
 if state == 'done' or state == 'aborted' then
-  -- A late answer must not leave a key behind that outlives a retired batch.
+  -- A late answer must not leave a key that outlives a retired batch.
   local left = redis.call('PTTL', KEYS[1])
   if left > 0 then
     for i = 2, 6 do redis.call('PEXPIRE', KEYS[i], left) end
   end
 end
-return {state, total - sum, table.concat(standing)}
+return {state, total - sum, table.concat(results)}

@@ -1,6 +1,6 @@
--- Changes the state of a batch by command.
--- KEYS[1] batch   ARGV 'pause' | 'resume' | 'abort', reason, links a full chunk
--- Returns the state that stands now, and 1 if this call changed it.
+-- Pauses, resumes or aborts a batch.
+-- KEYS[1] batch   ARGV 'pause' | 'resume' | 'abort', reason, links in a full chunk
+-- Returns the state, and 1 if this call changed it.
 local h = redis.call('HMGET', KEYS[1], 'state', 'canary', 'row', 'total')
 local state, canary, row, total = h[1], h[2], h[3], tonumber(h[4] or 0)
 if not state then return redis.error_reply('NOBATCH no such batch') end
@@ -8,57 +8,56 @@ local open = state == 'ready' or state == 'running' or state == 'paused'
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
--- Makes the links at some positions of a chunk pending again if they have the given
--- outcome, and returns their places. An attempt that may have been applied is
--- remembered; all else is forgotten.
+-- Makes the links at the given positions of chunk n pending again if they have the given
+-- outcome, and returns their positions in the manifest. Only the ambiguous flag is kept.
 local function reopen(n, positions, outcome)
   local key = KEYS[1] .. ':r:' .. n
   local old = redis.call('GET', key)
   if not old then return {} end
   table.sort(positions)
-  local pieces, at, places = {}, 0, {}
+  local pieces, at, reopened = {}, 0, {}
   for _, pos in ipairs(positions) do
     local flags = string.byte(old, pos * 8 + 1) or 0
     if flags % 16 == outcome and pos >= at then
       pieces[#pieces + 1] = string.sub(old, at * 8 + 1, pos * 8)
       pieces[#pieces + 1] = string.char(flags % 32 - outcome) .. '\0\0\0\0\0\0\0'
       at = pos + 1
-      places[#places + 1] = n * tonumber(ARGV[3]) + pos
+      reopened[#reopened + 1] = n * tonumber(ARGV[3]) + pos
     end
   end
   if #pieces > 0 then redis.call('SETRANGE', key, 0, table.concat(pieces)) end
-  return places
+  return reopened
 end
 
--- Moves the low-water mark back to the slice that a place is in, so that the leader
--- looks for its links again.
-local function lower(place)
+-- Moves the low-water mark back to the slice of a position, so that the leader enqueues
+-- its links again.
+local function lower(position)
   local size, marks = tonumber(ARGV[3]), redis.call('HMGET', KEYS[1], 'slice', 'low')
-  local slice, pos = tonumber(marks[1] or 0), place % size
-  local begin = place - pos
+  local slice, pos = tonumber(marks[1] or 0), position % size
+  local begin = position - pos
   if slice > 0 then begin = begin + pos - pos % slice end
   if begin < tonumber(marks[2] or 0) then redis.call('HSET', KEYS[1], 'low', begin) end
 end
 
--- Puts the outcomes of the canary's row back: beside "aborted", which a late answer
--- replaces, these are the only ones that do not stand. It happens once in a batch,
--- since its canary is off from here on.
-local function put_back()
+-- Reopens the outcomes of the canary's row. Besides "aborted", which a late answer
+-- replaces, these are the only outcomes that change. It happens once in a batch, because
+-- its canary is off from then on.
+local function reopen_row()
   local outcome = tonumber(string.match(row or '', '^%d') or 0)
   local listed = redis.call('GET', KEYS[1] .. ':c') or ''
   local chunks, size = {}, tonumber(ARGV[3])
   for i = 1, #listed - 3, 4 do
     local a, b, c, d = string.byte(listed, i, i + 3)
-    local place = ((a * 256 + b) * 256 + c) * 256 + d
-    local n = math.floor(place / size)
+    local position = ((a * 256 + b) * 256 + c) * 256 + d
+    local n = math.floor(position / size)
     chunks[n] = chunks[n] or {}
-    table.insert(chunks[n], place % size)
+    table.insert(chunks[n], position % size)
   end
   local lowest, links = nil, 0
   for n, positions in pairs(chunks) do
-    for _, place in ipairs(reopen(n, positions, outcome)) do
-      redis.call('HDEL', KEYS[1] .. ':e', place)
-      lowest = math.min(lowest or place, place)
+    for _, position in ipairs(reopen(n, positions, outcome)) do
+      redis.call('HDEL', KEYS[1] .. ':e', position)
+      lowest = math.min(lowest or position, position)
       links = links + 1
     end
   end
@@ -78,7 +77,7 @@ end
 if ARGV[1] == 'pause' and open and state ~= 'paused' then
   redis.call('HSET', KEYS[1], 'state', 'paused', 'reason', ARGV[2])
 elseif ARGV[1] == 'resume' and state == 'paused' then
-  if canary == 'tripped' then put_back() end
+  if canary == 'tripped' then reopen_row() end
   local to = redis.call('HEXISTS', KEYS[1], 'started') == 1 and 'running' or 'ready'
   redis.call('HSET', KEYS[1], 'state', to, 'canary', 'off', 'resumed', now)
   redis.call('HDEL', KEYS[1], 'reason', 'row')
@@ -86,7 +85,7 @@ elseif ARGV[1] == 'resume' and state == 'paused' then
 elseif ARGV[1] == 'abort' and open then
   redis.call('HSET', KEYS[1], 'state', 'aborted')
   redis.call('HDEL', KEYS[1], 'reason')
-  -- No outcome is to come that would end it: the canary kept it open.
+  -- No outcome will come to finish it if only the canary kept it open.
   if all_have_outcomes() then redis.call('HSETNX', KEYS[1], 'finished', now) end
 else
   return {state, 0}

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// keySweep is the hash of the sweeps that workers run by their schedule.
+// keySweep is the hash of the scheduled sweeps.
 const keySweep = "lc:sweep"
 
 var (
@@ -24,28 +24,27 @@ var (
 )
 
 const (
-	// sweepAlive is how long a worker that runs a sweep may be silent before
-	// another goes on with it: see SweepBeat.
+	// sweepAlive is how long a sweep may go without a heartbeat before another worker takes
+	// it over: see SweepBeat.
 	sweepAlive = 15 * time.Second
-	// SweepBeat is how often it has to tell that it lives.
+	// SweepBeat is the interval of its heartbeats.
 	SweepBeat = 5 * time.Second
-	// sweepPatience is how long the next sweep waits for one whose worker is
-	// silent: long enough for its task to be taken up by another.
-	sweepPatience = 3 * time.Minute
+	// sweepTimeout is how long the next sweep waits for one without a heartbeat, so that
+	// another worker can take up its task.
+	sweepTimeout = 3 * time.Minute
 )
 
 const (
-	// keySeal is the right to make the batch of a sweep, by schedule or by hand.
+	// keySeal is the lock for creating the batch of a sweep.
 	keySeal = "lc:sweep:seal"
-	// sealLease is how long it lasts if whoever has it dies; a batch of a million
-	// links is made in a few seconds.
+	// sealLease is when the lock expires if its owner dies. A batch of a million links
+	// takes a few seconds.
 	sealLease = time.Minute
-	sealAgain = 100 * time.Millisecond
+	sealRetry = 100 * time.Millisecond
 )
 
-// SealSweep waits until no other sweep makes its batch: two that look at the
-// same time for the links that wait already would both take them. release ends
-// the right.
+// SealSweep waits until no other sweep is creating its batch, because two sweeps at once
+// would select the same links. release releases the lock.
 func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
 	var token [8]byte
 	rand.Read(token[:])
@@ -59,61 +58,60 @@ func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
 			return func() {
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 				defer cancel()
-				_ = leaseScript.Run(ctx, l.rdb, []string{keySeal}, owner, 1).Err() // it ends by itself otherwise
+				_ = leaseScript.Run(ctx, l.rdb, []string{keySeal}, owner, 1).Err() // the lock expires otherwise
 			}, nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(sealAgain):
+		case <-time.After(sealRetry):
 		}
 	}
 }
 
-// Errors of scheduled sweeps that callers branch on.
+// Errors of scheduled sweeps that callers check for.
 var (
 	ErrSweepBusy     = errors.New("another worker runs a sweep")
 	ErrSweepEnded    = errors.New("the sweep has ended")
-	ErrSweepOutdated = errors.New("a later sweep was begun")
+	ErrSweepOutdated = errors.New("a later sweep has begun")
 	ErrSweepNewer    = errors.New("a newer linkcancel runs the sweeps")
 	ErrSweepLost     = errors.New("another worker took this sweep over")
 )
 
-// SweepCounts is what a sweep found, in links.
+// SweepCounts are the numbers of links that a sweep found.
 type SweepCounts struct {
 	Listed   int64 `json:"listed"`
 	Selected int64 `json:"selected"`
-	Waiting  int64 `json:"waiting"` // selected too, but in an unfinished batch already
-	// PastExpiry counts those past their expiry that can still be cancelled, as
-	// far as is known, whatever was selected.
+	Waiting  int64 `json:"waiting"` // selected, but already in an unfinished batch
+	// PastExpiry counts all links past their expiry that seem cancellable, selected or not.
 	PastExpiry int64 `json:"past_expiry"`
-	// Suspicious: nothing was selected, though much should have been.
+	// Suspicious means that nothing was selected although many links are past their expiry.
 	Suspicious bool `json:"suspicious,omitempty"`
 }
 
-// SweepRun is one sweep by schedule.
+// SweepRun is one scheduled sweep.
 type SweepRun struct {
-	Due      time.Time // the instant of the schedule
-	Started  time.Time // when a worker began it first
-	Ended    time.Time // zero while it is at work, or waits to be tried again
-	OK       bool      // it has ended, and well
-	Batch    string    // the id that its batch has, or will have; "" if it made none
+	Due      time.Time // scheduled time
+	Started  time.Time // first start
+	Ended    time.Time // zero while it runs or waits for a retry
+	OK       bool      // it ended successfully
+	Batch    string    // id of its batch, "" if there is none
 	Counts   SweepCounts
-	Failures int    // tries that failed
-	Crashes  int    // workers that vanished at it
-	Error    string // why it waits, or has ended and is not OK
+	Failures int    // failed attempts
+	Crashes  int    // crashed workers
+	Error    string // why it waits or failed
 }
 
-// Sweeps is what the ledger knows of the sweeps by schedule.
+// Sweeps is the state of the scheduled sweeps.
 type Sweeps struct {
-	Schedule  string    // as a worker told it last; "" if none ever did
-	Next      time.Time // when the next sweep is due, by that schedule
-	Running   *SweepRun // the one that has not ended; may be nil
-	Last      *SweepRun // the one that ended last; may be nil
-	Succeeded time.Time // end of the last one that ended well; zero: none did
+	Schedule  string    // last schedule of a worker, "" if there is none
+	Next      time.Time // when the next sweep is due
+	Running   *SweepRun // the unfinished one, may be nil
+	Last      *SweepRun // the latest finished one, may be nil
+	Succeeded time.Time // end of the latest successful one, zero without one
 }
 
-// Sweeps reads what is known of the sweeps by schedule.
+// Sweeps reads the state of the scheduled sweeps.
 func (l *Ledger) Sweeps(ctx context.Context) (Sweeps, error) {
 	h, err := l.rdb.HGetAll(ctx, keySweep).Result()
 	if err != nil {
@@ -141,12 +139,12 @@ func parseSweep(h map[string]string) *SweepRun {
 		Due: millis(h["due"]), Started: millis(h["started"]), Ended: millis(h["ended"]), OK: h["ok"] == "1",
 		Batch: h["batch"], Failures: int(number(h["failures"])), Crashes: int(number(h["crashes"])), Error: h["error"],
 	}
-	_ = json.Unmarshal([]byte(h["counts"]), &r.Counts) // missing before it has found any
+	_ = json.Unmarshal([]byte(h["counts"]), &r.Counts) // missing at first
 	return r
 }
 
-// PlanSweep remembers when the next sweep is due, so that a worker which starts
-// later knows of one that nobody was there for.
+// PlanSweep stores when the next sweep is due, so that a worker which starts later knows
+// about a missed one.
 func (l *Ledger) PlanSweep(ctx context.Context, schedule string, next time.Time) error {
 	if err := l.rdb.HSet(ctx, keySweep, "schedule", schedule, "next", next.UnixMilli()).Err(); err != nil {
 		return fmt.Errorf("write when the next sweep is due: %w", err)
@@ -154,29 +152,26 @@ func (l *Ledger) PlanSweep(ctx context.Context, schedule string, next time.Time)
 	return nil
 }
 
-// SweepLease is the right to run a sweep. It lasts as long as Beat is called
-// every SweepBeat. Its methods give ErrSweepLost when another worker has it, and
-// may be repeated.
+// SweepLease is the right to run a sweep, as long as Beat is called every SweepBeat. Its
+// methods may be repeated. Their error is ErrSweepLost if another worker has taken over.
 type SweepLease struct {
 	l     *Ledger
 	token string
 
-	Run SweepRun  // as it stood at the beginning
-	Now time.Time // Redis' time
-	// GivenUp is when a sweep was due that did not end, and made way for this one;
-	// zero: there was none.
+	Run SweepRun  // at the beginning
+	Now time.Time // time of Redis
+	// GivenUp is when an unfinished sweep was due that this one replaced, zero without one.
 	GivenUp time.Time
 }
 
-// BeginSweep begins the sweep that is due at an instant of the schedule, or goes
-// on with it. One sweep runs at a time: else it returns ErrSweepBusy, to be
-// asked again, or for good ErrSweepEnded or ErrSweepOutdated. ErrSweepNewer:
-// leave it to newer workers.
+// BeginSweep begins or continues the sweep of a scheduled time. Only one sweep runs at a
+// time. The error is ErrSweepBusy if another one is running (retry later), ErrSweepEnded or
+// ErrSweepOutdated if this one is over, and ErrSweepNewer if newer workers must run it.
 func (l *Ledger) BeginSweep(ctx context.Context, due time.Time) (*SweepLease, error) {
 	var token [8]byte
 	rand.Read(token[:])
 	s := &SweepLease{l: l, token: hex.EncodeToString(token[:])}
-	reply, err := s.run(ctx, "begin", due.UnixMilli(), sweepAlive.Milliseconds(), sweepPatience.Milliseconds(), formatVersion).Slice()
+	reply, err := s.run(ctx, "begin", due.UnixMilli(), sweepAlive.Milliseconds(), sweepTimeout.Milliseconds(), formatVersion).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("begin the sweep: %w", err)
 	}
@@ -221,50 +216,48 @@ func (s *SweepLease) write(ctx context.Context, verb string, args ...any) (strin
 	return reply, nil
 }
 
-// Beat tells that the sweep is at work.
+// Beat writes a heartbeat.
 func (s *SweepLease) Beat(ctx context.Context) error {
 	_, err := s.write(ctx, "beat", sweepAlive.Milliseconds())
 	return err
 }
 
-// Claim gives the sweep's batch an id before it is made, in place of an earlier
-// one ("": of none). It returns the id that is claimed: another than the wanted
-// one if the earlier one is not what it was.
+// Claim stores the id of the batch before it is created, replacing the earlier id ("" for
+// none). It returns the stored id, which differs if the earlier id was not as given.
 func (s *SweepLease) Claim(ctx context.Context, earlier, id string) (string, error) {
 	return s.write(ctx, "claim", earlier, id)
 }
 
-// Note writes what the sweep has found, before its batch is made.
+// Note stores what the sweep found, before its batch is created.
 func (s *SweepLease) Note(ctx context.Context, c SweepCounts) error {
 	doc, err := json.Marshal(c)
 	if err != nil {
-		return fmt.Errorf("encode what the sweep has found: %w", err)
+		return fmt.Errorf("encode the counts of the sweep: %w", err)
 	}
 	_, err = s.write(ctx, "note", doc)
 	return err
 }
 
-// GiveBack lets another worker go on with the sweep after a delay; text says why
-// this one does not.
+// GiveBack lets another worker continue the sweep after a delay. text says why.
 func (s *SweepLease) GiveBack(ctx context.Context, delay time.Duration, text string) error {
 	_, err := s.write(ctx, "wait", delay.Milliseconds(), 0, cutError(text))
 	return err
 }
 
-// Fail ends a try that failed, and is to be repeated after a delay, unless a
-// later sweep is due before.
+// Fail ends a failed attempt, to be retried after a delay unless a later sweep is due
+// first.
 func (s *SweepLease) Fail(ctx context.Context, delay time.Duration, text string) error {
 	_, err := s.write(ctx, "wait", delay.Milliseconds(), 1, cutError(text))
 	return err
 }
 
-// End ends the sweep well.
+// End ends the sweep as successful.
 func (s *SweepLease) End(ctx context.Context) error {
 	_, err := s.write(ctx, "end", 1, "")
 	return err
 }
 
-// Abandon ends the sweep for good though it failed; text says why.
+// Abandon ends the sweep as failed. text says why.
 func (s *SweepLease) Abandon(ctx context.Context, text string) error {
 	_, err := s.write(ctx, "end", 0, cutError(text))
 	return err

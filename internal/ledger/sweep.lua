@@ -1,15 +1,14 @@
--- The sweep that the fleet runs by its schedule: one at a time, each instant of
--- the schedule once.
+-- Scheduled sweeps of the fleet: one at a time, and each scheduled time once.
 -- KEYS[1] sweep   ARGV verb, token of the worker, …
--- begin: due ms, how long a heartbeat counts ms, patience with another run ms, format
---   Returns 'begun', now, the due time of another run that was given up (or 0);
---   or 'busy', 'ended', 'outdated' (a later one was begun) or 'newer'.
--- beat: how long it counts ms
--- claim: the batch id that is claimed ('' for none), the one to claim
---   Returns the one that is claimed now.
+-- begin: due ms, validity of a heartbeat ms, timeout of another run ms, format
+--   Returns 'begun', now, and the due time of another run that was given up (or 0); or
+--   'busy', 'ended', 'outdated' (a later one has begun) or 'newer'.
+-- beat: validity ms
+-- claim: present batch id ('' for none), new batch id
+--   Returns the batch id after the call.
 -- note: counts
--- wait: until a worker goes on with it ms, 1 if a try failed, why
--- end: 1 if it is well, error text
+-- wait: delay ms, 1 if an attempt failed, reason
+-- end: 1 if it was successful, error text
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'due', 'state', 'token', 'alive', 'v')
@@ -31,7 +30,7 @@ if ARGV[1] == 'begin' then
   end
   local lost = 0
   if due > 0 and state ~= 'ended' then
-    -- One that has failed makes way at once: the later one does its work.
+    -- A failed one is replaced at once: the later one does its work.
     if state ~= 'failed' then
       if now < alive + tonumber(ARGV[5]) then return {'busy'} end
       redis.call('HSET', KEYS[1], 'error', 'no worker went on with it')

@@ -86,7 +86,7 @@ func TestSweeps(t *testing.T) {
 		{"one at a time", func(l *bench) {
 			s := l.begin(night(1))
 			l.refused("the next", night(2), ErrSweepBusy)
-			l.silent(sweepAlive + sweepPatience/2)
+			l.silent(sweepAlive + sweepTimeout/2)
 			l.refused("the next, while the first may be gone on with", night(2), ErrSweepBusy)
 			l.must(s.Beat(l.Context()))
 			l.refused("it lives", night(1), ErrSweepBusy)
@@ -148,7 +148,7 @@ func TestSweeps(t *testing.T) {
 		}},
 		{"so does one that nobody goes on with", func(l *bench) {
 			l.begin(night(1))
-			l.silent(sweepAlive + sweepPatience + time.Second)
+			l.silent(sweepAlive + sweepTimeout + time.Second)
 			l.equal("given up", night(1), l.begin(night(2)).GivenUp)
 			got := l.sweeps()
 			l.equal("the last", SweepRun{Due: night(1), Error: "no worker went on with it"}, *got.Last, ignoreTimes)

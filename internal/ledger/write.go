@@ -11,23 +11,22 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// importerGone is how long an importer may be silent before another import of
-// the same id takes its place.
-const importerGone = 30 * time.Second
+// importerTimeout is how long an importer may go without a heartbeat before another
+// import of the same id takes over.
+const importerTimeout = 30 * time.Second
 
-// deletedQuiet is how long the id of a deleted batch is not used again: a
-// request that was under way then would write its outcome to the new batch.
-const deletedQuiet = 2 * time.Minute
+// idReuseDelay is how long the id of a deleted batch cannot be used again. A request that
+// was in flight at the deletion would write its outcome to the new batch.
+const idReuseDelay = 2 * time.Minute
 
-// NewBatchID makes an id that sorts by time.
+// NewBatchID returns an id that sorts by time.
 func NewBatchID(now time.Time) string {
 	var b [3]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	return now.UTC().Format("20060102-150405-") + hex.EncodeToString(b[:])
 }
 
-// Draft is a batch that is being written. It is not a batch for anyone else
-// until Seal.
+// Draft is a batch that is being written. Nobody works on it before Seal.
 type Draft struct {
 	l      *Ledger
 	id     string
@@ -37,22 +36,22 @@ type Draft struct {
 	counts Counts
 }
 
-// DraftConfig describes a batch to be written.
+// DraftConfig describes a new batch.
 type DraftConfig struct {
 	ID      string
 	Source  string
 	Name    string
 	Parent  string
 	Canary  bool
-	Created time.Time // zero: now
-	Trace   string    // Batch.Trace
+	Created time.Time // now if zero
+	Trace   string    // see Batch.Trace
 }
 
 var createScript = redis.NewScript(`
--- Begins an import, or takes over one whose importer is gone.
--- KEYS[1] batch   ARGV token, busy ms, created ms (0: now), canary, 'v', format, field, value, …
--- Returns 'created', 'busy' (another importer is at work), 'sealed' or 'deleted'
--- (so lately that what was under way may still be written).
+-- Begins an import, or takes over one whose importer is dead.
+-- KEYS[1] batch   ARGV token, importer timeout ms, created ms (0: now), canary, 'v', format, field, value, …
+-- Returns 'created', 'busy' (another importer is alive), 'sealed' or 'deleted' (too
+-- recently: requests in flight may still be recorded).
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written', 'v')
@@ -75,8 +74,9 @@ redis.call('EXPIRE', KEYS[1], 172800) -- until it is sealed
 return 'created'
 `)
 
-// Create begins a batch. ErrBusy: another importer with this id is at
-// work. sealed is true, and the draft nil, if a batch of this id exists already.
+// Create begins a batch. If a sealed batch of this id exists, it returns sealed and no
+// draft. The error is ErrBusy if another importer with this id is alive, and ErrDeleted if
+// a batch of this id was just deleted.
 func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed bool, err error) {
 	var token [8]byte
 	rand.Read(token[:])
@@ -89,7 +89,7 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	if !cfg.Created.IsZero() {
 		created = cfg.Created.UnixMilli()
 	}
-	args := []any{d.token, importerGone.Milliseconds(), created, canary,
+	args := []any{d.token, importerTimeout.Milliseconds(), created, canary,
 		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent}
 	if cfg.Trace != "" {
 		args = append(args, "trace", cfg.Trace)
@@ -102,19 +102,19 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	case "sealed":
 		return nil, true, nil
 	case "deleted":
-		return nil, false, fmt.Errorf("create batch %s: %w: choose another id, or wait %v", cfg.ID, ErrDeleted, deletedQuiet)
+		return nil, false, fmt.Errorf("create batch %s: %w: choose another id, or wait %v", cfg.ID, ErrDeleted, idReuseDelay)
 	case "busy":
-		return nil, false, fmt.Errorf("create batch %s: %w (one that crashed frees the id after %v)", cfg.ID, ErrBusy, importerGone)
+		return nil, false, fmt.Errorf("create batch %s: %w (if it crashed, the id is free after %v)", cfg.ID, ErrBusy, importerTimeout)
 	}
-	// The hash stands before the lists name it, so whoever finds a name without
-	// a hash may forget it. A crash between the two leaves a hash that expires.
+	// The hash is written before the lists, so a listed id without a hash can be dropped.
+	// A crash in between leaves a hash that expires.
 	if err := d.list(ctx); err != nil {
 		return nil, false, err
 	}
 	return d, false, nil
 }
 
-// list makes the batch known to batch list and to the feeder.
+// list adds the batch to the lists that List and the feeder read.
 func (d *Draft) list(ctx context.Context) error {
 	now, err := d.l.Now(ctx)
 	if err == nil {
@@ -129,12 +129,9 @@ func (d *Draft) list(ctx context.Context) error {
 	return nil
 }
 
-// ID is the batch's id.
-func (d *Draft) ID() string { return d.id }
-
 var chunkScript = redis.NewScript(`
--- Writes one chunk of an unsealed batch; chunks come in order, and a chunk
--- that was written before is left alone, so that the call may be repeated.
+-- Writes one chunk of an unsealed batch. Chunks come in order, and one that is there is
+-- left alone, so the call may be repeated.
 -- KEYS[1] batch  KEYS[2] chunk   ARGV token, n, links, ids
 local h = redis.call('HMGET', KEYS[1], 'token', 'written', 'state')
 if h[1] ~= ARGV[1] or h[3] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
@@ -148,8 +145,8 @@ redis.call('HINCRBY', KEYS[1], 'links', ARGV[3])
 return 1
 `)
 
-// Write adds the next chunks, in one round trip; every one but the batch's
-// last has ChunkLinks links.
+// Write adds the next chunks in one round trip. All chunks but the batch's last have
+// ChunkLinks links. The error is ErrTaken if another import took over.
 func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 	pipe := d.l.rdb.Pipeline()
 	if err := chunkScript.Load(ctx, d.l.rdb).Err(); err != nil {
@@ -177,9 +174,8 @@ func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 }
 
 var restoreScript = redis.NewScript(`
--- Writes what is known from before of the links of one chunk of an unsealed
--- batch. May be repeated.
--- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts   ARGV token, records, place, text, …
+-- Writes earlier records of one chunk of an unsealed batch.
+-- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts   ARGV token, records, position, text, …
 local h = redis.call('HMGET', KEYS[1], 'token', 'state')
 if h[1] ~= ARGV[1] or h[2] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
 local t = redis.call('TIME')
@@ -189,25 +185,24 @@ redis.call('HSET', KEYS[1], 'beat', t[1] * 1000 + math.floor(t[2] / 1000))
 return 1
 `)
 
-// Restore writes what is known of the links of one chunk from before, ahead of
-// the seal: outcomes of an interrupted run, or the ambiguous marks of a
-// parent. records holds one record a link of the chunk; texts are by position
-// in the chunk. What was known of kinds of answers is not restored: pending links
-// begin to count them again. ErrTaken: another import has this id now.
+// Restore writes earlier records of one chunk before the seal: outcomes of an interrupted
+// run, or the ambiguous marks of a parent. records holds one record for each link of the
+// chunk, and texts error texts by position in the chunk. Kinds of answers are not restored:
+// pending links count them anew. The error is ErrTaken if another import took over.
 func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts map[int]string) error {
 	var b []byte
 	known := len(texts) > 0
 	for pos, r := range records {
-		if r.Plains > 0 { // an index into another batch's table
+		if r.Plains > 0 { // an index into the table of another batch
 			r.Plains, r.LinkStatus = 0, 0
 		}
 		if texts[pos] != "" && r == (Record{}) {
-			r.Due = 1 // as record.lua does: it must not look untouched
+			r.Due = 1 // as in record.lua: a link with a text must not look untouched
 		}
 		b = r.Append(b)
 		known = known || r != Record{}
 	}
-	if known { // what is missing reads as never touched
+	if known { // a missing string reads as never touched
 		args := []any{d.token, b}
 		for pos, text := range texts {
 			args = append(args, chunk*ChunkLinks+pos, cutError(text))
@@ -217,14 +212,14 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 			return fmt.Errorf("restore records of batch %s: %w", d.id, scriptError(err))
 		}
 	}
-	for _, r := range records { // only now: a call that failed may be repeated
+	for _, r := range records { // at the end, because a failed call may be repeated
 		d.counts[r.Outcome]++
 	}
 	return nil
 }
 
 var sealScript = redis.NewScript(failoverLua + outcomesLua + `
--- Seals a batch: from here on it is to be cancelled. May be repeated.
+-- Seals a batch: its links may be sent from now on.
 -- KEYS[1] batch   ARGV token, total, chunks, digest, duplicates, invalid, cancelled, …, aborted
 local h = redis.call('HMGET', KEYS[1], 'state', 'token', 'written', 'links', 'digest')
 if not h[1] then return redis.error_reply('TAKEN the batch is gone') end
@@ -251,10 +246,12 @@ redis.call('HDEL', KEYS[1], 'token', 'beat', 'written', 'links')
 return state
 `)
 
-// Seal makes the batch ready to be cancelled. The digest names its links:
-// the same links in the same order have the same digest.
+// Seal makes the batch ready. digest identifies its links in their order; duplicates and
+// invalid count skipped rows. A repeated call does nothing. The error is ErrTaken if
+// another import took over.
 func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int64) error {
-	// Once more: the deletion of an earlier import of this id may have come between.
+	// Listed again, because the deletion of an earlier import of this id may have come after
+	// Create.
 	if err := d.list(ctx); err != nil {
 		return err
 	}
@@ -269,7 +266,7 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	return nil
 }
 
-// Discard deletes the unsealed batch, unless another importer took it over.
+// Discard deletes the unsealed batch unless another importer took it over.
 func (d *Draft) Discard(ctx context.Context) error {
 	token, err := d.l.rdb.HGet(ctx, keyBatch(d.id), "token").Result()
 	if err != nil && err != redis.Nil {
@@ -281,8 +278,8 @@ func (d *Draft) Discard(ctx context.Context) error {
 	return d.l.DiscardUnsealed(ctx, d.id, d.chunks)
 }
 
-// DiscardUnsealed deletes an import that will never be sealed: its hash first,
-// so that no late chunk can still be written to it.
+// DiscardUnsealed deletes an import that will never be sealed. The hash goes first, so that
+// no late chunk can be written.
 func (l *Ledger) DiscardUnsealed(ctx context.Context, id string, chunks int) error {
 	state, err := l.rdb.HGet(ctx, keyBatch(id), "state").Result()
 	if err != nil && err != redis.Nil {
@@ -309,7 +306,7 @@ func (l *Ledger) DiscardUnsealed(ctx context.Context, id string, chunks int) err
 	return nil
 }
 
-// cutError makes an error text fit for keeping.
+// cutError shortens an error text to MaxErrorBytes.
 func cutError(text string) string {
 	if len(text) > MaxErrorBytes {
 		text = text[:MaxErrorBytes]

@@ -14,16 +14,16 @@ import (
 // cellID is the payment link id in a cell.
 type cellID struct {
 	id string // it passed plexy.CheckID
-	// documented: the id has the form that the API documents.
+	// documented means that the id has the form that the API documents.
 	documented bool
-	// doubt is why the cell counts only with Options.AnyID; nil: it always does.
+	// doubt is why the cell is valid only with Options.AnyID. nil means that it is valid
+	// without.
 	doubt error
 }
 
-// parseCell reads the id in a cell. White space, invisible characters, quotes,
-// <…> and ="…" around it do not belong to it. Of a URL the id is the one path
-// element or query value that has the documented form. The error is why the cell
-// holds no id.
+// parseCell reads the id in a cell. White space, invisible characters, quotes, <…> and ="…"
+// around it are ignored. The id of a URL is the one path element or query value that has
+// the documented form. The error says why the cell has no id.
 func parseCell(cell string) (cellID, error) {
 	if plexy.Documented(cell) {
 		return cellID{id: cell, documented: true}, nil
@@ -47,15 +47,14 @@ func parseCell(cell string) (cellID, error) {
 	return cellID{id: text, documented: plexy.Documented(text)}, nil
 }
 
-// looksLikeID tells whether a cell holds an id of the documented form, alone or
-// in a URL. It helps to find the column of the links.
+// looksLikeID reports whether a cell holds an id of the documented form, alone or in a URL.
 func looksLikeID(cell string) bool {
 	found, err := parseCell(cell)
 	return err == nil && found.documented
 }
 
-// unwrap takes off what programs put around an id: spreadsheets write ="…" to keep
-// a cell a text, and mail programs write <…> around a URL.
+// unwrap removes what programs put around an id: spreadsheets write ="…" for text, and mail
+// programs write <…> around a URL.
 func unwrap(cell string) string {
 	for {
 		text := strings.TrimFunc(cell, surrounding)
@@ -74,27 +73,27 @@ func unwrap(cell string) string {
 
 const quotes = "'\"`´‘’‚‛“”„‟«»‹›′″＇＂"
 
-// surrounding tells whether r can stand around an id without belonging to it.
+// surrounding reports whether r is ignored around an id.
 func surrounding(r rune) bool {
 	return unicode.IsSpace(r) || plexy.Invisible(r) || strings.ContainsRune(quotes, r)
 }
 
-// Why a cell is not an id, in any file.
+// Reasons why a cell is not an id.
 var (
 	errEmpty   = errors.New("the id is empty")
 	errHeader  = errors.New("this is the name of a column, not a payment link id: is it a second header?")
 	errTotal   = errors.New("this looks like a total row: delete it")
 	errNumber  = errors.New("this is a number as a spreadsheet shows it, not the id: format the column as text and export it again")
-	errUpper   = errors.New("the id is spelled in upper case: pl_ and its digits are lower case, so the file was changed on its way")
+	errUpper   = errors.New("the id is spelled in upper case: pl_ and its digits are lower case, so a program changed the file")
 	errNoWord  = errors.New("the cell has no letter and no digit")
 	errNoURLID = errors.New("no part of the URL is a payment link id (pl_ and 32 hex digits); --any-id takes the last part of the path")
 	errForm    = errors.New("the id does not have the form of the others (pl_ and 32 hex digits); --any-id accepts it")
 )
 
-// placeholders are words that stand in a cell that has no value.
+// placeholders are words that mean an empty cell.
 var placeholders = wordSet("null nil none nan nat na nul n/a n.a n/d void tbd undefined empty blank missing unknown true false yes no нет пусто жоқ")
 
-// totals are words by which a row of sums is known.
+// totals are words that mark a row of sums.
 var totals = wordSet("total totals subtotal sum gesamt gesamtsumme gesamtbetrag summe insgesamt somme totale totaal razem suma toplam итого всего итог сумма тотал разом усього барлығы жиыны жалпы jami")
 
 func wordSet(words string) map[string]bool {
@@ -105,7 +104,7 @@ func wordSet(words string) map[string]bool {
 	return set
 }
 
-// longestWord is more bytes than any word that notID knows.
+// longestWord is more than the length in bytes of any word that notID knows.
 const longestWord = 24
 
 // notID returns why a cell is not an id in any file, or nil.
@@ -139,14 +138,14 @@ func notID(text string) error {
 	return nil
 }
 
-// isPlaceholder tells whether a cell stands for no value.
+// isPlaceholder reports whether a cell means an empty one.
 func isPlaceholder(text string) bool {
 	return placeholders[strings.ToLower(strings.Trim(text, "()[]{}<>#=.:!?"))]
 }
 
-// looksLikeData tells whether the first cell of a column of ids is a damaged id
-// and not the name of the column: it is a URL, a number, a placeholder, a part of an
-// id, or has more digits than a name.
+// looksLikeData reports whether the first cell of a column of ids is a damaged id rather
+// than the name of the column: a URL, a number, a placeholder, a part of an id, or a text
+// with more digits than a name has.
 func looksLikeData(cell string) bool {
 	text := unwrap(cell)
 	digits, letters := 0, 0
@@ -162,7 +161,7 @@ func looksLikeData(cell string) bool {
 		digits > letters || digits >= 6
 }
 
-// isTotal tells whether one of the words in a cell names a sum.
+// isTotal reports whether a word in a cell names a sum.
 func isTotal(text string) bool {
 	if len(text) > 10*longestWord {
 		return false
@@ -171,8 +170,8 @@ func isTotal(text string) bool {
 	return slices.ContainsFunc(words, func(word string) bool { return totals[word] })
 }
 
-// isShownNumber tells whether a text is a number as programs show long ones:
-// 1.23457E+15, or 12345.0. Its last digits are lost, or were never there.
+// isShownNumber reports whether a text is a number as programs show long ones: 1.23457E+15,
+// or 12345.0. Its last digits are lost.
 func isShownNumber(text string) bool {
 	if c := text[0]; (c < '0' || c > '9') && c != '-' && c != '+' {
 		return false
@@ -192,8 +191,7 @@ func isShownNumber(text string) bool {
 
 func digits(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
 
-// idsIn finds the ids of the documented form in a text, each once, in whatever
-// case they are spelled.
+// idsIn finds the ids of the documented form in a text, each once, in upper or lower case.
 func idsIn(text string) (ids []string) {
 	const prefix, length = "pl_", 32
 	if len(text) < len(prefix)+length || strings.IndexByte(text, '_') < 0 {
@@ -201,7 +199,7 @@ func idsIn(text string) (ids []string) {
 	}
 	lower := strings.ToLower(text)
 	if len(lower) != len(text) {
-		return nil // it has letters that no id has
+		return nil // it has non-ASCII letters
 	}
 	for at := 0; ; {
 		next := strings.Index(lower[at:], prefix)
@@ -220,7 +218,7 @@ func idsIn(text string) (ids []string) {
 	}
 }
 
-// holdsID tells whether a text has an id of the documented form in it.
+// holdsID reports whether a text contains an id of the documented form.
 func holdsID(text string) bool { return len(idsIn(text)) > 0 }
 
 func isURL(text string) bool {
@@ -228,9 +226,9 @@ func isURL(text string) bool {
 	return found && (strings.EqualFold(scheme, "https") || strings.EqualFold(scheme, "http"))
 }
 
-// plainID is the short way for the usual id of another form, such as a UUID or
-// ORD-123: letters, digits, '_' and '-', with both letters and digits. Such a
-// cell is not a word, a number, or an id of the documented form.
+// plainID is a fast path for the usual id of another form, such as a UUID or ORD-123:
+// letters, digits, '_' and '-', with both letters and digits. Such a cell is not a word, a
+// number, or an id of the documented form.
 func plainID(cell string) bool {
 	digit, letter, underscore := false, false, false
 	for i := range len(cell) {
@@ -248,8 +246,8 @@ func plainID(cell string) bool {
 	return digit && letter && len(cell) < 100 && (len(cell) < 35 || !underscore)
 }
 
-// plainURL is the short way for the usual URL, such as https://host/path/pl_…: its
-// last path element is an id, and no other id can be in it.
+// plainURL is a fast path for the usual URL, such as https://host/path/pl_…, whose last
+// path element is an id and which cannot hold another one.
 func plainURL(cell string) (id string, ok bool) {
 	const idLength = 35
 	at := len(cell) - idLength
@@ -268,9 +266,8 @@ func plainURL(cell string) (id string, ok bool) {
 	return cell[at:], true
 }
 
-// parseURL finds the id in a URL: the one part that has the documented form. Where
-// there is none, or several, the last path element may be an id all the same, in
-// doubt.
+// parseURL finds the id in a URL: the one part that has the documented form. If there is
+// none, or if there are several, it returns the last path element, with a doubt.
 func parseURL(rawURL string) (cellID, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -301,8 +298,8 @@ func parseURL(rawURL string) (cellID, error) {
 	return cellID{id: id, documented: plexy.Documented(id), doubt: doubt}, nil
 }
 
-// urlParts are the places of a URL where an id may stand: path elements and query
-// values, also those of a fragment, which pages use as a path of their own.
+// urlParts returns the parts of a URL that may be an id: path elements and query values,
+// also in the fragment, which some pages use as a path.
 func urlParts(u *url.URL) []string {
 	parts := strings.Split(u.Path, "/")
 	for _, values := range u.Query() {
@@ -311,9 +308,9 @@ func urlParts(u *url.URL) []string {
 	return append(parts, strings.FieldsFunc(u.Fragment, func(r rune) bool { return strings.ContainsRune("/?&=!", r) })...)
 }
 
-// lastElement returns the last path element of a URL that is not empty, with its
-// escapes decoded. It splits before it decodes: an escaped slash belongs to an
-// element, where plexy.CheckID refuses it.
+// lastElement returns the last non-empty path element of a URL, unescaped. It splits before
+// it unescapes, because an escaped slash belongs to an element. plexy.CheckID then refuses
+// it.
 func lastElement(u *url.URL) (string, error) {
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	last := path[strings.LastIndexByte(path, '/')+1:]

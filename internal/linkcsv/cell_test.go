@@ -168,7 +168,7 @@ func FuzzParseCell(f *testing.F) {
 				t.Fatalf("plainURL(%q) = %q, the long way %+v, %v", cell, id, long, err)
 			}
 		}
-		// The id stands in the cell, perhaps with the escapes of a URL.
+		// The id is in the cell, perhaps with the escapes of a URL.
 		if !strings.Contains(cell, got.id) && !strings.Contains(cell, "%") {
 			t.Fatalf("parseCell(%q) = %q, which is not in it", cell, got.id)
 		}

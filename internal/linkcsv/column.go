@@ -9,20 +9,20 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// chooser finds out whether a file has a header, and which column holds the
-// links, from its first rows.
+// chooser decides from the first rows whether a file has a header, and which column holds
+// the links.
 type chooser struct {
 	file  string
 	at    Place      // of the first row
 	first []string   // the header, or the first row of data
-	rest  [][]string // the readable rows after it, as many as were looked at
+	rest  [][]string // the readable rows after it
 }
 
 const columnHint = "Choose the column with --column, by its name or by its number from 1."
 
-// choose returns whether the first row is a header, and the index of the
-// column with the links. want is what the user asked for: a name, a number
-// from 1, or nothing. The error is an *InputError.
+// choose returns whether the first row is a header, and the index of the column with the
+// links. want is the name or number (from 1) that the user gave, or empty. The error is an
+// *InputError.
 func (c chooser) choose(want string) (header bool, column int, err error) {
 	want = strings.TrimSpace(want)
 	if want == "" {
@@ -43,7 +43,7 @@ func (c chooser) byNumber(number int) (header bool, column int, err error) {
 	column = number - 1
 	switch {
 	case looksLikeID(c.first[column]):
-		return false, column, nil // never lose a link by calling it a header
+		return false, column, nil // never take a link for a header
 	case slices.ContainsFunc(c.first, isLinkName):
 		return true, column, nil
 	}
@@ -67,10 +67,10 @@ func (c chooser) byName(want string) (int, error) {
 		"Give --column the number instead of the name.")
 }
 
-// find decides without help of the user.
+// find decides without a choice of the user.
 func (c chooser) find() (header bool, column int, err error) {
-	// A name alone is weaker than ids: a column "id" may number the customers.
-	// But ids need not look like ids, so names come first all the same.
+	// A column called "id" may number the customers, so a name alone is weaker than ids.
+	// But ids may have any form, so names come first.
 	named := c.columns(isLinkName)
 	alike := c.byContent(c.rest)
 	switch {
@@ -102,23 +102,21 @@ func (c chooser) find() (header bool, column int, err error) {
 	return header, 0, c.twoColumns(alike)
 }
 
-// twoColumns says that more than one column of a file with a header could be
-// the one.
+// twoColumns returns the error for a file with a header and several possible columns.
 func (c chooser) twoColumns(columns []int) error {
 	names := c.names(columns, false)
 	seen := make(map[string]bool)
 	for _, i := range columns {
 		if seen[c.first[i]] {
-			names = c.names(columns, true) // equal names need their numbers
+			names = c.names(columns, true) // add numbers to equal names
 		}
 		seen[c.first[i]] = true
 	}
 	return c.refuse(fmt.Sprintf("%s columns could hold the links: %s; choose with --column", count(len(columns)), names), "")
 }
 
-// byContent returns the columns that hold ids: those where every cell that is
-// not empty looks like one; failing these, those where most do, since a slip
-// in an id should be reported as that.
+// byContent returns the columns where every non-empty cell looks like an id. If there are
+// none, it returns those where most cells do, because a typo in an id is reported later.
 func (c chooser) byContent(rows [][]string) []int {
 	var all, most []int
 	for column := range c.first {
@@ -135,9 +133,9 @@ func (c chooser) byContent(rows [][]string) []int {
 	return most
 }
 
-// count tells how many cells of a column look like ids and how many, of those
-// that are not empty, do not. Rows of another length than the first are left
-// out: their columns may have moved.
+// count returns how many cells of a column look like ids, and how many other cells are not
+// empty. It skips rows with another length than the first, because their columns may be
+// shifted.
 func (c chooser) count(rows [][]string, column int) (ids, others int) {
 	for _, row := range rows {
 		switch {
@@ -178,7 +176,7 @@ func (c chooser) list() string {
 	})
 }
 
-// some lists the first columns, and counts the others.
+// some lists the first columns and counts the others.
 func some(columns []int, describe func(column int) string) string {
 	const most = 20
 	parts := make([]string, 0, min(len(columns), most+1))
@@ -212,8 +210,7 @@ func (c chooser) refuse(why, hint string) error {
 	return refuse(c.file, c.at, why, hint)
 }
 
-// isLinkName knows the names under which people keep links; see the list of
-// header names in the notes on the API's files.
+// isLinkName reports whether a column name is one that people use for payment links.
 func isLinkName(cell string) bool {
 	switch normalise(cell) {
 	case "id", "external_id", "link_id", "payment_link_id", "url", "payment_link":
@@ -228,13 +225,13 @@ func normalise(cell string) string {
 	return nameSeparators.Replace(strings.ToLower(trimCell(cell)))
 }
 
-// trimCell takes off white space and a byte-order mark, which a file made of
-// several others has in its middle too.
+// trimCell removes white space and a byte-order mark, which may also be in the middle of a
+// file made of several others.
 func trimCell(cell string) string {
 	return strings.TrimSpace(strings.Trim(cell, "\ufeff"))
 }
 
-// quote shows a cell in an error: printable, and not longer than 40 runes.
+// quote formats a cell for an error: printable, and at most 40 runes.
 func quote(cell string) string {
 	const most = 40
 	runes := 0

@@ -7,35 +7,35 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// MaxShown is how many bad rows an InputError names; it counts the others.
+// MaxShown is how many bad rows an InputError lists. It counts the others.
 const MaxShown = 10
 
-// An InputError says that the user's input is refused, and why. Nothing was
-// done with it, so a command exits with 2.
+// InputError means that the input is refused. Nothing was done with it, so a command exits
+// with 2.
 type InputError struct {
-	Bad   []Bad  // what is wrong, the first MaxShown places
-	More  int64  // how many more places there are
-	Hint  string // what to do; may be empty
-	Cause error  // the error of the operating system, if there was one
+	Bad   []Bad  // the first MaxShown problems
+	More  int64  // number of further problems
+	Hint  string // what to do, may be empty
+	Cause error  // error of the operating system, may be nil
 }
 
-// Bad is one place of the input that cannot be used.
+// Bad is one problem of the input.
 type Bad struct {
-	File string // as the user gave it; "stdin" for standard input; may be empty
+	File string // as the user gave it, "stdin", or empty
 	Place
 	Why string
 }
 
-// Place is where something stands in a file. Its zero value is the whole file.
+// Place is a position in a file. Zero means the whole file.
 type Place struct {
-	Row    int    // as a spreadsheet counts them, from 1; the header and blank lines count too
-	Line   int    // as a text editor counts them, from 1; it differs behind cells of several lines
-	Byte   int    // of the line, from 1; 0 unless it takes one to find the place
-	Column string // the name of the column, or its number; may be empty
+	Row    int    // as in a spreadsheet, from 1, including the header and blank lines
+	Line   int    // as in a text editor, from 1; cells may have several lines
+	Byte   int    // in the line, from 1; 0 if unknown
+	Column string // name or number of the column, may be empty
 }
 
-// String is such as: row 304 (line 310), column Ссылка. It is empty for the whole
-// file.
+// String returns, for example, "row 304 (line 310), column Ссылка". It is empty for the
+// whole file.
 func (p Place) String() string {
 	if p.Row == 0 {
 		return ""
@@ -53,7 +53,7 @@ func (p Place) String() string {
 	return text
 }
 
-// String is one line, FILE: PLACE: why.
+// String returns one line, FILE: PLACE: why.
 func (b Bad) String() string {
 	text := b.Why
 	if place := b.Place.String(); place != "" {
@@ -65,7 +65,7 @@ func (b Bad) String() string {
 	return text
 }
 
-// Error has a line for each place and a last one for the hint.
+// Error returns one line for each problem and one for the hint.
 func (e *InputError) Error() string {
 	lines := make([]string, 0, len(e.Bad)+2)
 	for _, bad := range e.Bad {
@@ -83,7 +83,7 @@ func (e *InputError) Error() string {
 // Unwrap returns the cause, such as an fs.ErrNotExist.
 func (e *InputError) Unwrap() error { return e.Cause }
 
-// Add notes one more place, or only counts it when enough are named.
+// Add adds a problem, or only counts it after MaxShown.
 func (e *InputError) Add(bad Bad) {
 	if e.full() {
 		e.More++
@@ -94,7 +94,7 @@ func (e *InputError) Add(bad Bad) {
 
 func (e *InputError) full() bool { return len(e.Bad) >= MaxShown }
 
-// refuse is an InputError about one place.
+// refuse returns an InputError with one problem.
 func refuse(file string, at Place, why, hint string) *InputError {
 	return &InputError{Bad: []Bad{{File: file, Place: at, Why: why}}, Hint: hint}
 }

@@ -6,20 +6,20 @@ import (
 	"io"
 )
 
-// maxRow is the longest row in bytes. Without a limit, one quote that is never
-// closed would bring the rest of the file into memory.
+// maxRow is the maximum length of a row in bytes. Without it, a quote that is never closed
+// would read the rest of the file into memory.
 const maxRow = 1 << 20
 
 var errRowTooLong = errors.New("the row is longer than 1 MiB")
 
-// rawReader passes a text on and keeps the bytes of the row that is being
-// read, which encoding/csv does not give back when it finds a mistake.
+// rawReader passes a text on and keeps the bytes of the current row, which encoding/csv
+// does not return with an error.
 type rawReader struct {
 	from  io.Reader
 	kept  []byte
 	first int64 // offset in the text of kept[0]
 	lines int   // line ends before kept[0]
-	row   int64 // offset where the row being read starts
+	row   int64 // offset of the current row
 }
 
 func (r *rawReader) Read(p []byte) (int, error) {
@@ -35,15 +35,14 @@ func (r *rawReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// until returns the row being read up to the offset end; valid until the next
-// Read.
+// until returns the current row up to the offset end. It is valid until the next Read.
 func (r *rawReader) until(end int64) []byte {
 	return r.kept[r.row-r.first : min(end-r.first, int64(len(r.kept)))]
 }
 
-// lastQuoted finds, in the text of one record that encoding/csv refused for a
-// quote, the quoted field where it stopped: the lines before it, its column in
-// bytes from 1, and whether the text ends before the field is closed.
+// lastQuoted finds the quoted field at which encoding/csv stopped in a record: the lines
+// before it, its column in bytes from 1, and whether the text ends before the field is
+// closed.
 func lastQuoted(record []byte, comma byte) (line, column int, open bool) {
 	start := 0 // of the line
 	at, lines := 0, 0

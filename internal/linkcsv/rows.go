@@ -1,7 +1,6 @@
-// Package linkcsv reads payment links out of the user's CSV files: it finds
-// the delimiter, the header and the right column, unpacks gzip, and says of
-// each row that cannot be used where it stands and why. It reads row by row
-// and keeps nothing.
+// Package linkcsv reads payment links from the user's CSV files. It finds the delimiter,
+// the header and the column, unpacks gzip, and reports the position and reason for every
+// bad row. It reads row by row and keeps nothing.
 package linkcsv
 
 import (
@@ -21,41 +20,38 @@ import (
 	"linkcancel/internal/plexy"
 )
 
-// maxColumns is how many columns a file may have: as many as a spreadsheet has.
+// maxColumns is the maximum number of columns, that of a spreadsheet.
 const maxColumns = 16_384
 
-// skippedMost is how many rows without a link are passed over at one place: twice as
-// many as a spreadsheet has.
-const skippedMost = 2_097_152
+// maxSkipped is how many empty rows in a row are accepted: twice as many as a spreadsheet
+// has.
+const maxSkipped = 2_097_152
 
-// lookAhead is how many rows after the first are read to find the header and
-// the column.
+// lookAhead is how many rows after the first are read to find the header and the column.
 const lookAhead = 20
 
-// A Row is one row of a file. The fields are valid until the next call of Next. A
-// row that is shorter or longer than the first one only by empty cells has as many
-// fields as the first one.
+// Row is one row of a file. Its fields are valid until the next call of Next. Empty cells
+// at the end are removed or added to match the first row.
 type Row struct {
-	File string // as messages name it: the path, or "stdin"
+	File string // the path, or "stdin"
 	Place
 	Fields []string
-	Link   string // the link's id, which passed plexy.CheckID; empty with Err. It shares the row's memory.
-	Err    error  // why the row cannot be used; nil for a good one
-	// Doubt is why the row cannot be used without Options.AnyID; nil if it can.
+	Link   string // id that passed plexy.CheckID, empty with Err; shares the row's memory
+	Err    error  // why the row is bad, or nil
+	// Doubt is why the row is bad without Options.AnyID, or nil.
 	Doubt error
 }
 
-// Options say how to read a file.
+// Options are the options for reading a file.
 type Options struct {
-	// Column is the header name of the links' column, or its number from 1; empty: it
-	// is found. A number is a number even where a column has it as its name.
+	// Column is the name of the links' column, or its number from 1. A number is never a
+	// name. Empty means to find the column.
 	Column string
-	// AnyID accepts ids of every form. Without it all ids of a file must have the
-	// documented form if one has, and a URL must hold one.
+	// AnyID accepts ids of every form. Otherwise all ids must have the documented form if
+	// one has it, and a URL must contain one.
 	AnyID bool
-	// Ahead looks through a regular file for the first id of the documented form
-	// before it returns rows, so that Mixed never has anything to tell. It costs a
-	// second reading where no id has the form.
+	// Ahead searches a regular file for the first id of the documented form before it
+	// returns rows, so that Mixed is always nil. It reads the file twice if there is none.
 	Ahead bool
 }
 
@@ -67,30 +63,30 @@ type Rows struct {
 	comma  rune
 	anyID  bool
 
-	first  []string // the header, or the first row
+	first  []string // the header or the first row
 	header bool     // first is a header
 	column int      // index of the column with the links
-	name   string   // of that column, trimmed
+	name   string   // of that column
 
-	ahead    []record // read to find the header, not yet returned
-	err      error    // how reading ended; comes after ahead
-	inner    int      // line ends inside cells so far, and the separator line
+	ahead    []record // read to find the header
+	err      error    // how reading ended, returned after ahead
+	inner    int      // line ends inside cells so far, plus the separator line
 	repeated int64    // rows that repeat the header
 
-	documented bool       // an id had the documented form, if only in upper case
-	others     InputError // rows without it that were returned as good ones
+	documented bool       // an id had the documented form, in any case
+	others     InputError // rows without it that Next returned as good
 }
 
 // record is a row before the column is known.
 type record struct {
 	fields []string
 	place  Place
-	err    error // a mistake of the syntax
-	cut    bool  // the file ends in this row, without a line end
+	err    error // syntax error
+	cut    bool  // the file ends in this row without a line end
 }
 
-// OpenRows opens the file at path, or stdin for "-", and looks at its first rows.
-// If the input is refused the error is an *InputError.
+// OpenRows opens the file at path, or stdin for "-", and reads its first rows. The error is
+// an *InputError if the input is refused.
 func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 	source, err := openSource(path, stdin)
 	if err != nil {
@@ -115,7 +111,7 @@ func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 	return r, nil
 }
 
-// anyDocumented tells whether an id of the file has the documented form.
+// anyDocumented reports whether an id of the file has the documented form.
 func anyDocumented(path, column string) (bool, error) {
 	r, err := OpenRows(path, nil, Options{Column: column, AnyID: true})
 	if err != nil {
@@ -124,7 +120,7 @@ func anyDocumented(path, column string) (bool, error) {
 	defer func() { _ = r.Close() }()
 	for !r.documented {
 		if _, err := r.Next(); err != nil {
-			return false, nil // the real reading meets the error again
+			return false, nil // Next will return the error
 		}
 	}
 	return true, nil
@@ -159,7 +155,7 @@ func (r *Rows) begin(column string, separator bool) error {
 	}
 	r.first = first.fields
 	if err := r.choose(column); err != nil {
-		// What stopped the reading may be why no column was found.
+		// The read error may be why no column was found.
 		if r.err != nil && r.err != io.EOF {
 			return r.err
 		}
@@ -195,9 +191,9 @@ func (r *Rows) choose(column string) (err error) {
 	return err
 }
 
-// title tells whether the file begins with a title instead of its header, and in
-// which row the header seems to be: a later row names a column of links, or has
-// the several names that the title does not have.
+// title reports whether the file begins with a title instead of its header, and in which
+// row the header seems to be: a later row has a column name for links, or several names
+// while the title has one.
 func (r *Rows) title() (row int, found bool) {
 	if slices.ContainsFunc(r.first, isLinkName) {
 		return 0, false
@@ -228,8 +224,8 @@ func filled(fields []string) (n int) {
 	return n
 }
 
-// Header returns the names of the columns as the file has them; without a
-// header they are column_1, column_2 and so on.
+// Header returns the names of the columns. Without a header they are column_1, column_2 and
+// so on.
 func (r *Rows) Header() []string {
 	if r.header {
 		return slices.Clone(r.first)
@@ -241,13 +237,7 @@ func (r *Rows) Header() []string {
 	return names
 }
 
-// HasHeader tells whether the file's first row is a header.
-func (r *Rows) HasHeader() bool { return r.header }
-
-// Column is the index, from 0, of the column that holds the links.
-func (r *Rows) Column() int { return r.column }
-
-// Comma is the delimiter of the file.
+// Comma returns the delimiter of the file.
 func (r *Rows) Comma() rune { return r.comma }
 
 // Close closes the file.
@@ -260,13 +250,12 @@ func (r *Rows) Close() error {
 	return nil
 }
 
-// Repeated counts the rows so far that repeat the header, as files do that were
-// put together. Next passes over them.
+// Repeated returns the number of rows so far that repeat the header, as in concatenated
+// files. Next skips them.
 func (r *Rows) Repeated() int64 { return r.repeated }
 
-// Mixed names rows that Next has returned as good ones, and that are bad since a
-// later id has the documented form and theirs have not. It is nil if there are
-// none.
+// Mixed returns rows that Next returned as good but that are bad, because a later id has
+// the documented form and theirs does not. It is nil if there are none.
 func (r *Rows) Mixed() *InputError {
 	if !r.documented || len(r.others.Bad) == 0 {
 		return nil
@@ -274,9 +263,8 @@ func (r *Rows) Mixed() *InputError {
 	return &r.others
 }
 
-// Next returns the next row, good or bad; at the end io.EOF. An *InputError says
-// that the rest of the file cannot be read as rows at all; any other error is one
-// of the operating system.
+// Next returns the next row, good or bad, or io.EOF. An *InputError means that the rest of
+// the file cannot be read as rows. Other errors come from the operating system.
 func (r *Rows) Next() (Row, error) {
 	for skipped := 0; ; skipped++ {
 		rec, err := r.next()
@@ -286,7 +274,7 @@ func (r *Rows) Next() (Row, error) {
 		if row, ok := r.row(rec); ok {
 			return row, nil
 		}
-		if skipped == skippedMost {
+		if skipped == maxSkipped {
 			r.err = r.endless(rec.place)
 			return Row{}, r.err
 		}
@@ -294,13 +282,13 @@ func (r *Rows) Next() (Row, error) {
 	}
 }
 
-// endless refuses a file that has nothing but empty rows or headers from here on.
+// endless refuses a file with too many empty rows or headers.
 func (r *Rows) endless(at Place) error {
-	return refuse(r.source.name, at, fmt.Sprintf("%d rows one after another are empty, or repeat the header", skippedMost),
+	return refuse(r.source.name, at, fmt.Sprintf("%d rows one after another are empty, or repeat the header", maxSkipped),
 		"Delete them, and look whether the file is complete.")
 }
 
-// next returns the next record: those read ahead, then those of the file.
+// next returns the next record, first from those read ahead.
 func (r *Rows) next() (record, error) {
 	if len(r.ahead) > 0 {
 		rec := r.ahead[0]
@@ -315,7 +303,7 @@ func (r *Rows) next() (record, error) {
 	return rec, err
 }
 
-// row checks a record. It is false for one that repeats the header.
+// row checks a record. It returns false for one that repeats the header.
 func (r *Rows) row(rec record) (row Row, ok bool) {
 	row = Row{File: r.source.name, Place: rec.place, Fields: rec.fields}
 	if rec.err != nil {
@@ -328,16 +316,16 @@ func (r *Rows) row(rec record) (row Row, ok bool) {
 		return Row{}, false
 	}
 	if r.column >= len(rec.fields) || len(row.Fields) != len(r.first) {
-		// Ids that have moved to another column show the form too.
+		// Shifted ids show the form too.
 		r.documented = r.documented || slices.ContainsFunc(rec.fields, holdsID)
 		row.Err = r.badLength(len(rec.fields))
 		return row, true
 	}
 	found, err := parseCell(rec.fields[r.column])
-	// Also a cell that is refused may show what form the ids of the file have.
+	// A refused cell may also show the form of the ids.
 	r.documented = r.documented || found.documented || holdsID(rec.fields[r.column])
 	if err == nil && len(rec.fields) < len(r.first) && !found.documented && (r.column > 0 || rec.cut) {
-		// Only the form of an id would show that it is whole, and in its column.
+		// Only the documented form would show that the id is complete and in its column.
 		row.Err = r.badLength(len(rec.fields))
 		return row, true
 	}
@@ -355,7 +343,7 @@ func (r *Rows) row(rec record) (row Row, ok bool) {
 	return row, true
 }
 
-// doubt compares the form of an id with that of the others in the file.
+// doubt compares the form of an id with the others in the file.
 func (r *Rows) doubt(found cellID, at Place) error {
 	switch {
 	case found.doubt != nil:
@@ -372,8 +360,8 @@ func (r *Rows) doubt(found cellID, at Place) error {
 	return nil
 }
 
-// fitted takes empty cells off a row that is too long, and fills up one that is
-// too short: spreadsheets leave empty cells out at the end of a row.
+// fitted removes empty cells from a row that is too long and fills up a short one, because
+// spreadsheets leave out empty cells at the end of a row.
 func (r *Rows) fitted(fields []string) []string {
 	n := len(r.first)
 	switch {
@@ -385,9 +373,9 @@ func (r *Rows) fitted(fields []string) []string {
 	return fields
 }
 
-// isHeader tells whether a row repeats the header.
+// isHeader reports whether a row repeats the header.
 func (r *Rows) isHeader(fields []string) bool {
-	// Nearly every row ends here.
+	// Fast path for nearly every row.
 	if len(fields) != len(r.first) || !strings.Contains(fields[r.column], r.name) {
 		return false
 	}
@@ -416,9 +404,8 @@ func (r *Rows) badLength(n int) error {
 	return fmt.Errorf("%d %s, %s has %d", n, fields, what, len(r.first))
 }
 
-// read returns the next record that is not a blank line. The fields are valid
-// until the next call. The error is io.EOF, an *InputError or one of the
-// operating system.
+// read returns the next record that is not blank. The fields are valid until the next call.
+// The error is io.EOF, an *InputError, or an error of the operating system.
 func (r *Rows) read() (record, error) {
 	skipped := 0
 	for {
@@ -439,7 +426,7 @@ func (r *Rows) read() (record, error) {
 				"It should hold one payment link a row.")
 		}
 		if filled(fields[:1]) == 0 && filled(fields) == 0 {
-			if skipped++; skipped > skippedMost {
+			if skipped++; skipped > maxSkipped {
 				return record{}, r.endless(rec.place)
 			}
 			continue
@@ -452,8 +439,7 @@ func (r *Rows) read() (record, error) {
 	}
 }
 
-// empty tells whether a cell holds nothing that can be seen. Old programs end a
-// file with Ctrl-Z.
+// empty reports whether a cell has nothing visible. Old programs end a file with Ctrl-Z.
 func empty(cell string) bool {
 	if cell == "" {
 		return true
@@ -466,7 +452,7 @@ func empty(cell string) bool {
 
 const ctrlZ = '\x1a'
 
-// failed tells apart why a record could not be read.
+// failed handles a read error.
 func (r *Rows) failed(err error) (record, error) {
 	var syntax *csv.ParseError
 	switch {
@@ -480,8 +466,8 @@ func (r *Rows) failed(err error) (record, error) {
 	return record{}, r.source.readError(err)
 }
 
-// mistake turns an error of the syntax into a bad row, or refuses the file if
-// nobody can say where the next row starts.
+// mistake turns a syntax error into a bad row. It refuses the file if the start of the next
+// row is unknown.
 func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 	text := bytes.TrimLeft(r.raw.until(r.csv.InputOffset()), "\r\n") // blank lines before the row
 	line, column, open := lastQuoted(text, byte(r.comma))
@@ -491,8 +477,8 @@ func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 		return record{}, refuse(r.source.name, at,
 			"the file ends inside a quoted cell that opens here", "Close the quote; inside quotes, write a quote twice.")
 	case bytes.IndexByte(bytes.TrimRight(text, "\r\n"), '\n') >= 0:
-		// The cell took in whole lines before it broke: links may be among them, so
-		// the row cannot be passed over either.
+		// The cell includes whole lines, which may hold links, so the row cannot be
+		// skipped.
 		return record{}, refuse(r.source.name, at,
 			fmt.Sprintf("a quoted cell that opens here meets another quote in line %d", syntax.Line),
 			"Close the quote; inside quotes, write a quote twice.")
@@ -510,9 +496,8 @@ func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 	return rec, nil
 }
 
-// repaired reads a line again without a byte-order mark, which files have in their
-// middle that were put together, and without the = of ="…", by which programs make
-// a spreadsheet take a cell as text.
+// repaired reads a line again without a byte-order mark, which concatenated files have in
+// the middle, and without the = of ="…", which programs write to keep a cell as text.
 func (r *Rows) repaired(line []byte) (fields []string, ok bool) {
 	line = bytes.TrimPrefix(line, []byte("\ufeff"))
 	if bytes.HasPrefix(line, []byte(`="`)) {
@@ -526,8 +511,7 @@ func (r *Rows) repaired(line []byte) (fields []string, ok bool) {
 	return fields, err == nil
 }
 
-// lazyFields splits a line with a mistake as well as it goes, so that a list
-// of bad rows can show it.
+// lazyFields splits a bad line as well as possible, so that a list of bad rows can show it.
 func (r *Rows) lazyFields(line []byte) []string {
 	lazy := csv.NewReader(bytes.NewReader(line))
 	lazy.Comma = r.comma
@@ -540,7 +524,7 @@ func (r *Rows) lazyFields(line []byte) []string {
 	return fields
 }
 
-// tooLong says where the row starts that does not end.
+// tooLong returns the error with the start of a row that does not end.
 func (r *Rows) tooLong() error {
 	before, text := r.raw.kept[:r.raw.row-r.raw.first], r.raw.kept[r.raw.row-r.raw.first:]
 	start := 1 + r.raw.lines + bytes.Count(before, []byte("\n"))
@@ -555,9 +539,9 @@ func (r *Rows) tooLong() error {
 	return refuse(r.source.name, at, errRowTooLong.Error(), "It should hold one payment link a row.")
 }
 
-// Fit copies a row and gives it n fields, so that columns set behind it stand
-// where they belong: a short one is filled with empty fields, and what is too
-// much goes into the last one, with the delimiter between.
+// Fit copies a row and gives it n fields, so that columns added after it line up. It fills
+// a short row with empty fields, and joins what is too much into the last one with the
+// delimiter.
 func Fit(fields []string, n int, comma rune) []string {
 	fitted := make([]string, n, n+8)
 	copied := copy(fitted, fields)

@@ -21,8 +21,8 @@ func TestRows(t *testing.T) {
 	if diff := cmp.Diff([]string{"name", "ref"}, rows.Header()); diff != "" {
 		t.Error(diff)
 	}
-	if rows.Comma() != ';' || !rows.HasHeader() || rows.Column() != 1 {
-		t.Errorf("comma %q, header %v, column %d", rows.Comma(), rows.HasHeader(), rows.Column())
+	if rows.comma != ';' || !rows.header || rows.column != 1 {
+		t.Errorf("comma %q, header %v, column %d", rows.comma, rows.header, rows.column)
 	}
 	var got []string
 	for {

@@ -15,10 +15,10 @@ import (
 	"unicode/utf8"
 )
 
-// headSize is how many bytes of a file are looked at before a row is read.
+// headSize is how many bytes of a file are checked before a row is read.
 const headSize = 64 << 10
 
-// Name is how messages call the file at path: "-" is standard input.
+// Name returns the name of the file at path in messages: "-" is stdin.
 func Name(path string) string {
 	if path == "-" {
 		return "stdin"
@@ -26,7 +26,7 @@ func Name(path string) string {
 	return path
 }
 
-// source is the text of one file, unpacked and without its byte-order mark.
+// source is the text of a file, unpacked and without its byte-order mark.
 type source struct {
 	name string
 	text *bufio.Reader
@@ -35,7 +35,7 @@ type source struct {
 	file *os.File // nil for standard input
 }
 
-// openSource opens a file and refuses what cannot be a CSV file.
+// openSource opens a file and refuses it if it cannot be CSV.
 func openSource(path string, stdin io.Reader) (*source, error) {
 	s := &source{name: Name(path)}
 	raw := stdin
@@ -68,8 +68,7 @@ func openRegular(path string) (*os.File, error) {
 	return file, nil
 }
 
-// CheckPath tells early that there is no file to open at path. The error is an
-// *InputError.
+// CheckPath checks that there is a file at path. The error is an *InputError.
 func CheckPath(path string) error {
 	if path == "-" {
 		return nil
@@ -88,7 +87,7 @@ func cannotOpen(path string, err error) error {
 	why := err
 	var pathError *fs.PathError
 	if errors.As(err, &pathError) {
-		why = pathError.Err // the path stands before it already
+		why = pathError.Err // without the path, which the message has already
 	}
 	e := refuse(path, Place{}, fmt.Sprintf("cannot open it: %v", why), "Check the name and the permissions of the file.")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,8 +97,8 @@ func cannotOpen(path string, err error) error {
 	return e
 }
 
-// begin unpacks the text, checks its head and drops byte-order marks: some
-// programs add a second one.
+// begin unpacks the text, checks its head and removes byte-order marks: some programs add a
+// second one.
 func (s *source) begin(raw io.Reader) error {
 	s.text = bufio.NewReaderSize(raw, headSize)
 	magic, err := s.text.Peek(2)
@@ -114,8 +113,7 @@ func (s *source) begin(raw io.Reader) error {
 		}
 		s.text = bufio.NewReaderSize(unpacked, headSize)
 	}
-	// A read error after some text comes again, with its place, when the rows
-	// are read.
+	// A read error after some text is returned with its position when the rows are read.
 	s.head, err = s.text.Peek(headSize)
 	if err != nil && err != io.EOF && len(s.head) == 0 {
 		return s.readError(err)
@@ -124,13 +122,13 @@ func (s *source) begin(raw io.Reader) error {
 		return err
 	}
 	for bytes.HasPrefix(s.head, []byte("\ufeff")) {
-		_, _ = s.text.Discard(len("\ufeff")) // it was peeked: there is no error
+		_, _ = s.text.Discard(len("\ufeff")) // cannot fail: it was peeked
 		s.head = s.head[len("\ufeff"):]
 	}
 	return nil
 }
 
-// checkHead refuses a file whose first bytes show that it is no text.
+// checkHead refuses a file whose first bytes are not text.
 func (s *source) checkHead() error {
 	head := s.head
 	switch {
@@ -149,8 +147,8 @@ func (s *source) checkHead() error {
 	return nil
 }
 
-// isUTF16 sees a byte-order mark of UTF-16 or 32, or the pattern that ASCII
-// text makes in it: every second byte is zero.
+// isUTF16 looks for a byte-order mark of UTF-16 or 32, or for ASCII in UTF-16, where every
+// second byte is zero.
 func isUTF16(head []byte) bool {
 	if bytes.HasPrefix(head, []byte{0xff, 0xfe}) || bytes.HasPrefix(head, []byte{0xfe, 0xff}) ||
 		bytes.HasPrefix(head, []byte{0, 0, 0xfe, 0xff}) {
@@ -167,10 +165,9 @@ func isUTF16(head []byte) bool {
 		zeros[1]*10 > half*8 && zeros[0]*10 < half)
 }
 
-// isBinary sees a zero byte, or control characters in such number that they
-// cannot be slips in a text: one in twenty, while random bytes have one in
-// nine. Bytes that are no UTF-8 prove nothing: an old code page is a text too,
-// and its ids are ASCII.
+// isBinary looks for a zero byte, or for too many control characters to be slips in a text:
+// one in twenty, while random bytes have one in nine. Invalid UTF-8 proves nothing, because
+// files in old code pages are text with ASCII ids.
 func isBinary(head []byte) bool {
 	controls := 0
 	for _, b := range head {
@@ -185,8 +182,7 @@ func isBinary(head []byte) bool {
 	return controls >= 8 && controls*20 > len(head)
 }
 
-// readError makes an *InputError of an error that the file's content causes;
-// another error of the operating system stays one.
+// readError returns an *InputError for a damaged gzip file, and wraps other errors.
 func (s *source) readError(err error) error {
 	var corrupt flate.CorruptInputError
 	if s.gzip && (errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
@@ -199,7 +195,7 @@ func (s *source) readError(err error) error {
 	return fmt.Errorf("read %s: %w", s.name, err)
 }
 
-// regular tells whether the file can be opened and read once more.
+// regular reports whether the file can be opened again.
 func (s *source) regular() bool {
 	if s.file == nil {
 		return false
@@ -210,17 +206,16 @@ func (s *source) regular() bool {
 
 func (s *source) close() {
 	if s.file != nil {
-		_ = s.file.Close() // it was only read
+		_ = s.file.Close()
 	}
 }
 
-// separatorLine is the first line of a file in which Excel is told the delimiter,
-// such as sep=; and not a row.
+// separatorLine is a first line such as sep=; which tells Excel the delimiter.
 var separatorLine = regexp.MustCompile(`^(?i:"?sep=([^\s"a-z0-9]|\t)"?)[,;\t]*\r?(\n|$)`)
 
-// comma finds the delimiter: the one that a separator line names. Failing that it
-// is the one of ',', ';' and tab that the first record has most often outside
-// quotes. If that has none, it may be a title: the next one without an id counts.
+// comma finds the delimiter. It is named by a separator line, or it is the one of ',', ';'
+// and tab that the first record has most often outside quotes. A record without any may be
+// a title, so the next one without an id counts.
 func (s *source) comma() (comma rune, named bool) {
 	if found := separatorLine.FindSubmatch(s.head); found != nil && found[1][0] < utf8.RuneSelf {
 		return rune(found[1][0]), true
@@ -239,7 +234,7 @@ func (s *source) comma() (comma rune, named bool) {
 	return ',', false
 }
 
-// records splits a text at the line ends outside quotes, and leaves empty lines out.
+// records splits a text at line ends outside quotes and skips empty lines.
 func records(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		start, quoted := 0, false
@@ -261,7 +256,7 @@ func records(text []byte) iter.Seq[[]byte] {
 	}
 }
 
-// delimiterOf is the delimiter that a record has most often outside quotes.
+// delimiterOf returns the delimiter that a record has most often outside quotes.
 func delimiterOf(record []byte) (comma rune, found bool) {
 	var counts [utf8.RuneSelf]int
 	quoted := false

@@ -1,5 +1,5 @@
-// Package otlptest gives tests a collector of OpenTelemetry traces, as far as
-// they need one: OTLP over HTTP, with protobuf bodies.
+// Package otlptest is a minimal collector of OpenTelemetry traces for tests: OTLP over HTTP
+// with protobuf bodies.
 package otlptest
 
 import (
@@ -19,12 +19,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Span is a span that came in.
+// Span is a received span.
 type Span struct {
 	Trace, ID, Parent string // in hex; Parent is "" for a root
 	Name              string
 	Kind              string            // INTERNAL, SERVER, CLIENT, PRODUCER or CONSUMER
-	Attributes        map[string]string // whatever their type
+	Attributes        map[string]string // of all types
 	Resource          map[string]string
 	Failed            bool   // its status
 	Error             string // the text of its status
@@ -32,13 +32,13 @@ type Span struct {
 	Took              uint64 // ns
 }
 
-// Collector takes spans in.
+// Collector receives spans.
 type Collector struct {
 	server *httptest.Server
-	hang   chan struct{} // closed: no more
+	hang   chan struct{} // closed by Release
 
 	mu       sync.Mutex
-	status   int // to answer with; 0: take the spans
+	status   int // to answer with, 0 to accept spans
 	requests int
 	hanging  int // requests
 	raw      bytes.Buffer
@@ -59,14 +59,14 @@ func Start(t testing.TB) *Collector {
 // URL is the value for OTEL_EXPORTER_OTLP_ENDPOINT.
 func (c *Collector) URL() string { return c.server.URL }
 
-// Answer lets the collector answer with an HTTP status and take nothing; 0 ends it.
+// Answer makes the collector answer with an HTTP status and drop the spans. 0 ends it.
 func (c *Collector) Answer(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status = status
 }
 
-// Hang lets requests wait until Release, or until their sender gives up.
+// Hang makes requests wait until Release, or until their sender gives up.
 func (c *Collector) Hang() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,28 +83,28 @@ func (c *Collector) Release() {
 	}
 }
 
-// Requests is how many requests came in.
+// Requests returns the number of requests.
 func (c *Collector) Requests() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.requests
 }
 
-// Hanging is how many requests wait at present.
+// Hanging returns the number of waiting requests.
 func (c *Collector) Hanging() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hanging
 }
 
-// Raw is all that came in, headers and bodies.
+// Raw returns all received headers and bodies.
 func (c *Collector) Raw() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.raw.String()
 }
 
-// Spans are the spans that came in, as they did.
+// Spans returns the received spans in order.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +141,7 @@ func (c *Collector) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no traces", http.StatusBadRequest)
 		return
 	}
-	_ = r.Header.Write(&c.raw) // to a buffer
+	_ = r.Header.Write(&c.raw)
 	c.raw.Write(body)
 	for _, resource := range request.ResourceSpans {
 		of := attributes(resource.Resource.GetAttributes())

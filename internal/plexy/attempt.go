@@ -14,55 +14,53 @@ import (
 	"time"
 )
 
-// maxBody is how much of an answer is read, in bytes. A link or an error has
-// less than 2 KiB. The connection of a longer answer is closed.
+// maxBody is how many bytes of an answer are read. A link or an error has less than 2 KiB.
+// The connection of a longer answer is closed.
 //
-// maxPage is the same for a page of the list. A server may ignore the size that
-// was asked for, and a link of the list has about 700 bytes: it is room for
-// some 20 000 of them.
+// maxPage is the limit for a page of the list. A server may ignore the requested size, and
+// an entry has about 700 bytes, so there is room for some 20,000.
 const (
 	maxBody = 64 << 10
 	maxPage = 16 << 20
 )
 
-// acceptJSON is the same for all requests, as are the other headers: a transport
-// only reads them.
+// acceptJSON and the other headers are shared by all requests: a transport only reads them.
 var acceptJSON = []string{"application/json"}
 
-// errLost is a connection that died under a request.
+// errLost means that the connection died during a request.
 var errLost = errors.New("the connection closed before an answer came")
 
-// answer is what came back for one request.
+// answer is the answer to one request.
 type answer struct {
 	method  string
 	status  int
 	header  http.Header
 	body    []byte // at most limit+1 bytes
 	limit   int
-	bodyErr error // why the body could not be read to its end
+	bodyErr error // why the rest of the body could not be read
 	scrub   scrubber
-	lane    *lane // to be given back by Client.release
+	lane    *lane // Client.release returns it
 	keep    bool  // the lane's connection may be used again
 }
 
-// whole tells whether the body was read to its end.
+// whole reports whether the body was read to its end.
 func (a *answer) whole() bool { return a.bodyErr == nil && len(a.body) <= a.limit }
 
-// ok tells whether the status is a 2xx.
+// ok reports whether the status is a 2xx.
 func (a *answer) ok() bool { return a.status/100 == 2 }
 
-// attempt sends one request for one link and reads the answer. Its error is a
+// attempt sends one request for one link and reads the answer. The error is a
 // *TransportError, or wraps ErrBadID.
 func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error) {
-	// Whatever the caller has checked: an id must never address anything else.
+	// Checked again, because an id must never address anything else.
 	if err := CheckID(id); err != nil {
 		return nil, fmt.Errorf("%s payment link, nothing was sent: %w", method, err)
 	}
 	return c.send(ctx, method, linkURL(c.base, id), maxBody)
 }
 
-// send sends one request and reads at most limit bytes of the answer, and one
-// more to know that it is longer. Its error is a *TransportError.
+// send sends one request and reads at most limit+1 bytes of the answer. The error is a
+// *TransportError.
 func (c *Client) send(ctx context.Context, method, url string, limit int) (*answer, error) {
 	secret := c.key.secret()
 	ctx, guard := guardOnce(ctx)
@@ -85,11 +83,10 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 
 	a := &answer{method: method, status: resp.StatusCode, header: resp.Header, limit: limit, scrub: secret.scrub, lane: lane}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return a, nil // what follows is no body and may never end
+		return a, nil // a 204 has no body; what follows may never end
 	}
-	// The transport reports the end of a body only when it has put the connection
-	// back, and returns an answer without a body after that, too. So the
-	// connection is idle when the lane is given back.
+	// At the end of a body the transport has put the connection back, so it is idle when
+	// the lane is returned.
 	if resp.Body == http.NoBody {
 		return a, nil
 	}
@@ -101,22 +98,21 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 	return a, nil
 }
 
-// noAnswer is the error of a request that RoundTrip could not bring to an answer.
+// noAnswer returns the error of a request without an answer.
 func (c *Client) noAnswer(method string, guard *onceGuard, err error, scrub scrubber) *TransportError {
 	sent := guard.wrote.Load()
 	local := !sent && isLocal(err)
 	if local {
-		c.CloseIdle() // gives back descriptors and ports
+		c.CloseIdle() // frees descriptors and ports
 	}
 	if guard.replayed.Load() || errors.Is(err, io.EOF) {
-		err = errLost // says more than "EOF"
+		err = errLost // clearer than "EOF"
 	}
 	return &TransportError{Method: method, Sent: sent, Local: local, Err: scrub.error(explained(err))}
 }
 
-// unpack unpacks a body that comes as gzip, though nobody asked for it, to no
-// more than the limit. Instead of a body that cannot be unpacked there is a text
-// that says so, which proves nothing.
+// unpack unpacks a gzip body, which some servers send unasked, up to the limit. A broken
+// one is replaced by a text that proves nothing.
 func (a *answer) unpack() {
 	coding := a.header.Get("Content-Encoding")
 	if len(a.body) == 0 || !strings.EqualFold(coding, "gzip") && !strings.EqualFold(coding, "x-gzip") {
@@ -136,28 +132,27 @@ func (a *answer) unpack() {
 	a.body = body
 }
 
-// onceGuard makes sure that a call is one request.
+// onceGuard ensures that a call is one request.
 //
-// Go's transport silently sends a GET again when a kept connection dies before
-// the answer's first byte, and any request when it believes that nothing was
-// written. The rate limit would count one request where the API sees two, and
-// a second DELETE could leave unseen. So the guard lets the transport change
-// its connection only as long as nothing was written.
+// Go's transport silently repeats a GET when a kept connection dies before the first byte
+// of the answer, and any request when it believes that nothing was written. The rate limit
+// would count one request where the API sees two, and a second DELETE could go unnoticed.
+// So the transport may change its connection only while nothing was written.
 type onceGuard struct {
 	cancel   context.CancelCauseFunc
-	wrote    atomic.Bool // bytes of the request may have left
-	replayed atomic.Bool // the transport came back for a second connection
+	wrote    atomic.Bool // bytes of the request may have been sent
+	replayed atomic.Bool // the transport asked for a second connection
 }
 
-// guardOnce returns a context whose request is sent once at most.
+// guardOnce returns a context whose request is sent at most once.
 func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &onceGuard{cancel: cancel}
 	trace := &httptrace.ClientTrace{
-		// The transport reports both just before it flushes its buffer, and the
-		// second one for a failed write too. That is early enough: from here on
-		// nobody can tell that nothing left. RoundTrip returns only after its
-		// writing goroutine has ended, so no report comes late.
+		// The transport reports both just before it flushes its buffer, and the second one
+		// also for a failed write. From then on nobody can know that nothing was sent.
+		// RoundTrip returns only after its writing goroutine has ended, so no report comes
+		// late.
 		WroteHeaders: func() { g.wrote.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { g.wrote.Store(true) },
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -166,8 +161,8 @@ func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
 			}
 			g.replayed.Store(true)
 			cancel(errLost)
-			// The transport writes without another look at the context, so the
-			// connection must be unusable before this function returns.
+			// The transport writes without checking the context again, so the connection
+			// must be unusable when this function returns.
 			_ = info.Conn.Close()
 		},
 	}

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// ErrPlainHTTP: the base URL is plain http beyond this machine, which
-// Config.InsecureHTTP did not allow.
+// ErrPlainHTTP means that the base URL is plain http to another machine and
+// Config.InsecureHTTP is not set.
 var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
 
-// NormalizeURL checks a base URL as New does and returns it as Client.BaseURL
-// does. The error is about the URL and never shows it as a whole.
+// NormalizeURL checks and normalizes a base URL as New does. The error never shows the
+// whole URL.
 func NormalizeURL(raw string, insecureHTTP bool) (string, error) {
 	base, _, err := parseBase(raw, insecureHTTP)
 	return base, err
 }
 
-// parseBase checks the base URL and returns it as Client.BaseURL tells, with its
-// host. Its errors never show the URL as a whole: it may hold a password.
+// parseBase returns the normalized base URL and its host. Its errors never show the whole
+// URL, because it may contain a password.
 func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -30,7 +30,7 @@ func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	case u.Scheme != "https" && u.Scheme != "http":
 		return "", "", errors.New("the base URL must start with https://, like " + DefaultBaseURL)
 	case u.Hostname() == "":
-		return "", "", errors.New("the base URL names no host: it should look like " + DefaultBaseURL)
+		return "", "", errors.New("the base URL has no host: it should look like " + DefaultBaseURL)
 	case u.User != nil:
 		return "", "", errors.New("the base URL must hold no user or password: the API takes a key")
 	case u.RawQuery != "" || u.ForceQuery:
@@ -44,13 +44,13 @@ func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	return strings.TrimRight(u.String(), "/"), u.Host, nil
 }
 
-// normalHost returns the host of u in lower case, without the scheme's default
-// port. url.Parse has put the scheme in lower case.
+// normalHost returns the host of u in lower case, without the default port of the scheme,
+// which url.Parse has put in lower case.
 func normalHost(u *url.URL) string {
 	name, zone, scoped := strings.Cut(u.Hostname(), "%")
 	name = strings.ToLower(name)
 	if scoped {
-		name += "%" + zone // a network interface, whose name has a case
+		name += "%" + zone // a network interface; its case matters
 	}
 	if strings.Contains(name, ":") {
 		name = "[" + name + "]"
@@ -62,8 +62,7 @@ func normalHost(u *url.URL) string {
 	return name + ":" + port
 }
 
-// loopback tells whether host is this machine, by its name or address alone:
-// nothing is looked up.
+// loopback reports whether host is this machine by its name or address, without a look-up.
 func loopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
@@ -72,7 +71,7 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// linkURL is the address of one link. The id has passed CheckID.
+// linkURL returns the URL of one link. The id has passed CheckID.
 func linkURL(base, id string) string {
 	return base + "/payment-links/" + url.PathEscape(id)
 }

@@ -6,9 +6,8 @@ import (
 	"fmt"
 )
 
-// explained adds to the error of a TLS handshake what the user can do about a
-// certificate that no known authority has signed. There is no switch that takes
-// any certificate.
+// explained adds advice to the error of a certificate that no known authority has signed.
+// Verification cannot be turned off.
 func explained(err error) error {
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {

@@ -1,9 +1,8 @@
 // Package plexy talks to the payment-links API of Plexy Pay.
 //
-// A call of this package is one HTTP request and never more: it is not
-// repeated, not redirected, and not replayed by the transport. Who calls
-// decides about the next attempt, and can do so because an error tells whether
-// the request may have reached the API.
+// Each call is exactly one HTTP request. It is not repeated, not redirected, and not
+// replayed by the transport. The caller decides about the next attempt, and the error says
+// whether the request may have reached the API.
 package plexy
 
 import (
@@ -19,8 +18,8 @@ const (
 	// DefaultBaseURL is the production API. Source: the vendor's Cancel Payment
 	// Link page.
 	DefaultBaseURL = "https://api.plexypay.com/v1"
-	// DefaultTimeout is what the known callers of the API allow a GET or a
-	// cancel to take.
+	// DefaultTimeout is the timeout that known callers of the API use for a GET or a
+	// cancel.
 	DefaultTimeout     = 15 * time.Second
 	DefaultConcurrency = 50
 	DefaultUserAgent   = "linkcancel"
@@ -30,36 +29,32 @@ const (
 const (
 	dialTimeout = 5 * time.Second
 	tlsTimeout  = 5 * time.Second
-	// idleTimeout is short of the 60 s that most servers keep an idle
-	// connection: a request must not meet a connection that is just closing.
+	// idleTimeout is shorter than the 60 s of most servers, so that a request does not meet
+	// a connection that is just closing.
 	idleTimeout = 30 * time.Second
-	// maxHeader bounds the headers of an answer, in bytes.
+	// maxHeader limits the headers of an answer in bytes.
 	maxHeader = 64 << 10
 )
 
-// Config is how to reach the API. Only Key is required.
+// Config configures a Client. Only Key is required.
 type Config struct {
-	// BaseURL is what comes before /payment-links, by default DefaultBaseURL.
+	// BaseURL is the URL before /payment-links. The default is DefaultBaseURL.
 	BaseURL string
 	// Key is sent raw in the Authorization header.
 	Key *Key
-	// Timeout bounds a whole call, from the dial to the end of the answer; the
-	// 5 s for the dial and the 5 s for the TLS handshake are inside it. The
-	// default is DefaultTimeout.
+	// Timeout limits a whole call, from the dial to the end of the answer, including up to
+	// 5 s for the dial and 5 s for the TLS handshake. The default is DefaultTimeout.
 	Timeout time.Duration
-	// Concurrency is how many idle connections are kept, and should be the
-	// number of calls that run at the same time. The default is
-	// DefaultConcurrency.
+	// Concurrency is how many idle connections are kept: the number of concurrent calls.
+	// The default is DefaultConcurrency.
 	Concurrency int
-	// InsecureHTTP allows plain http to a host other than this machine. The
-	// key then travels where others can read it.
+	// InsecureHTTP allows plain http to other machines, which sends the key unencrypted.
 	InsecureHTTP bool
-	// UserAgent is the User-Agent header, by default DefaultUserAgent.
+	// UserAgent is the User-Agent header. The default is DefaultUserAgent.
 	UserAgent string
 }
 
-// withDefaults returns cfg with its empty fields filled in, or what is wrong
-// with it.
+// withDefaults returns cfg with defaults filled in, or what is wrong with it.
 func (cfg Config) withDefaults() (Config, error) {
 	if cfg.BaseURL == "" {
 		cfg.BaseURL = DefaultBaseURL
@@ -81,9 +76,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	case cfg.Concurrency < 0:
 		return cfg, fmt.Errorf("the concurrency is negative (%d)", cfg.Concurrency)
 	case !printable(cfg.UserAgent):
-		return cfg, errors.New("the user agent may hold printable ASCII only")
+		return cfg, errors.New("the user agent must be printable ASCII")
 	}
-	// A Key made without NewKey or LoadKeyFile is empty.
+	// A Key that was not created by NewKey or LoadKeyFile is empty.
 	if err := checkKey(cfg.Key.secret().value); err != nil {
 		return cfg, err
 	}
@@ -96,16 +91,15 @@ type Client struct {
 	host      string
 	key       *Key
 	timeout   time.Duration
-	late      error // of a call that took longer
+	late      error // of a timeout
 	userAgent []string
-	// The transports of lanes are used directly, without an http.Client around
-	// them: a RoundTripper never follows a redirect. A DELETE that is redirected
-	// becomes a GET, and the key would travel with it.
+	// The transports are used without an http.Client, because a RoundTripper never follows
+	// a redirect. A redirected DELETE would become a GET and take the key along.
 	lanes *lanes
 }
 
-// New makes a client. It opens no connection. An error says what in cfg is
-// wrong; it never shows the key.
+// New returns a client without opening a connection. The error says what is wrong in cfg
+// and never shows the key.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -126,21 +120,19 @@ func New(cfg Config) (*Client, error) {
 	}, nil
 }
 
-// BaseURL is what comes before /payment-links. It is normalized, so that two
-// spellings of one address are equal: scheme and host are in lower case, the
-// scheme's default port is left out, and there is no slash at the end.
+// BaseURL returns the URL before /payment-links. It is normalized: scheme and host are in
+// lower case, without the default port and without a slash at the end.
 func (c *Client) BaseURL() string { return c.base }
 
-// Host is the host of BaseURL, with its port if that is not the scheme's default.
+// Host returns the host of BaseURL, with the port unless it is the default.
 func (c *Client) Host() string { return c.host }
 
-// CloseIdle closes the connections that no call uses.
+// CloseIdle closes idle connections.
 func (c *Client) CloseIdle() { c.lanes.closeIdle() }
 
-// release gives back the lane of an answer. Its connection is kept only after an
-// answer that the API itself gave and that is no failure. What gave any other
-// answer may be a gateway or a server that goes away: the next request must have
-// a chance to get past it.
+// release returns the lane of an answer. The connection is kept only after an answer of the
+// API itself that is not a failure. Other answers may come from a gateway or from a server
+// that is shutting down, and the next request should have a chance to avoid it.
 func (c *Client) release(a *answer) {
 	if a.keep {
 		c.lanes.put(a.lane)
@@ -151,13 +143,11 @@ func (c *Client) release(a *answer) {
 
 // Cancel sends one DELETE for a link.
 //
-// For any 2xx it returns that status and no error, and only a 204 is
-// documented to mean that the link is cancelled. For any other answer it
-// returns the status and an *Error. The status counts even when the rest of
-// the answer is cut off. Without an answer it returns 0 and a *TransportError.
-// Fresh makes any call use a new connection.
-// An id that CheckID refuses gives an error that wraps ErrBadID, and nothing
-// is sent.
+// For any 2xx it returns the status and no error. Only a 204 is documented to mean that the
+// link is cancelled. For any other answer it returns the status and an *Error, even if the
+// rest of the answer is cut off. Without an answer it returns 0 and a *TransportError. If
+// CheckID refuses the id, nothing is sent and the error wraps ErrBadID. Use Fresh to send
+// on a new connection.
 func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) {
 	a, err := c.attempt(ctx, http.MethodDelete, id)
 	if err != nil {
@@ -173,11 +163,10 @@ func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) 
 
 // Get sends one GET for a link.
 //
-// Its errors are an *Error for an answer that is not the link, a
-// *TransportError without an answer or when the link is cut off in the middle,
-// and one that wraps ErrBadID for an id that CheckID refuses. A 2xx that does
-// show the link with this id, as its id or its external id, is an *Error with
-// that status, and not proven: the friendly page of a proxy proves nothing.
+// The error is an *Error for an answer that is not the link, and a *TransportError if there
+// is no answer or the link is cut off. If CheckID refuses the id, the error wraps ErrBadID.
+// A 2xx without a link with this id or external id is an *Error with that status and not
+// proven, because a friendly page of a proxy proves nothing.
 func (c *Client) Get(ctx context.Context, id string) (Link, error) {
 	a, err := c.attempt(ctx, http.MethodGet, id)
 	if err != nil {

@@ -23,8 +23,8 @@ func TestBaseURL(t *testing.T) {
 	for raw, want := range map[string]string{
 		"api.plexypay.com/v1":                 "must start with https://",
 		"ftp://api.plexypay.com":              "must start with https://",
-		"https://":                            "names no host",
-		"https://:443/v1":                     "names no host",
+		"https://":                            "has no host",
+		"https://:443/v1":                     "has no host",
 		"https://user:hunter2@example.com/v1": "no user",
 		"https://user:hunter2@exa mple.com":   "cannot be read",
 		"https://example.com:hunter2":         "cannot be read",

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Longest texts taken from an answer.
+// Limits for texts from an answer.
 const (
 	maxMessage = 256 // bytes
 	maxWord    = 64  // bytes of a code or a type
 	maxExcerpt = 200 // characters
 )
 
-// apiError turns an answer that is not what was asked for into an *Error. The
-// connection of a proven one is kept, unless the server is in trouble.
+// apiError returns the *Error of an answer. The connection is kept if the answer is proven
+// and not a 5xx.
 func (a *answer) apiError() *Error {
 	body, whole := a.head()
 	read := decodeErrorBody(body, whole, a.scrub)
@@ -28,26 +28,25 @@ func (a *answer) apiError() *Error {
 	return e
 }
 
-// notWanted is the *Error of a 2xx that does not carry what was asked for.
+// notWanted returns the *Error of a 2xx without the expected content.
 func (a *answer) notWanted(why error) *Error {
 	e := &Error{Method: a.method, Status: a.status, Message: why.Error()}
 	a.unproven(e, why)
 	return e
 }
 
-// errorBody is what the body of an error says.
+// errorBody is the parsed body of an error.
 type errorBody struct {
 	code, message, source, kind string
-	rawCode                     string // as it was sent, not to be shown
-	// documented reports whether it has every field of an error of the API. Source: the
-	// example on the vendor's pages. Others send code and message too, such as
-	// grpc-gateway.
+	rawCode                     string // as it was sent, must not be shown
+	// documented means that the body has every field of the API's errors. Source: the
+	// example on the vendor's pages. Others, such as grpc-gateway, send code and message
+	// too.
 	documented bool
 }
 
-// decodeErrorBody reads {"code":1,"message":…,"source":…,"type":…}. The code
-// comes as a number and as a string. Empty bodies and pages of HTML happen too:
-// without the documented fields, the message is an excerpt.
+// decodeErrorBody reads {"code":1,"message":…,"source":…,"type":…}, where the code may be a
+// number or a string. Without the documented fields the message is an excerpt of the body.
 func decodeErrorBody(body []byte, whole bool, scrub scrubber) (read errorBody) {
 	if fields := decodeObject(body); fields != nil {
 		read.rawCode = scalar(fields["code"])
@@ -63,17 +62,17 @@ func decodeErrorBody(body []byte, whole bool, scrub scrubber) (read errorBody) {
 	return read
 }
 
-// isText reports whether raw is a JSON string that is not blank.
+// isText reports whether raw is a non-blank JSON string.
 func isText(raw json.RawMessage) bool {
 	var text string
 	return len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &text) == nil && strings.TrimSpace(text) != ""
 }
 
-// excerpt returns the beginning of text as one line of at most that many
-// characters, and at most maxMessage bytes.
+// excerpt returns the beginning of text as one line of at most that many characters and
+// maxMessage bytes.
 func excerpt(text string, whole bool, most int, scrub scrubber) string {
-	// The key must be found before anything is cut, or a part of it could stay;
-	// and where the body itself is cut, its last word may be a part of the key.
+	// The key is removed before anything is cut, or a part of it could remain. Where the
+	// body itself is cut, its last word may be a part of the key.
 	words := strings.Fields(scrub.line(text))
 	if !whole && len(words) > 0 {
 		words = words[:len(words)-1]
@@ -81,8 +80,8 @@ func excerpt(text string, whole bool, most int, scrub scrubber) string {
 	return cut(shorten(strings.Join(words, " "), most), maxMessage)
 }
 
-// shorten returns at most that many characters of text, with an ellipsis in the
-// place of what is left out.
+// shorten returns at most that many characters of text, ending with an ellipsis if it is
+// cut.
 func shorten(text string, most int) string {
 	if line := []rune(text); len(line) > most {
 		return string(line[:most-1]) + "…"
@@ -90,8 +89,8 @@ func shorten(text string, most int) string {
 	return text
 }
 
-// decodeObject returns the fields of a JSON object, or nil if body is not one.
-// Names are compared exactly, and one odd field does not spoil the others.
+// decodeObject returns the fields of a JSON object, or nil. Names must match exactly, and
+// an odd field does not spoil the others.
 func decodeObject(body []byte) map[string]json.RawMessage {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) != nil {
@@ -100,8 +99,7 @@ func decodeObject(body []byte) map[string]json.RawMessage {
 	return fields
 }
 
-// scalar returns a JSON string's text or a JSON number as it is written, and
-// "" for anything else.
+// scalar returns the text of a JSON string or number, and "" for anything else.
 func scalar(raw json.RawMessage) string {
 	if len(raw) == 0 {
 		return ""

@@ -7,42 +7,39 @@ import (
 	"time"
 )
 
-// Error is an answer of the API, or of something in front of it, that is not
-// what was asked for. All its texts come from outside: they are short, hold no
-// control characters, and never the key.
+// Error is an unexpected answer of the API or of something in front of it. All its texts
+// are short, without control characters, and never contain the key.
 type Error struct {
 	// Method is DELETE or GET.
 	Method string
-	// Status is the HTTP status. It can be a 2xx for a GET that brought no link.
+	// Status is the HTTP status. It is a 2xx for a GET without a link.
 	Status int
-	// Code, Message, Type and Source are those of the API's error body. Known
-	// codes: 1 service unavailable, 2 something went wrong, 3 invalid request
-	// parameters, 4 not found, 5 unprocessable entity. Without such a body Code,
-	// Type and Source are empty, and Message is a line of what came instead.
+	// Code, Message, Type and Source are from the API's error body. Known codes: 1 service
+	// unavailable, 2 something went wrong, 3 invalid request parameters, 4 not found, 5
+	// unprocessable entity. Without such a body Code, Type and Source are empty, and
+	// Message is a line of the answer.
 	Code, Message, Type, Source string
-	// Proven means that the API itself gave the answer, and not a gateway in
-	// front of it. The whole body was read, and it is the documented one: a JSON
-	// object with a code that fits the status, a message, and a source or a type.
-	// Source: the vendor's pages. A 2xx or a 3xx is never proven.
+	// Proven means that the API itself gave the answer, and not a gateway in front of it:
+	// the whole body was read, and it is a JSON object with a code that fits the status, a
+	// message, and a source or a type. Source: the vendor's pages. A 2xx or a 3xx is never
+	// proven.
 	Proven bool
-	// Kind names answers that look alike: the status, the media type, the Server
-	// header and a hash of the body, such as "404 text/html nginx 1f3a9c20", with
-	// a "-" for a missing part. It is printable ASCII of at most 64 bytes, and
-	// empty for a proven answer.
+	// Kind identifies similar answers by the status, the media type, the Server header and
+	// a hash of the body, such as "404 text/html nginx 1f3a9c20", with "-" for a missing
+	// part. It is printable ASCII of at most 64 bytes, and empty for a proven answer.
 	Kind string
-	// RetryAfter is how long to wait before the next request, 0 to 10 years. It
-	// counts only with HasRetryAfter.
+	// RetryAfter is how long to wait before the next request, 0 to 10 years. It is valid
+	// only with HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
 
-	saw string // what Saw returns; "" for a proven answer
+	saw string // result of Saw, "" for a proven answer
 }
 
-// Saw describes the answer to a person. For a proven one it is the
-// API's code and message, such as "404 (code 4: payment link not found)". For
-// any other it is the media type and the beginning of the body, of HTML the
-// title, such as "404, text/html, “404 Not Found”". At most 60 characters of the
-// answer's text are shown.
+// Saw describes the answer for people. For a proven one it is the code and message, such as
+// "404 (code 4: payment link not found)". For others it is the media type and the beginning
+// of the body, or the title of HTML, such as "404, text/html, “404 Not Found”". It shows at
+// most 60 characters of the answer.
 func (e *Error) Saw() string {
 	switch {
 	case e.Proven:
@@ -77,19 +74,18 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// TransportError is a request without a usable answer.
+// TransportError means that a request got no usable answer.
 type TransportError struct {
 	// Method is DELETE or GET.
 	Method string
-	// Sent tells that the request may have reached the API. When it is false
-	// (the dial, the name look-up or the TLS handshake failed, or the context
-	// ended before the write) nothing left this machine.
+	// Sent means that the request may have reached the API. Otherwise nothing was sent: the
+	// dial, the name look-up or the TLS handshake failed, or the context ended before the
+	// write.
 	Sent bool
-	// Local means that nothing was sent because this machine ran out of file
-	// descriptors, ports or memory. The API and the link have no part in it.
+	// Local means that nothing was sent because this machine ran out of file descriptors,
+	// ports or memory.
 	Local bool
-	// Err is the cause. errors.Is finds context.Canceled and
-	// context.DeadlineExceeded in it.
+	// Err is the cause. errors.Is finds context.Canceled and context.DeadlineExceeded.
 	Err error
 }
 

@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// ErrBadID is what every error about an unusable id wraps.
+// ErrBadID is wrapped by every error about an unusable id.
 var ErrBadID = errors.New("bad payment link id")
 
-// badID is a message about an id; it is an ErrBadID without its text.
+// badID is an error text that matches ErrBadID.
 type badID string
 
 func (e badID) Error() string        { return string(e) }
@@ -19,18 +19,17 @@ func (e badID) Is(target error) bool { return target == ErrBadID }
 
 const maxID = 128 // bytes
 
-// Characters that servers which normalise Unicode (NFKC) turn into one of the
-// others: a path of the file's making would be the last.
+// Characters that servers with Unicode normalization (NFKC) turn into one of the others,
+// and so into a different path.
 const (
 	pathBreaking = `/\?#%` + "／＼﹨？﹖︖⁇⁈⁉＃﹟％﹪℀℁℅℆"
 	dots         = "." + "．﹒․‥…︙︰"
 )
 
-// CheckID tells why an id must not be sent. The API does not define what an id
-// is, so everything is allowed that can address one payment link and nothing
-// else: url.PathEscape leaves "." and ".." as they are, and an empty id
-// addresses the whole collection. The error wraps ErrBadID and never repeats
-// the id.
+// CheckID returns why an id must not be sent. The API does not define ids, so everything is
+// allowed that addresses exactly one payment link. For example, url.PathEscape keeps "."
+// and "..", and an empty id addresses the whole collection. The error wraps ErrBadID and
+// never repeats the id.
 func CheckID(id string) error {
 	switch {
 	case id == "":
@@ -52,8 +51,7 @@ func CheckID(id string) error {
 		case unicode.IsControl(r):
 			return badID(fmt.Sprintf("the id contains a control character (%U)", r))
 		case Invisible(r):
-			// The API would not know the link, while the link that was meant stays
-			// payable.
+			// The API would not find the link, and the real one would stay payable.
 			return badID(fmt.Sprintf("the id contains an invisible character (%U)", r))
 		case strings.ContainsRune(pathBreaking, r):
 			return badID(fmt.Sprintf("the id contains %q", r))
@@ -62,24 +60,24 @@ func CheckID(id string) error {
 	return nil
 }
 
-// onlyDots tells whether a server may see nothing but dots in an id: some cut a
-// path element at its first semicolon.
+// onlyDots reports whether a server may see nothing but dots in an id. Some cut a path
+// element at its first semicolon.
 func onlyDots(id string) bool {
 	element, _, _ := strings.Cut(id, ";")
 	return strings.Trim(element, dots) == ""
 }
 
-// Invisible tells whether a character has no shape of its own, such as a
-// zero-width space or a variation selector out of a web page.
+// Invisible reports whether a character is not visible, such as a zero-width space or a
+// variation selector from a web page.
 func Invisible(r rune) bool {
 	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == brailleBlank
 }
 
 const brailleBlank = 0x2800
 
-// Documented tells whether an id has the form that the API documents, pl_ and 32
-// lower-case hex digits. An id of another form may be good all the same: the
-// vendor's Cancel page calls the id in the path the external id.
+// Documented reports whether an id has the form that the API documents: pl_ and 32
+// lower-case hex digits. Other ids may be valid too: the vendor's Cancel page calls the id
+// in the path the external id.
 func Documented(id string) bool {
 	if len(id) != 35 || id[:3] != "pl_" {
 		return false

@@ -17,11 +17,11 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// maxKeyFile bounds a key file, in bytes: a wrong path must not be read whole.
+// maxKeyFile limits a key file in bytes, in case the path is wrong.
 const maxKeyFile = 4 << 10
 
-// Key is an API key that does not show itself: however it is printed, logged
-// or marshalled, it is "[redacted]". It is safe for concurrent use.
+// Key is an API key that hides itself: printed, logged or marshalled it is always
+// "[redacted]". It is safe for concurrent use.
 type Key struct {
 	path    string // "" for NewKey
 	current atomic.Pointer[secret]
@@ -29,15 +29,15 @@ type Key struct {
 	hideBy  atomic.Pointer[clean.Secrets]
 }
 
-// secret is one value of a key, and what takes it out of texts.
+// secret is one value of a key, with the scrubber that removes it from texts.
 type secret struct {
 	value  string
 	header []string // of Authorization; read only
 	scrub  scrubber
 }
 
-// NewKey makes a key from its value, that of PLEXY_API_KEY, without the white
-// space around it. The error never shows the value.
+// NewKey returns a key with the value of PLEXY_API_KEY, trimmed. The error never shows the
+// value.
 func NewKey(value string) (*Key, error) {
 	k := &Key{}
 	if _, err := k.set(value); err != nil {
@@ -46,8 +46,8 @@ func NewKey(value string) (*Key, error) {
 	return k, nil
 }
 
-// LoadKeyFile reads a key from a file that holds nothing else. See Warning for
-// a file that others can read.
+// LoadKeyFile reads a key from a file that contains nothing else. Warning reports unsafe
+// permissions.
 func LoadKeyFile(path string) (*Key, error) {
 	k := &Key{path: path}
 	if _, err := k.Reload(); err != nil {
@@ -56,8 +56,8 @@ func LoadKeyFile(path string) (*Key, error) {
 	return k, nil
 }
 
-// Reload reads the key file again and tells whether the key changed. After an
-// error the old key stays. It does nothing for a key made by NewKey.
+// Reload reads the key file again and reports whether the key changed. After an error the
+// old key stays. It does nothing for a key from NewKey.
 func (k *Key) Reload() (changed bool, err error) {
 	if k.path == "" {
 		return false, nil
@@ -74,8 +74,7 @@ func (k *Key) Reload() (changed bool, err error) {
 	return changed, nil
 }
 
-// Warning says that the key file can be read by others than its owner, and
-// what to do about it. It is empty when all is well.
+// Warning returns advice if others than the owner can read the key file, or "".
 func (k *Key) Warning() string {
 	if w := k.warning.Load(); w != nil {
 		return *w
@@ -83,8 +82,7 @@ func (k *Key) Warning() string {
 	return ""
 }
 
-// Source tells a person where the key came from: "the file /etc/key", or
-// "PLEXY_API_KEY" for a key made by NewKey.
+// Source returns where the key came from: "the file /etc/key" or "PLEXY_API_KEY".
 func (k *Key) Source() string {
 	if k.path == "" {
 		return "PLEXY_API_KEY"
@@ -92,22 +90,21 @@ func (k *Key) Source() string {
 	return "the file " + k.path
 }
 
-// Fingerprint returns 6 hex digits of the key's HMAC-SHA256 under salt. Processes
-// that share a random salt see by it whether they have the same key, and nobody
-// else learns anything of the key.
+// Fingerprint returns 6 hex digits of the key's HMAC-SHA256 under salt. Processes that
+// share a random salt can compare their keys with it.
 func (k *Key) Fingerprint(salt []byte) string {
 	mac := hmac.New(sha256.New, salt)
 	mac.Write([]byte(k.secret().value))
 	return hex.EncodeToString(mac.Sum(nil)[:3])
 }
 
-// HideBy adds the key to secrets, and each key that a Reload brings.
+// HideBy adds the key to secrets, now and after each Reload.
 func (k *Key) HideBy(secrets *clean.Secrets) {
 	k.hideBy.Store(secrets)
 	secrets.Add(k.secret().value)
 }
 
-// set makes value the key, if it can be one.
+// set validates value and stores it as the key.
 func (k *Key) set(value string) (changed bool, err error) {
 	// Editors on Windows put a byte-order mark in front.
 	value = strings.TrimSpace(strings.TrimPrefix(value, "\uFEFF"))
@@ -122,7 +119,7 @@ func (k *Key) set(value string) (changed bool, err error) {
 	return value != old, nil
 }
 
-// secret returns the present value, empty for a Key that nobody filled.
+// secret returns the present value. It is empty for a zero Key.
 func (k *Key) secret() *secret {
 	if s := k.current.Load(); s != nil {
 		return s
@@ -130,7 +127,7 @@ func (k *Key) secret() *secret {
 	return &secret{scrub: newScrubber("")}
 }
 
-// checkKey tells why value cannot be a key, without showing it.
+// checkKey returns why value cannot be a key, without showing it.
 func checkKey(value string) error {
 	switch {
 	case value == "":
@@ -143,7 +140,7 @@ func checkKey(value string) error {
 	return nil
 }
 
-// printable tells whether text is printable ASCII, which any header can carry.
+// printable reports whether text is printable ASCII, which every header can carry.
 func printable(text string) bool {
 	for i := range len(text) {
 		if text[i] < ' ' || text[i] > '~' {
@@ -181,11 +178,10 @@ func readKeyFile(path string) (value string, mode fs.FileMode, err error) {
 	return string(content), info.Mode(), nil
 }
 
-// openMode is the text of Warning for a file of that mode.
+// openMode returns the text of Warning for a file mode.
 func openMode(path string, mode fs.FileMode) string {
-	// Windows has no such modes; a pipe has no lasting content. Nobody makes a key
-	// file of mode 0440 by hand: it is how Kubernetes mounts a secret for a group,
-	// and systemd a credential for a user.
+	// Windows has no such modes, and a pipe has no lasting content. Mode 0440 is how
+	// Kubernetes mounts a secret for a group and systemd a credential for a user.
 	if runtime.GOOS == "windows" || !mode.IsRegular() || mode.Perm()&0o077 == 0 || mode.Perm() == 0o440 {
 		return ""
 	}

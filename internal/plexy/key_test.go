@@ -50,7 +50,7 @@ func TestKeySource(t *testing.T) {
 	}
 }
 
-// Keys are told apart by their fingerprints, under one salt.
+// Different keys have different fingerprints under one salt.
 func TestKeyFingerprint(t *testing.T) {
 	fingerprint := func(key, salt string) string {
 		k, err := NewKey(key)

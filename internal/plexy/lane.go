@@ -10,55 +10,52 @@ import (
 	"time"
 )
 
-// A lane, and with it any connection, is used for laneAge at most, less a random
-// part of up to laneSpread, so that not all lanes expire together. Without a
-// limit a busy client never follows a move behind DNS or a load balancer.
+// A lane and its connection live for laneAge at most, minus a random part of up to
+// laneSpread, so that not all lanes expire together. Without a limit a busy client would
+// never follow a change in DNS or of a load balancer.
 const (
 	laneAge    = 2 * time.Minute
 	laneSpread = 30 * time.Second
 )
 
-// purgeEvery is how often the idle lanes are closed because of trouble with one
-// that was used before. An API that fails for one request in a hundred must not
-// cost a new connection for each of the others.
-const purgeEvery = 5 * time.Second
+// purgeInterval limits how often all idle lanes are closed because a used one failed. An
+// API that fails for one request in a hundred must not cost a new connection for each of
+// the others.
+const purgeInterval = 5 * time.Second
 
-// freshKey is the context's key for Fresh.
+// freshKey is the context key of Fresh.
 type freshKey struct{}
 
-// Fresh returns a context whose request is sent on a new connection. A kept one
-// may lead to a server that is about to go away.
+// Fresh returns a context whose request is sent on a new connection, because a kept one may
+// lead to a server that is shutting down.
 func Fresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, freshKey{}, true)
 }
 
-// IsFresh reports whether Fresh made the context.
+// IsFresh reports whether ctx comes from Fresh.
 func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
-// lane is one connection to the API, or room for one. A single call uses it at a
-// time, so its owner can close the connection after an answer that is no reason
-// to keep it: no other call can have taken it up.
+// lane is one connection to the API, or room for one. One call uses it at a time, so the
+// call can close the connection after its answer.
 type lane struct {
 	transport *http.Transport
 	expires   time.Time // the lane's connections are no older than the lane
-	kept      bool      // it has brought a good answer
+	kept      bool      // it has had a good answer
 }
 
-// close closes the connection, and gives up a dial that is still going on. The
-// lane must not be used again: a dial that ends late would leave it with a
-// connection that nobody asked for.
+// close closes the connection and cancels a dial. The lane must not be used again, because
+// a late dial would give it an unwanted connection.
 func (l *lane) close() { l.transport.CloseIdleConnections() }
 
-// lanes are the lanes that no call uses. The last one given back is the first
-// one taken, so that few are used at a low rate and the others' connections end
-// by idleTimeout.
+// lanes are the idle lanes. The last one returned is used first, so that few are in use at
+// a low rate and the others reach idleTimeout.
 type lanes struct {
 	most int // kept
 	tls  *tls.Config
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex
-	idle   []*lane // the last one given back at the end
+	idle   []*lane // the last one returned is at the end
 	purged time.Time
 }
 
@@ -74,7 +71,7 @@ func newLanes(most int) *lanes {
 	}
 }
 
-// take returns a lane for one call. With fresh, the lane has no connection yet.
+// take returns a lane for one call. With fresh it has no connection yet.
 func (l *lanes) take(fresh bool) *lane {
 	now := time.Now()
 	last := l.pop()
@@ -87,7 +84,7 @@ func (l *lanes) take(fresh bool) *lane {
 	return &lane{transport: l.transport(), expires: now.Add(-rand.N(laneSpread)).Add(laneAge)}
 }
 
-// put gives a lane back. Its last answer must have been read to the end.
+// put returns a lane. Its last answer must have been read to the end.
 func (l *lanes) put(used *lane) {
 	used.kept = true
 	l.mu.Lock()
@@ -101,9 +98,9 @@ func (l *lanes) put(used *lane) {
 	}
 }
 
-// discard closes a lane whose connection brought no good answer. If it had brought
-// one before, the others may lead to the same server, which has been replaced:
-// the idle ones are closed with it, so that the next call is on a new connection.
+// discard closes a lane after a bad answer. If it had a good one before, the server was
+// probably replaced, and the other idle lanes may lead to it. They are closed too, so that
+// the next call uses a new connection.
 func (l *lanes) discard(bad *lane) {
 	bad.close()
 	if !bad.kept {
@@ -111,7 +108,7 @@ func (l *lanes) discard(bad *lane) {
 	}
 	now := time.Now()
 	l.mu.Lock()
-	due := now.Sub(l.purged) >= purgeEvery
+	due := now.Sub(l.purged) >= purgeInterval
 	if due {
 		l.purged = now
 	}
@@ -121,14 +118,14 @@ func (l *lanes) discard(bad *lane) {
 	}
 }
 
-// closeIdle closes the lanes that no call uses.
+// closeIdle closes all idle lanes.
 func (l *lanes) closeIdle() {
 	for last := l.pop(); last != nil; last = l.pop() {
 		last.close()
 	}
 }
 
-// pop takes the lane that was given back last, or nil.
+// pop returns the lane that was returned last, or nil.
 func (l *lanes) pop() *lane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,9 +140,8 @@ func (l *lanes) pop() *lane {
 }
 
 func (l *lanes) transport() *http.Transport {
-	// HTTP/1 only: there a broken connection costs one request. With HTTP/2 all
-	// calls share one connection, and when it breaks every one of them is left
-	// without an answer, so every one of those links is ambiguous.
+	// HTTP/1 only, where a broken connection costs one request. With HTTP/2 all calls share
+	// a connection, and if it breaks, all their links are ambiguous.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -158,7 +154,7 @@ func (l *lanes) transport() *http.Transport {
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxHeader,
-		// The transport would unpack without a limit. See answer.unpack.
+		// The transport would unpack without a limit: see answer.unpack.
 		DisableCompression: true,
 	}
 }

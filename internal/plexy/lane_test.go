@@ -404,7 +404,7 @@ func TestTroubleClosesIdleConnections(t *testing.T) {
 		check("a new connection", 3)
 		l.discard(l.take(false))
 		check("a kept connection", 0)
-		time.Sleep(purgeEvery - time.Nanosecond)
+		time.Sleep(purgeInterval - time.Nanosecond)
 		fill()
 		l.discard(l.take(false))
 		check("another one soon after", 2)

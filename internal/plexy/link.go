@@ -9,37 +9,33 @@ import (
 	"time"
 )
 
-// Link is what a GET shows of a payment link. Source: the vendor's page and
-// the code of public callers.
+// Link is a payment link as a GET shows it. Source: the vendor's page and the code of
+// public callers.
 type Link struct {
 	ID string
-	// Status is as the API spells it; see Active and Cancelled.
+	// Status is as the API spells it: see Cancelled and Ended.
 	Status string
 	// URL is the checkout page.
 	URL            string
 	OrderReference string
-	// CreatedAt and ExpiresAt are zero when absent, null or unreadable.
+	// CreatedAt and ExpiresAt are zero if absent, null or unreadable.
 	CreatedAt, ExpiresAt time.Time
-	// CreatedNote and ExpiresNote tell what is wrong with these dates.
+	// CreatedNote and ExpiresNote are problems of these dates.
 	CreatedNote, ExpiresNote DateNote
-	// Amount is in minor units of Currency, 0 when absent or unreadable.
+	// Amount is in minor units of Currency, 0 if absent or unreadable.
 	Amount   int64
 	Currency string
 }
 
-// Cancelled tells whether a status means cancelled. The spelling on the wire
-// is not documented, so both are taken, in any case.
+// Cancelled reports whether a status means cancelled. The spelling is not documented, so
+// both are accepted, in any case.
 func Cancelled(status string) bool {
 	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")
 }
 
-// Active tells whether a status means that the link can still be paid.
-func Active(status string) bool { return strings.EqualFold(status, "active") }
-
-// Ended reports whether a link with this status cannot be paid any more: it is
-// cancelled, paid or expired. Source: the vendor documents only "active"; the
-// names of paid and expired links are those that public callers of the API use.
-// A status that is not known counts as payable.
+// Ended reports whether a link with this status cannot be paid any more: it is cancelled,
+// paid or expired. Source: the vendor documents only "active"; the other names are those of
+// public callers. An unknown status counts as payable.
 func Ended(status string) bool {
 	for _, ended := range [...]string{"paid", "charged", "authorized", "success", "completed", "expired"} {
 		if strings.EqualFold(status, ended) {
@@ -49,10 +45,9 @@ func Ended(status string) bool {
 	return Cancelled(status)
 }
 
-// decodeLink reads the link that was asked for by id. It insists on what makes
-// an answer a proof: a JSON object with a status and the requested id. The id
-// may also be its external id, as the vendor's Cancel page calls the id in the
-// path. All the rest may be missing or odd.
+// decodeLink reads the link with an id. The answer must be a JSON object with a status and
+// that id, which may be its external id (Source: the vendor's Cancel page). All other
+// fields may be missing or odd.
 func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	if len(body) > maxBody {
 		return Link{}, fmt.Errorf("the answer is not a payment link: it is longer than %d KiB", maxBody>>10)
@@ -83,7 +78,7 @@ func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	return link, nil
 }
 
-// checkSame tells why the fields are not those of the link that was asked for.
+// checkSame returns why the fields are not those of the requested link.
 func checkSame(fields map[string]json.RawMessage, id string, scrub scrubber) error {
 	for _, name := range [...]string{"id", "externalId", "external_id"} {
 		if scalar(fields[name]) == id {
@@ -96,7 +91,7 @@ func checkSame(fields map[string]json.RawMessage, id string, scrub scrubber) err
 	return errors.New("the answer is not a payment link: it has no id")
 }
 
-// notLink says what came instead of a JSON object.
+// notLink returns the error of an answer that is not a JSON object.
 func notLink(body []byte, scrub scrubber) error {
 	if text := excerpt(string(body), true, maxExcerpt, scrub); text != "" {
 		return fmt.Errorf("the answer is not a payment link: %s", text)
@@ -104,8 +99,8 @@ func notLink(body []byte, scrub scrubber) error {
 	return errors.New("the answer is not a payment link: it is empty")
 }
 
-// readDates reads the dates of a link. Source of the first names: the vendor's
-// page. The others are those that servers with snake_case names use.
+// readDates reads the dates of a link. The first names are from the vendor's page, the
+// others from servers with snake_case names.
 func (l *Link) readDates(fields map[string]json.RawMessage, scrub scrubber) {
 	l.CreatedAt, l.CreatedNote = readDate(fields, scrub, "createdAt", "created_at")
 	l.ExpiresAt, l.ExpiresNote = readDate(fields, scrub, "expiresAt", "expires_at")

@@ -17,27 +17,27 @@ import (
 
 // Page is one page of the list of payment links.
 type Page struct {
-	// Links are those with an id that CheckID passes, as they stand on the page.
-	// URL and OrderReference are left empty, and so may be every other field.
+	// Links are the entries with an id that passes CheckID, in order. URL and
+	// OrderReference are empty, and all other fields may be.
 	Links []Link
-	// Unusable is how many entries have no such id, or are no link at all.
+	// Unusable is the number of other entries.
 	Unusable int
-	// Total is how many links the list says it has on all pages. It counts only
+	// Total is the number of links on all pages according to the list. It is valid only
 	// with HasTotal.
 	Total    int64
 	HasTotal bool
-	// Date is the answer's Date header, the API's clock; zero without one.
+	// Date is the answer's Date header, the API's clock. It is zero without one.
 	Date time.Time
 }
 
 // List asks for one page of all payment links.
 //
-// Nothing about the list is documented but its path. page and size are those of
-// its sibling GET /transactions; 0 leaves the parameter out. Whether pages
-// count from 0 or 1, and whether size is heeded, is the server's choice.
+// The API documents only the path of the list. page and size are those of GET
+// /transactions; 0 leaves the parameter out. The server decides whether pages count from 0
+// or 1, and whether it respects size.
 //
-// Its errors are an *Error for an answer that is no list, a 2xx included, and a
-// *TransportError without an answer or when it is cut off.
+// The error is an *Error for an answer that is not a list, including a 2xx, and a
+// *TransportError if there is no answer or it is cut off.
 func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
 	a, err := c.send(ctx, http.MethodGet, listURL(c.base, page, size), maxPage)
 	if err != nil {
@@ -76,22 +76,22 @@ func listURL(base string, page, size int) string {
 	return address
 }
 
-// envelopes are the names under which an object may hold the links: that of
-// GET /transactions first, then likely ones; content is that of Spring.
+// envelopes are the names of the array of links in an object: that of GET /transactions
+// first, then likely ones. content is that of Spring.
 var envelopes = [...]string{"data", "items", "paymentLinks", "results", "content"}
 
-// totals are the names under which an object may tell how many links there are.
+// totals are the names of the total.
 var totals = [...]string{"total", "totalElements"}
 
-// nesting is the envelope that may be an object with another envelope inside.
+// nesting is the envelope that may contain an object with another envelope.
 const nesting = "data"
 
-// maxEntries is how many entries a page may have: five times what fits on one
-// of maxPage bytes when its links are as long as the documented one.
+// maxEntries is the maximum number of entries in a page: five times what fits into maxPage
+// bytes with links of the documented size.
 const maxEntries = 100_000
 
-// decodePage reads a page: an array of links, or an object with such an array
-// and perhaps a total.
+// decodePage reads a page: an array of links, or an object with such an array and perhaps a
+// total.
 func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	if len(body) > limit {
 		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
@@ -110,7 +110,7 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 		return Page{}, notList(body, scrub)
 	}
 	p.Links = []Link{}
-	// One entry at a time: a long page of maps would take fifty times its size.
+	// Decoded one by one, because maps of a long page would take fifty times its size.
 	entries := json.NewDecoder(bytes.NewReader(list))
 	_, _ = entries.Token() // the bracket, or the null
 	for n := 0; entries.More(); n++ {
@@ -130,9 +130,9 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	return p, nil
 }
 
-// open finds the array of links in the fields of an object, and the total. An
-// array of the object itself goes before one in a nested object, and a total
-// beside the array before one outside. It returns nil if there is no list.
+// open finds the array of links and the total in an object. An array of the object itself
+// takes precedence over one in a nested object, and a total beside the array over one
+// outside. It returns nil if there is no list.
 func (p *Page) open(fields map[string][]byte) (list []byte) {
 	p.readTotal(fields)
 	if list = envelope(fields, p.HasTotal); isArray(list) {
@@ -146,7 +146,7 @@ func (p *Page) open(fields map[string][]byte) (list []byte) {
 	return list
 }
 
-// readTotal reads the total of an object, if it has one that can be read.
+// readTotal reads the total of an object, if there is a valid one.
 func (p *Page) readTotal(fields map[string][]byte) {
 	for _, name := range totals {
 		if total, err := strconv.ParseInt(scalar(fields[name]), 10, 64); err == nil && total >= 0 {
@@ -156,9 +156,9 @@ func (p *Page) readTotal(fields map[string][]byte) {
 	}
 }
 
-// pageFields returns those fields of an object that can matter, or nil if body,
-// which is JSON or empty, is no object. The values are parts of body, as a copy
-// could be as long as a page.
+// pageFields returns the relevant fields of an object, or nil if body, which is JSON or
+// empty, is not one. The values are parts of body, because copies could be as long as a
+// page.
 func pageFields(body []byte) map[string][]byte {
 	object := json.NewDecoder(bytes.NewReader(body))
 	if first, err := object.Token(); err != nil || first != json.Delim('{') {
@@ -180,9 +180,8 @@ func pageFields(body []byte) map[string][]byte {
 	return fields
 }
 
-// envelope returns the array of links, or nil if there is none. Beside a total, a
-// null in the array's place is an empty array, as some servers write it; alone it
-// is no sign of a list.
+// envelope returns the array of links, or nil. Beside a total, null is an empty array, as
+// some servers write it. Alone it is not a list.
 func envelope(fields map[string][]byte, hasTotal bool) (list []byte) {
 	for _, name := range envelopes {
 		switch raw := fields[name]; {
@@ -200,16 +199,15 @@ func isArray(body []byte) bool {
 	return len(body) > 0 && body[0] == '['
 }
 
-// decodeEntry reads one link of a page. Only its id must be there: what else is
-// missing or odd stays zero, and it is for the caller to leave such a link out.
+// decodeEntry reads one link of a page. Only its id is required; other missing or odd
+// fields are zero.
 func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
 	if len(entry) > maxBody {
 		return Link{}, false
 	}
 	fields := decodeObject(entry)
 	id := scalar(fields["id"])
-	// JSON's decoder puts U+FFFD in the place of bytes that are no UTF-8: such an
-	// id is not the link's.
+	// The JSON decoder replaces invalid UTF-8 by U+FFFD, so the id is not that of the link.
 	if CheckID(id) != nil || strings.ContainsRune(id, utf8.RuneError) {
 		return Link{}, false
 	}
@@ -226,7 +224,7 @@ func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
 	return link, true
 }
 
-// notList says what came instead of a list.
+// notList returns the error of an answer that is not a list.
 func notList(body []byte, scrub scrubber) error {
 	body = body[:min(len(body), maxBody)]
 	if text := excerpt(string(body), len(body) < maxBody, maxExcerpt, scrub); text != "" {

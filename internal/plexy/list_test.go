@@ -34,7 +34,7 @@ func TestListEnvelopes(t *testing.T) {
 		`{"paymentLinks":` + documentedPage + `,"total":"7"}`:                     {Links: documentedLinks, Total: 7, HasTotal: true},
 		`{"total":0,"results":` + documentedPage + `,"next":null,"meta":{"a":1}}`: {Links: documentedLinks, HasTotal: true},
 		" \n" + documentedPage + "\n":                                             {Links: documentedLinks},
-		// What else stands under a likely name is no list.
+		// Other values under a likely name are not a list.
 		`{"data":{"count":1},"items":` + documentedPage + `}`: {Links: documentedLinks},
 		`{"data":null,"results":` + documentedPage + `}`:      {Links: documentedLinks},
 		`{"data":[]}`: {},
@@ -55,7 +55,7 @@ func TestListEnvelopes(t *testing.T) {
 		`{"data":{"items":[{"id":"x"}],"total":3},"items":` + documentedPage + `}`:           {Links: documentedLinks},
 		`[]`:                     {},
 		`{"items":[],"total":3}`: {Total: 3, HasTotal: true},
-		// A total that cannot be read is none.
+		// An unreadable total is ignored.
 		`{"items":[],"total":-1}`:    {},
 		`{"items":[],"total":1.5}`:   {},
 		`{"items":[],"total":null}`:  {},

@@ -10,19 +10,18 @@ import (
 	"syscall"
 )
 
-// localErrors are what the system answers when this machine has no more file
-// descriptors, ports or memory.
+// localErrors are the errors of the system when this machine has no more file descriptors,
+// ports or memory.
 func localErrors() []syscall.Errno {
 	if runtime.GOOS == "windows" {
-		// ERROR_NOT_ENOUGH_MEMORY, WSAEMFILE, WSAEADDRNOTAVAIL, WSAENOBUFS: what
-		// package syscall calls EMFILE there is a number of its own.
+		// ERROR_NOT_ENOUGH_MEMORY, WSAEMFILE, WSAEADDRNOTAVAIL, WSAENOBUFS. In package
+		// syscall EMFILE is another number.
 		return []syscall.Errno{8, 10024, 10049, 10055}
 	}
 	return []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
 }
 
-// isLocal reports whether err, of a request that was not sent, is a lack of this
-// machine's own.
+// isLocal reports whether err of an unsent request is a shortage of this machine.
 func isLocal(err error) bool {
 	isLack := func(err error) bool {
 		return slices.ContainsFunc(localErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
@@ -31,8 +30,8 @@ func isLocal(err error) bool {
 	if !errors.As(err, &lookup) {
 		return isLack(err)
 	}
-	// Go's resolver keeps the cause as text only, and the system's resolver calls
-	// every host unknown while it cannot open a socket.
+	// Go's resolver keeps only the text of the cause, and the system's resolver reports
+	// every host as unknown if it cannot open a socket.
 	if slices.ContainsFunc(localErrors(), func(errno syscall.Errno) bool { return strings.HasSuffix(lookup.Err, errno.Error()) }) {
 		return true
 	}

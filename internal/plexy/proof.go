@@ -8,23 +8,22 @@ import (
 	"strings"
 )
 
-// Longest parts of a Kind, in bytes. With the status, the hash and the spaces
-// they are within maxKind.
+// Limits for the parts of a Kind in bytes. Together with the status, the hash and the
+// spaces they stay within maxKind.
 const (
 	maxKind       = 64
 	maxKindMedia  = 28
 	maxKindServer = 22
 )
 
-// maxSeen is how many characters of an answer a person is shown.
+// maxSeen is how many characters of an answer Saw shows.
 const maxSeen = 60
 
-// codeFits tells whether the API itself would send code with an error status.
+// codeFits reports whether the API itself would send code with an error status.
 //
-// The vendor documents 1 and 2 for its own failures, 3 for 400, 4 for 404 and 5
-// for 422. For statuses that it does not document any other short code is
-// possible. A gateway's code is its own, or repeats the status. The vendor
-// documents no body for a 3xx, and a 2xx is no error.
+// The vendor documents 1 and 2 for its own failures, 3 for 400, 4 for 404 and 5 for 422.
+// For other statuses any short code is possible. Codes of gateways differ, or repeat the
+// status. The vendor documents no body for a 3xx, and a 2xx is not an error.
 func codeFits(status int, code string) bool {
 	n, err := strconv.Atoi(code)
 	if err != nil || strconv.Itoa(n) != code {
@@ -45,8 +44,8 @@ func codeFits(status int, code string) bool {
 	return 1 <= n && n <= 99 && n != 4 && n != 5
 }
 
-// head is the beginning of the body, as far as an error is read, and whether it
-// is all of it.
+// head returns the beginning of the body, up to the limit for errors, and whether that is
+// all of it.
 func (a *answer) head() (body []byte, whole bool) {
 	if len(a.body) > maxBody {
 		return a.body[:maxBody], false
@@ -54,21 +53,21 @@ func (a *answer) head() (body []byte, whole bool) {
 	return a.body, a.whole()
 }
 
-// unproven describes in e an answer that the API may not have given. Why, if it
-// is not nil, tells what is wrong with a 2xx.
+// unproven adds the description of an unproven answer to e. why is the problem of a 2xx, or
+// nil.
 func (a *answer) unproven(e *Error, why error) {
 	e.Kind = a.kind()
 	e.saw = a.saw(why)
 }
 
-// kind is Error.Kind of an unproven answer. A part that is missing is a "-".
+// kind returns Error.Kind of an unproven answer, with "-" for missing parts.
 func (a *answer) kind() string {
 	body, _ := a.head()
 	hash := sha256.Sum256(body)
 	return fmt.Sprintf("%d %s %s %x", a.status, a.word(a.media(), maxKindMedia), a.word(a.header.Get("Server"), maxKindServer), hash[:4])
 }
 
-// media is the media type without its parameters, or "".
+// media returns the media type without parameters, or "".
 func (a *answer) media() string {
 	media, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
 	return strings.TrimSpace(media)
@@ -76,7 +75,7 @@ func (a *answer) media() string {
 
 // word returns text as one word of printable ASCII, or "-".
 func (a *answer) word(text string, most int) string {
-	// Before the key is taken out: a replaced character could put one together.
+	// Before the key is removed: a replacement could otherwise create a key.
 	text = strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
 			return '_'
@@ -89,7 +88,7 @@ func (a *answer) word(text string, most int) string {
 	return text
 }
 
-// saw is Error.Saw of an unproven answer.
+// saw returns Error.Saw of an unproven answer.
 func (a *answer) saw(why error) string {
 	if len(a.body) == 0 && a.bodyErr == nil {
 		return fmt.Sprintf("%d, empty", a.status)
@@ -101,7 +100,7 @@ func (a *answer) saw(why error) string {
 	body, whole := a.head()
 	switch text := a.seen(); {
 	case why != nil && decodeObject(body) != nil:
-		// It looks like the API's: what is wrong says more than how it begins.
+		// It looks like an answer of the API, so the problem says more than its beginning.
 		parts = append(parts, shorten(why.Error(), maxSeen))
 	case text != "":
 		parts = append(parts, "“"+text+"”")
@@ -113,11 +112,11 @@ func (a *answer) saw(why error) string {
 	return strings.Join(parts, ", ")
 }
 
-// seen is what a person is shown of the body.
+// seen returns the part of the body that Saw shows.
 func (a *answer) seen() string {
 	body, whole := a.head()
-	// The key may have angle brackets: if they were taken for a tag, parts of it
-	// would stay. What is unescaped later is looked through again.
+	// The key may contain angle brackets, and parts of it would remain if they were taken
+	// for a tag. Unescaped text is scrubbed again later.
 	text := strings.TrimSpace(a.scrub.key.Hide(string(body)))
 	if strings.HasPrefix(text, "<") || strings.Contains(strings.ToLower(a.media()), "html") {
 		title, rest := pageText(text)
@@ -129,8 +128,8 @@ func (a *answer) seen() string {
 	return excerpt(text, whole, maxSeen, a.scrub)
 }
 
-// pageText returns the title of a page of HTML and, if it has none, its text
-// without tags, comments, scripts and styles. The texts are as wild as the page.
+// pageText returns the title of an HTML page or, without one, its text without tags,
+// comments, scripts and styles. The page may be malformed.
 func pageText(page string) (title, text string) {
 	var b strings.Builder
 	for {
@@ -139,7 +138,7 @@ func pageText(page string) (title, text string) {
 		if !found {
 			return "", html.UnescapeString(b.String())
 		}
-		b.WriteByte(' ') // words in two cells are two words
+		b.WriteByte(' ') // keep words of two cells apart
 		if comment, ok := strings.CutPrefix(tag, "!--"); ok {
 			_, page, _ = strings.Cut(comment, "-->")
 			continue
@@ -152,8 +151,8 @@ func pageText(page string) (title, text string) {
 	}
 }
 
-// pageElement skips a tag, which begins behind its bracket, and with a script or
-// a style its content. Of a title it returns the content.
+// pageElement skips a tag, which begins after its bracket, and the content of a script or
+// style. It returns the content of a title.
 func pageElement(tag string) (title, rest string) {
 	name := strings.ToLower(tag[:min(len(tag), len("script"))])
 	_, rest, _ = strings.Cut(tag, ">")
@@ -171,8 +170,7 @@ func pageElement(tag string) (title, rest string) {
 	return "", rest
 }
 
-// behindElement returns what follows the closing tag end, in upper or lower
-// case; "" if there is none.
+// behindElement returns the text after the closing tag end in any case, or "".
 func behindElement(page, end string) string {
 	for {
 		at := strings.IndexByte(page, '<')

@@ -125,7 +125,7 @@ func TestProof(t *testing.T) {
 	}
 }
 
-// Whoever reads an error has all that the API said.
+// An error shows everything that the API said.
 func TestProvenError(t *testing.T) {
 	c := serve(t, reply(404, `{"code":4,"message":"payment link not found","source":"payment-links","type":"apiError"}`))
 	_, err := c.Cancel(t.Context(), testID)

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// maxRetryAfter is where an absurd Retry-After is capped. It is far from the
-// end of time.Duration, so that callers can add to it.
+// maxRetryAfter caps absurd values. It is far below the maximum of time.Duration, so
+// callers can add to it.
 const maxRetryAfter = 10 * 365 * 24 * time.Hour
 
-// retryAfter reads the Retry-After header, which is a number of seconds or a
-// date (RFC 9110, 10.2.3). A date is taken relative to the Date of the same
-// answer if that can be read, because the two clocks may differ, and else to
-// now. The result is 0 to maxRetryAfter; ok is false without a readable header.
+// retryAfter parses the Retry-After header, a number of seconds or a date (RFC 9110,
+// 10.2.3). A date is relative to the Date header of the answer, because the clocks may
+// differ, or else to now. The result is 0 to maxRetryAfter. ok is false without a valid
+// header.
 func retryAfter(header http.Header, now time.Time) (wait time.Duration, ok bool) {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	seconds, err := strconv.ParseInt(value, 10, 64)
 	switch {
 	case err == nil || errors.Is(err, strconv.ErrRange):
-		// Out of range, ParseInt returns the nearest number that it has.
+		// Out of range, ParseInt returns the nearest number.
 		seconds = min(max(seconds, 0), int64(maxRetryAfter/time.Second))
 		return time.Duration(seconds) * time.Second, true
 	default:

@@ -25,7 +25,7 @@ func TestRetryAfter(t *testing.T) {
 		{date(-time.Hour), "", 0, true},
 		{"Fri, 31 Dec 9999 23:59:59 GMT", "", maxRetryAfter, true},
 		{"Mon, 01 Jan 0001 00:00:00 GMT", "", 0, true},
-		// The server's clock is an hour ahead: its own Date tells.
+		// The server's clock is an hour ahead, as its Date shows.
 		{date(time.Hour + 7*time.Second), date(time.Hour), 7 * time.Second, true},
 		{date(7 * time.Second), "yesterday", 7 * time.Second, true},
 		{"", "", 0, false},

@@ -10,28 +10,27 @@ import (
 	"time"
 )
 
-// DateNote tells what is wrong with a date of a link.
+// DateNote is a problem of a date.
 type DateNote struct {
-	// NoZone means that the value names no offset from UTC. The time is then the
-	// latest instant that the value can mean: so a link never looks expired, or
-	// old, before it is.
+	// NoZone means that the value has no offset from UTC. The time is then the latest
+	// instant that it can mean, so that a link never looks expired or old too early.
 	NoZone bool
-	// Unreadable means that there is a value, and that it is no date. The time is
-	// then zero. A field that is missing, null or blank has no value.
+	// Unreadable means that the value is not a date. The time is then zero. A missing, null
+	// or blank field has no value.
 	Unreadable bool
-	// Text is the value of a date that is NoZone or Unreadable, as one clean line
-	// of at most 64 bytes. It is empty for any other date.
+	// Text is the value if it is NoZone or Unreadable, as one clean line of at most 64
+	// bytes. Otherwise it is empty.
 	Text string
 }
 
-// westmost is how far the zone furthest west is behind UTC.
+// westmost is the offset of the westernmost zone.
 const westmost = 12 * time.Hour
 
-// lastTime is the end of the year 9999. No date is later: JSON cannot hold it.
+// lastTime is the end of the year 9999, the latest date that JSON can hold.
 var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// readDate reads the first of the named fields that has a value. The time is
-// zero if none has one, or if the value cannot be read.
+// readDate reads the first of the named fields that has a value. The time is zero if there
+// is none, or if it is unreadable.
 func readDate(fields map[string]json.RawMessage, scrub scrubber, names ...string) (time.Time, DateNote) {
 	for _, name := range names {
 		raw := fields[name]
@@ -56,19 +55,17 @@ func readDate(fields map[string]json.RawMessage, scrub scrubber, names ...string
 	return time.Time{}, DateNote{}
 }
 
-// example returns the beginning of a value. It is a copy, so that it does not
-// keep the rest in memory.
+// example returns a copy of the beginning of a value, so that the rest can be freed.
 func example(text string) string { return strings.Clone(strings.TrimSpace(cut(text, maxWord))) }
 
-// parseDate reads a date in any form whose meaning is plain: RFC 3339 and its
-// many variants, RFC 1123 and its relatives, and the time since 1970. A date
-// without a time is the end of that day. Without a zone the time is that of the
-// zone furthest west.
+// parseDate parses any unambiguous form of a date: RFC 3339 and RFC 1123 with their
+// variants, and the time since 1970. A date without a time is the end of that day. A time
+// without a zone is in the westernmost zone.
 func parseDate(text string) (t time.Time, noZone, ok bool) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return bounded(t), false, true
 	}
-	if strings.HasPrefix(text, "0000-00-00") { // MySQL's word for no date
+	if strings.HasPrefix(text, "0000-00-00") { // MySQL's null date
 		return time.Time{}, false, true
 	}
 	text = uniform(text)
@@ -99,8 +96,7 @@ func parseDate(text string) (t time.Time, noZone, ok bool) {
 	return bounded(t.Add(-offset)), noZone, true
 }
 
-// bounded returns t in UTC, no later than lastTime. A time before the year 1 is
-// zero.
+// bounded returns t in UTC, no later than lastTime. A time before the year 1 is zero.
 func bounded(t time.Time) time.Time {
 	switch t = t.UTC(); {
 	case t.Year() < 1:
@@ -113,8 +109,8 @@ func bounded(t time.Time) time.Time {
 
 var weekday = regexp.MustCompile(`^(?:MON|TUE|WED|THU|FRI|SAT|SUN)[A-Z]*,? `)
 
-// uniform returns text in upper case with single spaces, without the day of the
-// week, and with dashes and a T in a date that begins with the year.
+// uniform returns text in upper case with single spaces, without the weekday, and with
+// dashes and a T in a date that begins with the year.
 func uniform(text string) string {
 	text = strings.ToUpper(strings.Join(strings.Fields(text), " "))
 	text = text[len(weekday.FindString(text)):]
@@ -131,19 +127,19 @@ func uniform(text string) string {
 	return string(date)
 }
 
-// isNumber tells whether text has only characters of a decimal number.
+// isNumber reports whether text has only characters of a decimal number.
 func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') && strings.Trim(text, "0123456789.E+-") == ""
 }
 
-// isCompact tells whether text is a date of this century in digits alone. Read as
-// a time since 1970, such numbers would be in 1970 or after 2600.
+// isCompact reports whether text is a date of this century in digits. As a time since 1970,
+// such numbers would be in 1970 or after 2600.
 func isCompact(text string) bool {
 	return slices.Contains([]int{8, 12, 14, 17}, len(text)) && strings.HasPrefix(text, "20") && strings.Trim(text, "0123456789") == ""
 }
 
-// parseCompact reads a date without a zone in digits alone, as if it were UTC: to
-// the day, the minute, the second or the millisecond.
+// parseCompact parses a date in digits without a zone as UTC, to the day, minute, second or
+// millisecond.
 func parseCompact(text string) (time.Time, bool) {
 	if len(text) == 17 {
 		text = text[:14] + "." + text[14:]
@@ -151,11 +147,10 @@ func parseCompact(text string) (time.Time, bool) {
 	return parseWall(text)
 }
 
-// parseEpoch reads the time since 1970 in seconds, milliseconds, microseconds or
-// nanoseconds: in the largest of these units that does not lead past the year
-// 9999. The years 1970 and before, and 9999, stand for none and never. A number
-// that is in another year before 2000 or after 3000 has another meaning, such as
-// the ticks of Windows.
+// parseEpoch parses the time since 1970 in seconds, milliseconds, microseconds or
+// nanoseconds: the largest unit that stays within the year 9999. The years up to 1970 and
+// 9999 mean none and never. A number in another year before 2000 or after 3000 has another
+// meaning, such as the ticks of Windows.
 func parseEpoch(text string) (time.Time, bool) {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil {
@@ -172,14 +167,14 @@ func parseEpoch(text string) (time.Time, bool) {
 		t = time.Unix(exact/perSecond, exact%perSecond*(1e9/perSecond))
 	} else {
 		seconds, fraction := math.Modf(number / float64(perSecond))
-		t = time.Unix(int64(seconds), int64(math.Round(fraction*1e6))*1000) // a float64 is no finer
+		t = time.Unix(int64(seconds), int64(math.Round(fraction*1e6))*1000) // the precision of a float64
 	}
 	year := t.UTC().Year()
 	return t, year <= 1970 || 2000 <= year && year <= 3000 || year == 9999
 }
 
-// Forms of a date whose zone is at its end, or missing. After the seconds,
-// time.Parse takes a fraction too.
+// Forms of a date whose zone is at the end or missing. time.Parse accepts a fraction after
+// the seconds.
 var (
 	timeForms = [...]string{
 		"2006-01-02T15:04:05", "2006-01-02T15:04", "20060102T150405", "20060102T1504", "20060102150405", "200601021504",
@@ -191,7 +186,7 @@ var (
 	zonedForms = [...]string{"Jan 2 15:04:05 -0700 2006", "Jan 2 15:04:05 UTC 2006", "Jan 2 15:04:05 GMT 2006"}
 )
 
-// parseWall reads a date without a zone, as if it were UTC.
+// parseWall parses a date without a zone as UTC.
 func parseWall(text string) (time.Time, bool) {
 	for _, layout := range timeForms {
 		if t, err := time.Parse(layout, text); err == nil {
@@ -206,16 +201,16 @@ func parseWall(text string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Zones at the end of a date, as uniform leaves them. A name alone is ambiguous,
-// and its offset changes over the years. Behind an offset it says nothing more.
+// Zones at the end of a date, after uniform. A name alone is ambiguous, and its offset
+// changes over the years. After an offset it adds nothing.
 var (
 	zoneName   = regexp.MustCompile(`^(.*\d ?(?:Z|(?:UTC?|GMT)?[+-]\d{2}:?\d{2})) ?(?:\(.*\)|\[.*\]|[A-Z]{3,5}|[+-]\d{2,4})(?: M=[+-][\d.]+)?$`)
 	offsetZone = regexp.MustCompile(`^(.*\d) ?(?:Z|UTC?|GMT|(?:UTC?|GMT)? ?([+-])(\d{1,2})(?::?([0-5]\d))?)$`)
 	namedZone  = regexp.MustCompile(`^(.*\d) ?\[?(?:[A-Z]{3,5}|[A-Z_]+(?:/[A-Z0-9_+-]+){1,2})\]?$`)
 )
 
-// cutZone cuts the zone off a date. For a zone of which only the name is known,
-// the offset is that of the zone furthest west.
+// cutZone removes the zone from a date. If only its name is known, the offset is that of
+// the westernmost zone.
 func cutZone(text string) (rest string, offset time.Duration, noZone, ok bool) {
 	if m := zoneName.FindStringSubmatch(text); m != nil {
 		text = m[1]

@@ -136,7 +136,7 @@ func TestDateWithoutZone(t *testing.T) {
 	}
 }
 
-// A value that is no date is told apart from none.
+// A value that is not a date differs from no value.
 func TestDateUnreadable(t *testing.T) {
 	for value, want := range map[string]string{
 		`"soon"`: "soon", `"never"`: "never", `"-"`: "-", `"n/a"`: "n/a",

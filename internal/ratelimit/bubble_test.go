@@ -110,6 +110,7 @@ func newBubbleRedis(t *testing.T, real *realRedis) *bubbleRedis {
 	if real != nil {
 		opt := *real.opt
 		opt.DB = int(real.used.Add(1))
+		opt.ReadTimeout = time.Hour // the machine may be busy
 		b.state = redis.NewClient(&opt)
 		t.Cleanup(func() { _ = b.state.Close() })
 	}

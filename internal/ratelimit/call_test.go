@@ -31,13 +31,13 @@ func state(t *testing.T, rdb redis.UniversalClient) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"now", "sending", "clear", "tenth"} { // time goes on
+	for _, name := range []string{"now", "sending", "clear", "tenth"} { // they change with time
 		delete(all, name)
 	}
 	return all
 }
 
-// TestFleetCallTwice repeats calls as go-redis does when an answer is lost.
+// TestFleetCallTwice repeats calls, as go-redis does when a reply is lost.
 func TestFleetCallTwice(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
@@ -66,7 +66,7 @@ func TestFleetCallTwice(t *testing.T) {
 				t.Errorf("call %d, made again, changed (-before +after):\n%s", c.number, diff)
 			}
 		}
-		// One that was under way for long counts no more, but for another run.
+		// An older call is ignored, unless it is of another run.
 		before := state(t, rdb)
 		if r := ask(t, rdb, calls[1]); r.n != 0 || r.untilOutage != 20 {
 			t.Errorf("an old call: %+v", r)
@@ -80,7 +80,7 @@ func TestFleetCallTwice(t *testing.T) {
 	})
 }
 
-// TestFleetProbeTwice: the probe is granted once, and is not lost with its answer.
+// TestFleetProbeTwice checks that the probe is granted once, and is not lost with the reply.
 func TestFleetProbeTwice(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
@@ -112,7 +112,7 @@ func TestFleetProbeTwice(t *testing.T) {
 	})
 }
 
-// TestFleetCommands are those of the command line, without a worker.
+// TestFleetCommands runs the commands without a worker.
 func TestFleetCommands(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
@@ -152,7 +152,7 @@ func TestFleetCommands(t *testing.T) {
 }
 
 func TestParseReply(t *testing.T) {
-	for _, words := range [][]string{nil, {"n"}, {"n", "1"}, {"1", "1"}} {
+	for _, words := range [][]string{nil, {""}, {"", ""}, {"n 1", ""}, {"n", "1"}} {
 		if _, err := parseReply(words); !errors.Is(err, errReply) {
 			t.Errorf("parseReply(%q): error %v", words, err)
 		}
@@ -182,8 +182,8 @@ func TestConstants(t *testing.T) {
 	}
 	// An idle process must stay alive, and a counted event within a part of the meter.
 	for _, condition := range []string{
-		fmt.Sprintf("silentAfter > 2 * %v and 1", text(microsOf(heartbeat*idleHeartbeats+callTimeout))),
-		fmt.Sprintf("meterPart > %v and 1", text(microsOf(countedTime))),
+		fmt.Sprintf("silentAfter > 2 * %v and 1", int64(microsOf(heartbeat*idleHeartbeats+callTimeout))),
+		fmt.Sprintf("meterPart > %v and 1", int64(microsOf(countedTime))),
 	} {
 		if constant(condition) != "1" {
 			t.Errorf("not so: %s", condition)

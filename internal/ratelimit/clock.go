@@ -34,7 +34,7 @@ const (
 	clockTolerance = 10 * time.Millisecond
 )
 
-// clock estimates where the fleet's clock stands. The script reads its time between
+// clock estimates the fleet's clock. The script reads its time between
 // the sending of a call and the receipt of the reply, which bounds the difference
 // between the clocks from both sides. With the upper bound no slot is early, and the
 // least of many upper bounds is closest to the truth.

@@ -8,17 +8,26 @@
 // reserve slots of one schedule, by the generic cell rate algorithm. A slot is the
 // permission to send one request at a certain time, at most about 100 ms ahead.
 //
-//	Acquire ──▶ waits for a slot ──▶ request ──▶ Report(slot, answer)
-//	               ▲                                  │
-//	               │ slots                            │ answers since the last call
-//	             reserve ◀────────────────────────────┘
-//	               │
-//	        fleet_reserve.lua on the key lc:rate
+//	Acquire ──▶ waiters ──▶ Slot ──▶ request ──▶ Report(Slot, Answer)
+//	               ▲                                │
+//	             slots                            outbox
+//	               ▲                                │
+//	               └────────── reserver ◀───────────┘
+//	                               │
+//	        fleet_rules.lua, fleet_reserve.lua on the key lc:rate
 //
-// One goroutine per process calls the script. It reports the answers since its last
-// call and reserves as many slots as the process needs soon. A slot that is not used
-// within 5 ms is given up, so a process that was stopped never sends a burst. A local
-// limiter from x/time/rate is a second guard. While Redis is away nothing is granted.
+// The parts of a Fleet:
+//
+//   - The waiters are the calls of Acquire, in order of arrival.
+//   - The slots are those that the process has reserved. One that is not used within
+//     5 ms is given up, so a process that was stopped never sends a burst.
+//   - The outbox holds the answers that the script does not know yet.
+//   - The reserver is the goroutine that calls the script: it reports the answers and
+//     reserves as many slots as the process needs soon (demand).
+//   - The clock estimates what the time in Redis is.
+//
+// A local limiter from x/time/rate is a second guard. While Redis is away nothing is
+// granted.
 //
 // The rate of the fleet has a ceiling: the lowest Rate of the processes that are
 // alive, or what [SetFleetRate] set. A process never exceeds its own Rate.
@@ -37,23 +46,28 @@
 //
 // # Holds
 //
-//	              429 from two links, nothing good in between
-//	            ┌────────────────────────────────────────────▶ throttled
-//	            │                                               │ Retry-After, or
-//	            │      20 failures in a row, ten links          │ 1 s to 30 s
-//	sending ────┼──────────────────────────────▶ outage         ▼
-//	   ▲        │                       1 s to 10 s └────────▶ probe ──▶ held again
-//	   │        │                                               │
-//	   │        │                                   good answer │
-//	   └────────┼───────────────────────────────────────────────┘
-//	            │
-//	            ├─ HoldFleet ─▶ manual, until ReleaseFleet or its time
-//	            │
-//	            └─ 401 or 403, confirmed ─▶ unauthorized, of this process only
+//	sending ──┬─ 429 from two links, no good answer in between ─▶ throttled ─┐
+//	   ▲      │                             Retry-After, or 1 s doubling     │
+//	   │      │                             to 30 s                          │
+//	   │      ├─ 20 failures in a row from 10 links, or Down ───▶ outage ────┤
+//	   │      │                             1 s doubling to 10 s             │
+//	   │      │                                                              ▼
+//	   ├──────┼── good answer ◀───────────────────────────────── one request at a time
+//	   │      │                                                              │
+//	   │      │                            held again ◀── failure, 429 ──────┘
+//	   │      │
+//	   │      ├─ HoldFleet ──▶ manual ──┐
+//	   ├──────┼─────────────────────────┴─ its time is over, or ReleaseFleet
+//	   │      │
+//	   │      └─ HoldOwn ──▶ unauthorized or outage, of this process only ──┐
+//	   └───────────────────── a good answer to a probe, or ReleaseFleet ◀───┘
 //
-// Manual, throttled and outage holds exist side by side, and each ends on its own. An
-// unauthorized hold belongs to one process, because the keys of the others may be
-// good. It is probed every 30 s and when the key changes.
+// Manual, throttled and outage holds exist side by side, and each ends on its own. A
+// throttled hold of more than 15 minutes is probed every 15 minutes.
+//
+// HoldOwn holds one process, because the API may accept the keys of the others, or
+// answer them. The time between its probes doubles from 1 s to 30 s, or 10 s in an
+// outage. When the key changes, an unauthorized hold is probed at once.
 //
 // A 429 may be the trouble of one link. Until a second link gets one as well, the
 // link is only a suspect and the fleet continues. An answer that the API may not have
@@ -63,6 +77,5 @@
 //
 // Grants are numbered. "Before the hold" and "after the cut" compare these numbers
 // and not times, because an answer describes the API at the time of its request. The
-// script uses the clock of Redis. Each process estimates the difference between that
-// clock and its own from the calls.
+// script uses the clock of Redis.
 package ratelimit

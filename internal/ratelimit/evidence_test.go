@@ -12,15 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
-
-	"linkcancel/internal/broker"
 )
 
-// TestScriptEvidence plays answers and says whether they hold the fleet. A word
-// is a link that gets a 429, with ! if it had one before, with /503 for another
-// status; control is the control request. + is a good answer to a grant of now, ok
-// a good answer to the control request, ? an unproven answer, < a grant, > the good
-// answer to it, and a number the milliseconds that go by.
+// TestScriptEvidence plays answers and checks whether they hold the fleet. A word is a
+// link that gets a 429, with ! if it had one before, and with /503 for another status.
+// control is the control request. + is a good answer to a new grant, ok a good answer
+// to the control request, ? an unproven answer, < a grant, > the good answer to it, and
+// a number is how many milliseconds pass.
 func TestScriptEvidence(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -116,7 +114,7 @@ func suspectOf(word string) string {
 	return suspectText(a)
 }
 
-// At a high rate several links have to be more: a part of the good answers.
+// At a high rate "many links" means a part of the good answers.
 func TestScriptEvidenceAtAHighRate(t *testing.T) {
 	eachBook(t, 2000, func(b *book) {
 		b.answers(2*time.Second, 800)
@@ -127,13 +125,13 @@ func TestScriptEvidenceAtAHighRate(t *testing.T) {
 			}
 			b.play(fmt.Sprint("link", links))
 		}
-		if links < 16 || links > 17 { // 1 % of 1 600 in 2 s, and of those in between
+		if links < 16 || links > 17 { // 1% of 1,600 in 2 s, and of those in between
 			t.Errorf("held after %d links", links)
 		}
 	})
 }
 
-// How long the hold is, is for links to say that had no 429 before.
+// Links that had no 429 before decide how long the hold is.
 func TestScriptHoldsForNewLinks(t *testing.T) {
 	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
 		for _, tt := range []struct {
@@ -154,8 +152,8 @@ func TestScriptHoldsForNewLinks(t *testing.T) {
 	})
 }
 
-// A link that had its 429 before prolongs a hold by a second at most, and does not
-// begin one anew that is over.
+// A link that had a 429 before extends a hold by a second at most, and does not begin
+// another.
 func TestScriptRepeatInAHold(t *testing.T) {
 	eachBook(t, 50, func(b *book) {
 		late := b.grant()
@@ -187,8 +185,7 @@ func TestScriptRepeatInAHold(t *testing.T) {
 	})
 }
 
-// A link that is suspected keeps the rate from climbing faster and faster, but not
-// one that had its 429 before.
+// A suspect resets the growth of the climb, unless it had a 429 before.
 func TestScriptSuspectsSlowTheClimb(t *testing.T) {
 	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
 		for suspect, steps := range map[string]float64{"z:429:0": 70, "z:429:1": 100} {
@@ -245,14 +242,13 @@ func TestKindString(t *testing.T) {
 	}
 }
 
-// Links that are always answered 429, 503 with Retry-After or 401 do not slow the
-// others.
+// Links that always get a 429, a 503 with Retry-After or a 401 do not slow the others.
 func TestFleetPoisonedLinks(t *testing.T) {
 	t.Parallel()
-	const links, rate = 400, 50
+	real := startRealRedis(t)
+	const links, rate = 600, 50
 	synctest.Test(t, func(t *testing.T) {
-		b := broker.Embedded()
-		t.Cleanup(func() { _ = b.Close() })
+		client := newBubbleRedis(t, real).dial(t, nil)
 		start := time.Now()
 		var mu sync.Mutex
 		var holds []Hold
@@ -261,7 +257,7 @@ func TestFleetPoisonedLinks(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		for _, id := range []string{"one", "two"} {
-			f := runFleet(t, FleetConfig{Redis: b.Client(), Process: id, Config: Config{Rate: rate, OnHold: func(h Hold) {
+			f := runFleet(t, FleetConfig{Redis: client, Process: id, Config: Config{Rate: rate, OnHold: func(h Hold) {
 				mu.Lock()
 				holds = append(holds, h)
 				mu.Unlock()
@@ -285,13 +281,13 @@ func TestFleetPoisonedLinks(t *testing.T) {
 						case a = <-poisoned:
 						default:
 							mu.Lock()
-							a = Answer{Kind: Proper, Link: strconv.Itoa(next)}
+							a = Answer{Kind: OK, Link: strconv.Itoa(next)}
 							next++
 							mu.Unlock()
 						}
 						time.Sleep(20*time.Millisecond + mathrand.N(60*time.Millisecond))
 						f.Report(s, a)
-						if a.Kind != Proper {
+						if a.Kind != OK {
 							a.Repeat = true
 							time.AfterFunc(2*time.Second, func() { poisoned <- a })
 							continue
@@ -314,14 +310,14 @@ func TestFleetPoisonedLinks(t *testing.T) {
 		if len(holds) > 0 {
 			t.Errorf("holds: %+v", holds)
 		}
-		if s, err := ShowFleet(t.Context(), b.Client()); err != nil || s.Rate != rate {
+		if s, err := ShowFleet(t.Context(), client); err != nil || s.Rate != rate {
 			t.Errorf("the rate is %v (%v), want %d", s.Rate, err, rate)
 		}
 	})
 }
 
-// Whatever an API answered, and whatever became of the requests: as soon as it
-// works, all is sent at the full rate.
+// TestFleetRecovers answers at random, and checks that the full rate is reached when the
+// API works.
 func TestFleetRecovers(t *testing.T) {
 	real := startRealRedis(t)
 	for seed := range uint64(6) {
@@ -340,8 +336,8 @@ func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 	defer cancel()
 	var mu sync.Mutex
 	rng := mathrand.New(mathrand.NewPCG(7, seed))
-	kinds := []Kind{Unused, Proper, Unproven, Throttled, Unauthorized, Transient, Down}
-	weights := make([]int, len(kinds)) // what this API is like
+	kinds := []Kind{Unused, OK, Unproven, Throttled, Unauthorized, Transient, Down}
+	weights := make([]int, len(kinds)) // of the answers
 	for i := range weights {
 		weights[i] = rng.IntN(20)
 	}
@@ -350,7 +346,7 @@ func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 		defer mu.Unlock()
 		takes = time.Duration(rng.Int64N(int64(200 * time.Millisecond)))
 		if time.Since(start) >= trouble {
-			return Answer{Kind: Proper}, false, takes
+			return Answer{Kind: OK}, false, takes
 		}
 		a = Answer{
 			Kind: pick(rng, kinds, weights), Link: strconv.Itoa(rng.IntN(40)), Status: 429 + 74*rng.IntN(2),
@@ -415,7 +411,7 @@ func testRecovers(t *testing.T, real *realRedis, seed uint64) {
 	}
 }
 
-// pick draws one of the kinds.
+// pick returns a random kind.
 func pick(rng *mathrand.Rand, kinds []Kind, weights []int) Kind {
 	sum := 1
 	for _, w := range weights {
@@ -428,5 +424,5 @@ func pick(rng *mathrand.Rand, kinds []Kind, weights []int) Kind {
 		}
 		n -= w
 	}
-	return Proper
+	return OK
 }

@@ -177,7 +177,7 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 		return true
 	case Transient:
 		return s.probe || out.failures >= f.shared.untilOutage
-	case Proper:
+	case OK:
 		return s.probe || f.fleetHold(now).reason != ReasonNone
 	}
 	return s.probe
@@ -215,7 +215,7 @@ func (f *Fleet) Status() Status {
 // ReasonUnauthorized if the API refuses the key and not only a link, or ReasonOutage
 // if this process gets no answers of the API while others do. The first probe goes
 // after 1 s. The time between probes doubles up to 30 s, or 10 s in an outage. A
-// [Proper] answer to a later request with the present key ends the hold.
+// [OK] answer to a later request with the present key ends the hold.
 func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.mu.Lock()
 	now := f.now()

@@ -20,9 +20,9 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// BenchmarkFleet measures fleets of real processes on a real Redis: how much
-// of the limit they achieve, how full the fullest second is, and how many
-// grants there are to a call of Redis. FLEET_SECONDS is how long each lasts.
+// BenchmarkFleet measures fleets of real processes on a real Redis: which part of the
+// limit they use, the requests of the fullest second, and the grants per call of Redis.
+// FLEET_SECONDS is how long each lasts.
 func BenchmarkFleet(b *testing.B) {
 	if !redistest.Have(b) {
 		return
@@ -79,7 +79,7 @@ func measureFleet(b *testing.B, limit Rate, processes int) {
 	wg.Wait()
 	calls := scriptCalls(b, url)
 
-	// Processes start one after another; the first and last moments do not count.
+	// Processes start one after another, so the first and last moments do not count.
 	slices.Sort(sent)
 	if len(sent) == 0 {
 		b.Fatal("nothing was sent")
@@ -122,7 +122,7 @@ func scriptCalls(b *testing.B, url string) int {
 	return n
 }
 
-// TestMain lets this program be one process of BenchmarkFleet.
+// TestMain runs this program as one process of BenchmarkFleet, if asked to.
 func TestMain(m *testing.M) {
 	if url := os.Getenv("FLEET_CHILD"); url != "" {
 		if err := fleetChild(url); err != nil {
@@ -134,8 +134,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fleetChild sends as fast as the limiter lets it, with 50 callers whose
-// requests take 5 to 25 ms, and writes when it sent to stdout.
+// fleetChild sends as fast as the limiter allows, with 50 callers whose requests take
+// 5 to 25 ms. It writes to stdout when each was sent.
 func fleetChild(url string) error {
 	opt, err := redis.ParseURL(url)
 	if err != nil {
@@ -169,7 +169,7 @@ func fleetChild(url string) error {
 		case <-ctx.Done():
 		case <-time.After(5*time.Millisecond + rand.N(20*time.Millisecond)):
 		}
-		return Answer{Kind: Proper}
+		return Answer{Kind: OK}
 	})
 	wg.Wait()
 	return out.Flush()

@@ -20,7 +20,7 @@ import (
 type model struct {
 	t         *testing.T
 	server    *bubbleRedis
-	client    redis.UniversalClient // of no process
+	client    redis.UniversalClient // not of a process
 	start     time.Time
 	processes []*process
 	lines     sync.WaitGroup
@@ -29,19 +29,19 @@ type model struct {
 	sent []time.Duration
 }
 
-// process is one of a model. Its connection can be cut, which is to the fleet
-// as if it had been killed, and be slow.
+// process is a process of a model. Its connection can be slow, and can be cut, which
+// looks to the fleet as if the process was killed.
 type process struct {
 	*Fleet
 	lines   *sync.WaitGroup
 	calls   atomic.Int64
 	cut     atomic.Bool
-	latency atomic.Int64 // the longest way to Redis and the way back, each, in ns
+	latency atomic.Int64 // the longest time to Redis, and back, in ns
 	sent    atomic.Int64
 }
 
-// line connects a process to Redis: it returns the process's end. What waits
-// in it keeps neither end from writing.
+// line connects a process to Redis, and returns the process's end. Data on its way does
+// not block either end.
 func (p *process) line(server net.Conn) net.Conn {
 	client, far := net.Pipe()
 	carry := func(from, to net.Conn) {
@@ -110,8 +110,8 @@ func (m *model) join(cfg FleetConfig) *process {
 	return p
 }
 
-// drive lets callers use a process until ctx ends, each with a pause of up to
-// think after its request. All stop while stopped says so, as at a SIGSTOP.
+// drive calls a process from several goroutines until ctx ends, each with a pause of up
+// to think after its request. All stop while stopped returns true, as after a SIGSTOP.
 func (m *model) drive(ctx context.Context, p *process, callers int, think time.Duration, stopped func() bool) {
 	var wg sync.WaitGroup
 	for range callers {
@@ -133,15 +133,15 @@ func (m *model) drive(ctx context.Context, p *process, callers int, think time.D
 				m.mu.Unlock()
 				p.sent.Add(1)
 				time.Sleep(time.Millisecond + rand.N(think))
-				p.Report(s, Answer{Kind: Proper})
+				p.Report(s, Answer{Kind: OK})
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// windows checks that no window of a second or more has more requests than
-// the rate allows, but for a part over.
+// windows checks that no window of a second or more has more requests than the rate
+// allows. over is by which part it may.
 func (m *model) windows(limit Rate, burst int, over float64) {
 	m.t.Helper()
 	slices.Sort(m.sent)
@@ -173,7 +173,7 @@ func TestFleetModel(t *testing.T) {
 		burst    int
 		callers  func(i int) int // default 20
 		latency  time.Duration
-		over     float64        // by which a window may be fuller
+		over     float64        // see windows
 		least    float64        // of the limit, in 2 s to 5 s and 8.5 s to 10 s
 		event    func(m *model) // after 5 s; its effects end before 8.5 s
 		stopped  func(m *model, i int) bool
@@ -192,8 +192,8 @@ func TestFleetModel(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			m.processes[1].latency.Store(0)
 		}, stopped: func(m *model, i int) bool { return i == 1 && m.processes[1].latency.Load() > 0 }},
-		// What a process knows of Redis' clock changes by the ways' uneven length:
-		// docs/guarantees.md says so. One run in 80 has a second that is more than 1 % over.
+		// The estimate of Redis' clock varies with the latency: see docs/guarantees.md. One
+		// run in 80 has a second that is more than 1% over.
 		{name: "slow Redis", replicas: 5, limit: 500, latency: 40 * time.Millisecond, over: 0.03, least: 0.97},
 		{name: "very slow Redis", replicas: 3, limit: 200, latency: 150 * time.Millisecond, over: 0.02, least: 0.5},
 		{name: "Redis away", replicas: 4, limit: 200, least: 0.985, event: func(m *model) {
@@ -262,7 +262,7 @@ func TestFleetModel(t *testing.T) {
 	}
 }
 
-// shift lets the fleet find that Redis' TIME has been set.
+// shift acts as if Redis' TIME was set.
 func (m *model) shift(d time.Duration) {
 	m.must(m.server.state.HIncrByFloat(m.t.Context(), fleetKey, "shift", float64(microsOf(d))).Err())
 }

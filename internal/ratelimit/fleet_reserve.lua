@@ -8,9 +8,9 @@
 -- [12] reason of the own hold  [13] how long it lasts, µs  [14] 1: the process leaves
 -- ARGV[15...] events, five arguments each: kind, seq, and three of the kind's own
 --
--- Returns names and values in turn, which parseReply in script.go reads. The same call
--- again changes nothing and returns the same slots: go-redis repeats a call without a
--- reply.
+-- Returns the numbers that parseReply in script.go reads by name, the cause of the hold,
+-- and, for a command, a text for each worker. The same call again changes nothing and
+-- returns the same slots: go-redis repeats a call without a reply.
 local format = string.format
 
 local id, run, call = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -134,21 +134,20 @@ if id ~= '' or #ARGV > 14 then
   if #dead > 0 then redis.call('HDEL', key, unpack(dead)) end
 end
 
-local reply = {'cause', cause}
-local function answer(name, value)
-  reply[#reply + 1] = name
-  reply[#reply + 1] = value
-end
-for name, value in pairs({
-  n = n, from = from, base = base, spacing = spacing, first = first, isProbe = probe, retry = retry,
-  horizon = horizon, active = math.max(active, 1), opens = open(), untilOutage = outageAnswers - g.failures,
-}) do answer(name, format('%.17g', value)) end
+-- One text is much cheaper than a value for each number.
+local numbers = {format(
+  'n %d from %.17g base %.17g spacing %.17g first %.17g isProbe %d retry %.17g horizon %.17g active %d opens %.17g untilOutage %d',
+  n, from, base, spacing, first, probe, retry, horizon, math.max(active, 1), (open()), outageAnswers - g.failures)}
 for _, name in ipairs({
   'epoch', 'now', 'seq', 'rate', 'ceiling', 'override', 'burst', 'interval',
   'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil',
   'outage', 'since', 'nextProbe', 'probe', 'releases',
-}) do answer(name, stored[name]) end
+}) do
+  numbers[#numbers + 1] = name
+  numbers[#numbers + 1] = stored[name]
+end
+local reply = {table.concat(numbers, ' '), cause}
 if id == '' then
-  for _, worker in ipairs(alive) do answer('worker', worker) end
+  for _, worker in ipairs(alive) do reply[#reply + 1] = worker end
 end
 return reply

@@ -10,11 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// soon is when the last process of a fleet knows of a change.
+// soon is how long the last process of a fleet takes to notice a change.
 const soon = heartbeat + 10*time.Millisecond
 
-// TestFleetRules has tests of what the conformance suite, which knows one
-// process, cannot show.
+// TestFleetRules tests rules that need more than one process.
 func TestFleetRules(t *testing.T) {
 	real := startRealRedis(t)
 	for _, tt := range []struct {
@@ -23,7 +22,7 @@ func TestFleetRules(t *testing.T) {
 		test  func(t *testing.T, m *model, d []*driver)
 	}{
 		{"429s of two links that two processes got hold all, and cut all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(100, Proper)
+			d[0].times(100, OK)
 			a, b := d[0].acquire(), d[1].acquire()
 			d[0].Report(a, retryAfter(5*time.Second))
 			d[1].Report(b, retryAfter(5*time.Second))
@@ -43,7 +42,7 @@ func TestFleetRules(t *testing.T) {
 				}()
 			}
 			time.Sleep(500 * time.Millisecond)
-			d[2].Report(first, Answer{Kind: Proper})
+			d[2].Report(first, Answer{Kind: OK})
 			for range d[:2] {
 				between(t, "after the first good answer another process waited", <-begin, 500*time.Millisecond, 500*time.Millisecond+d[0].eps)
 			}
@@ -91,8 +90,8 @@ func TestFleetRules(t *testing.T) {
 				go func() {
 					s := d.acquire()
 					slots <- s
-					time.Sleep(3 * time.Second) // its answer is long in coming
-					d.Report(s, Answer{Kind: Proper})
+					time.Sleep(3 * time.Second) // a slow answer
+					d.Report(s, Answer{Kind: OK})
 				}()
 			}
 			time.Sleep(2 * time.Second)
@@ -113,7 +112,7 @@ func TestFleetRules(t *testing.T) {
 			d[0].outage()
 			d[0].wantNext(time.Second, true)
 			m.processes[0].cut.Store(true)
-			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: Proper})
+			d[1].Report(d[1].wantNext(20*time.Second, true), Answer{Kind: OK})
 			d[1].wantHold(ReasonNone, 0)
 		}},
 		{"unauthorized is one process's own", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
@@ -136,7 +135,7 @@ func TestFleetRules(t *testing.T) {
 			time.Sleep(soon)
 			d[0].wantHold(ReasonOutage, time.Second-soon)
 			d[1].wantHold(ReasonNone, 0)
-			d[1].times(3, Proper) // another's answers do not end it
+			d[1].times(3, OK) // the answers of another process do not end it
 			time.Sleep(soon)
 			s := show(t, m)
 			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonOutage || s.Workers[1].Hold.Reason != ReasonNone {
@@ -145,15 +144,15 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"a control that fails holds nobody if another process has had a proper answer since", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			down := Answer{Kind: Down, Link: ControlLink, Cause: "404 of the list"}
-			d[1].times(1, Proper)
-			for range 2 { // however long ago: it may have had nothing to send
+			d[1].times(1, OK)
+			for range 2 { // how long ago does not matter: it may have had nothing to send
 				time.Sleep(time.Second)
 				d[0].Report(d[0].acquire(), down)
 				time.Sleep(100 * time.Millisecond)
 				d[0].wantHold(ReasonNone, 0)
 				d[1].wantHold(ReasonNone, 0)
 			}
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), down)
 			time.Sleep(soon)
@@ -163,7 +162,7 @@ func TestFleetRules(t *testing.T) {
 			}
 		}},
 		{"a process's own proper answers do not speak against its control", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(1, Proper)
+			d[0].times(1, OK)
 			time.Sleep(100 * time.Millisecond)
 			d[0].Report(d[0].acquire(), Answer{Kind: Down, Link: ControlLink})
 			time.Sleep(soon)
@@ -268,12 +267,12 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"idle processes call seldom", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
 			time.Sleep(time.Minute)
-			if n := m.processes[0].calls.Load(); n > 130 { // two a second, and those that begin
+			if n := m.processes[0].calls.Load(); n > 130 { // two per second, and the first ones
 				t.Errorf("%d calls in an idle minute", n)
 			}
 		}},
 		{"while Redis is away few calls are made and nothing is sent", []Rate{100}, func(t *testing.T, m *model, d []*driver) {
-			d[0].times(10, Proper)
+			d[0].times(10, OK)
 			m.server.away.Store(true)
 			done := d[0].go_(func() { d[0].acquire() })
 			time.Sleep(500 * time.Millisecond)

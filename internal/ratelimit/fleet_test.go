@@ -35,7 +35,7 @@ func (b *bubbleRedis) dial(t *testing.T, wrap func(net.Conn) net.Conn) redis.Uni
 	return client
 }
 
-// runFleet starts a limiter, which the test's end stops.
+// runFleet starts a limiter, which stops when the test ends.
 func runFleet(t *testing.T, cfg FleetConfig) *Fleet {
 	t.Helper()
 	f, err := NewFleet(cfg)
@@ -76,11 +76,11 @@ func newLimiter(t *testing.T, real *realRedis, cfg Config) *Fleet {
 	return runFleet(t, FleetConfig{Config: cfg, Redis: client, Process: "one", heartbeat: slowBeat})
 }
 
-// A context may end at the instant of a grant: the probe is then given back.
+// If the context ends at the instant of a grant, the probe is given back.
 func TestFleetCancelAgainstGrant(t *testing.T) {
 	for range 50 { // select picks at random
 		synctest.Test(t, func(t *testing.T) {
-			client := newBubbleRedis(t, nil).dial(t, nil) // nothing is asked of it
+			client := newBubbleRedis(t, nil).dial(t, nil) // not used
 			f, err := NewFleet(FleetConfig{Config: Config{Rate: 1}, Redis: client, Process: "one"})
 			if err != nil {
 				t.Fatal(err)
@@ -107,7 +107,7 @@ func TestFleetCancelAgainstGrant(t *testing.T) {
 	}
 }
 
-// TestFleetConcurrent is for the race detector: real time, everything at once.
+// TestFleetConcurrent calls everything at once in real time, for the race detector.
 func TestFleetConcurrent(t *testing.T) {
 	b := broker.Embedded()
 	t.Cleanup(func() { _ = b.Close() })
@@ -134,7 +134,7 @@ func TestFleetConcurrent(t *testing.T) {
 				case n%90 == i:
 					f.Report(s, retryAfter(time.Millisecond))
 				default:
-					f.Report(s, Answer{Kind: Proper})
+					f.Report(s, Answer{Kind: OK})
 				}
 			}
 		})

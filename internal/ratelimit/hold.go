@@ -134,7 +134,7 @@ func (o *ownHold) answer(now instant, s Slot, a Answer) {
 		most, failed = outageProbeMost, a.Kind == Unproven || a.Kind == Transient || a.Kind == Down
 	}
 	switch {
-	case a.Kind == Proper && s.seq > o.begun && s.key == o.key:
+	case a.Kind == OK && s.seq > o.begun && s.key == o.key:
 		o.end()
 	case failed && probe:
 		o.pause = min(2*o.pause, most)

@@ -13,8 +13,8 @@ const (
 type outbox struct {
 	pending  []event
 	failures int           // Transient ones in pending
-	urgent   bool          // pending has to go at once
-	sendBy   instant       // pending has to go then
+	urgent   bool          // send pending at once
+	sendBy   instant       // send pending by then
 	carried  chan struct{} // closed when a call has carried pending
 
 	// The events of the latest call, until its reply. A call without a reply may have

@@ -24,6 +24,9 @@ var units = [...]struct {
 	seconds float64
 }{{"s", 1}, {"m", 60}, {"h", 3600}}
 
+// ErrZero is the error for a rate of 0.
+var ErrZero = errors.New("a rate of 0 would never end")
+
 // ParseRate reads a rate such as "10/s", "30/m", "1000/h" or "0.5/s". The
 // error says what is wrong with the text and what to write instead; nothing
 // outside one request a day to [MaxRate] is accepted.
@@ -52,7 +55,7 @@ func parseRate(s string) (Rate, error) {
 		return 0, fmt.Errorf(`the unit is missing; write "%s/s" for requests a second, or use /m or /h`, number)
 	}
 	if value == 0 {
-		return 0, errors.New("a rate of 0 would never end; to stop sending use `linkcancel rate hold`")
+		return 0, ErrZero
 	}
 	seconds := 0.0
 	for _, u := range units {
@@ -66,7 +69,7 @@ func parseRate(s string) (Rate, error) {
 	r := Rate(value / seconds)
 	switch {
 	case r < minRate:
-		return 0, errors.New("it is below one request a day; write a higher rate, or stop sending with `linkcancel rate hold`")
+		return 0, errors.New("it is below one request a day; write a higher rate")
 	case r > MaxRate:
 		return 0, fmt.Errorf("it is above the highest possible rate, %v; write a lower one", MaxRate)
 	}

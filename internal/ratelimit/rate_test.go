@@ -36,9 +36,9 @@ func TestParseRateErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", "it is empty"},
 		{"10", `write "10/s"`},
-		{"0/s", "linkcancel rate hold"},
-		{"0.0/m", "linkcancel rate hold"},
-		{"0", "linkcancel rate hold"},
+		{"0/s", "a rate of 0 would never end"},
+		{"0.0/m", "a rate of 0 would never end"},
+		{"0", "a rate of 0 would never end"},
 		{"-1/s", "cannot be negative"},
 		{"-0/s", "cannot be negative"},
 		{"NaN/s", "not a plain decimal number"},

@@ -85,8 +85,8 @@ type Kind uint8
 const (
 	// Unused: nothing was sent.
 	Unused Kind = iota
-	// Proper: the API itself answered, which shows that it works and accepts the key.
-	Proper
+	// OK: the API itself answered, which shows that it works and accepts the key.
+	OK
 	// Unproven: an answer that the API may not have given, such as the 404 of a
 	// gateway. It neither begins nor ends a hold.
 	Unproven
@@ -100,11 +100,14 @@ const (
 	// Down: the control request, which was sent because of unproven answers, got no
 	// answer of the API. It begins an outage at once.
 	Down
+
+	// Proper is the former name of OK.
+	Proper = OK
 )
 
 var kindNames = [...]string{"unused", "proper", "unproven", "throttled", "unauthorized", "transient", "down"}
 
-// String returns the kind's name in lower case.
+// String returns the kind's name in fleet_rules.lua.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]

@@ -6,8 +6,8 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// BenchmarkReserve is one call that asks for 50 slots and reports 50 good
-// answers, on a real Redis, as a busy process makes some 50 a second.
+// BenchmarkReserve makes a call that asks for 50 slots and reports 50 good answers, on a
+// real Redis. A busy process makes about 50 per second.
 func BenchmarkReserve(b *testing.B) {
 	if !redistest.Have(b) {
 		return

@@ -157,7 +157,7 @@ func (r *reserver) wake(now instant) {
 	}
 }
 
-// due returns when the next call has to be made.
+// due returns when to make the next call.
 func (r *reserver) due(now instant) instant {
 	f := r.fleet
 	d := r.demand(now)
@@ -180,7 +180,7 @@ func (r *reserver) due(now instant) instant {
 // opens returns from when on the fleet's holds allow a slot.
 func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
-// renewal is how long before a slot is due the one after it has to be asked for.
+// renewal is how long before a slot is due to ask for the ones after it.
 func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
 
 // demand collects what decides about slots.
@@ -244,13 +244,11 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 	switch {
 	case err == nil:
 		r.take(now, sent, reply)
-	case ctx.Err() != nil:
-	case r.retry == 0:
-		f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
-		r.retry = retryFirst
-		r.retryAt = now + r.retry
-	default:
-		r.retry = min(2*r.retry, retryMost)
+	case ctx.Err() == nil:
+		if r.retry == 0 {
+			f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
+		}
+		r.retry = min(max(2*r.retry, retryFirst), retryMost)
 		r.retryAt = now + r.retry
 	}
 	f.serve(now)
@@ -271,7 +269,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 	}
 	cfg := &f.cfg
 	if reply.ceiling != f.shared.ceiling && reply.ceiling < float64(cfg.Rate) && reply.override == 0 && !cfg.Observer {
-		cfg.Log.Warn("this --rate has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
+		cfg.Log.Warn("the rate of this process has no effect: another worker's is lower", "rate", cfg.Rate.String(), "fleet", Rate(reply.ceiling).String())
 	}
 	r.clock.update(sent, now, reply.epoch, reply.now)
 	r.seq = max(r.seq, reply.seq)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,42 +40,40 @@ type event struct {
 
 // newEvent describes the answer to a slot.
 func newEvent(now instant, s Slot, a Answer) event {
-	e := event{kind: "unproven", seq: s.seq, at: now, alone: s.probe, text: a.cause()}
+	e := event{kind: a.Kind.String(), seq: s.seq, at: now, alone: s.probe, text: a.cause()}
 	switch a.Kind {
-	case Proper:
-		e.kind, e.text = "proper", ""
+	case OK:
+		e.text = ""
 		if a.Link == ControlLink {
 			e.text, e.alone = ControlLink, true
 		}
+	case Unauthorized:
+		e.kind = Unproven.String() // of no use to the fleet
 	case Throttled:
-		e.kind, e.wait, e.link = "throttled", a.wait(), suspectText(a)
+		e.wait, e.link = a.wait(), suspectText(a)
 	case Transient:
-		e.kind, e.link = "transient", linkHash(a.Link)
-	case Down:
-		e.kind = "down"
+		e.link = linkHash(a.Link)
 	}
 	return e
 }
 
 // args are the event's five arguments of the script.
 func (e event) args(now instant) []any {
-	a, b := "0", "0"
+	var a, b any = 0, 0
 	switch e.kind {
 	case "proper", "unproven":
-		a, b = strconv.Itoa(e.count), text(microsOf(now-e.at))
+		a, b = e.count, float64(microsOf(now-e.at))
 	case "throttled":
-		a, b = text(e.wait), e.link
+		a, b = float64(e.wait), e.link
 	case "hold":
-		a = text(e.wait)
+		a = float64(e.wait)
 	case "transient":
 		a = e.link
 	case "set":
-		a = text(e.rate)
+		a = float64(e.rate)
 	}
 	return []any{e.kind, e.seq, a, b, e.text}
 }
-
-func text[F ~float64](v F) string { return strconv.FormatFloat(float64(v), 'f', -1, 64) }
 
 // suspectText describes a throttled answer to the script: link, status, and 1 for a
 // repeat.
@@ -123,14 +122,10 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 			lasts = microsOf(r.own.until - now)
 		}
 	}
-	leave := 0
-	if r.leave {
-		leave = 1
-	}
 	args := append(make([]any, 0, 14+5*len(r.events)),
-		r.process, r.run, r.number, text(r.rate), r.burst, r.usable,
-		r.want, text(microsOf(r.lead)), text(r.epoch), text(r.seen), r.seq,
-		reason, text(lasts), leave)
+		r.process, r.run, r.number, float64(r.rate), r.burst, r.usable,
+		r.want, float64(microsOf(r.lead)), float64(r.epoch), float64(r.seen), r.seq,
+		reason, float64(lasts), r.leave)
 	for _, e := range r.events {
 		args = append(args, e.args(now)...)
 	}
@@ -175,9 +170,16 @@ type reply struct {
 
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
-// parseReply reads a reply: names and values in turn.
+// parseReply reads a reply: the numbers, each after its name, the cause, and the workers.
 func parseReply(words []string) (*reply, error) {
-	values := make(map[string]string, len(words)/2)
+	if len(words) < 2 {
+		return nil, errReply
+	}
+	fields := strings.Fields(words[0])
+	values := make(map[string]string, len(fields)/2)
+	for i := 1; i < len(fields); i += 2 {
+		values[fields[i-1]] = fields[i]
+	}
 	var failed error
 	number := func(name string) float64 {
 		v, err := strconv.ParseFloat(values[name], 64)
@@ -187,13 +189,6 @@ func parseReply(words []string) (*reply, error) {
 		return v
 	}
 	us := func(name string) micros { return micros(number(name)) }
-	var workers []string
-	for i := 0; i+1 < len(words); i += 2 {
-		values[words[i]] = words[i+1]
-		if words[i] == "worker" { // a pair for each one
-			workers = append(workers, words[i+1])
-		}
-	}
 	r := &reply{
 		n: int(number("n")), from: us("from"), base: us("base"), spacing: us("spacing"),
 		first: uint64(number("first")), probe: number("isProbe") == 1,
@@ -206,7 +201,7 @@ func parseReply(words []string) (*reply, error) {
 		outage: number("outage") == 1, since: us("since"), nextProbe: us("nextProbe"), probeSeq: uint64(number("probe")),
 		opens: us("opens"), untilOutage: int(number("untilOutage")),
 		releases: uint64(number("releases")), seq: uint64(number("seq")),
-		cause: values["cause"], workers: workers,
+		cause: words[1], workers: words[2:],
 	}
 	return r, failed
 }

@@ -13,7 +13,7 @@ import (
 	"linkcancel/internal/redistest"
 )
 
-// book is the script alone, with one process, by a clock of its own.
+// book runs only the script, for one process and with a clock of its own.
 type book struct {
 	t      *testing.T
 	rdb    redis.UniversalClient
@@ -29,23 +29,26 @@ func eachBook(t *testing.T, flag Rate, test func(b *book)) {
 	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) { test(open(t, flag)) })
 }
 
-// eachRedis is eachBook for a test of several cases. open empties the Redis.
+// eachRedis is eachBook for a test of several cases.
 func eachRedis(t *testing.T, test func(t *testing.T, open func(*testing.T, Rate) *book)) {
 	t.Helper()
 	t.Parallel()
-	redistest.Each(t, func(t *testing.T, r *broker.Broker) {
-		b := &book{rdb: r.Client()}
-		b.rdb.AddHook(clockHook{func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }, b.rdb})
-		test(t, func(t *testing.T, flag Rate) *book {
-			*b = book{t: t, rdb: b.rdb, flag: flag}
-			redistest.Flush(t, b.rdb)
-			b.look()
-			return b
-		})
-	})
+	redistest.Each(t, func(t *testing.T, r *broker.Broker) { test(t, books(r)) })
 }
 
-// call makes one call of the script. Slots never have to come due.
+// books returns a function that empties a Redis and opens a book on it.
+func books(r *broker.Broker) func(*testing.T, Rate) *book {
+	b := &book{rdb: r.Client()}
+	b.rdb.AddHook(clockHook{func() time.Time { return time.UnixMicro(1e15).Add(b.clock) }, b.rdb})
+	return func(t *testing.T, flag Rate) *book {
+		*b = book{t: t, rdb: b.rdb, flag: flag}
+		redistest.Flush(t, b.rdb)
+		b.look()
+		return b
+	}
+}
+
+// call makes one call of the script. Slots are always due.
 func (b *book) call(want int, events ...event) *reply {
 	b.t.Helper()
 	b.number++
@@ -76,20 +79,20 @@ func (b *book) good(seq uint64) *reply {
 	return b.call(0, event{kind: "proper", seq: seq, count: 1})
 }
 
-// throttle has the API answer 429 to a grant, and to another link's.
+// throttle reports 429s for two links.
 func (b *book) throttle(seq uint64, wait time.Duration) *reply {
 	b.t.Helper()
 	b.throttled(seq, "a:429:0", wait)
 	return b.throttled(seq, "b:429:0", wait)
 }
 
-// throttled has it answer a suspect: link, status, and 1 for a repeat.
+// throttled reports a 429 for a suspect: link, status, and 1 for a repeat.
 func (b *book) throttled(seq uint64, suspect string, wait time.Duration) *reply {
 	b.t.Helper()
 	return b.call(0, event{kind: "throttled", seq: seq, link: suspect, wait: microsOf(wait), text: suspect})
 }
 
-// answers lets so many good answers a second come for almost the given time.
+// answers reports so many good answers per second for almost the given time.
 func (b *book) answers(length time.Duration, perSecond int) {
 	b.t.Helper()
 	for i := range int(length / (100 * time.Millisecond)) {
@@ -116,7 +119,7 @@ func (b *book) set(field string, value any) {
 	}
 }
 
-// opens is how long no slot may be granted.
+// opens returns how long no slot may be granted.
 func (b *book) opens() time.Duration {
 	b.t.Helper()
 	return (b.look().opens - b.last.now).duration()
@@ -129,12 +132,12 @@ func (b *book) wantRate(want, within float64) {
 	}
 }
 
-// Good answers for two seconds, and then a 429.
+// TestScriptCut reports good answers for two seconds, and then a 429.
 func TestScriptCut(t *testing.T) {
 	tests := []struct {
 		name          string
 		ceiling, rate float64
-		good          int // a second
+		good          int // per second
 		want          float64
 	}{
 		{"to 0.85 of the good answers", 400, 200, 150, 127.5},
@@ -173,7 +176,7 @@ func TestScriptCutsOnceASecond(t *testing.T) {
 			{2000 * time.Millisecond, 12.5},
 		} {
 			b.clock = tt.at
-			// Each to a request of its own, after the last cut.
+			// The request of each was sent after the last cut.
 			b.set("proving", 0)
 			seq := b.grant()
 			b.throttle(seq, time.Millisecond)
@@ -203,7 +206,7 @@ func TestScriptNeverCutsToNothing(t *testing.T) {
 	})
 }
 
-// What proves that a hold is over says nothing about the rate when it fails.
+// A 429 to the request that follows a hold does not cut the rate.
 func TestScriptProofDoesNotCut(t *testing.T) {
 	eachBook(t, 100, func(b *book) {
 		cut := b.throttle(b.grant(), time.Second).rate
@@ -217,8 +220,8 @@ func TestScriptProofDoesNotCut(t *testing.T) {
 	})
 }
 
-// After a cut the rate climbs by steps of 0.25 % of the ceiling: one a second
-// for 20 s, then two, then four.
+// After a cut the rate climbs by steps of 0.25% of the ceiling: one per second for 20 s,
+// then two, then four.
 func TestScriptClimbs(t *testing.T) {
 	eachBook(t, 1000, func(b *book) {
 		b.throttle(b.grant(), time.Second)
@@ -247,12 +250,12 @@ func TestScriptClimbs(t *testing.T) {
 	})
 }
 
-// The good answers that count for a cut are those of the last second.
+// A cut counts the good answers of the last second.
 func TestScriptMeter(t *testing.T) {
 	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
 		for _, tt := range []struct {
 			quiet time.Duration
-			want  float64 // of 850, by what came after a second of 1 000 good answers
+			want  float64 // the rate, after 1,000 good answers per second and a quiet time
 		}{
 			{0, 850},
 			{500 * time.Millisecond, 500}, // a cut is to half at most
@@ -262,14 +265,13 @@ func TestScriptMeter(t *testing.T) {
 			b.answers(5*time.Second, 1000)
 			b.pass(tt.quiet)
 			if got := b.throttle(b.grant(), 0).rate; math.Abs(got-tt.want) > 1 {
-				t.Errorf("%v after 1 000 good answers a second a cut to %v, want %v", tt.quiet, got, tt.want)
+				t.Errorf("%v after 1,000 good answers per second a cut to %v, want %v", tt.quiet, got, tt.want)
 			}
 		}
 	})
 }
 
-// A probe that is given back is not replaced by another in a hold that began
-// meanwhile.
+// A probe that is given back is not replaced if another hold has begun.
 func TestScriptUnusedProbe(t *testing.T) {
 	eachBook(t, 100, func(b *book) {
 		first, late := b.grant(), b.grant()
@@ -285,18 +287,25 @@ func TestScriptUnusedProbe(t *testing.T) {
 	})
 }
 
-// TestScriptRandom plays random events and checks what always holds.
+// TestScriptRandom plays random events and checks invariants. It needs a fast Redis.
 func TestScriptRandom(t *testing.T) {
-	eachRedis(t, func(t *testing.T, open func(*testing.T, Rate) *book) {
-		for seed := range uint64(6) {
-			b := open(t, []Rate{0.5, 10, 2000}[seed%3])
-			p := &play{book: b, rng: rand.New(rand.NewPCG(1, seed)), seed: seed}
-			for range 300 {
-				p.step()
-			}
-			p.recovers()
+	t.Parallel()
+	seeds := uint64(9)
+	var r *broker.Broker
+	if redistest.Have(t) {
+		r = redistest.Open(t, redistest.Start(t))
+	} else {
+		r, seeds = broker.Embedded(), 3
+		t.Cleanup(func() { _ = r.Close() })
+	}
+	open := books(r)
+	for seed := range seeds {
+		p := &play{book: open(t, []Rate{0.5, 10, 2000}[seed%3]), rng: rand.New(rand.NewPCG(1, seed)), seed: seed}
+		for range 300 {
+			p.step()
 		}
-	})
+		p.recovers()
+	}
 }
 
 // play is a random sequence of what can happen.
@@ -307,7 +316,7 @@ type play struct {
 	out  []flight
 }
 
-// flight is a request whose answer has not come yet.
+// flight is a request without an answer so far.
 type flight struct {
 	seq   uint64
 	probe bool
@@ -371,7 +380,7 @@ func (p *play) field(name string) string {
 	return p.rdb.HGet(p.t.Context(), fleetKey, name).Val()
 }
 
-// answer is a random one to a grant.
+// answer returns a random answer to a grant.
 func (p *play) answer(seq uint64) event {
 	e := event{kind: []string{"unused", "proper", "unproven", "throttled", "down", "transient"}[p.rng.IntN(6)], seq: seq, count: 1}
 	if p.seed%2 == 0 && p.rng.IntN(4) > 0 {
@@ -397,8 +406,8 @@ func (p *play) check() {
 	}
 }
 
-// recovers: without a manual hold, and with an API that works, all is soon
-// sent at the full rate.
+// recovers checks that the full rate is reached when the API works and there is no
+// manual hold.
 func (p *play) recovers() {
 	p.call(0, event{kind: "hold", wait: 0})
 	until := p.clock + time.Hour + 30*time.Minute // the longest hold of this play, and some probes

@@ -28,7 +28,7 @@ type slots struct {
 	giveBack func(probe uint64) // reports a probe that is given up
 }
 
-// give up reports a slot that is not used.
+// giveUp notes that a slot is not used.
 func (s *slots) giveUp(one slot) {
 	if one.probe {
 		s.giveBack(one.seq)

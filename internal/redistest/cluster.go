@@ -20,9 +20,9 @@ type Cluster struct {
 
 const clusterSlots = 16384
 
-// StartCluster starts a cluster of so many masters, each with a replica or none,
-// for the length of the test. Servers that are gone for two seconds are replaced
-// by their replicas. args are those of the servers.
+// StartCluster starts a cluster of masters, with or without one replica each, for the
+// length of the test. A replica takes over after two seconds. args are arguments of all
+// servers.
 func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{masters: masters}
@@ -70,7 +70,7 @@ func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Clu
 			}
 			return err == nil && strings.Count(info, "state=online") == n/masters-1
 		})
-		// A replica that is not known as one cannot succeed its master.
+		// Only a replica that all know can take over.
 		testutil.Until(t, "all to know the replicas", func() bool {
 			nodes, err := client.ClusterNodes(ctx).Result()
 			return err == nil && strings.Count(nodes, "slave ") == n-masters
@@ -79,8 +79,8 @@ func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Clu
 	return c
 }
 
-// clusterPort is a free port whose neighbour 10 000 further is free, too: there
-// the servers of a cluster talk to each other.
+// clusterPort returns a free port. The port 10,000 above it, which the cluster bus uses, is
+// free too.
 func clusterPort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
@@ -101,7 +101,7 @@ func listens(port int) bool {
 	return l.Close() == nil
 }
 
-// URL names the cluster by its first masters.
+// URL returns the URL of the cluster.
 func (c *Cluster) URL() string {
 	var hosts []string
 	for _, one := range c.Servers {
@@ -110,12 +110,12 @@ func (c *Cluster) URL() string {
 	return "redis-cluster://" + strings.Join(hosts, ",")
 }
 
-// Owner is the server that has a key, as another one than that knows it.
+// Owner returns the server that has a key, according to another server.
 func (c *Cluster) Owner(t testing.TB, b redis.UniversalClient, key string) *Server {
 	t.Helper()
 	cluster, ok := b.(*redis.ClusterClient)
 	if !ok {
-		t.Fatalf("%T is no client of a cluster", b)
+		t.Fatalf("%T is not a cluster client", b)
 	}
 	var found *Server
 	testutil.Until(t, "the owner of "+key, func() bool {
@@ -131,7 +131,7 @@ func (c *Cluster) Owner(t testing.TB, b redis.UniversalClient, key string) *Serv
 	return found
 }
 
-// Replicas are those that a server had at the start.
+// Replicas returns the replicas that a server had at the start.
 func (c *Cluster) Replicas(server *Server) (all []*Server) {
 	for i, one := range c.Servers {
 		if one == server && i+c.masters < len(c.Servers) {

@@ -1,5 +1,5 @@
-// Package redistest gives tests a Redis of their own: the embedded one, and a
-// real redis-server where the machine has it.
+// Package redistest runs Redis for tests: the embedded one, and a real redis-server if the
+// machine has it.
 package redistest
 
 import (
@@ -24,9 +24,8 @@ import (
 	"linkcancel/internal/testutil"
 )
 
-// Each runs a test on the embedded Redis and on a real one; with TEST_CLUSTER=1
-// (make failover) on a cluster, too. Without a redis-server the second part is
-// left out, but never in CI; make test says so.
+// Each runs a test on the embedded Redis and on a real one, and with TEST_CLUSTER=1 (make
+// failover) also on a cluster. Without a redis-server it skips the real one, except in CI.
 func Each(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 	t.Helper()
 	t.Run("embedded", func(t *testing.T) {
@@ -57,7 +56,7 @@ func Bubble(t *testing.T, test func(t *testing.T, b *broker.Broker)) {
 	runtime.GC()
 }
 
-// Have says whether this machine has a redis-server. In CI it must.
+// Have reports whether this machine has a redis-server. In CI it must.
 func Have(t testing.TB) bool {
 	t.Helper()
 	_, err := exec.LookPath("redis-server")
@@ -67,14 +66,13 @@ func Have(t testing.TB) bool {
 	return err == nil
 }
 
-// Flush empties a Redis, every server of a cluster too.
+// Flush empties a Redis, including every server of a cluster.
 func Flush(t testing.TB, rdb redis.UniversalClient) {
 	t.Helper()
 	each(t, rdb, func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() })
 }
 
-// Keys lists all keys of a Redis that match, every server of a cluster too, in
-// order.
+// Keys returns all matching keys of a Redis, including every server of a cluster, sorted.
 func Keys(t testing.TB, rdb redis.UniversalClient, match string) []string {
 	t.Helper()
 	var mu sync.Mutex
@@ -115,8 +113,8 @@ func Open(t testing.TB, url string) *broker.Broker {
 	return b
 }
 
-// Start runs a redis-server on a free port for the length of the test, without
-// persistence unless args say otherwise, and returns its URL.
+// Start runs a redis-server on a free port for the length of the test and returns its URL.
+// It does not persist unless args say so.
 func Start(t testing.TB, args ...string) string {
 	t.Helper()
 	s := &Server{dir: t.TempDir(), args: args}
@@ -128,24 +126,23 @@ func Start(t testing.TB, args ...string) string {
 // Server is a redis-server that can be stopped and started again on its files.
 type Server struct {
 	dir    string
-	config string // path of a file; "": none
+	config string // path of a file, "" for none
 	args   []string
 	port   int
 	cmd    *exec.Cmd
 }
 
-// NewServer makes a server with further arguments; Start starts it.
+// NewServer returns a server with additional arguments. Start starts it.
 func NewServer(t testing.TB, args ...string) *Server {
 	return &Server{dir: t.TempDir(), args: args}
 }
 
-// URL is where the server listens, after its first start.
+// URL returns the URL of the server after its first start.
 func (s *Server) URL() string { return "redis://" + s.addr() + "/0" }
 
 func (s *Server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// Start starts the server, on the same port as before if there was one, and
-// waits until it answers.
+// Start starts the server, on the same port as before, and waits until it answers.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	for try := 0; ; try++ {
@@ -158,7 +155,7 @@ func (s *Server) Start(t testing.TB) {
 			args = append([]string{s.config}, args...)
 		}
 		s.cmd = exec.Command("redis-server", args...)
-		// The server must not outlive a test that is killed.
+		// The server must not outlive a killed test.
 		s.cmd.SysProcAttr = deathSignal()
 		if err := s.cmd.Start(); err != nil {
 			t.Fatalf("start redis-server: %v", err)
@@ -179,7 +176,7 @@ func (s *Server) answers() bool {
 	for time.Now().Before(deadline) {
 		conn, err := net.DialTimeout("tcp", s.addr(), time.Second)
 		if err != nil {
-			continue // refused at once: ask again
+			continue // refused
 		}
 		_ = conn.SetDeadline(time.Now().Add(time.Second))
 		_, _ = conn.Write([]byte("PING\r\n"))
@@ -193,22 +190,22 @@ func (s *Server) answers() bool {
 	return false
 }
 
-// Kill ends the server as a crash does.
+// Kill kills the server.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
 }
 
-// Stop ends the server as an operator does. One that has ended is left alone.
+// Stop stops the server with SIGTERM. It does nothing if the server has ended.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.cmd.Wait()
 }
 
-// StartReplica starts a server that follows another, for the length of the test,
-// and waits until it does.
+// StartReplica starts a replica of a server for the length of the test and waits until it
+// is in sync.
 func StartReplica(t testing.TB, of *Server, args ...string) *Server {
 	t.Helper()
 	s := NewServer(t, append([]string{"--replicaof", "127.0.0.1 " + fmt.Sprint(of.port)}, args...)...)
@@ -222,8 +219,8 @@ func StartReplica(t testing.TB, of *Server, args ...string) *Server {
 	return s
 }
 
-// Freeze keeps the server from doing anything, as a network that drops all
-// packets does; Thaw lets it go on.
+// Freeze suspends the server, which looks like a network that drops all packets. Thaw
+// resumes it.
 func (s *Server) Freeze(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
 
 // Thaw ends Freeze.
@@ -236,14 +233,13 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 	}
 }
 
-// Crash kills a server whose replicas have not heard of it for lag: what it
-// wrote in that time is lost when one of them succeeds it. 0: what was on its
-// way to them arrives.
+// Crash kills a server whose replicas have been disconnected for lag. What it wrote in that
+// time is lost when one of them is promoted. With 0, writes in flight still arrive.
 func Crash(t testing.TB, server *Server, lag time.Duration, replicas ...*Server) {
 	t.Helper()
 	if lag > 0 {
 		for _, one := range replicas {
-			one.Freeze(t) // they must not connect again
+			one.Freeze(t) // so that they do not reconnect
 		}
 		if err := server.client(t).ClientKillByFilter(t.Context(), "type", "replica").Err(); err != nil {
 			t.Fatal(err)
@@ -258,7 +254,7 @@ func Crash(t testing.TB, server *Server, lag time.Duration, replicas ...*Server)
 	}
 }
 
-// client opens a connection to this very server, for the length of the test.
+// client opens a connection to this server for the length of the test.
 func (s *Server) client(t testing.TB) *redis.Client {
 	c := redis.NewClient(&redis.Options{Addr: s.addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = c.Close() })

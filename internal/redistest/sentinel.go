@@ -12,18 +12,18 @@ import (
 	"linkcancel/internal/testutil"
 )
 
-// masterName is what the Sentinels call the server that takes writes.
+// masterName is the name of the master in the Sentinels.
 const masterName = "main"
 
-// Sentinel is a server with replicas, and three Sentinels that make one of them
-// its successor when it is gone for a second.
+// Sentinel is a server with replicas and three Sentinels, which promote a replica after one
+// second.
 type Sentinel struct {
 	Servers   []*Server // the first was the master at the start
 	sentinels []*Server
 }
 
-// StartSentinel starts a server with so many replicas, and their Sentinels, for
-// the length of the test. args are those of the servers.
+// StartSentinel starts a server with replicas and their Sentinels for the length of the
+// test. args are arguments of all servers.
 func StartSentinel(t testing.TB, replicas int, args ...string) *Sentinel {
 	t.Helper()
 	s := &Sentinel{}
@@ -64,7 +64,7 @@ func (s *Sentinel) ask(t testing.TB, sentinel *redis.Client) (map[string]string,
 	return cmd.Result()
 }
 
-// URL names the database by its Sentinels.
+// URL returns the URL of the database with its Sentinels.
 func (s *Sentinel) URL() string {
 	var hosts []string
 	for _, one := range s.sentinels {
@@ -73,7 +73,7 @@ func (s *Sentinel) URL() string {
 	return "redis-sentinel://" + strings.Join(hosts, ",") + "/" + masterName + "/0"
 }
 
-// Master is the server that all Sentinels call so.
+// Master returns the master according to all Sentinels.
 func (s *Sentinel) Master(t testing.TB) *Server {
 	t.Helper()
 	var found *Server
@@ -99,7 +99,7 @@ func (s *Sentinel) Master(t testing.TB) *Server {
 	return found
 }
 
-// Replicas are all servers but one.
+// Replicas returns all servers except one.
 func (s *Sentinel) Replicas(master *Server) (all []*Server) {
 	for _, one := range s.Servers {
 		if one != master {

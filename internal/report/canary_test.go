@@ -106,7 +106,7 @@ func TestCanaryOff(t *testing.T) {
 	if state.Tripped() {
 		t.Error("tripped, though it is off")
 	}
-	// It is off from now on: real answers stand.
+	// It is off from now on, so outcomes are kept.
 	ended := ends(ledger.NotFound, 0, 0, row)
 	testutil.Must(t, j.Started(0, 0, row))
 	testutil.Must(t, j.Commit(ended))
@@ -166,7 +166,7 @@ func TestNoCanary(t *testing.T) {
 	wantState(t, state, map[int][]ledger.Entry{0: ends(ledger.NotFound, 0, 0, 2*ledger.CanaryRow)})
 }
 
-// A journal of the release before is read and gone on with.
+// A journal of the previous release is read and continued.
 func TestJournalOfVersion1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.csv.partial")
 	text := `{"version":1,"batch":"b1","digest":"abc","files":["a.csv"],"total":100,"created":"2026-03-01T12:00:00Z"}` + "\n"

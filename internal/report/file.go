@@ -11,17 +11,16 @@ import (
 	"path/filepath"
 )
 
-// ErrExists: the file is there, and must not be overwritten.
-var ErrExists = errors.New("the file exists already, and is never overwritten: move it away or name another")
+// ErrExists means that the file exists and must not be overwritten.
+var ErrExists = errors.New("the file exists and is never overwritten: move it away or name another")
 
-// errOdd: a report goes into a file of its own. Where others may write into the
-// folder, anything else may be a trap: a link to a file of the user's, or a pipe
-// that somebody listens at.
-var errOdd = errors.New("it is a symbolic link, or no regular file: name a file, or leave it to standard output")
+// errNotRegular protects folders that others may write into, where a special file may be a
+// trap: a symbolic link to another file of the user, or a pipe that somebody reads.
+var errNotRegular = errors.New("it is a symbolic link, or not a regular file: name a file, or use standard output")
 
-// WriteFile makes the file at path with what write writes: as Create does it, or
-// not at all. The devices and open files of a process, such as /dev/stdout, are
-// written to directly. The error of write is returned as it is.
+// WriteFile writes the file at path atomically, as Create does. Devices and open files of
+// the process, such as /dev/stdout, are written directly. An error of write is returned as
+// it is.
 func WriteFile(path string, overwrite bool, write func(io.Writer) error) error {
 	if isStream(path) {
 		return writeStream(path, write)
@@ -37,31 +36,29 @@ func WriteFile(path string, overwrite bool, write func(io.Writer) error) error {
 	return file.Commit()
 }
 
-// File is a file that gets its name when it is whole. It is readable by its
-// owner only.
+// File is a file that gets its name when it is complete. Only its owner can read it.
 type File struct {
-	file      *os.File // nil: it has been closed
+	file      *os.File // nil after it was closed
 	path      string
 	overwrite bool
 }
 
-// Create begins to make the file at path, under another name beside it, which
-// nobody can guess. Without overwrite a file that is there is left alone, and
-// the error wraps ErrExists. What is no regular file is never replaced, nor
-// followed.
+// Create creates a temporary file with a random name beside path. Commit renames it.
+// Without overwrite an existing file is kept, and the error wraps ErrExists. A path that is
+// not a regular file is neither replaced nor followed.
 func Create(path string, overwrite bool) (*File, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case err == nil && info.IsDir():
 		return nil, fmt.Errorf("write %s: it is a directory: name a file in it", path)
 	case err == nil && !info.Mode().IsRegular():
-		return nil, fmt.Errorf("write %s: %w", path, errOdd)
+		return nil, fmt.Errorf("write %s: %w", path, errNotRegular)
 	case err == nil && !overwrite:
 		return nil, fmt.Errorf("write %s: %w", path, ErrExists)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("write the report: %w", err)
 	}
-	// Without the name itself: it may be as long as a name can be.
+	// The name of path is not part of it, because it may have the maximum length.
 	temp := filepath.Join(filepath.Dir(path), ".linkcancel-"+rand.Text()[:8]+".tmp")
 	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -70,10 +67,10 @@ func Create(path string, overwrite bool) (*File, error) {
 	return &File{file: file, path: path, overwrite: overwrite}, nil
 }
 
-// Write is part of io.Writer.
+// Write implements io.Writer.
 func (f *File) Write(p []byte) (int, error) { return f.file.Write(p) }
 
-// Commit syncs the file to disk and gives it its name.
+// Commit syncs the file to disk and renames it to its path.
 func (f *File) Commit() error {
 	err := f.file.Sync()
 	if closeErr := f.file.Close(); err == nil {
@@ -81,7 +78,7 @@ func (f *File) Commit() error {
 	}
 	temp := f.file.Name()
 	f.file = nil
-	defer func() { _ = os.Remove(temp) }() // after a rename it is not there
+	defer func() { _ = os.Remove(temp) }()
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
@@ -92,7 +89,7 @@ func (f *File) Commit() error {
 	return nil
 }
 
-// Discard deletes the file; after Commit it does nothing.
+// Discard deletes the file. It does nothing after Commit.
 func (f *File) Discard() {
 	if f.file == nil {
 		return
@@ -113,7 +110,7 @@ func writeBuffered(w io.Writer, write func(io.Writer) error) error {
 	return nil
 }
 
-// publish gives the finished file its name.
+// publish renames the finished file.
 func publish(temp, path string, overwrite bool) error {
 	if overwrite {
 		if err := os.Rename(temp, path); err != nil {
@@ -123,13 +120,13 @@ func publish(temp, path string, overwrite bool) error {
 	}
 	err := os.Link(temp, path)
 	if err == nil {
-		return nil // the other name is removed
+		return nil // Commit removes the other name
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write %s: %w", path, ErrExists)
 	}
-	// A file system without hard links: take the name with an empty file, which
-	// only one process can make, and put the finished one in its place.
+	// A file system without hard links: claim the name with an empty file, which only one
+	// process can create, and replace it.
 	claim, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -141,8 +138,8 @@ func publish(temp, path string, overwrite bool) error {
 	return publish(temp, path, true)
 }
 
-// isStream tells whether path names a device, or an open file of this process:
-// only the system puts names into these folders.
+// isStream reports whether path is a device or an open file of this process. Only the
+// system creates names in these folders.
 func isStream(path string) bool {
 	if path == os.DevNull {
 		return true
@@ -155,7 +152,7 @@ func isStream(path string) bool {
 }
 
 func writeStream(path string, write func(io.Writer) error) error {
-	// Where it is a file, someone has written into it before.
+	// Append, because a regular file may have content already.
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
@@ -167,8 +164,7 @@ func writeStream(path string, write func(io.Writer) error) error {
 	return err
 }
 
-// syncFolder makes a new name durable. Some file systems cannot; then the name
-// is as safe as they make it.
+// syncFolder makes a new name durable, where the file system can.
 func syncFolder(folder string) {
 	dir, err := os.Open(folder)
 	if err != nil {

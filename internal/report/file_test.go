@@ -108,7 +108,7 @@ func TestWriteFileFollowsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, overwrite := range []bool{false, true} {
-			if err := WriteFile(link, overwrite, writeText("ours")); !errors.Is(err, errOdd) {
+			if err := WriteFile(link, overwrite, writeText("ours")); !errors.Is(err, errNotRegular) {
 				t.Errorf("%s, overwrite %v: %v", name, overwrite, err)
 			}
 		}

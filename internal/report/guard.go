@@ -6,11 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// guard puts a ' before a cell that a spreadsheet would run as a formula when
-// the report is opened in it. Texts of customers and of the API end up in the
-// report, so nobody has vouched for them.
+// guard puts a ' before a cell that a spreadsheet would run as a formula. Reports hold
+// texts from customers and from the API, which are not trusted.
 func guard(cell string) string {
-	// Before it may stand what is not seen, such as a byte-order mark.
+	// Invisible characters, such as a byte-order mark, may come first.
 	seen := strings.TrimLeftFunc(cell, func(r rune) bool { return unicode.Is(unicode.Cf, r) })
 	first, _ := utf8.DecodeRuneInString(seen)
 	if seen == "" || !strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) || isNumber(cell) {
@@ -19,9 +18,8 @@ func guard(cell string) string {
 	return "'" + cell
 }
 
-// isNumber tells whether a cell is a plain number or a telephone number: an
-// optional sign, then digits with what is set between them. It can have no
-// name and no reference in it, so at worst a spreadsheet computes with it.
+// isNumber reports whether a cell is a number or a telephone number: an optional sign, then
+// digits with punctuation. It has no names or references, so it is harmless as a formula.
 func isNumber(cell string) bool {
 	if cell[0] == '+' || cell[0] == '-' {
 		cell = cell[1:]

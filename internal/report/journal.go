@@ -13,16 +13,15 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// JournalVersion is the format that this program writes. It also reads version
-// 1, which has no "c" lines.
+// JournalVersion is the format that this program writes. It also reads version 1, which has
+// no "c" lines.
 const JournalVersion = 2
 
-// Header is the first line of a journal: what it takes to start the same run
-// again.
+// Header is the first line of a journal. It holds what a resume needs.
 type Header struct {
 	Version     int       `json:"version"` // JournalVersion; CreateJournal sets it
 	Batch       string    `json:"batch"`
-	Digest      string    `json:"digest"` // of the batch's links, to see that the files are the same
+	Digest      string    `json:"digest"` // of the batch's links, to check that the files are the same
 	Name        string    `json:"name,omitempty"`
 	Files       []string  `json:"files"`
 	Column      string    `json:"column,omitempty"`
@@ -33,23 +32,22 @@ type Header struct {
 	Created     time.Time `json:"created"`
 }
 
-// A Journal is the file from which `run --resume` goes on. Every call hands its
-// lines to the operating system before it returns, so that a kill loses none;
-// once a second they are synced to disk, so that a loss of power costs about a
-// second. Its methods may be called at the same time. The first error of a
-// write or a sync stays: all later calls return it and write nothing, since a
-// line after half a line could not be read.
+// Journal is the file that `run --resume` reads. Every call hands its lines to the
+// operating system before it returns, so a kill loses none. They are synced to disk once a
+// second, so a power failure may lose a second. Its methods are safe for concurrent use.
+// After the first error of a write or sync, all calls return that error and write nothing,
+// because lines after a partial line could not be read.
 //
 // One line of text is one event:
 //
-//	s 0 50 50                       chunk, first position, links: these may be sent from now on
+//	s 0 50 50                       chunk, first position, links: their requests may be sent from now on
 //	r 0 51 <record> <unix> "" "…"   chunk, position, record in hex, seconds, link status, error
-//	c                               the canary is off from now on; the outcomes of its row are withdrawn
+//	c                               the canary is off; the outcomes of its row are withdrawn
 type Journal struct {
 	path string
 	file *os.File
 	stop chan struct{}
-	done chan struct{} // the syncing has ended
+	done chan struct{} // closed when syncing has ended
 
 	mu     sync.Mutex
 	line   []byte
@@ -58,11 +56,11 @@ type Journal struct {
 	err    error
 }
 
-// ErrJournalClosed: the journal was used after Close.
+// ErrJournalClosed means that the journal was used after Close.
 var ErrJournalClosed = errors.New("the journal is closed")
 
-// CreateJournal makes a new journal, readable by its owner only, and syncs it.
-// The error wraps fs.ErrExist when there is a file at path.
+// CreateJournal creates and syncs a journal that only its owner can read. The error wraps
+// fs.ErrExist if the file exists.
 func CreateJournal(path string, h Header) (*Journal, error) {
 	h.Version = JournalVersion
 	line, err := json.Marshal(h)
@@ -71,7 +69,7 @@ func CreateJournal(path string, h Header) (*Journal, error) {
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("create journal %s: an unfinished run left it: go on with --resume, or move it away (%w)", path, fs.ErrExist)
+		return nil, fmt.Errorf("create journal: %s is left from an unfinished run (%w)", path, fs.ErrExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
@@ -85,24 +83,23 @@ func CreateJournal(path string, h Header) (*Journal, error) {
 	}
 	if err != nil {
 		_ = file.Close()
-		_ = os.Remove(path) // nothing was sent: half a journal helps nobody
+		_ = os.Remove(path) // nothing was sent yet
 		return nil, fmt.Errorf("create journal %s: %w", path, err)
 	}
 	syncFolder(filepath.Dir(path))
 	return newJournal(path, file), nil
 }
 
-// OpenJournal reads the journal of an interrupted run and goes on appending to
-// it. A last line that was cut off is taken away; any other line that cannot be
-// read is an error, which names it. So is a version that this program does not
-// know, and a journal that another process is writing.
+// OpenJournal reads the journal of an interrupted run and opens it for appending. It
+// removes a partial last line. Any other unreadable line is an error with its number, and
+// so are an unknown version and a journal that another process is writing.
 func OpenJournal(path string) (Header, *State, *Journal, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return Header{}, nil, nil, fmt.Errorf("open journal: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return Header{}, nil, nil, fmt.Errorf("open journal %s: it is a symbolic link, or no regular file", path)
+		return Header{}, nil, nil, fmt.Errorf("open journal %s: it is a symbolic link, or not a regular file", path)
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
@@ -120,7 +117,7 @@ func OpenJournal(path string) (Header, *State, *Journal, error) {
 	return h, state, newJournal(path, file), nil
 }
 
-// recoverJournal reads the file and cuts off half a last line.
+// recoverJournal reads the file and removes a partial last line.
 func recoverJournal(file *os.File) (Header, *State, error) {
 	if err := lock(file); err != nil {
 		return Header{}, nil, err
@@ -141,8 +138,8 @@ func newJournal(path string, file *os.File) *Journal {
 	return j
 }
 
-// Started notes that requests for n links of a chunk, from position first, are
-// about to leave.
+// Started notes that requests for n links of a chunk, starting at position first, are about
+// to be sent.
 func (j *Journal) Started(chunk, first, n int) error {
 	if err := checkRange(chunk, first, n); err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -152,7 +149,7 @@ func (j *Journal) Started(chunk, first, n int) error {
 	})
 }
 
-// Commit notes outcomes, and attempts without one.
+// Commit notes outcomes and attempts.
 func (j *Journal) Commit(entries []ledger.Entry) error {
 	for _, e := range entries {
 		if err := checkRange(e.Chunk, e.Position, 1); err != nil {
@@ -170,13 +167,13 @@ func (j *Journal) Commit(entries []ledger.Entry) error {
 	})
 }
 
-// CanaryOff notes that the canary is off from now on, and that the outcomes of the
-// row that tripped it, if it has, are withdrawn: those links are asked again.
+// CanaryOff notes that the canary is off and that the outcomes that tripped it, if any, are
+// withdrawn: their links are sent again.
 func (j *Journal) CanaryOff() error {
 	return j.write(func(b []byte) []byte { return append(b, "c\n"...) })
 }
 
-// write hands the lines that add appends to the operating system, in one call.
+// write appends lines in one write call.
 func (j *Journal) write(add func([]byte) []byte) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -208,7 +205,7 @@ func (j *Journal) syncEverySecond() {
 	}
 }
 
-// sync makes durable what is written. It does not hold up writers meanwhile.
+// sync syncs the file without blocking writers.
 func (j *Journal) sync() {
 	j.mu.Lock()
 	dirty := j.dirty && j.err == nil
@@ -226,8 +223,8 @@ func (j *Journal) sync() {
 	}
 }
 
-// Close syncs and closes the journal; it returns the first error that any call
-// had. A second Close does nothing.
+// Close syncs and closes the journal and returns the first error of any call. A second
+// Close does nothing.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	closed := j.closed
@@ -247,8 +244,7 @@ func (j *Journal) Close() error {
 	return j.err
 }
 
-// Remove closes the journal, if it is open, and deletes it: the run is
-// finished. Errors from before do not matter then.
+// Remove closes and deletes the journal of a finished run. Earlier errors do not matter.
 func (j *Journal) Remove() error {
 	_ = j.Close()
 	if err := os.Remove(j.path); err != nil {

@@ -16,21 +16,21 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// maxLine is the longest line of a journal in bytes.
+// maxLine is the maximum length of a line in bytes.
 const maxLine = 1 << 20
 
-// ErrBadJournal: a line of the file is none of a journal.
-var ErrBadJournal = errors.New("it is no line of a journal; the file was changed or damaged")
+// ErrBadJournal means that a line is not a line of a journal.
+var ErrBadJournal = errors.New("this is not a line of a journal; the file was changed or damaged")
 
-// checkRange keeps positions out of the journal that it would not read back.
+// checkRange refuses positions that a reader would refuse.
 func checkRange(chunk, first, n int) error {
 	if chunk < 0 || chunk > math.MaxInt32 || first < 0 || n < 1 || first > ledger.ChunkLinks-n {
-		return fmt.Errorf("no %d links from position %d in chunk %d", n, first, chunk)
+		return fmt.Errorf("chunk %d cannot have %d links from position %d", chunk, n, first)
 	}
 	return nil
 }
 
-// appendEntry adds the line of an entry.
+// appendEntry appends the line of an entry.
 func appendEntry(b []byte, e ledger.Entry) []byte {
 	b = append(b, "r "...)
 	b = append(strconv.AppendInt(b, int64(e.Chunk), 10), ' ')
@@ -46,7 +46,7 @@ func appendEntry(b []byte, e ledger.Entry) []byte {
 	return append(appendJSON(b, e.Error), '\n')
 }
 
-// readJournal reads all full lines; good is where the last of them ends.
+// readJournal reads all complete lines. good is the offset after the last of them.
 func readJournal(r io.Reader) (h Header, s *State, good int64, err error) {
 	lines := bufio.NewReaderSize(r, maxLine)
 	s = newState()
@@ -56,7 +56,7 @@ func readJournal(r io.Reader) (h Header, s *State, good int64, err error) {
 		case err == io.EOF && number == 1:
 			return h, nil, 0, errors.New("it has no full first line: the run was stopped before it sent anything; delete the journal and start again")
 		case err == io.EOF:
-			return h, s, good, nil // what is left was cut off
+			return h, s, good, nil // the rest is a partial line
 		case err == bufio.ErrBufferFull:
 			return h, nil, 0, fmt.Errorf("line %d: %w", number, ErrBadJournal)
 		case err != nil:
@@ -93,7 +93,7 @@ func readHeader(line []byte, h *Header) error {
 	return nil
 }
 
-// apply takes one line after the first into the state.
+// apply applies a line after the header.
 func (s *State) apply(line []byte) error {
 	if string(line) == "c" {
 		s.withdraw()
@@ -152,8 +152,7 @@ func (s *State) applyEntry(line []byte) error {
 	return nil
 }
 
-// cutNumber takes a number of digits alone, and the space after it, off the
-// start of the line.
+// cutNumber removes a decimal number and the space after it from the start of the line.
 func cutNumber(line *[]byte, n *int) bool {
 	digits, rest, _ := bytes.Cut(*line, []byte(" "))
 	if len(digits) == 0 || len(digits) > 10 {
@@ -170,8 +169,7 @@ func cutNumber(line *[]byte, n *int) bool {
 	return true
 }
 
-// cutText takes a JSON string, and the space after it, off the start of the
-// line.
+// cutText removes a JSON string and the space after it from the start of the line.
 func cutText(line *[]byte, text *string) bool {
 	b := *line
 	if len(b) < 2 || b[0] != '"' {
@@ -183,7 +181,7 @@ func cutText(line *[]byte, text *string) bool {
 			plain = false
 			end++
 		} else if b[end] < ' ' || b[end] >= utf8.RuneSelf {
-			plain = false // let the decoder look at it
+			plain = false // leave it to the JSON decoder
 		}
 	}
 	if end >= len(b) {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// jsonLines writes one object a line. Its keys stand in the order of the
-// columns, which a map or encoding/json alone would not keep.
+// jsonLines writes one object per line, with the keys in the order of the columns, which
+// encoding/json cannot do for a map.
 type jsonLines struct {
 	w    *bufio.Writer
 	keys [][]byte // quoted, with the colon
@@ -23,8 +23,8 @@ func newJSONLines(w io.Writer, names []string) *jsonLines {
 	return j
 }
 
-// write adds an object: the user's columns as strings, then the report's own,
-// where null stands for what is not there.
+// write writes an object: the user's columns as strings, then our own. A missing value is
+// null.
 func (j *jsonLines) write(theirs []string, l line) error {
 	b := append(j.line[:0], '{')
 	key := 0
@@ -60,7 +60,7 @@ func (j *jsonLines) write(theirs []string, l line) error {
 	return err
 }
 
-// appendJSON encodes a string, a number or nil; none of these can fail.
+// appendJSON appends a string, a number or nil. Encoding these cannot fail.
 func appendJSON(b []byte, v any) []byte {
 	if v == "" {
 		return append(b, `""`...)

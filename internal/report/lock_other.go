@@ -4,5 +4,5 @@ package report
 
 import "os"
 
-// lock does nothing where the standard library knows no lock on files.
+// lock does nothing on systems without file locks in the standard library.
 func lock(*os.File) error { return nil }

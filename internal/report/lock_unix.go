@@ -8,15 +8,15 @@ import (
 	"syscall"
 )
 
-// lock keeps a second process from resuming the same run: it would send again
-// what the first is sending. The lock ends with the process.
+// lock prevents a second process from resuming the same run. The lock ends with the
+// process.
 func lock(file *os.File) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return errors.New("another linkcancel is writing it: wait for that run to end")
 	case errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOSYS):
-		return nil // a file system without locks
+		return nil // the file system has no locks
 	}
 	return err
 }

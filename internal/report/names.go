@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ownNames returns the names of the report's columns beside the user's: one
-// that they have too, in whatever case, gets lc_ before it.
+// ownNames returns the names of the report's own columns. A name that the user's file has
+// too, in any case, gets the prefix lc_.
 func ownNames(theirs []string) []string {
 	names := make([]string, len(columns))
 	for i, name := range columns {
@@ -25,9 +25,8 @@ func taken(names []string, name string) bool {
 	})
 }
 
-// jsonNames returns the names of all columns as keys of an object: each once,
-// none empty. A header may repeat a name; most readers of JSON keep only the
-// last of equal keys.
+// jsonNames returns the names of all columns as distinct, non-empty JSON keys. A header may
+// repeat a name, but most readers of JSON keep only the last of equal keys.
 func jsonNames(theirs []string) []string {
 	keys := make([]string, 0, len(theirs)+len(columns))
 	used := make(map[string]bool)

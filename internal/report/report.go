@@ -1,6 +1,5 @@
-// Package report tells the user what became of each link: as a list, or joined
-// to the rows of their own CSV file. It also keeps the journal from which an
-// interrupted run goes on.
+// Package report writes the result of each link, as a list or joined to the rows of the
+// user's CSV file. It also keeps the journal that an interrupted run is resumed from.
 package report
 
 import (
@@ -17,46 +16,44 @@ import (
 	"linkcancel/internal/linkcsv"
 )
 
-// A Result is what is known of one link of a batch.
+// Result is one row of a report.
 type Result struct {
 	Link       string
-	Outcome    ledger.Outcome // None: pending
-	HTTPStatus int            // of the last answer to a DELETE; 0 if there was none
+	Outcome    ledger.Outcome // None for a pending link
+	HTTPStatus int            // of the last answer to a DELETE, 0 without one
 	LinkStatus string         // as the API spells it; empty if unknown
 	Attempts   int
-	FinishedAt time.Time // zero: not yet
+	FinishedAt time.Time // zero without an outcome
 	Error      string
 }
 
 // The formats of a report.
 const (
 	FormatCSV   = "csv"
-	FormatJSONL = "jsonl" // one JSON object a line
+	FormatJSONL = "jsonl" // one JSON object per line
 )
 
-// Options of a report.
+// Options are the options of a report.
 type Options struct {
-	// Format is csv or jsonl; empty is csv.
+	// Format is csv or jsonl. Empty means csv.
 	Format string
-	// Outcomes are the outcomes to list; None among them stands for pending
-	// links. Empty: all rows, also those without a link of the batch.
+	// Outcomes selects rows by outcome, with None for pending links. Empty selects all
+	// rows, including those without a link of the batch.
 	Outcomes []ledger.Outcome
-	// NoFormulaGuard leaves cells as they are that a spreadsheet would run as
-	// a formula. JSON never has the guard.
+	// NoFormulaGuard leaves formulas in cells as they are. JSON is never guarded.
 	NoFormulaGuard bool
 }
 
-// columns are the report's own.
+// columns are the names of our own columns.
 var columns = [...]string{"link", "outcome", "http_status", "link_status", "attempts", "finished_at", "error"}
 
-// line is one row of a report; its outcome stays empty where a row of the user
-// has no link in the batch.
+// line is one row of a report. known is false for a row whose link is not in the batch.
 type line struct {
 	Result
 	known bool
 }
 
-// cells returns the values of columns.
+// cells returns the values of our own columns.
 func (l line) cells() []string {
 	cells := []string{l.Link, "", "", l.LinkStatus, "", "", l.Error}
 	if !l.known {
@@ -73,7 +70,7 @@ func (l line) cells() []string {
 	return cells
 }
 
-// Write lists results. It stops at the first error of results, and returns it.
+// Write writes a list of results. It returns the first error of results.
 func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
 	t, err := newTable(w, nil, ',', opt)
 	if err != nil {
@@ -90,12 +87,10 @@ func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
 	return t.flush()
 }
 
-// WriteJoined writes every row of the user's files, in their order and with
-// duplicates, and behind it what became of its link. column is the column of
-// the links as in linkcsv.Options; find returns the result of a link, or
-// false for one that is not in the batch. Files after the first must have the
-// same columns. The error is an *linkcsv.InputError where a file cannot be
-// read as it was before.
+// WriteJoined writes every row of the user's files, in order and with duplicates, followed
+// by the result of its link. column is the column of the links as in linkcsv.Options, and
+// find returns the result of a link, or false if it is not in the batch. All files must
+// have the same columns. The error is an *linkcsv.InputError if a file cannot be read.
 func WriteJoined(w io.Writer, files []string, column string, find func(link string) (Result, bool), opt Options) error {
 	if len(files) == 0 {
 		return errors.New("join the results: no file is named")
@@ -120,7 +115,7 @@ func WriteJoined(w io.Writer, files []string, column string, find func(link stri
 		if err == nil {
 			err = t.join(rows, find)
 		}
-		_ = rows.Close() // it was only read
+		_ = rows.Close()
 		if err != nil {
 			return err
 		}
@@ -152,9 +147,8 @@ func (t *table) join(rows *linkcsv.Rows, find func(link string) (Result, bool)) 
 	}
 }
 
-// notFound is what a report says of a row without a result. Only the batch shows
-// whether ids of every form were accepted, so a doubt is told when the batch does
-// not have the link.
+// notFound is the result of a row whose link is not in the batch. A row is doubtful if its
+// id is valid only with --any-id, and only the batch shows whether that was set.
 func notFound(row linkcsv.Row) Result {
 	switch {
 	case row.Err != nil:
@@ -168,12 +162,12 @@ func notFound(row linkcsv.Row) Result {
 // table writes rows in one of the formats.
 type table struct {
 	opt    Options
-	theirs int         // how many columns are the user's
+	theirs int         // number of the user's columns
 	csv    *csv.Writer // nil for jsonl
 	jsonl  *jsonLines  // nil for csv
 }
 
-// newTable writes the header, if the format has one.
+// newTable returns a table after writing its header, if the format has one.
 func newTable(w io.Writer, theirs []string, comma rune, opt Options) (*table, error) {
 	t := &table{opt: opt, theirs: len(theirs)}
 	switch opt.Format {
@@ -198,7 +192,7 @@ func (t *table) write(theirs []string, l line) error {
 	return t.record(append(theirs, l.cells()...))
 }
 
-// record writes a row of CSV; it may change its fields.
+// record writes a row of CSV. It may change fields.
 func (t *table) record(fields []string) error {
 	if !t.opt.NoFormulaGuard {
 		for i, cell := range fields {

@@ -238,7 +238,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// Whatever stands in the user's cells, a reader of the report gets it back, with
+// Whatever the user's cells contain, a reader of the report gets it back, with
 // no more than a guard before it.
 func FuzzJoined(f *testing.F) {
 	f.Add("name", "Bob")

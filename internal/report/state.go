@@ -6,48 +6,47 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// State is what a journal says of every link; it takes 24 bytes for each, and
-// each text once.
+// State is the state of all links according to a journal. It takes 24 bytes for each link,
+// and stores each text once.
 type State struct {
 	chunks map[int][]linkState
 	texts  []string
-	places map[string]uint32 // in texts
+	index  map[string]uint32 // of texts
 
-	// The canary's row, as ledger/record.lua counts it: outcomes of one kind one
-	// after another.
+	// The canary's row by the rules of canary.lua: consecutive outcomes of one kind.
 	canaryOff bool
 	row       []position
 	rowOf     ledger.Outcome
-	others    bool // there is an outcome that is not not_found
+	others    bool // an outcome other than not_found exists
 }
 
-// position is a link's place in a chunk.
+// position identifies a link.
 type position struct{ chunk, at int }
 
 // linkState is the state of one link.
 type linkState struct {
 	record  [ledger.RecordSize]byte
-	at      uint32 // seconds; 0 if there is no time
-	status  uint32 // place in texts
-	problem uint32 // place in texts
-	seen    bool   // it has a line
-	started bool   // requests may have left since its last line
+	at      uint32 // Unix seconds, 0 if unknown
+	status  uint32 // index in texts
+	problem uint32 // index in texts
+	seen    bool   // it has an r line
+	started bool   // a request may have been sent since its last r line
 }
 
 func newState() *State {
 	return &State{
 		chunks: make(map[int][]linkState),
 		texts:  []string{""},
-		places: map[string]uint32{"": 0},
+		index:  map[string]uint32{"": 0},
 	}
 }
 
-// Tripped says whether the run was stopped by its canary, and not resumed since:
-// the outcomes of the row that tripped it are to be withdrawn by CanaryOff.
+// Tripped reports whether the canary stopped the run and the run was not resumed since.
+// CanaryOff then withdraws the outcomes that tripped it.
 func (s *State) Tripped() bool { return !s.canaryOff && len(s.row) >= ledger.CanaryRow }
 
-// CanaryOff withdraws the outcomes of the row that tripped the canary, so that
-// Records returns those links without an outcome. Journal.CanaryOff notes it.
+// CanaryOff withdraws the outcomes that tripped the canary: Records returns their links as
+// pending. Call Journal.CanaryOff too.
 func (s *State) CanaryOff() {
 	s.withdraw()
 	s.canaryOff = true
@@ -65,7 +64,7 @@ func (s *State) withdraw() {
 	s.row = nil
 }
 
-// count counts a link's first outcome for the canary.
+// count counts the first outcome of a link for the canary.
 func (s *State) count(e ledger.Entry) {
 	o := e.Record.Outcome
 	switch {
@@ -87,11 +86,9 @@ func (s *State) count(e ledger.Entry) {
 	s.others = s.others || o != ledger.NotFound
 }
 
-// Records returns what is known of the n links of a chunk, in their order:
-// those with an outcome or a note, and those that were about to be sent when
-// the run ended. The latter are ambiguous, since nobody has seen how that
-// went; so is a link with a note from an earlier attempt whose slice was
-// started again after it.
+// Records returns the links of a chunk, up to n, that have an outcome or a note or may have
+// been sent. A link whose slice was started after its last note, or without one, is
+// ambiguous, because its request may have been sent.
 func (s *State) Records(chunk, n int) []ledger.Entry {
 	var entries []ledger.Entry
 	links := s.chunks[chunk]
@@ -111,7 +108,7 @@ func (s *State) Records(chunk, n int) []ledger.Entry {
 			e.Record.Ambiguous = true
 		}
 		if e.Record.Outcome == ledger.None && e.Record.Plains > 0 {
-			// Which kind of answer it was is forgotten: they are counted anew, and the
+			// The kind of the answers is not in the journal. They are counted anew, and the
 			// DELETE is sent again.
 			e.Record.Plains, e.Record.LinkStatus, e.Record.Attempts, e.Record.Settling = 0, 0, 0, false
 		}
@@ -131,8 +128,7 @@ func (s *State) reach(chunk, n int) []linkState {
 	return links
 }
 
-// start takes note that links are about to be sent; those that have an outcome
-// are not.
+// start marks links without an outcome as started.
 func (s *State) start(chunk, first, n int) {
 	links := s.reach(chunk, first+n)
 	for i := first; i < first+n; i++ {
@@ -140,8 +136,8 @@ func (s *State) start(chunk, first, n int) {
 	}
 }
 
-// commit takes over an entry. The later one of a link counts, but a note never
-// takes an outcome away, and a link that was ambiguous stays so.
+// commit applies an entry. A later entry replaces an earlier one, but a note never replaces
+// an outcome, and the ambiguous flag stays.
 func (s *State) commit(e ledger.Entry) {
 	link := &s.reach(e.Chunk, e.Position+1)[e.Position]
 	before := ledger.DecodeRecord(link.record[:])
@@ -156,20 +152,20 @@ func (s *State) commit(e ledger.Entry) {
 		s.count(e)
 	}
 	e.Record.Ambiguous = e.Record.Ambiguous || before.Ambiguous
-	*link = linkState{status: s.place(e.LinkStatus), problem: s.place(e.Error), seen: true}
+	*link = linkState{status: s.textIndex(e.LinkStatus), problem: s.textIndex(e.Error), seen: true}
 	e.Record.Append(link.record[:0])
 	if !e.At.IsZero() {
 		link.at = uint32(e.At.Unix())
 	}
 }
 
-// place keeps each text once: most errors of a run are alike.
-func (s *State) place(text string) uint32 {
-	at, known := s.places[text]
+// textIndex stores each text once, because most errors of a run are alike.
+func (s *State) textIndex(text string) uint32 {
+	at, known := s.index[text]
 	if !known {
 		at = uint32(len(s.texts))
 		s.texts = append(s.texts, text)
-		s.places[text] = at
+		s.index[text] = at
 	}
 	return at
 }

@@ -6,22 +6,21 @@ import (
 	"strings"
 )
 
-// Answer is what a script, a gateway or a poisoned link says instead of the API.
+// Answer is an answer that a script, a gateway or a poisoned link gives instead of the API.
 type Answer struct {
-	// Status is the HTTP status; 0 stands for the normal answer, faults
-	// included, unless Cut or Hang is set.
+	// Status is the HTTP status. 0 means the normal answer, including faults, unless Cut or
+	// Hang is set.
 	Status int
-	// Body is sent as it is. Its Content-Type is JSON when it begins with { or [,
-	// else HTML, unless Header says otherwise.
+	// Body is sent as it is. Its Content-Type is JSON if it begins with { or [, else HTML,
+	// unless Header sets one.
 	Body   string
 	Header map[string]string
-	// Apply cancels the link, if it is active, before the answer. It counts in a
-	// script only.
+	// Apply cancels the link, if it is active, before the answer. It works in scripts only.
 	Apply bool
-	// Cut cuts the connection instead of an answer, and Hang never answers.
+	// Cut closes the connection instead of answering. Hang never answers.
 	Cut, Hang bool
-	// Method is what a scripted answer waits for: "" or DELETE, or GET. A
-	// poisoned link gives its answer to that method only, and to all if it is "".
+	// Method is the method that a scripted answer waits for: "" or DELETE, or GET. A
+	// poisoned link answers only that method, or all if it is "".
 	Method string
 }
 
@@ -55,7 +54,7 @@ func errorAnswer(status, code int, message string) Answer {
 
 func jsonAnswer(status int, v any) Answer {
 	body, err := json.Marshal(v)
-	if err != nil { // the types above always marshal
+	if err != nil { // cannot happen with the types above
 		return Answer{Status: http.StatusInternalServerError}
 	}
 	return Answer{Status: status, Body: string(body)}
@@ -67,8 +66,7 @@ func notFound() Answer {
 
 const friendlyPage = "<!doctype html><html><head><title>Welcome</title></head><body>Please sign in to the network.</body></html>"
 
-// write sends a. It returns without a word to the client when the answer is a
-// cut; the caller has waited out a hang.
+// write sends a. For a cut it returns without an answer. The caller has waited for a hang.
 func (a Answer) write(w http.ResponseWriter) {
 	if a.Cut || a.Hang {
 		cut(w)
@@ -86,11 +84,11 @@ func (a Answer) write(w http.ResponseWriter) {
 	}
 	w.WriteHeader(a.Status)
 	if a.Body != "" {
-		_, _ = w.Write([]byte(a.Body)) // a client that is gone is not our error
+		_, _ = w.Write([]byte(a.Body))
 	}
 }
 
-// cut ends the connection without an answer.
+// cut closes the connection without an answer.
 func cut(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

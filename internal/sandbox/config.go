@@ -12,56 +12,54 @@ const (
 	DefaultRetryAfter = time.Second
 )
 
-// Config is what the sandbox API holds and how it behaves. The zero value is an
-// API without links that accepts any key.
+// Config is the content and the behavior of the sandbox API. The zero value is an API
+// without links that accepts any key.
 type Config struct {
-	// Seed decides the seeded links and every fault.
+	// Seed determines the seeded links and all faults.
 	Seed uint64
-	// Links is how many links are seeded. Their ids are pl_ and 32 hex digits.
+	// Links is the number of seeded links. Their ids are pl_ and 32 hex digits.
 	Links int
-	// IDs are further links, all active.
+	// IDs are the ids of further links, all active.
 	IDs []string
-	// Prefix is the path before /payment-links, by default DefaultPrefix.
+	// Prefix is the path before /payment-links. The default is DefaultPrefix.
 	Prefix string
-	// Key is the only accepted Authorization header; "" accepts any but none.
+	// Key is the required Authorization header. "" accepts any non-empty one.
 	Key string
-	// Paid, Expired, Cancelled and Missing are shares (0 to 1) of the seeded
-	// links that are not active. A DELETE of the first three answers 422. A
-	// missing link answers 404 to everything.
+	// Paid, Expired, Cancelled and Missing are shares (0 to 1) of the seeded links that are
+	// not active. A DELETE of the first three answers 422. A missing link answers 404 to
+	// everything.
 	Paid, Expired, Cancelled, Missing float64
-	// Faults is what goes wrong.
+	// Faults are the shares of failing requests.
 	Faults Faults
 	// Gateway answers instead of the API.
 	Gateway Gateway
-	// Poison is the answer that links always get, by id; see SetPoison.
+	// Poison is the permanent answer of links by id: see SetPoison.
 	Poison map[string]Answer
-	// ForbiddenLinks is the share (0 to 1) of the links that the key has no right
-	// to: all requests for one are answered 403, those for the others never.
-	// GetsForbidden answers 403 to every GET of a link, and ListForbidden to
-	// those for the list.
+	// ForbiddenLinks is the share (0 to 1) of links that answer 403 to all requests.
+	// GetsForbidden answers 403 to every GET of a link, and ListForbidden to requests for
+	// the list.
 	ForbiddenLinks               float64
 	GetsForbidden, ListForbidden bool
-	// EmptyErrors lets the API send its 400, 404 and 422 without a body.
+	// EmptyErrors removes the body of 400, 404 and 422.
 	EmptyErrors bool
-	// Latency is how long each answer waits, and Jitter the most that is added
-	// to it. A change is made before the wait: a client that gives up in
-	// between has cancelled the link without knowing.
+	// Latency is how long each answer waits, and Jitter the maximum that is added. A change
+	// is made before the wait: a client that times out may have cancelled the link.
 	Latency, Jitter time.Duration
-	// Rate is how many requests a second are allowed over all, in any window of
-	// a second; those above are answered 429. 0 means no limit.
+	// Rate is the maximum number of requests in any second. More are answered 429. 0 means
+	// no limit.
 	Rate float64
-	// RetryAfter is sent with a 429, in whole seconds, rounded up; by default
+	// RetryAfter is sent with a 429, rounded up to whole seconds. The default is
 	// DefaultRetryAfter. RetryAfterDate sends it as an HTTP date.
 	RetryAfter     time.Duration
 	RetryAfterDate bool
-	// PageSize is the most links on a page of the list, by default
+	// PageSize is the maximum number of links per page of the list. The default is
 	// DefaultPageSize.
 	PageSize int
-	// Log gets a line of JSON for each request, through a buffer: see Flush.
+	// Log gets one line of JSON per request, buffered: see Flush.
 	Log io.Writer
-	// KeepRequests is how many of the latest requests Requests returns.
+	// KeepRequests is how many requests Requests returns.
 	KeepRequests int
-	// Now is the clock, by default time.Now. Latency does not follow it.
+	// Now is the clock, by default time.Now. Latency uses real time.
 	Now func() time.Time
 }
 
@@ -81,28 +79,28 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// Faults are shares (0 to 1) of the DELETE requests for known links, of the GET
-// requests for them too with Gets, and of those for the list with Lists.
-// Whether the n-th request of a method for an id, or for a page of the list, is
-// hit is a pure function of seed, id or page, method and n. Requests that are turned away earlier (401, 429, outage) do not count
-// as one of the n: who gets those depends on the order of arrival.
+// Faults are shares (0 to 1) of the DELETE requests for known links, with Gets also of the
+// GET requests, and with Lists of the requests for the list. Whether the n-th request of a
+// method for an id, or for a page, fails is a pure function of seed, id or page, method and
+// n. Requests that are refused earlier (401, 429, outage) do not count, because those
+// depend on the order of arrival.
 type Faults struct {
-	// Error500 is answered 500 with the documented body, code 1.
+	// Error500 answers 500 with the documented body, code 1.
 	Error500 float64
-	// HTML502 is answered 502 with a page of HTML, like a gateway's.
+	// HTML502 answers 502 with an HTML page, as a gateway does.
 	HTML502 float64
-	// Cut does the work, then cuts the connection without an answer.
+	// Cut does the work, then closes the connection without an answer.
 	Cut float64
-	// CutBefore cuts the connection without doing the work.
+	// CutBefore closes the connection without doing the work.
 	CutBefore float64
-	// Hang never answers, until the client gives up or the server is closed.
-	// The work is done only with HangApplied.
+	// Hang never answers until the client gives up or the server is closed. The work is
+	// done only with HangApplied.
 	Hang        float64
 	HangApplied bool
-	// BadRequest is answered 400, and Forbidden 403.
+	// BadRequest answers 400, and Forbidden 403.
 	BadRequest, Forbidden float64
-	// Friendly is answered 200 with a page of HTML, and the work is not done.
+	// Friendly answers 200 with an HTML page without doing the work.
 	Friendly float64
-	// Gets lets GET requests for links fail too, and Lists those for the list.
+	// Gets applies the faults to GET requests for links, and Lists to the list.
 	Gets, Lists bool
 }

@@ -1,14 +1,14 @@
 package sandbox
 
-// mix is the finalizer of splitmix64: every bit of x moves about half the bits
-// of the result, and no two x have the same result.
+// mix is the finalizer of splitmix64, a bijection in which every bit of x affects about
+// half the bits of the result.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// What a draw is for. Draws for different ends are independent.
+// Purposes of draws. Draws for different purposes are independent.
 const (
 	drawStatus = iota + 1
 	drawAge
@@ -22,16 +22,16 @@ const (
 	drawForbidden
 )
 
-// draw returns a number that depends on its arguments alone.
+// draw returns a random number that depends only on its arguments.
 func draw(seed, what, link, n uint64) uint64 {
 	return mix(mix(mix(seed+what)+link) + n)
 }
 
-// share makes a draw a number from 0 up to, but not including, 1.
+// share maps a draw to [0, 1).
 func share(draw uint64) float64 { return float64(draw>>11) / (1 << 53) }
 
-// hashRequest makes a method and an id an argument of draw. It is FNV-1a by
-// hand, since hash/fnv would allocate for each request.
+// hashRequest hashes a method and an id for draw. It is FNV-1a without the allocation of
+// hash/fnv.
 func hashRequest(method, id string) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for _, text := range [...]string{method, " ", id} {

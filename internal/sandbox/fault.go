@@ -2,14 +2,14 @@ package sandbox
 
 import "net/http"
 
-// fault is what goes wrong with one request.
+// fault is the fault of one request.
 type fault struct {
-	name   string // as in the log; "" for none
+	name   string // in the log, "" for none
 	answer Answer
-	works  bool // the work is done all the same
+	works  bool // the work is done anyway
 }
 
-// pick returns the fault of a request; u is drawn from 0 to 1.
+// pick returns the fault of a request. u is drawn from [0, 1).
 func (f Faults) pick(u float64) fault {
 	if f == (Faults{}) {
 		return fault{}

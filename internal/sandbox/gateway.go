@@ -7,30 +7,28 @@ import (
 	"time"
 )
 
-// Gateway stands in front of the API and answers instead of it: a default
-// backend, a firewall, a login page. It asks for no key and counts no rate, and
-// nothing is done to a link. The zero value is no gateway.
+// Gateway answers instead of the API, like a default backend, a firewall or a login page.
+// It checks no key and no rate, and changes no link. The zero value is no gateway.
 type Gateway struct {
-	// Answer is what it says; see ParseAnswer. Apply and Method do not count.
+	// Answer is its answer: see ParseAnswer. Apply and Method have no effect.
 	Answer Answer
-	// Share is the share (0 to 1) of the requests that it answers. Which ones is
-	// a pure function of seed, method, id and how often that id was asked for by
-	// that method since the gateway was set. With Sticky it is one of seed and
-	// id: all requests for a link are answered by it, or none.
+	// Share is the share (0 to 1) of requests that it answers: a pure function of seed,
+	// method, id and the number of such requests since the gateway was set. With Sticky it
+	// depends on seed and id only, so it answers all requests for a link or none.
 	Share  float64
 	Sticky bool
-	// From is when it begins, since the start of the server, and For how long it
-	// stays; 0 is for ever.
+	// From is when it begins, since the start of the server. For is how long it lasts; 0
+	// means forever.
 	From, For time.Duration
-	// SpareGets lets GET requests for links through, and SpareLists those for
-	// the list.
+	// SpareGets passes GET requests for links to the API, and SpareLists those for the
+	// list.
 	SpareGets, SpareLists bool
-	// Page restricts it to the pages of the list from this one on; 0 does not.
-	// A request without a number counts as page 1.
+	// Page restricts it to pages of the list from this number on. 0 does not. A request
+	// without a number counts as page 1.
 	Page int
 }
 
-// Check returns what is wrong with a gateway.
+// Check returns what is wrong with the gateway.
 func (g Gateway) Check() error {
 	switch {
 	case g.Share < 0 || g.Share > 1:
@@ -43,25 +41,25 @@ func (g Gateway) Check() error {
 	return nil
 }
 
-// on reports whether there is a gateway that answers anything.
+// on reports whether the gateway answers anything.
 func (g Gateway) on() bool {
 	return g.Share > 0 && (g.Answer.Status != 0 || g.Answer.Cut || g.Answer.Hang)
 }
 
-// up reports whether the gateway is there so long after the server's start.
+// up reports whether the gateway is active at a time since the start of the server.
 func (g Gateway) up(age time.Duration) bool {
 	return age >= g.From && (g.For == 0 || age < g.From+g.For)
 }
 
-// asked is a request as a gateway sees it.
+// asked is a request as the gateway sees it.
 type asked struct {
 	what   target
 	method string
-	id     string // of a link, "?page=N" of a page, or a path that leads nowhere
+	id     string // of a link, "?page=N" for a page, or an unknown path
 	page   int    // of the list
 }
 
-// takes reports whether the gateway is in front of such requests.
+// takes reports whether the gateway may answer such requests.
 func (g Gateway) takes(q asked) bool {
 	switch q.what {
 	case single:
@@ -72,11 +70,10 @@ func (g Gateway) takes(q asked) bool {
 	return g.Page == 0
 }
 
-// gatewayState is the gateway that is set, and what it has seen.
+// gatewayState is the gateway with its counters.
 type gatewayState struct {
 	Gateway
-	// seen counts the requests by method and id. It is used only where a share
-	// of them is drawn.
+	// seen counts requests by method and id, if Share is used.
 	seen map[uint64]uint32
 }
 
@@ -101,8 +98,8 @@ func (g *gatewayState) hits(seed uint64, q asked, age time.Duration) bool {
 	return u < g.Share && g.up(age)
 }
 
-// SetGateway puts another gateway in front of the API from the next request on;
-// the zero value takes it away. From counts from the start of the server.
+// SetGateway sets the gateway from the next request on. The zero value removes it. From
+// counts from the start of the server.
 func (s *Server) SetGateway(g Gateway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -75,14 +75,14 @@ func TestParseAnswer(t *testing.T) {
 
 func TestParseAnswerRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"":              `"" is no status`,
-		"html":          `"html" is no status`,
-		"100":           `"100" is no status`,
-		"600:html":      `"600" is no status`,
-		"404:nonsense":  `"nonsense" is no body`,
+		"":              `"" is not a status`,
+		"html":          `"html" is not a status`,
+		"100":           `"100" is not a status`,
+		"600:html":      `"600" is not a status`,
+		"404:nonsense":  `"nonsense" is not a body`,
 		"204:html":      "a 204 has no body",
-		"429:api:soon":  `Retry-After: "soon" is no duration`,
-		"429:api:-1s":   `Retry-After: "-1s" is no duration`,
+		"429:api:soon":  `Retry-After: "soon" is not a duration`,
+		"429:api:-1s":   `Retry-After: "-1s" is not a duration`,
 		"429:api:1:2":   `"2" is too much`,
 		"429:20:api":    `"api" is too much`,
 		"429:api:1s:2s": `"2s" is too much`,

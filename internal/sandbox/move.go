@@ -6,18 +6,17 @@ import (
 	"net/http"
 )
 
-// connection is what the server knows of the connection of a request. The zero
-// value is one that ConnContext was not told of.
+// connection is the connection of a request. It is zero without ConnContext.
 type connection struct {
 	number uint32 // from 1
-	moves  int    // how often the server had moved when it was accepted
+	moves  int    // number of moves before it was accepted
 }
 
-// connectionKey is the key of a connection in a request's context.
+// connectionKey is the context key of a connection.
 type connectionKey struct{}
 
-// ConnContext lets the server know the connections of its requests: it is the
-// ConnContext of the http.Server that serves it. Move needs it.
+// ConnContext is for http.Server.ConnContext. It identifies the connections of requests,
+// which Move needs.
 func (s *Server) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -25,19 +24,19 @@ func (s *Server) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, connection{number: s.connections, moves: s.moves})
 }
 
-// Move lets the API move to another server, as behind DNS or a load balancer.
-// From now on every request on a connection that was accepted before is answered
-// 503 with HTML, and the connection stays open. New connections reach the API.
+// Move simulates a move to another server behind DNS or a load balancer: every request on
+// an existing connection is answered 503 with HTML, and the connection stays open. New
+// connections reach the API.
 func (s *Server) Move() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moves++
 }
 
-// left reports whether a connection leads to a server that the API has left.
+// left reports whether the connection leads to an old server.
 func (s *Server) left(c connection) bool { return c.number > 0 && c.moves < s.moves }
 
-// movedAnswer is what the old server says.
+// movedAnswer is the answer of an old server.
 func movedAnswer() Answer {
 	return Answer{Status: http.StatusServiceUnavailable, Body: htmlPage(http.StatusServiceUnavailable), Header: map[string]string{"Server": gatewayServer}}
 }

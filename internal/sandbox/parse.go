@@ -9,31 +9,31 @@ import (
 	"time"
 )
 
-// The bodies that ParseAnswer knows.
+// Bodies that ParseAnswer accepts.
 const (
-	BodyHTML  = "html"  // a page of HTML, a login page with a 2xx
-	BodyText  = "text"  // a line of plain text, as of an ingress's default backend
+	BodyHTML  = "html"  // an HTML page, a login page with a 2xx
+	BodyText  = "text"  // plain text, as of a default backend
 	BodyJSON  = "json"  // {"message":…}, as of an API gateway
 	BodyGRPC  = "grpc"  // {"code":…,"message":…,"details":[]}, as of grpc-gateway
-	BodyEmpty = "empty" // nothing, and no Content-Type
+	BodyEmpty = "empty" // no body and no Content-Type
 	BodyAPI   = "api"   // the documented error body of the API itself
 )
 
-// gatewayServer is the Server header of every answer but the API's own.
+// gatewayServer is the Server header of all answers except the API's own.
 const gatewayServer = "gateway/1.0"
 
-// loginURL is where a redirect leads.
+// loginURL is the target of a redirect.
 const loginURL = "https://login.example.com/"
 
-// ParseAnswer makes the answer that text names: STATUS[:BODY][:RETRY_AFTER], such
-// as 404:html, 302:empty or 429:api:20s. The status is 200 to 599, and the
-// body one of the constants above, by default body. Retry-After is a duration
-// or a number of seconds; it is sent in whole seconds, rounded up.
+// ParseAnswer parses STATUS[:BODY][:RETRY_AFTER], such as 404:html, 302:empty or
+// 429:api:20s. The status is 200 to 599, and the body one of the constants above or body.
+// Retry-After is a duration or a number of seconds. It is sent in whole seconds, rounded
+// up.
 func ParseAnswer(text, body string) (Answer, error) {
 	parts := strings.Split(text, ":")
 	status, err := strconv.Atoi(parts[0])
 	if err != nil || status < 200 || status > 599 {
-		return Answer{}, fmt.Errorf("answer %q: %q is no status from 200 to 599", text, parts[0])
+		return Answer{}, fmt.Errorf("answer %q: %q is not a status from 200 to 599", text, parts[0])
 	}
 	bodiless := status == http.StatusNoContent || status == http.StatusNotModified
 	if bodiless {
@@ -66,19 +66,19 @@ func ParseAnswer(text, body string) (Answer, error) {
 	return a, nil
 }
 
-// seconds reads a duration, or a number of seconds, as Retry-After has it.
+// seconds parses a duration or a number of seconds for Retry-After.
 func seconds(text string) (string, error) {
 	wait, err := time.ParseDuration(text)
 	if n, numberErr := strconv.ParseUint(text, 10, 31); numberErr == nil {
 		wait, err = time.Duration(n)*time.Second, nil
 	}
 	if err != nil || wait < 0 {
-		return "", fmt.Errorf("%q is no duration", text)
+		return "", fmt.Errorf("%q is not a duration", text)
 	}
 	return strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10), nil
 }
 
-// madeAnswer makes an answer with one of the known bodies.
+// madeAnswer returns an answer with one of the known bodies.
 func madeAnswer(status int, body string) (Answer, error) {
 	if body == BodyAPI {
 		a := errorAnswer(status, codeFor(status), strings.ToLower(statusText(status)))
@@ -101,13 +101,13 @@ func madeAnswer(status int, body string) (Answer, error) {
 		a.Body = grpcJSON(status)
 	case BodyEmpty:
 	default:
-		return Answer{}, fmt.Errorf("%q is no body: use html, text, json, grpc, empty or api", body)
+		return Answer{}, fmt.Errorf("%q is not a body: use html, text, json, grpc, empty or api", body)
 	}
 	return a, nil
 }
 
-// codeFor is the API's code that goes with a status. Source: the vendor's pages
-// for 400, 404, 422 and 5xx; for other statuses they say nothing.
+// codeFor returns the API's code for a status. Source: the vendor's pages for 400, 404, 422
+// and 5xx. Other statuses are not documented.
 func codeFor(status int) int {
 	switch {
 	case status == http.StatusBadRequest:
@@ -129,8 +129,7 @@ func statusText(status int) string {
 	return "Status " + strconv.Itoa(status)
 }
 
-// htmlPage is what a web server or a firewall sends with a status, in nginx'
-// form; a 2xx is a login page.
+// htmlPage returns the HTML of an nginx error page, or of a login page for a 2xx.
 func htmlPage(status int) string {
 	if status/100 == 2 {
 		return friendlyPage
@@ -139,7 +138,7 @@ func htmlPage(status int) string {
 	return fmt.Sprintf("<html>\r\n<head><title>%s</title></head>\r\n<body><center><h1>%[1]s</h1></center></body>\r\n</html>\r\n", title)
 }
 
-// gatewayJSON is a gateway's own error body. That of a 404 is Kong's.
+// gatewayJSON returns the error body of a gateway. That of a 404 is Kong's.
 func gatewayJSON(status int) string {
 	message := statusText(status)
 	if status == http.StatusNotFound {
@@ -148,8 +147,7 @@ func gatewayJSON(status int) string {
 	return marshal(map[string]string{"message": message})
 }
 
-// grpcJSON is the error body of grpc-gateway, with the gRPC code that it maps to
-// the status.
+// grpcJSON returns the error body of grpc-gateway with the gRPC code for the status.
 func grpcJSON(status int) string {
 	code, known := map[int]int{400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 501: 12, 503: 14, 504: 4}[status]
 	if !known {

@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// SetPoison gives every request for id one answer for ever, as for an object
-// that is locked; an answer without Status, Cut or Hang ends it. Nothing is done
-// to the link. With a Method only requests of that method get it. The answer
-// comes after the checks of key and rate, and after those of Script.
+// SetPoison sets a permanent answer for id, as for a locked object, without changing the
+// link. An answer without Status, Cut or Hang removes it. With a Method it applies to that
+// method only. The answer comes after the checks of key and rate, and after those of
+// Script.
 func (s *Server) SetPoison(id string, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -24,8 +24,8 @@ func (s *Server) poisoned(id string, a Answer) {
 	s.poison[id] = a
 }
 
-// PoisonLinks does as SetPoison for n links and returns their ids. The seed
-// chooses them among the active links that have no poison; there may be fewer.
+// PoisonLinks calls SetPoison for n links and returns their ids. The seed chooses them
+// among active links without poison, of which there may be fewer.
 func (s *Server) PoisonLinks(n int, a Answer) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +45,7 @@ func (s *Server) PoisonLinks(n int, a Answer) []string {
 	return ids
 }
 
-// refusal decides about requests that a link or the key's rights refuse for ever.
+// refusal handles requests that a poisoned or forbidden link always refuses.
 func (s *Server) refusal(method, id string) (a Answer, fault string) {
 	if len(s.poison) > 0 {
 		if a, ok := s.poison[id]; ok && (a.Method == "" || a.Method == method) {

@@ -9,33 +9,31 @@ import (
 	"time"
 )
 
-// Request is one request that came in.
+// Request is a request to the sandbox.
 type Request struct {
 	Time   time.Time // of arrival
 	Method string
 	ID     string // "" for the list and for other paths
-	Status int    // 0: no answer was sent
-	// Applied tells that this request cancelled the link.
+	Status int    // 0 if no answer was sent
+	// Applied means that this request cancelled the link.
 	Applied bool
-	// Fault is what went wrong with it on purpose, as in the log; "" for the
-	// API's normal answer.
+	// Fault is the name of its fault as in the log, or "".
 	Fault string
-	// Conn is the number of its connection, from 1; 0 is not known: see
-	// ConnContext.
+	// Conn is the number of its connection, from 1, or 0 without ConnContext.
 	Conn uint32
 }
 
-// Counts is how many requests came in, whatever became of them.
+// Counts are the numbers of requests.
 type Counts struct {
 	Total    int
 	ByMethod map[string]int
-	ByStatus map[int]int    // 0: no answer was sent
+	ByStatus map[int]int    // 0 if no answer was sent
 	ByFault  map[string]int // by Request.Fault, without ""
-	// PeakPerSecond is the most that came in within any second.
+	// PeakPerSecond is the maximum within any second.
 	PeakPerSecond int
 }
 
-// recorder counts, keeps and logs requests. Its user locks.
+// recorder counts, keeps and logs requests. The caller locks.
 type recorder struct {
 	counts Counts
 	window peakWindow
@@ -107,7 +105,7 @@ func appendJSON(b []byte, text string) []byte {
 	return append(b, '"')
 }
 
-// requests returns what is kept, the oldest first.
+// requests returns the kept requests, oldest first.
 func (r *recorder) requests() []Request {
 	all := make([]Request, 0, len(r.kept))
 	all = append(all, r.kept[r.oldest:]...)

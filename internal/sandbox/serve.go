@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// target is what a path addresses.
+// target is the addressee of a path.
 type target int
 
 const (
@@ -17,8 +17,7 @@ const (
 	single
 )
 
-// locate reads a path in its escaped form, so that an escaped slash stays a
-// part of an id.
+// locate parses a path in its escaped form, so that an escaped slash stays part of an id.
 func locate(prefix, path string) (what target, id string) {
 	rest, ok := strings.CutPrefix(path, prefix+"/payment-links")
 	if !ok {
@@ -37,16 +36,15 @@ func locate(prefix, path string) (what target, id string) {
 	return single, id
 }
 
-// decision is what becomes of a request.
+// decision is how a request is handled.
 type decision struct {
 	answer  Answer
-	fault   string // as in the log, "" for a normal answer
+	fault   string // in the log, "" for a normal answer
 	applied bool
 	wait    time.Duration
 }
 
-// ServeHTTP decides and does the work at once, under the lock, and then waits
-// and answers.
+// ServeHTTP decides and does the work at once, under the lock. Then it waits and answers.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d := s.decide(r)
 	if d.answer.Hang {
@@ -58,8 +56,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.answer.write(w)
 }
 
-// sleep waits for a time, or for ever if it is negative. It returns false when
-// the client gave up or the server was closed before.
+// sleep waits for d, or forever if it is negative. It returns false if the client gave up
+// or the server was closed.
 func (s *Server) sleep(r *http.Request, wait time.Duration) bool {
 	var over <-chan time.Time
 	if wait >= 0 {
@@ -83,7 +81,7 @@ func (s *Server) decide(r *http.Request) decision {
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
 	if now.Before(s.last) {
-		now = s.last // the windows need times that do not go back
+		now = s.last // the windows need monotonic times
 	}
 	s.last = now
 	conn, _ := r.Context().Value(connectionKey{}).(connection)
@@ -102,7 +100,7 @@ func (s *Server) decide(r *http.Request) decision {
 	return d
 }
 
-// request is r as a gateway sees it.
+// request returns r as a gateway sees it.
 func request(r *http.Request, what target, id string) asked {
 	q := asked{what: what, method: r.Method, id: id}
 	switch what {
@@ -116,7 +114,7 @@ func request(r *http.Request, what target, id string) asked {
 	return q
 }
 
-// before decides about requests that do not reach the API.
+// before handles requests that do not reach the API.
 func (s *Server) before(conn connection, q asked, now time.Time) (d decision, turnedAway bool) {
 	switch {
 	case s.left(conn):
@@ -127,7 +125,7 @@ func (s *Server) before(conn connection, q asked, now time.Time) (d decision, tu
 	return decision{}, false
 }
 
-// api decides about requests that reach the API and have its key.
+// api handles requests that reach the API with its key.
 func (s *Server) api(r *http.Request, what target, id string, now time.Time) (d decision) {
 	switch what {
 	case single:
@@ -147,7 +145,7 @@ func (s *Server) api(r *http.Request, what target, id string, now time.Time) (d 
 	return d
 }
 
-// gate turns requests away before anyone looks at the link. It answers at once.
+// gate refuses requests before the link is looked up. It answers at once.
 func (s *Server) gate(r *http.Request, now time.Time) decision {
 	switch key := r.Header.Get("Authorization"); {
 	case s.outage != 0:
@@ -164,13 +162,13 @@ func (s *Server) gate(r *http.Request, now time.Time) decision {
 
 func (s *Server) retryAfter(now time.Time) string {
 	if s.cfg.RetryAfterDate {
-		// A date has whole seconds: up, never too early.
+		// A date has whole seconds: round up.
 		return now.Add(s.cfg.RetryAfter + time.Second - 1).UTC().Format(http.TimeFormat)
 	}
 	return strconv.FormatInt(int64((s.cfg.RetryAfter+time.Second-1)/time.Second), 10)
 }
 
-// single decides about a request for one link.
+// single handles a request for one link.
 func (s *Server) single(method, id string, now time.Time) decision {
 	p := s.links.byID[id]
 	var n uint64
@@ -189,8 +187,8 @@ func (s *Server) single(method, id string, now time.Time) decision {
 		return d
 	}
 	if p == nil {
-		// Never heard of: without a count of its requests a fault would hit all
-		// of them or none, so it hits none.
+		// Requests for unknown ids are not counted, so faults would apply to all or none of
+		// them. They apply to none.
 		d.answer, _ = s.normal(method, p, now)
 		return d
 	}
@@ -216,8 +214,8 @@ func (s *Server) latency(seen uint64, n uint64) time.Duration {
 	return wait
 }
 
-// scripted takes the next scripted answer; ok is false if there is none, or
-// only a hole in the script.
+// scripted takes the next scripted answer. ok is false if there is none, or only a
+// placeholder.
 func (s *Server) scripted(method, id string) (a Answer, ok bool) {
 	if len(s.scripts) == 0 {
 		return Answer{}, false
@@ -259,8 +257,8 @@ func methodNotAllowed(allow string) Answer {
 	return a
 }
 
-// listing is the envelope of the list. The vendor documents none: this is the
-// one of GET /v1/transactions.
+// listing is the envelope of the list. The vendor documents none: this is that of GET
+// /v1/transactions.
 type listing struct {
 	Data  []document `json:"data"`
 	Page  int        `json:"page"`
@@ -268,7 +266,7 @@ type listing struct {
 	Total int        `json:"total"`
 }
 
-// collection decides about a request for a page of the list.
+// collection handles a request for a page of the list.
 func (s *Server) collection(r *http.Request) decision {
 	_, page := pageOf(r)
 	n := s.pages[page]
@@ -291,9 +289,8 @@ func (s *Server) collection(r *http.Request) decision {
 	return d
 }
 
-// pageOf returns the page that a request for the list is for, as a number and as
-// the client wrote it. The text is the client's word: a foolish one, which would
-// be kept for the draws, is "", and its number 1.
+// pageOf returns the requested page of the list as a number and as the client wrote it. An
+// invalid text is "", with number 1, because texts are kept for the draws.
 func pageOf(r *http.Request) (n int, text string) {
 	text = r.URL.Query().Get("page")
 	n, ok := positive(text, 1)
@@ -303,8 +300,8 @@ func pageOf(r *http.Request) (n int, text string) {
 	return n, text
 }
 
-// list answers GET /payment-links: page counts from 1, size is capped by
-// Config.PageSize, status filters.
+// list answers GET /payment-links. page counts from 1, size is capped by Config.PageSize,
+// and status filters.
 func (s *Server) list(r *http.Request) Answer {
 	if r.Method != http.MethodGet {
 		return methodNotAllowed("GET")
@@ -321,7 +318,7 @@ func (s *Server) list(r *http.Request) Answer {
 	return jsonAnswer(http.StatusOK, l)
 }
 
-// positive reads a parameter from 1 to 2³¹−1.
+// positive parses a parameter from 1 to 2³¹−1.
 func positive(text string, missing int) (n int, ok bool) {
 	if text == "" {
 		return missing, true

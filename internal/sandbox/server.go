@@ -1,7 +1,6 @@
-// Package sandbox is a sandbox Plexy API: it has payment links, answers as far
-// as the vendor documents it, and fails as told. What happens to a request
-// depends on the seed and on how often that link was asked for before, never on
-// scheduling.
+// Package sandbox is a sandbox Plexy API: it has payment links, answers as far as the
+// vendor documents it, and fails on demand. What happens to a request depends on the seed
+// and the number of earlier requests for that link, never on scheduling.
 package sandbox
 
 import (
@@ -16,7 +15,7 @@ type Server struct {
 	closed chan struct{}
 	once   sync.Once
 
-	// One lock is enough: it is held for less than a microsecond a request.
+	// One lock is enough: a request holds it for less than a microsecond.
 	mu       sync.Mutex
 	links    *links
 	faults   Faults
@@ -35,10 +34,10 @@ type Server struct {
 	moves       int
 }
 
-// script names a queue of scripted answers.
+// script identifies a queue of scripted answers.
 type script struct{ method, id string }
 
-// New makes a sandbox API.
+// New returns a sandbox API.
 func New(cfg Config) *Server {
 	cfg = cfg.withDefaults()
 	start := cfg.Now()
@@ -62,23 +61,22 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Close releases the requests that hang or wait, without an answer, and flushes
-// the log. Requests that come later are served as before, but never wait.
+// Close ends hanging and waiting requests without an answer, and flushes the log. Later
+// requests are answered without waiting.
 func (s *Server) Close() {
 	s.once.Do(func() { close(s.closed) })
-	_ = s.Flush() // who needs the error calls Flush
+	_ = s.Flush()
 }
 
-// Flush writes out what the log's buffer holds. The error is the first one of
-// the log's writer.
+// Flush flushes the log's buffer. It returns the first error of the log's writer.
 func (s *Server) Flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.recorder.flush()
 }
 
-// IDs returns the ids of all links, the missing ones too: the seeded ones, then
-// the others in the order in which they were added.
+// IDs returns the ids of all links, including missing ones: the seeded ones, then the
+// others in the order in which they were added.
 func (s *Server) IDs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +87,7 @@ func (s *Server) IDs() []string {
 	return ids
 }
 
-// Status returns a link's status; ok is false when the API has no such link.
+// Status returns the status of a link. ok is false if the API has no such link.
 func (s *Server) Status(id string) (status string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,8 +98,8 @@ func (s *Server) Status(id string) (status string, ok bool) {
 	return p.status, true
 }
 
-// SetStatus changes a link's status, and adds the link if there is none. The
-// status "" makes it missing.
+// SetStatus sets the status of a link and adds the link if there is none. "" makes it
+// missing.
 func (s *Server) SetStatus(id, status string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +108,8 @@ func (s *Server) SetStatus(id, status string) {
 	s.links.present = nil
 }
 
-// Applied returns how many DELETEs made the link cancelled: at most 1, unless
-// SetStatus made it active again.
+// Applied returns how many DELETEs cancelled the link: at most 1, unless SetStatus made it
+// active again.
 func (s *Server) Applied(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +119,8 @@ func (s *Server) Applied(id string) int {
 	return 0
 }
 
-// Script adds answers for the next requests for id, which need not be a link.
-// They come after the checks of key and rate, and before everything else.
+// Script adds answers for the next requests for id, which need not be a link. They come
+// after the checks of key and rate, and before everything else.
 func (s *Server) Script(id string, answers ...Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,43 +133,42 @@ func (s *Server) Script(id string, answers ...Answer) {
 	}
 }
 
-// SetFaults changes what goes wrong from the next request on.
+// SetFaults sets the faults from the next request on.
 func (s *Server) SetFaults(f Faults) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = f
 }
 
-// SetKey changes the accepted key, as in Config.
+// SetKey sets Config.Key.
 func (s *Server) SetKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.key = key
 }
 
-// SetOutage gives every request that status, and nothing is done, until it is
-// set to 0.
+// SetOutage answers every request with that status, without doing the work. 0 ends it.
 func (s *Server) SetOutage(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outage = status
 }
 
-// SetRate changes the rate limit, as in Config. The new limit starts afresh.
+// SetRate sets Config.Rate and starts a new window.
 func (s *Server) SetRate(rate float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limit = newRateLimit(rate)
 }
 
-// Requests returns the latest Config.KeepRequests requests, the oldest first.
+// Requests returns the latest Config.KeepRequests requests, oldest first.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.recorder.requests()
 }
 
-// Counts returns how many requests came in so far.
+// Counts returns the numbers of requests so far.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()

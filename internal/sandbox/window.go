@@ -2,8 +2,8 @@ package sandbox
 
 import "time"
 
-// peakWindow finds the fullest second: it holds the times of the requests of
-// the last second, in a ring that grows as needed.
+// peakWindow finds the busiest second. It keeps the times of the requests of the last
+// second in a growing ring.
 type peakWindow struct {
 	ring  []int64 // unix nanoseconds
 	first int
@@ -11,7 +11,7 @@ type peakWindow struct {
 	peak  int
 }
 
-// add notes a request. Times must not go back.
+// add adds a request. Times must be monotonic.
 func (w *peakWindow) add(now int64) {
 	for w.count > 0 && w.ring[w.first] <= now-int64(time.Second) {
 		w.first = (w.first + 1) % len(w.ring)
@@ -28,20 +28,20 @@ func (w *peakWindow) add(now int64) {
 	w.peak = max(w.peak, w.count)
 }
 
-// rateLimit allows a number of requests in any window. It remembers the time
-// of each request that it allowed within one window.
+// rateLimit limits the requests in any window. It keeps the time of each allowed request
+// within one window.
 type rateLimit struct {
-	allowed []int64 // unix nanoseconds, a full ring; 0 = never
-	next    int     // the oldest, and the next to be replaced
+	allowed []int64 // Unix nanoseconds, a full ring; 0 means never
+	next    int     // index of the oldest
 	window  int64   // nanoseconds
 }
 
-// maxAllowed bounds the memory of a rateLimit; above it the window is shorter
-// than a second.
+// maxAllowed limits the memory of a rateLimit. A higher rate gets a window shorter than a
+// second.
 const maxAllowed = 1 << 20
 
-// newRateLimit makes a limit of rate requests a second; nil means no limit. A
-// rate that is no whole number gets a window in which it is one.
+// newRateLimit returns a limit of rate requests per second, nil for no limit. A fractional
+// rate gets a window in which it is whole.
 func newRateLimit(rate float64) *rateLimit {
 	if rate <= 0 {
 		return nil
@@ -53,7 +53,7 @@ func newRateLimit(rate float64) *rateLimit {
 	}
 }
 
-// allow takes one request at a time that must not go back.
+// allow counts a request. Times must be monotonic.
 func (l *rateLimit) allow(now int64) bool {
 	if l == nil {
 		return true

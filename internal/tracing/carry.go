@@ -7,13 +7,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Between our own processes a trace always travels in the W3C's form.
+// Between our own processes a trace always uses the W3C format.
 var w3c propagation.TraceContext
 
 const traceparent = "traceparent"
 
-// Carry is the place in its trace of the span in ctx, for the headers of a task;
-// nil without a span.
+// Carry returns the span context in ctx as headers for a task, or nil.
 func Carry(ctx context.Context) map[string]string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return nil
@@ -23,8 +22,8 @@ func Carry(ctx context.Context) map[string]string {
 	return headers
 }
 
-// Parent returns a context below the span that the headers of a task name; ctx
-// itself if they name none.
+// Parent returns ctx with the remote span context from the headers of a task, or ctx itself
+// if there is none.
 func Parent(ctx context.Context, headers map[string]string) context.Context {
 	if headers[traceparent] == "" {
 		return ctx
@@ -32,11 +31,11 @@ func Parent(ctx context.Context, headers map[string]string) context.Context {
 	return w3c.Extract(ctx, propagation.MapCarrier(headers))
 }
 
-// Traceparent is Carry as one word, for the hash of a batch; "" without a span.
+// Traceparent returns the span context in ctx as a W3C traceparent for the hash of a batch,
+// or "".
 func Traceparent(ctx context.Context) string { return Carry(ctx)[traceparent] }
 
-// SpanContext reads what Traceparent wrote; it is not valid if that cannot be
-// read.
+// SpanContext parses a traceparent. The result is invalid if that fails.
 func SpanContext(word string) trace.SpanContext {
 	if word == "" {
 		return trace.SpanContext{}
@@ -44,8 +43,7 @@ func SpanContext(word string) trace.SpanContext {
 	return trace.SpanContextFromContext(w3c.Extract(context.Background(), propagation.MapCarrier{traceparent: word}))
 }
 
-// Start starts a span below the one in ctx. Without one there is nothing to do,
-// and the span does nothing.
+// Start starts a child of the span in ctx. Without one it returns a no-op span.
 func Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
 	above := trace.SpanFromContext(ctx)
 	if !above.SpanContext().IsValid() {
@@ -54,7 +52,7 @@ func Start(ctx context.Context, name string, options ...trace.SpanStartOption) (
 	return above.TracerProvider().Tracer(scope).Start(ctx, name, options...)
 }
 
-// Without hides the span in ctx: nothing is traced below.
+// Without removes the span from ctx, so nothing below is traced.
 func Without(ctx context.Context) context.Context {
 	return trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 }

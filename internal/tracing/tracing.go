@@ -1,8 +1,8 @@
-// Package tracing makes OpenTelemetry traces if the standard OTEL_* variables
-// ask for them, and carries them from one process to another.
+// Package tracing creates OpenTelemetry traces if the standard OTEL_* variables ask for
+// them, and carries them between processes.
 //
-// Without such a variable there is no tracer: callers keep a nil one, look at
-// that alone, and pay nothing.
+// Without such a variable the tracer is nil. Callers check only that, so tracing that is
+// off costs nothing.
 package tracing
 
 import (
@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,56 +22,52 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 )
 
-// scope names the maker of our spans.
+// scope is the name of our tracer.
 const scope = "linkcancel"
 
-// flushTimeout is what Close takes at most: a command must not wait for a
-// collector that hangs, nor a worker outlive its stop grace.
+// flushTimeout limits Close, so that a hanging collector does not delay a command or exceed
+// the stop grace of a worker.
 const flushTimeout = 3 * time.Second
 
-// Config says who makes the traces. All fields are required.
+// Config describes the process. All fields are required.
 type Config struct {
 	Version string    // of this program
-	Process string    // names this process in the fleet
+	Process string    // id of this process in the fleet
 	Console io.Writer // where OTEL_TRACES_EXPORTER=console writes
 	Log     *slog.Logger
 }
 
-// Traces are the traces of this process. A nil *Traces is one without any.
+// Traces are the traces of this process. A nil *Traces means that tracing is off.
 type Traces struct {
 	provider *sdktrace.TracerProvider
-	queues   []*queue
-	cut      context.CancelFunc // ends what is being sent
 	timeout  time.Duration
 	log      *slog.Logger
 }
 
-// Open returns nil unless the environment asks for traces. What is wrong there is
-// warned of and leaves the traces out: they must never keep links from being
-// cancelled.
+// Open returns nil unless the environment asks for traces. Problems are logged and turn
+// tracing off, because traces must never keep links from being cancelled.
 func Open(cfg Config) *Traces {
 	names := wanted(cfg.Log)
 	if len(names) == 0 {
 		return nil
 	}
-	// The SDK's own two loggers are global, and would write to stderr past ours.
+	// The SDK's two loggers are global and write to stderr by default.
 	otel.SetLogger(logr.New(sink{cfg.Log}))
+	sometimes := rate.Sometimes{First: 10, Interval: time.Minute} // each failed export is an error
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		cfg.Log.Warn("traces", "error", line(err))
+		sometimes.Do(func() { cfg.Log.Warn("traces cannot be sent", "error", line(err)) })
 	}))
 	res, err := resource.New(context.Background(),
 		resource.WithTelemetrySDK(),
 		resource.WithAttributes(semconv.ServiceName("linkcancel"), semconv.ServiceVersion(cfg.Version), semconv.ServiceInstanceID(cfg.Process)),
-		resource.WithFromEnv(), // over ours; what else the SDK knows of a process has its command line
+		resource.WithFromEnv(), // overrides ours; other detectors would add the command line
 	)
 	if err != nil {
 		cfg.Log.Warn("OTEL_RESOURCE_ATTRIBUTES cannot be read as a whole", "error", line(err))
 	}
-	t := &Traces{timeout: flushTimeout, log: cfg.Log}
-	ending, cut := context.WithCancel(context.Background())
-	t.cut = cut
 	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
 	for _, name := range names {
 		var e sdktrace.SpanExporter
@@ -91,19 +86,16 @@ func Open(cfg Config) *Traces {
 			cfg.Log.Warn("traces cannot be sent", "exporter", name, "error", line(err))
 			continue
 		}
-		q := newQueue(e, queueSize(), ending, cfg.Log)
-		t.queues = append(t.queues, q)
-		options = append(options, sdktrace.WithSpanProcessor(q))
+		options = append(options, sdktrace.WithBatcher(e))
 	}
-	if len(t.queues) == 0 {
-		cut()
+	if len(options) == 1 {
 		return nil
 	}
-	t.provider = sdktrace.NewTracerProvider(options...) // sampler and limits are those of the environment
-	return t
+	// It reads the sampler and the limits from the environment.
+	return &Traces{sdktrace.NewTracerProvider(options...), flushTimeout, cfg.Log}
 }
 
-// Tracer makes spans; nil without traces.
+// Tracer returns the tracer, nil if tracing is off.
 func (t *Traces) Tracer() trace.Tracer {
 	if t == nil {
 		return nil
@@ -111,27 +103,25 @@ func (t *Traces) Tracer() trace.Tracer {
 	return t.provider.Tracer(scope)
 }
 
-// Close sends what is left, within 3 s, and tells what was lost.
+// Close sends the remaining spans, for at most 3 s.
 func (t *Traces) Close() {
 	if t == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	_ = t.provider.Shutdown(ctx) // each queue tells what became of its spans
-	t.cut()
-	for _, q := range t.queues {
-		q.end()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.Warn("the last traces cannot be sent", "error", line(err))
 	}
 }
 
-// The exporters that OTEL_TRACES_EXPORTER may name, and "none".
+// Values of OTEL_TRACES_EXPORTER besides "none".
 const (
 	exporterOTLP    = "otlp"
 	exporterConsole = "console"
 )
 
-// wanted names the exporters that the environment asks for.
+// wanted returns the exporters that the environment asks for.
 func wanted(log *slog.Logger) (names []string) {
 	list := env("OTEL_TRACES_EXPORTER")
 	if list == "" && endpoint() != "" {
@@ -145,48 +135,48 @@ func wanted(log *slog.Logger) (names []string) {
 		case "none", "":
 		case exporterOTLP:
 			if problem := otlpProblem(); problem != "" {
-				log.Warn("there are no traces", "reason", problem)
+				log.Warn("traces are off", "reason", problem)
 				continue
 			}
 			names = append(names, name)
 		case exporterConsole:
 			names = append(names, name)
 		default:
-			log.Warn("there are no traces of this kind: use otlp, console or none", "OTEL_TRACES_EXPORTER", name)
+			log.Warn("unknown traces exporter: use otlp, console or none", "OTEL_TRACES_EXPORTER", name)
 		}
 	}
 	return names
 }
 
-// otlpProblem says what keeps traces from being sent by OTLP.
+// otlpProblem returns why spans cannot be sent by OTLP, or "".
 func otlpProblem() string {
 	protocol := first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 	switch protocol {
 	case "", "http/protobuf", "http/json":
 	default:
-		return "this program sends them over HTTP only: set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf (port 4318 of most collectors)"
+		return "this program sends traces over HTTP only: set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf (port 4318 of most collectors)"
 	}
-	// The exporter would take its default instead, or no host at all.
+	// The exporter would use its default URL or no host.
 	if raw := endpoint(); raw != "" {
 		u, err := url.Parse(raw)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return "OTEL_EXPORTER_OTLP_ENDPOINT is no URL such as http://collector:4318"
+			return "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL such as http://collector:4318"
 		}
 	}
 	return ""
 }
 
-// defaultEndpoint is where OpenTelemetry expects a collector that nobody named.
+// defaultEndpoint is OpenTelemetry's default address of a collector.
 const defaultEndpoint = "http://localhost:4318/v1/traces"
 
-// endpoint is that of traces, or the one of everything; "" without either.
+// endpoint returns the endpoint for traces, or the general one, or "".
 func endpoint() string {
 	return first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 }
 
 func env(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 
-// first is the value of the first variable that has one.
+// first returns the value of the first variable that is set.
 func first(names ...string) string {
 	for _, name := range names {
 		if value := env(name); value != "" {
@@ -196,33 +186,24 @@ func first(names ...string) string {
 	return ""
 }
 
-// queueSize is how many spans may wait to be sent.
-func queueSize() int64 {
-	if n, err := strconv.ParseInt(env("OTEL_BSP_MAX_QUEUE_SIZE"), 10, 32); err == nil && n > 0 {
-		return n
-	}
-	return sdktrace.DefaultMaxQueueSize
-}
+// maxLine is how many bytes of an error are logged.
+const maxLine = 300
 
-// lineMost is how much of a collector's answer is logged, in bytes.
-const lineMost = 300
-
-// line is an error in one short line.
+// line shortens an error to one line.
 func line(err error) string {
 	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "")), " ")
-	if len(text) > lineMost {
-		text = strings.ToValidUTF8(text[:lineMost], "") + "…"
+	if len(text) > maxLine {
+		text = strings.ToValidUTF8(text[:maxLine], "") + "…"
 	}
 	return text
 }
 
-// sink is the SDK's log. It quotes the variables it cannot read, which may hold a
-// password or a token (OTEL_EXPORTER_OTLP_HEADERS): only what it says of them is
-// kept.
+// sink receives the SDK's log. It drops the values, because they may contain a password or
+// a token (OTEL_EXPORTER_OTLP_HEADERS).
 type sink struct{ log *slog.Logger }
 
 func (s sink) Init(logr.RuntimeInfo)          {}
-func (s sink) Enabled(int) bool               { return false } // errors come all the same
+func (s sink) Enabled(int) bool               { return false } // errors are logged anyway
 func (s sink) Info(int, string, ...any)       {}
 func (s sink) WithValues(...any) logr.LogSink { return s }
 func (s sink) WithName(string) logr.LogSink   { return s }

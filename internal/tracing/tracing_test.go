@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -75,8 +74,8 @@ func TestOff(t *testing.T) {
 		"an exporter that is not known": {map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", endpointVar: url}, "use otlp, console or none"},
 		"grpc":                          {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf"},
 		"grpc for traces":               {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "over HTTP only"},
-		"no URL":                        {map[string]string{endpointVar: "collector:4318"}, "is no URL such as"},
-		"no URL of its own":             {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://me:password@x:y/"}, "is no URL such as"},
+		"no URL":                        {map[string]string{endpointVar: "collector:4318"}, "is not a URL such as"},
+		"no URL of its own":             {map[string]string{endpointVar: url, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://me:password@x:y/"}, "is not a URL such as"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			traces, log, console := open(t, tt.variables)
@@ -171,11 +170,12 @@ func TestSampler(t *testing.T) {
 	}
 }
 
-// A collector that hangs holds nobody up: neither those who end spans, nor the
-// end of the process. What is lost is told to the last span.
+// A collector that hangs blocks neither those who end spans nor the end of the
+// process.
 func TestCollectorHangs(t *testing.T) {
 	c := otlptest.Start(t)
 	c.Hang()
+	defer c.Release()
 	traces, log, _ := open(t, map[string]string{endpointVar: c.URL(), "OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4"})
 	traces.timeout = 50 * time.Millisecond
 	for range 100 {
@@ -183,69 +183,36 @@ func TestCollectorHangs(t *testing.T) {
 		span.End()
 	}
 	testutil.Until(t, "a request", func() bool { return c.Hanging() == 1 })
-	traces.Close() // returns though nobody releases the collector
-	testutil.Until(t, "the request to be given up", func() bool { return c.Hanging() == 0 })
+	traces.Close() // returns although the collector still hangs
 	if n := len(c.Spans()); n != 0 {
-		t.Errorf("%d spans came in", n)
+		t.Errorf("%d spans arrived", n)
 	}
-	if !strings.Contains(log.String(), `msg="spans were lost" lost=100 sent=0`) {
+	if !strings.Contains(log.String(), `msg="the last traces cannot be sent"`) {
 		t.Errorf("the log says\n%s", log)
 	}
 }
 
-// A collector that is too slow is told of while it is, not only at the end.
-func TestCollectorBehind(t *testing.T) {
-	c := otlptest.Start(t)
-	c.Hang()
-	traces, log, _ := open(t, map[string]string{endpointVar: c.URL(), "OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4"})
-	for range 30 {
-		_, span := traces.Tracer().Start(t.Context(), "span")
-		span.End()
-	}
-	c.Release()
-	testutil.Until(t, "a word of it", func() bool {
-		return strings.Contains(log.String(), `msg="spans were lost: more come than the collector takes" lost=20 sent=4`)
-	})
-	traces.Close()
-	if n := len(c.Spans()); n != 10 {
-		t.Errorf("%d spans came in", n)
-	}
-	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), `msg="spans were lost" lost=20 sent=10`) {
-		t.Errorf("the log says\n%s", log)
-	}
-}
-
-// While the collector is away it is told once; and when it is back.
+// An outage of the collector is logged, but not for each export.
 func TestCollectorAway(t *testing.T) {
 	c := otlptest.Start(t)
-	traces, log, _ := open(t, map[string]string{endpointVar: c.URL()})
+	c.Answer(400)
+	traces, log, _ := open(t, map[string]string{endpointVar: c.URL(), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"})
 	spans := func(n int) {
 		for range n {
 			_, span := traces.Tracer().Start(t.Context(), "span")
 			span.End()
 		}
-		if err := traces.provider.ForceFlush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		_ = traces.provider.ForceFlush(t.Context())
 	}
-	c.Answer(400)
-	spans(3)
-	spans(4)
+	spans(30)
 	c.Answer(0)
 	spans(5)
-	spans(6)
 	traces.Close()
-	got := regexp.MustCompile(`(?m)^time=\S+ `).ReplaceAllString(log.String(), "")
-	got = strings.ReplaceAll(got, c.URL(), "URL")
-	want := `level=WARN msg="traces cannot be sent" error="traces export: failed to send to URL/v1/traces: 400 Bad Request (body: the collector says no)"
-level=INFO msg="traces are sent again" lost=7
-level=WARN msg="spans were lost" lost=7 sent=11
-`
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+	if n := strings.Count(log.String(), `msg="traces cannot be sent"`); n == 0 || n > 10 || !strings.Contains(log.String(), "400 Bad Request") {
+		t.Errorf("the log says\n%s", log)
 	}
-	if n := len(c.Spans()); n != 11 {
-		t.Errorf("%d spans came in", n)
+	if n := len(c.Spans()); n != 5 {
+		t.Errorf("%d spans arrived", n)
 	}
 }
 

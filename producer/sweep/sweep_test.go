@@ -526,7 +526,7 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 		"no status":      {func(cfg *Config) { cfg.Selection.Status = " " }, nil, "sweep: no status is given", false},
 		"max 0":          {func(cfg *Config) { cfg.Selection.Max = 0 }, nil, "sweep: at most 0 links are allowed", false},
 		"no api":         {func(cfg *Config) { cfg.API = nil }, nil, "a sweep needs", false},
-		"bad id":         {func(cfg *Config) { cfg.BatchID = "latest" }, nil, "is no batch id", false},
+		"bad id":         {func(cfg *Config) { cfg.BatchID = "latest" }, nil, "is not a batch id", false},
 		"attempts":       {func(cfg *Config) { cfg.Attempts = -1 }, nil, "attempts -1", false},
 	} {
 		b := broker.Embedded()

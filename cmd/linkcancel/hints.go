@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/metrics"
+	"linkcancel/producer"
+)
+
+// hinted is an error with advice for the user.
+type hinted struct {
+	error
+	advice string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+func hint(err error, format string, args ...any) error {
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// hints is the advice for errors of other packages, which know no flags, variables or
+// commands.
+var hints = []struct {
+	err    error
+	advice string
+}{
+	{broker.ErrIsSentinel, "give " + broker.FormSentinel},
+	{broker.ErrIsCluster, "give " + broker.FormCluster},
+	{broker.ErrSentinelPassword, "set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it"},
+	{broker.ErrPassword, "set LINKCANCEL_REDIS_PASSWORD_FILE to a file that holds it, or LINKCANCEL_REDIS_URL to redis://USER:PASSWORD@HOST:PORT/DB, where % is written %25"},
+	{broker.ErrInfoRefused, "allow it, by +info in an ACL"},
+	{broker.ErrNotCluster, "give " + broker.FormSingle + " or " + broker.FormSentinel},
+	{broker.ErrNotSentinels, "give " + broker.FormSingle + " or " + broker.FormCluster},
+	{broker.ErrCertificate, "if its CA is your own, let SSL_CERT_FILE name the CA's file"},
+	{broker.ErrSkipVerify, "let SSL_CERT_FILE name the file of the CA"},
+	{broker.ErrNoAnswer, "start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as " + broker.DefaultURL},
+	{broker.ErrUnescaped, "in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"},
+	{metrics.ErrListen, "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"},
+	{plexy.ErrPlainHTTP, "--insecure-http allows it"},
+	{producer.ErrOtherLinks, "choose another --id"},
+	{ratelimit.ErrZero, "to stop sending, use linkcancel rate hold"},
+}
+
+// adviceFor returns the advice for an error; "" if there is none.
+func adviceFor(err error) string {
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.advice
+	}
+	for _, known := range hints {
+		if errors.Is(err, known.err) {
+			return known.advice
+		}
+	}
+	return ""
+}
