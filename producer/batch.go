@@ -14,14 +14,14 @@ import (
 	"linkcancel/internal/tracing"
 )
 
-// Where batches come from.
+// Sources of batches.
 const (
 	SourceImport = "import"
 	SourceRun    = "run"
 	SourceSweep  = "sweep"
 )
 
-// ErrOtherLinks: a batch with the wanted id stands, with other links.
+// ErrOtherLinks: a batch with the given id has other links.
 var ErrOtherLinks = errors.New("a batch with this id and different links exists already")
 
 // Source yields the links of a batch, each once.
@@ -49,30 +49,30 @@ func (s *Links) Next() (string, error) {
 // Stats is part of Source.
 func (s *Links) Stats() Stats { return s.Counts }
 
-// BatchConfig describes the batch to make.
+// BatchConfig configures a batch.
 type BatchConfig struct {
-	ID      string // "": made up
+	ID      string // "": chosen
 	Source  string
 	Name    string
-	Parent  string // the batch that is retried; "" if none is
+	Parent  string // the batch that is retried, or ""
 	Canary  bool
 	Created time.Time // zero: now
-	// Confirm, if not nil, is asked when everything is read and before the seal.
-	// Its error discards the batch.
+	// Confirm, if not nil, is called when everything is read and before the seal. Its error
+	// discards the batch.
 	Confirm func(Stats) error
-	// Restore, if not nil, returns what is known of the links of a chunk from
-	// before; it is called for each chunk before the seal.
+	// Restore, if not nil, is called for each chunk before the seal. It returns the earlier
+	// records of the chunk's links, and their error texts by position.
 	Restore func(chunk, links int) (records []ledger.Record, texts map[int]string, err error)
 }
 
 // pipelined is how many chunks go to Redis in one round trip.
 const pipelined = 8
 
-// MakeBatch reads the whole source, writes its links as a batch and seals it:
-// either all of them are to be cancelled, or none. The same id with the same
-// links returns the batch that stands.
+// MakeBatch reads the whole source, writes its links as a batch and seals it. If anything
+// fails, there is no batch. If a batch with the same id and the same links exists, it is
+// returned. With other links, the error is ErrOtherLinks.
 //
-// With a span in ctx the batch gets one of its own, and its place in the trace.
+// If ctx has a span, the batch gets a span of its own.
 func MakeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfig) (ledger.Batch, error) {
 	ctx, span := tracing.Start(ctx, "make batch")
 	b, err := makeBatch(ctx, l, src, cfg)
@@ -99,19 +99,18 @@ func makeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 		return compare(ctx, l, src, cfg.ID)
 	}
 	if err := write(ctx, draft, src, cfg); err != nil {
-		// The input or the user said no, or Redis failed: leave nothing behind.
+		// The input was refused, the user declined, or Redis failed: leave nothing behind.
 		discard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if !errors.Is(err, ledger.ErrTaken) {
-			_ = draft.Discard(discard) // repair deletes it a day later otherwise
+			_ = draft.Discard(discard) // otherwise the feeder deletes it a day later
 		}
 		return ledger.Batch{}, err
 	}
 	return l.Get(ctx, cfg.ID)
 }
 
-// write streams the source into the draft: one goroutine reads while another
-// writes.
+// write streams the source into the draft. One goroutine reads while another writes.
 func write(ctx context.Context, draft *ledger.Draft, src Source, cfg BatchConfig) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -200,8 +199,7 @@ func readChunks(ctx context.Context, src Source, digest *digest, to chan<- []str
 	return nil
 }
 
-// compare reads the source for its digest only, and returns the batch that
-// stands if it has the same links.
+// compare returns the existing batch if the source has the same links.
 func compare(ctx context.Context, l *ledger.Ledger, src Source, id string) (ledger.Batch, error) {
 	digest, err := Digest(ctx, src)
 	if err != nil {
@@ -217,8 +215,7 @@ func compare(ctx context.Context, l *ledger.Ledger, src Source, id string) (ledg
 	return b, nil
 }
 
-// Digest reads a whole source and names its links: the same links in the same
-// order have the same digest.
+// Digest reads a whole source and returns the SHA-256 of its links, in order, in hex.
 func Digest(ctx context.Context, src Source) (string, error) {
 	d := newDigest()
 	for n := 0; ; n++ {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"linkcancel/internal/testutil"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -48,10 +49,11 @@ func drain(tb testing.TB, stdin io.Reader) Stats {
 func TestCSVAllocatesLittle(t *testing.T) {
 	const rows = 10000
 	row := func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, testutil.LinkID(n)) }
-	text := ""
+	var b strings.Builder
 	for n := range rows {
-		text += row(n)
+		b.WriteString(row(n))
 	}
+	text := b.String()
 	allocs := testing.AllocsPerRun(3, func() { drain(t, &endless{n: 1, row: func(int) string { return text }}) })
 	if perRow := allocs / rows; perRow > 2.1 {
 		t.Errorf("%.2f allocations a row, want at most 2", perRow)

@@ -12,7 +12,7 @@ import (
 	"linkcancel/internal/tracing"
 )
 
-// endBatch ends the span of the making of a batch.
+// endBatch ends the span of MakeBatch.
 func endBatch(span trace.Span, b ledger.Batch, err error) {
 	if span.IsRecording() {
 		if err != nil {

@@ -13,25 +13,24 @@ import (
 )
 
 const (
-	// TypeSweep is the type of a task that looks for stale links, and makes a
-	// batch of them.
+	// TypeSweep is the type of a task that makes a batch of stale links.
 	TypeSweep = "sweep:run"
 	// QueueSweep is the queue of these tasks.
 	QueueSweep = "sweep"
-	// SweepVersion is the payload format of sweeps that this release writes.
+	// SweepVersion is the newest payload format of sweeps.
 	SweepVersion = 1
-	// SweepRetention is how long a sweep that is done keeps its id taken, so that
-	// no worker enqueues it once more.
+	// SweepRetention is how long the task of a finished sweep is kept, so that no worker
+	// enqueues it again.
 	SweepRetention = 48 * time.Hour
 )
 
-// validSweep is what the name of a sweep looks like (sweep.Schedule.Name).
+// validSweep matches the names that sweep.Schedule.Name makes.
 var validSweep = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{4}[+-][0-9]{4})?$`)
 
 // Sweep is the payload of a sweep task.
 type Sweep struct {
 	V int `json:"v"`
-	// Name tells the sweeps of a schedule apart.
+	// Name identifies the sweep within its schedule.
 	Name string    `json:"name"`
 	Due  time.Time `json:"due"` // in the schedule's time zone
 	// Redeliveries is how often it was enqueued again after a crash.
@@ -40,8 +39,8 @@ type Sweep struct {
 	Selection json.RawMessage `json:"selection"`
 }
 
-// ID is the id of the sweep's task, the same on every worker; each repetition
-// after a crash has its own.
+// ID returns the id of the sweep's task, which is the same on every worker. Each redelivery
+// has its own.
 func (s Sweep) ID() string {
 	id := "sweep:" + s.Name
 	if s.Redeliveries > 0 {
@@ -62,16 +61,16 @@ func (s Sweep) Task() (*asynq.Task, error) {
 		asynq.Queue(QueueSweep),
 		asynq.Timeout(timeout),
 		asynq.Retention(SweepRetention),
-		asynq.MaxRetry(math.MaxInt32), // as for slices: tries are counted in the ledger
+		asynq.MaxRetry(math.MaxInt32), // as for slices: the ledger counts tries
 	), nil
 }
 
-// ParseSweep reads the payload of a sweep task. ErrNewer: leave it to a newer
-// release.
+// ParseSweep reads the payload of a sweep task. The error is ErrNewer if a newer release
+// wrote it.
 func ParseSweep(payload []byte) (Sweep, error) {
 	var s Sweep
 	err := json.Unmarshal(payload, &s)
-	if s.V > SweepVersion { // first: a newer format may have other types, too
+	if s.V > SweepVersion { // first, since a newer format may have other types
 		return Sweep{}, fmt.Errorf("decode sweep task: format %d: %w", s.V, ErrNewer)
 	}
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package task names what stands in the queue: task types, queues, payloads
-// and task ids.
+// Package task defines the tasks in the queue: their types, queues, payloads and ids, and
+// how a handler returns one.
 package task
 
 import (
@@ -35,17 +35,15 @@ const (
 	// MaxAhead is how many links behind a batch's cursor may have been sent at most: the
 	// look-ahead, and the slice that reaches over it.
 	MaxAhead = MaxLookAhead + MaxSlice
-	// Version is the payload format that this release writes: format 2 has up to
-	// MaxSlice links. What is small enough is still written in format 1, so that
-	// workers of an earlier release can take it.
+	// Version is the newest payload format, with up to MaxSlice links. Slices that are
+	// small enough are still written in format 1 for workers of an earlier release.
 	Version = 2
 )
 
-// timeout is how long asynq lets a slice run; each HTTP call has its own, far
-// shorter one.
+// timeout is how long asynq lets a task run. Each HTTP call has a far shorter timeout.
 const timeout = 24 * time.Hour
 
-// ErrNewer is the error for a payload that a newer release wrote.
+// ErrNewer is the error of a payload that a newer release wrote.
 var ErrNewer = errors.New("the task was written by a newer linkcancel")
 
 // MaxBatchID is the length of the longest batch id.
@@ -62,25 +60,25 @@ func ValidBatchID(id string) bool {
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
-	// Incarnation is when the batch was made, in ms: another may have its id by now.
-	// 0: of a release that did not tell.
+	// Incarnation is when the batch was made, in ms, since another batch may have its id by
+	// now. 0: an older release wrote the task.
 	Incarnation int64 `json:"made,omitempty"`
 	Chunk       int   `json:"chunk"`
-	// Index is the place of the first link in its chunk.
+	// Index is the position of the first link in its chunk.
 	Index         int      `json:"index"`
 	Redeliveries  int      `json:"again,omitempty"` // how often it was enqueued again after a crash
-	ReplicationID string   `json:"line,omitempty"`  // ledger.QueueLine when it was fed
+	ReplicationID string   `json:"line,omitempty"`  // ledger.QueueReplicationID when it was fed
 	Links         []string `json:"links"`
-	// Headers travel beside the payload: the place in a trace. Nil: none.
+	// Headers go with the payload and name the place in a trace. nil: no trace.
 	Headers map[string]string `json:"-"`
 }
 
-// Key names the slice within its batch.
+// Key identifies the slice within its batch.
 func (s Slice) Key() string { return strconv.Itoa(s.Chunk) + ":" + strconv.Itoa(s.Index) }
 
-// ID is the id of the slice's task; each repetition after a crash has its own.
-// When the batch was made is part of it: a task of a deleted batch may wait in
-// backoff for 15 minutes, and must not stand in the way of one with the same id.
+// ID returns the id of the slice's task. Each redelivery has its own. The incarnation is part
+// of it, because a task of a deleted batch may wait for a retry for 15 minutes and must not
+// block a slice of a new batch with the same id.
 func (s Slice) ID() string {
 	id := s.Batch + ":"
 	if s.Incarnation != 0 {
@@ -107,18 +105,18 @@ func (s Slice) Task() (*asynq.Task, error) {
 		asynq.TaskID(s.ID()),
 		asynq.Queue(QueueCancel),
 		asynq.Timeout(timeout),
-		// Attempts are counted in the ledger. asynq must never archive a task: its
-		// archive drops what is over 10 000 entries. It keeps an int32.
+		// The ledger counts attempts. asynq must never archive a task, because its archive
+		// drops entries over 10,000. It stores an int32.
 		asynq.MaxRetry(math.MaxInt32),
 	), nil
 }
 
-// Parse reads the payload of a cancel task. ErrNewer: leave it to a newer
-// release.
+// Parse reads the payload of a cancel task. The error is ErrNewer if a newer release wrote
+// it.
 func Parse(payload []byte) (Slice, error) {
 	var s Slice
 	err := json.Unmarshal(payload, &s)
-	if s.V > Version { // first: a newer format may have other types, too
+	if s.V > Version { // first, since a newer format may have other types
 		return Slice{}, fmt.Errorf("decode cancel task: format %d: %w", s.V, ErrNewer)
 	}
 	if err != nil {

@@ -8,38 +8,37 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // so that an image without time zones knows them, too
+	_ "time/tzdata" // for images without time zones
 
 	"github.com/robfig/cron/v3"
 )
 
-// Schedule is when sweeps are due: the instants that a cron expression names on
-// the clocks of a time zone.
+// Schedule is when sweeps are due: a cron expression in a time zone.
 //
-// Where clocks are set forward, what falls into the hour that is left out is due
-// at its end, once. Where they are set back, an expression with fixed hours is
-// due in the first of the two hours only; one for every hour follows real time.
+// When clocks are set forward, a sweep in the skipped hour is due once, at its end. When they
+// are set back, an expression with fixed hours is due in the first of the two hours only, and
+// one for every hour follows real time.
 type Schedule struct {
 	cron *cron.SpecSchedule
 	loc  *time.Location
 	text string
 }
 
-// everyValue is the bit that the parser sets in a field written as *.
+// everyValue is the bit that the parser sets for a *.
 const everyValue = 1 << 63
 
-// ParseSchedule reads a cron expression of five fields (minute, hour, day of the
-// month, month, day of the week, where 0 and 7 are Sunday) or one of @hourly, @daily, @weekly, @monthly
-// and @yearly, and the IANA name of a time zone, "" for UTC.
+// ParseSchedule reads a cron expression and the IANA name of a time zone, "" for UTC. The
+// expression has five fields (minute, hour, day of the month, month, day of the week, where 0
+// and 7 are Sunday) or is one of @hourly, @daily, @weekly, @monthly and @yearly.
 func ParseSchedule(expression, zone string) (*Schedule, error) {
 	expression = strings.Join(strings.Fields(expression), " ")
 	switch {
-	case strings.Contains(expression, "TZ="): // which the parser would take, or panic at
+	case strings.Contains(expression, "TZ="): // the parser would accept it, or panic
 		return nil, fmt.Errorf("cron expression %q: give the time zone apart from it", expression)
 	case strings.HasPrefix(expression, "@every"):
-		return nil, fmt.Errorf("cron expression %q: @every tells no time of day: use five fields, such as \"0 2 * * *\", or @daily", expression)
+		return nil, fmt.Errorf("cron expression %q: @every has no time of day: use five fields, such as \"0 2 * * *\", or @daily", expression)
 	}
-	// Local is another zone on each machine.
+	// Local differs between machines.
 	if strings.EqualFold(zone, "local") {
 		return nil, fmt.Errorf("time zone %q: use an IANA name such as Asia/Almaty, or UTC", zone)
 	}
@@ -63,8 +62,8 @@ func ParseSchedule(expression, zone string) (*Schedule, error) {
 	return s, nil
 }
 
-// sundayAsZero rewrites a 7 in the day of the week for the parser, which knows
-// Sunday as 0 alone. What is not valid stays, and the parser says why.
+// sundayAsZero rewrites a 7 in the day of the week for the parser, which accepts only 0 as
+// Sunday. It leaves invalid fields to the parser.
 func sundayAsZero(expression string) string {
 	fields := strings.Split(expression, " ")
 	if len(fields) != 5 {
@@ -78,8 +77,8 @@ func sundayAsZero(expression string) string {
 	return strings.Join(fields, " ")
 }
 
-// weekdays rewrites one part of the day of the week: 7, or a range to 7 with or
-// without a step.
+// weekdays rewrites one part of the day of the week: 7, or a range to 7 with or without a
+// step.
 func weekdays(part string) string {
 	span, step, stepped := strings.Cut(part, "/")
 	first, last, isRange := strings.Cut(span, "-")
@@ -108,33 +107,32 @@ func weekdays(part string) string {
 
 var errNever = errors.New("there is no such day within five years")
 
-// String is the expression and the time zone.
+// String returns the expression and the time zone.
 func (s *Schedule) String() string { return s.text }
 
-// Next is the first instant after t at which a sweep is due, in the schedule's
-// time zone; zero if there is none within five years.
+// Next returns the first instant after t at which a sweep is due, in the schedule's time
+// zone. It is zero if there is none within five years.
 func (s *Schedule) Next(t time.Time) time.Time {
 	t = t.In(s.loc)
 	if s.cron.Hour&everyValue != 0 {
 		return s.nextShown(t)
 	}
-	// The expression is followed on a clock that is never set, and what it names
-	// is looked up on the real one.
+	// Evaluate the expression on a clock that is never set, then look the result up on the
+	// real one.
 	for wall := onUTC(t); ; {
 		wall = s.cron.Next(wall)
 		if wall.IsZero() {
 			return wall
 		}
-		// A time in the second of two equal hours, or in one left out, is past.
+		// A time in the second of two equal hours, or in a skipped one, is past.
 		if next := s.firstAt(wall); next.After(t) {
 			return next
 		}
 	}
 }
 
-// nextShown is the first instant after t at which the real clock shows what the
-// expression names. The parser's own search would go round for ever in some days
-// without a midnight.
+// nextShown returns the first instant after t at which the real clock matches the
+// expression. The parser's own search does not end on some days without a midnight.
 func (s *Schedule) nextShown(t time.Time) time.Time {
 	for period := t; ; { // of one offset from UTC
 		_, offset := period.Zone()
@@ -151,8 +149,8 @@ func (s *Schedule) nextShown(t time.Time) time.Time {
 	}
 }
 
-// Name tells the sweeps of a schedule apart: by the date if there is one a day
-// at most, else by date and time.
+// Name returns the name of the sweep that is due: the date if there is at most one a day,
+// otherwise date and time.
 func (s *Schedule) Name(due time.Time) string {
 	due = due.In(s.loc)
 	if !one(s.cron.Hour) || !one(s.cron.Minute) {
@@ -160,7 +158,7 @@ func (s *Schedule) Name(due time.Time) string {
 	}
 	wall := onUTC(due)
 	if gap, _ := due.ZoneBounds(); gap.Equal(due) && !s.cron.Next(wall.Add(-1)).Equal(wall) {
-		// Its time was left out, perhaps on the day before.
+		// Its time was skipped, perhaps on the day before.
 		wall = s.cron.Next(onUTC(due.Add(-1)))
 	}
 	return wall.Format(time.DateOnly)
@@ -168,16 +166,16 @@ func (s *Schedule) Name(due time.Time) string {
 
 func one(field uint64) bool { return bits.OnesCount64(field&^everyValue) == 1 }
 
-// onUTC is the time that the clock of t shows, as if it were UTC.
+// onUTC returns the time that the clock of t shows as a time in UTC.
 func onUTC(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// firstAt is the first instant at which the schedule's clock shows a time, or
-// the end of the gap if it never shows it.
+// firstAt returns the first instant at which the schedule's clock shows a time, or the end
+// of the gap if the clock skips it.
 func (s *Schedule) firstAt(wall time.Time) time.Time {
-	// No zone is further than 14 h from UTC, and none leaves out more than a day.
-	// time.Date does not say which of two instants it takes.
+	// No zone is more than 14 h from UTC, and none skips more than a day. time.Date does not
+	// specify which of two instants it returns.
 	for t := wall.Add(-48 * time.Hour).In(s.loc); ; {
 		_, offset := t.Zone()
 		begin, end := t.ZoneBounds()

@@ -228,7 +228,7 @@ func TestParseSchedule(t *testing.T) {
 		{"7 2 * *", "UTC", "use five fields"},
 		{"*/0 2 * * *", "UTC", "use five fields"},
 		{"@nightly", "UTC", "use five fields"},
-		{"@every 1h", "UTC", "tells no time of day"},
+		{"@every 1h", "UTC", "has no time of day"},
 		{"@reboot", "UTC", "use five fields"},
 		{"TZ=UTC", "UTC", "time zone apart"},
 		{"CRON_TZ=Asia/Tokyo 0 2 * * *", "UTC", "time zone apart"},
