@@ -26,7 +26,7 @@ image: ## Build the container image linkcancel:local
 	docker build -f deploy/Dockerfile -t linkcancel:local \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
-demo: build ## Cancel 1 000 sandbox links: no key, no services
+demo: build ## Cancel 1,000 sandbox links: no key, no services
 	@bin/linkcancel demo
 
 # As root in CI what is missing is installed; elsewhere the tests use what is

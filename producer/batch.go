@@ -22,7 +22,7 @@ const (
 )
 
 // ErrOtherLinks: a batch with the given id has other links.
-var ErrOtherLinks = errors.New("a batch with this id and different links exists already")
+var ErrOtherLinks = errors.New("a batch with this id and different links already exists")
 
 // Source yields the links of a batch, each once.
 type Source interface {

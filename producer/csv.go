@@ -87,7 +87,7 @@ type CSV struct {
 // input is refused the error is an *InputError.
 func OpenCSV(cfg CSVConfig) (*CSV, error) {
 	if len(cfg.Paths) == 0 {
-		return nil, refuseInput("no CSV file is named", "Give at least one file, or - for standard input.")
+		return nil, refuseInput("no CSV file was given", "Give at least one file, or - for standard input.")
 	}
 	stdins := 0
 	for _, path := range cfg.Paths {

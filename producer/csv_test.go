@@ -343,7 +343,7 @@ func TestCSVPaths(t *testing.T) {
 		want  string
 		cause error
 	}{
-		{nil, "no CSV file is named", nil},
+		{nil, "no CSV file was given", nil},
 		{[]string{a, missing}, missing + ": no such file", fs.ErrNotExist},
 		{[]string{a, folder}, folder + ": this is a directory", nil},
 		{[]string{"-", a, "-"}, "standard input is named more than once", nil},

@@ -21,7 +21,7 @@ func (w *Worker) concernsAll(u *unattributed) bool {
 	if !w.lastProven.after(w.stopCtx, u.slot, 0) {
 		w.control.ask(false)
 	}
-	return w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, attributeMost-attributeSoon) || w.stopCtx.Err() != nil
+	return w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, maxAttribute-attributeSoon) || w.stopCtx.Err() != nil
 }
 
 // keyConcernsAll does this for 401 and 403. Only answers to the same key count.
@@ -38,7 +38,7 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	if w.lastProven.after(w.stopCtx, u.slot, w.othersSoon()) {
 		return false
 	}
-	r, ok := w.control.result(w.stopCtx, false, attributeMost)
+	r, ok := w.control.result(w.stopCtx, false, maxAttribute)
 	switch {
 	case w.stopCtx.Err() != nil:
 		return true
@@ -62,7 +62,7 @@ func (w *Worker) othersSoon() time.Duration {
 	if rate := float64(w.limiter.Status().Rate); rate > 1 {
 		slots = time.Duration(float64(slots) / rate)
 	}
-	return min(max(2*attributeSoon, slots), 2*attributeMost)
+	return min(max(2*attributeSoon, slots), 2*maxAttribute)
 }
 
 // refused counts links that were refused while sending is on hold for the key. If

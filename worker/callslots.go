@@ -9,10 +9,10 @@ const (
 	// slowCall is how long a call may take before it frees its slot for another.
 	slowCall = 5 * time.Second
 
-	// sendersMost is how many slices send at the same time. The others wait, so that
+	// maxSenders is how many slices send at the same time. The others wait, so that
 	// links of one chunk go out together and are recorded together. It is more than
 	// one because a slice may wait for its batch's state.
-	sendersMost = 4
+	maxSenders = 4
 )
 
 // callSlots bound what a worker does at the same time. A call that hangs moves to a
@@ -26,7 +26,7 @@ type callSlots struct {
 
 func newCallSlots(concurrency int) callSlots {
 	return callSlots{
-		senders: make(chan struct{}, sendersMost),
+		senders: make(chan struct{}, maxSenders),
 		calls:   make(chan struct{}, concurrency),
 		slow:    make(chan struct{}, concurrency),
 	}

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// plainsMost is how many plain answers of one kind, one attempt each, may
-	// decide about a link. An answer is plain if something other than the API may
-	// have given it.
-	plainsMost = 3
+	// maxPlains is how many plain answers of one kind, one per attempt, it takes to
+	// decide a link. An answer is plain if something other than the API may have given
+	// it.
+	maxPlains = 3
 
 	// localWait is the delay of a link that this machine could not send.
 	localWait = time.Second
@@ -28,8 +28,8 @@ const (
 // gateway cannot decide while its backend is down for a moment.
 var plainWaits = [...]time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second}
 
-// plainWait is the delay after attempt n if the answer was plain. It adds up to a
-// fifth, so that the links of a fleet do not return all at once.
+// plainWait is the delay after attempt n if the answer was plain. Up to a fifth is
+// added as jitter, so that the links of a fleet do not return all at once.
 func plainWait(n int) time.Duration {
 	wait := plainWaits[min(max(n, 1), len(plainWaits))-1]
 	return wait + rand.N(wait/5)
@@ -75,7 +75,7 @@ func (l *link) countPlain(kind string) {
 		l.record.Plains = 0
 	}
 	l.plain = kind
-	l.record.Plains = min(l.record.Plains+1, plainsMost)
+	l.record.Plains = min(l.record.Plains+1, maxPlains)
 }
 
 // giveBack returns the link to the queue without using up an attempt.
@@ -136,7 +136,7 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	var v verdict
 	switch p {
 	case deleting:
-		v = c.delete(l, slot)
+		v = c.deleteAndNote(l, slot)
 	case confirming:
 		v = c.get(l, slot, refusal{status: r.HTTPStatus, ambiguous: r.Ambiguous}, true)
 	case settling:
@@ -174,7 +174,7 @@ func (c *canceler) apply(a action, l *link, v verdict) (more bool) {
 		c.decide(l, v)
 	case acceptPlain:
 		if !c.accept(l, v) {
-			return c.retry(l, plainWait(plainsMost))
+			return c.useAttempt(l, plainWait(maxPlains))
 		}
 	case endUnknown:
 		c.finishUnknown(l)
@@ -190,20 +190,20 @@ func (c *canceler) apply(a action, l *link, v verdict) (more bool) {
 		l.confirms = true
 		return true
 	case retry:
-		return c.retry(l, c.backoff(attempt))
+		return c.useAttempt(l, c.backoff(attempt))
 	case retryPlain:
-		return c.retry(l, plainWait(attempt)) // not by the kind: each answer may be of another
+		return c.useAttempt(l, plainWait(attempt)) // by attempt, because the kind may differ each time
 	case deleteAgain:
 		r.Settling, r.Ambiguous, l.text = false, r.Ambiguous || v.ambiguous, v.text
-		return c.retry(l, c.backoff(attempt))
+		return c.useAttempt(l, c.backoff(attempt))
 	case giveBack:
 		l.giveBack(localWait)
 	}
 	return false
 }
 
-// applyOwn ends what began with l.unattributed. held: sending is on hold for it,
-// so it was not the link's own.
+// applyOwn resolves l.unattributed. held: the answer put sending on hold, so it was
+// not the link's own.
 func (c *canceler) applyOwn(l *link, held bool) {
 	u, r := l.unattributed, &l.record
 	l.unattributed = nil
@@ -233,11 +233,11 @@ func (c *canceler) applyOwn(l *link, held bool) {
 			return
 		}
 	}
-	c.retry(l, wait)
+	c.useAttempt(l, wait)
 }
 
-// retry uses up an attempt. more: it was the last one, and the last look follows.
-func (c *canceler) retry(l *link, wait time.Duration) (more bool) {
+// useAttempt uses up an attempt. more: it was the last one, and the last look follows.
+func (c *canceler) useAttempt(l *link, wait time.Duration) (more bool) {
 	l.touched, l.wait = true, wait
 	l.record.Attempts++
 	return int(l.record.Attempts) >= c.attempts
@@ -284,10 +284,10 @@ func (c *canceler) accept(l *link, v verdict) bool {
 		ok, why = false, "nothing shows that the base URL is the API's"
 	}
 	if !ok {
-		l.text = plainText(v.saw, plainsMost) + ": " + why
+		l.text = plainText(v.saw, maxPlains) + ": " + why
 		return false
 	}
-	end := verdict{outcome: ledger.Rejected, status: r.HTTPStatus, text: plainText(v.saw, plainsMost)}
+	end := verdict{outcome: ledger.Rejected, status: r.HTTPStatus, text: plainText(v.saw, maxPlains)}
 	if r.HTTPStatus == 404 {
 		end.outcome = ledger.NotFound
 		if r.Ambiguous {
@@ -308,7 +308,7 @@ func (c *canceler) fail(l *link, status string) {
 
 // finishUnknown ends a link whose DELETE was refused and whose status could
 // never be read. If something in front of the API may have refused it, the link
-// only failed: it may never have reached the API. If the API refused the request
+// is failed: the request may never have reached the API. If the API refused the request
 // itself, such as for its key, the link is rejected.
 func (c *canceler) finishUnknown(l *link) {
 	end := verdict{outcome: ledger.NotCancellable, status: l.record.HTTPStatus, linkStatus: unknownStatus, text: cmp.Or(l.text, noteUnknown)}
@@ -346,8 +346,8 @@ func (c *canceler) finish(l *link, v verdict) {
 	}
 }
 
-// delete sends a DELETE and notes what it may have done.
-func (c *canceler) delete(l *link, slot ratelimit.Slot) verdict {
+// deleteAndNote sends a DELETE and notes what it may have done.
+func (c *canceler) deleteAndNote(l *link, slot ratelimit.Slot) verdict {
 	r := &l.record
 	v := c.cancel(l, slot)
 	l.touched = true

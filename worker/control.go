@@ -25,15 +25,15 @@ const (
 	// attributeSoon is how long other links' answers may decide about a trouble
 	// before the control is asked, troubleMost the time for both.
 	attributeSoon = 150 * time.Millisecond
-	attributeMost = time.Second
+	maxAttribute  = time.Second
 
 	// outageSoon is how long the fleet's limiter may take to begin an outage.
 	outageSoon = 300 * time.Millisecond
 
-	// unprovedMost is how long to wait for the first evidence before Unproved is
+	// maxUnproved is how long to wait for the first evidence before Unproved is
 	// called. unprovedSure is the same if the API itself answers that there is no such
 	// path.
-	unprovedMost = 20 * time.Second
+	maxUnproved  = 20 * time.Second
 	unprovedSure = 5 * time.Second
 )
 
@@ -293,7 +293,7 @@ func (c *control) plain(link, saw string) {
 	case !c.w.evidence.ok():
 		down := c.w.evidence.deny(link)
 		c.w.background.Go(func() {
-			if r, ok := c.result(c.w.stopCtx, down, unprovedMost); ok && !r.good && down {
+			if r, ok := c.result(c.w.stopCtx, down, maxUnproved); ok && !r.good && down {
 				c.w.unproved(saw, r)
 			}
 		})
@@ -326,7 +326,7 @@ func (w *Worker) unproved(saw string, r controlResult) {
 	if !first {
 		return
 	}
-	wait := unprovedMost
+	wait := maxUnproved
 	if r.proven {
 		wait = unprovedSure
 	}

@@ -13,13 +13,13 @@ import (
 
 const (
 	// stateAge is how old the batch's state may be when a request is sent;
-	// stateRefresh is the age at which it is read again, ahead of need.
+	// stateRefresh is the age at which it is read again in advance.
 	stateAge     = time.Second
 	stateRefresh = 500 * time.Millisecond
 
 	// asynq's lease of a task is 30 s. Near its end another process may receive the
-	// slice too: after leaseDoubt an earlier attempt may be the other's, and after
-	// leaseEnd nothing is sent.
+	// slice too: after leaseDoubt that process may have sent a link already, and
+	// after leaseEnd nothing is sent.
 	leaseDoubt = 20 * time.Second
 	leaseEnd   = 27 * time.Second
 
@@ -49,7 +49,7 @@ type gate struct {
 	reading     sync.Mutex // held during a read
 	seen        struct {
 		sync.Mutex
-		at      time.Time // the records are no older
+		at      time.Time // the records were read at this time or later
 		records []ledger.Record
 	}
 }
@@ -81,9 +81,9 @@ func (g *gate) pass() (ratelimit.Slot, error) {
 	}
 }
 
-// check returns an error unless the batch was running at most maxAge ago. It
-// refreshes the records of a redelivered slice. While Redis does not answer, it
-// waits.
+// check returns errNotRunning if the batch is not running. The state that it uses is
+// at most maxAge old. It also refreshes the records of a redelivered slice. While
+// Redis does not answer, it waits.
 func (g *gate) check(maxAge time.Duration) error {
 	if err := g.refresh(maxAge); err != nil {
 		return err

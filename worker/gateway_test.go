@@ -153,7 +153,7 @@ func TestEmptyNotFound(t *testing.T) {
 					t.Errorf("held: %+v", all)
 				}
 				for link, r := range f.records(b.ID) {
-					if r.Record.Outcome == ledger.NotFound && (r.Record.Attempts != plainsMost || !r.Record.Plain || r.Error == "") {
+					if r.Record.Outcome == ledger.NotFound && (r.Record.Attempts != maxPlains || !r.Record.Plain || r.Error == "") {
 						t.Errorf("%s: %+v", link, r)
 					}
 				}
@@ -239,7 +239,7 @@ var wrongPaths = []struct {
 	make   func(t *testing.T) sandbox.Config
 }{
 	{"the API's own 404", unprovedSure, func(*testing.T) sandbox.Config { return sandbox.Config{Prefix: "/v9"} }},
-	{"a gateway", unprovedMost, func(t *testing.T) sandbox.Config {
+	{"a gateway", maxUnproved, func(t *testing.T) sandbox.Config {
 		return sandbox.Config{Gateway: sandbox.Gateway{Answer: says(t, "404:html"), Share: 1}}
 	}},
 	{"a gateway in the API's form", unprovedSure, func(t *testing.T) sandbox.Config {

@@ -106,7 +106,7 @@ func next(p phase, v verdict, h history) action {
 		return decide
 	case v.step == stepSettle:
 		return settleNow
-	case v.step == stepPlain && h.plains == plainsMost:
+	case v.step == stepPlain && h.plains == maxPlains:
 		return confirmNow
 	case v.step == stepPlain:
 		return retryPlain

@@ -27,8 +27,8 @@ func TestNext(t *testing.T) {
 		{deleting, stepRetry, "", history{}, retry},
 		{deleting, stepRetry, "", history{last: true}, retry}, // the last look follows
 		{deleting, stepPlain, "", history{plains: 1}, retryPlain},
-		{deleting, stepPlain, "", history{plains: plainsMost - 1, last: true}, retryPlain},
-		{deleting, stepPlain, "", history{plains: plainsMost}, confirmNow},
+		{deleting, stepPlain, "", history{plains: maxPlains - 1, last: true}, retryPlain},
+		{deleting, stepPlain, "", history{plains: maxPlains}, confirmNow},
 		{deleting, stepAttribute, "", history{}, attribute},
 		{deleting, stepLocal, "", history{last: true}, giveBack},
 
@@ -40,7 +40,7 @@ func TestNext(t *testing.T) {
 		{settling, stepRetry, active, history{last: true}, deleteAgain}, // the last look follows
 		{settling, stepRetry, active, history{keyRefused: true}, deleteAgain},
 		{settling, stepRetry, active, history{keyRefused: true, last: true}, reject},
-		{settling, stepPlain, "", history{plains: plainsMost}, retryPlain},
+		{settling, stepPlain, "", history{plains: maxPlains}, retryPlain},
 		{settling, stepPlain, "", history{last: true}, endUnknown},
 		{settling, stepAttribute, "", history{}, attribute},
 		{settling, stepLocal, "", history{last: true}, giveBack},

@@ -168,7 +168,7 @@ func TestObserverOfLinksNotSent(t *testing.T) {
 		f.start(&b, 3)
 		pass(time.Hour)
 		seen := newTally()
-		f.enqueue(task.Slice{Batch: "s1", Incarnation: b.Incarnation(), Links: names(3), Redeliveries: crashesMost + 1})
+		f.enqueue(task.Slice{Batch: "s1", Incarnation: b.Incarnation(), Links: names(3), Redeliveries: maxCrashes + 1})
 		f.work(Config{Observer: seen}, nothing{t}, nil)
 		f.done("s1")
 		f.queueEmpty()

@@ -20,23 +20,23 @@ type evidence struct {
 
 	mu    sync.Mutex
 	has   bool
-	known []string // at most knownMost links that the API showed, listed or cancelled
+	known []string // at most maxKnown links that the API showed, listed or cancelled
 	next  int      // the index in known to replace next
 
-	denied map[string]struct{} // at most deniedMost links whose answer needs evidence
+	denied map[string]struct{} // at most maxDenied links whose answer needs evidence
 	since  time.Time           // of the first of them
 }
 
 const (
-	// knownMost is how many known links are kept. knownAsked is how many of them must
+	// maxKnown is how many known links are kept. knownAsked is how many of them must
 	// still be shown before plain answers may end a link.
-	knownMost  = 8
+	maxKnown   = 8
 	knownAsked = 3
 
-	// deniedMost is how many links are sent without evidence before sending stops: the
+	// maxDenied is how many links are sent without evidence before sending stops: the
 	// first few of a file may really be missing. After deniedWait, sending stops with
 	// fewer links.
-	deniedMost = 20
+	maxDenied  = 20
 	deniedWait = 3 * time.Second
 )
 
@@ -69,11 +69,11 @@ func (e *evidence) given(link string) (first bool) {
 	e.has = true
 	switch {
 	case link == "":
-	case len(e.known) < knownMost:
+	case len(e.known) < maxKnown:
 		e.known = append(e.known, link)
 	default:
 		e.known[e.next] = link
-		e.next = (e.next + 1) % knownMost
+		e.next = (e.next + 1) % maxKnown
 	}
 	return first
 }
@@ -95,10 +95,10 @@ func (e *evidence) deny(link string) (enough bool) {
 	if e.denied == nil {
 		e.denied, e.since = map[string]struct{}{}, time.Now()
 	}
-	if len(e.denied) < deniedMost {
+	if len(e.denied) < maxDenied {
 		e.denied[link] = struct{}{}
 	}
-	return len(e.denied) >= deniedMost || time.Since(e.since) >= deniedWait
+	return len(e.denied) >= maxDenied || time.Since(e.since) >= deniedWait
 }
 
 // write records the evidence in the ledger, for the other processes.

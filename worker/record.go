@@ -23,8 +23,8 @@ type Journal interface {
 const (
 	// linger is how long the first entry of a group waits for others.
 	linger = 3 * time.Millisecond
-	// groupMost is the maximum number of links per write.
-	groupMost = 2000
+	// maxGroup is the maximum number of links per write.
+	maxGroup = 2000
 	// The delay between attempts to write grows from commitPause to commitPauseMost.
 	commitPause, commitPauseMost = 50 * time.Millisecond, time.Second
 )
@@ -58,7 +58,7 @@ type recordCall struct {
 func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger) *recorder {
 	return &recorder{
 		ledger: l, journal: j, states: s, observe: o, log: log,
-		in: make(chan recordCall, groupMost), done: make(chan struct{}),
+		in: make(chan recordCall, maxGroup), done: make(chan struct{}),
 	}
 }
 
@@ -95,7 +95,7 @@ func (r *recorder) run(ctx context.Context) {
 		}
 		timer := time.NewTimer(linger)
 	gather:
-		for len(group) < groupMost {
+		for len(group) < maxGroup {
 			select {
 			case c := <-r.in:
 				group = append(group, c)

@@ -41,7 +41,7 @@ func (r *resting) sum(now time.Time) (links int, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, s := range r.slices {
-		if now.Sub(s.until) > restingMost {
+		if now.Sub(s.until) > maxResting {
 			delete(r.slices, id)
 			continue
 		}
@@ -53,5 +53,5 @@ func (r *resting) sum(now time.Time) (links int, text string) {
 	return links, text
 }
 
-// restingMost is how long a slice still counts after it is due.
-const restingMost = 5 * time.Second
+// maxResting is how long a slice still counts after it is due.
+const maxResting = 5 * time.Second

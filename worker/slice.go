@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	// ownHoldMost is how long a worker keeps its slices while it alone is on hold.
-	ownHoldMost = 30 * time.Second
+	// maxOwnHold is how long a worker keeps its slices while it alone is on hold.
+	maxOwnHold = 30 * time.Second
 
-	// crashesMost is how often a slice may crash its worker before its links fail.
-	crashesMost = 50
+	// maxCrashes is how often a slice may crash its worker before its links fail.
+	maxCrashes = 50
 
 	// newerDelay is how long a worker leaves a task to workers of a newer release.
 	newerDelay = time.Minute
@@ -34,7 +34,7 @@ const (
 	refusedPause = 500 * time.Millisecond
 )
 
-// errElsewhere skips one link.
+// errElsewhere means that a link needs no request.
 var errElsewhere = errors.New("another worker has recorded the link's outcome")
 
 // work counts what a worker holds.
@@ -133,10 +133,10 @@ func (w *Worker) leave(why error) error {
 }
 
 // heldAlone says whether this process alone has been on hold for long: the API
-// refuses its key, or it gets no answers although other processes do.
+// refuses its key, or this process gets no answers although others do.
 func (w *Worker) heldAlone() bool {
 	hold := w.limiter.Status().Hold
-	return hold.Own && time.Since(hold.Since) > ownHoldMost
+	return hold.Own && time.Since(hold.Since) > maxOwnHold
 }
 
 // hasHigherCopy says whether the feeder has enqueued a later copy of the task.
@@ -194,7 +194,7 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.Slice
 // run sends the slice's links and waits until their outcomes are recorded. A slice
 // that was delivered too often fails instead.
 func (r *sliceRun) run(redeliveries int) error {
-	if redeliveries > crashesMost {
+	if redeliveries > maxCrashes {
 		r.failAll(fmt.Sprintf("crashes its worker (%d times)", redeliveries))
 		return r.end(nil)
 	}
@@ -250,8 +250,8 @@ func (r *sliceRun) sendInTurn() (sent int, stop error) {
 
 // acquire waits for a slot to send l with.
 func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
-	// unsent is reduced before asking, so that the limiter never reserves a slot
-	// for a link that has one.
+	// The counter unsent is reduced before the counter asking. Otherwise the limiter
+	// could reserve a second slot for a link.
 	work := &r.w.work
 	work.asking.Add(1)
 	defer work.asking.Add(-1)

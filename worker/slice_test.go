@@ -316,7 +316,7 @@ func TestSliceThatCrashesWorkers(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {
 		batch := f.batch("b1", names(3)...)
 		f.start(&batch, 3)
-		f.enqueue(task.Slice{Batch: "b1", Links: names(3), Redeliveries: crashesMost + 1})
+		f.enqueue(task.Slice{Batch: "b1", Links: names(3), Redeliveries: maxCrashes + 1})
 		f.work(Config{}, nothing{t}, nil)
 		f.done("b1")
 		for link, r := range f.records("b1") {

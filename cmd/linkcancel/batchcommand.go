@@ -31,7 +31,7 @@ type batchResumeCmd struct{ batchArg }
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
-	return `The links go on where they stopped. If the batch had paused itself because 50 links in a row were not_found, or rejected, these are asked again, and it does so no more. A batch that runs already stays so, and that is no error.`
+	return `The batch continues where it stopped. If the batch had paused itself because 50 links in a row were not_found, or rejected, these are asked again, and it does so no more. A batch that runs already stays so, and that is no error.`
 }
 
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {

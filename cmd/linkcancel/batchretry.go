@@ -91,7 +91,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	for _, b := range batches {
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
-			return hint(usagef("batch %s exists already, and is not a retry of %s", b.ID, parent.ID), "choose another --id")
+			return hint(usagef("batch %s already exists, and is not a retry of %s", b.ID, parent.ID), "choose another --id")
 		case b.Parent == parent.ID && b.ID != id:
 			others = append(others, b)
 		}

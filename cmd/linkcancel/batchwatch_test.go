@@ -167,9 +167,9 @@ func TestPlainLinesOfAWatch(t *testing.T) {
 		v.say("Redis is back")
 		v.show(status.Batch{Batch: march("done", 100), Fleet: fleet})
 		v.end()
-		want := `  0 of 100 links    0 %  limit 2/s
- 10 of 100 links   10 %  2.0/s  45 s left  limit 2/s  cancelled 10
- 20 of 100 links   20 %  2.0/s  40 s left  limit 2/s  cancelled 20
+		want := `  0 of 100 links    0%  limit 2/s
+ 10 of 100 links   10%  2.0/s  45 s left  limit 2/s  cancelled 10
+ 20 of 100 links   20%  2.0/s  40 s left  limit 2/s  cancelled 20
 Redis is back
 
 `

@@ -38,7 +38,7 @@ func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *p
 	if f.Rejects != "" && !a.DryRun {
 		out, err := report.Create(f.Rejects, false)
 		if errors.Is(err, report.ErrExists) {
-			return nil, nil, hint(usagef("%s exists already, and is never overwritten", f.Rejects), "choose another with --rejects")
+			return nil, nil, hint(usagef("%s already exists, and is never overwritten", f.Rejects), "choose another with --rejects")
 		}
 		if err != nil {
 			return nil, nil, usagef("--rejects: %w", err)

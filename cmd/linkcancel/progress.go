@@ -184,7 +184,7 @@ func (p *progress) head() string {
 		percent = 100 * done / total
 	}
 	whole := humanize.Digits(total)
-	return fmt.Sprintf("%*s of %s links  %3d %%", len(whole), humanize.Digits(done), whole, percent)
+	return fmt.Sprintf("%*s of %s links  %3d%%", len(whole), humanize.Digits(done), whole, percent)
 }
 
 func (p *progress) tail() string {

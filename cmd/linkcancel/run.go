@@ -55,11 +55,11 @@ func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 func (c runCmd) check(a *cliApp) error {
 	switch {
 	case c.Resume == "" && len(c.Files) == 0:
-		return hint(usagef("no CSV file is named"), "linkcancel run FILE, or linkcancel run --resume REPORT")
+		return hint(usagef("no CSV file was given"), "linkcancel run FILE, or linkcancel run --resume REPORT")
 	case c.Resume != "" && c.Report != "":
-		return usagef("--resume names the report already: leave --report out")
+		return usagef("--resume names the report already: omit --report")
 	case c.Resume != "" && a.DryRun:
-		return usagef("--dry-run does not go with --resume")
+		return usagef("--dry-run cannot be combined with --resume")
 	case fromStdin(c.Files):
 		return hint(usagef("run reads its files again for the report, so it cannot read standard input"), "save it to a file, or use linkcancel import -")
 	}
@@ -86,7 +86,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	if s.report == "" {
 		s.report = c.Files[0] + "." + id + ".csv"
 	}
-	if err := s.free(); err != nil {
+	if err := s.checkReportPath(); err != nil {
 		return err
 	}
 	src, done, err := c.source(ctx, a, c.Files)
@@ -118,7 +118,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
 		return usagef("%w", err)
 	}
-	return s.drain(ctx, a)
+	return s.execute(ctx, a)
 }
 
 // resume continues a run that was interrupted or killed.
@@ -132,7 +132,7 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *p
 		return hint(usagef("there is no %s to resume from", path+partialSuffix), "give the report name that the interrupted run printed")
 	}
 	if errors.Is(err, report.ErrBadJournal) {
-		return hint(err, "bring back the journal as it was, or run the file anew: links that are cancelled will read already_cancelled")
+		return hint(err, "restore the journal, or start a new run: links that are cancelled will read already_cancelled")
 	}
 	if err != nil {
 		return err
@@ -176,12 +176,12 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *p
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "Going on with batch %s: %s of %s have their outcome.\n", batch.ID,
+	fmt.Fprintf(a.stderr, "Resuming batch %s: %s of %s have an outcome.\n", batch.ID,
 		humanize.Digits(batch.Counts.Sum()), humanize.Plural(batch.Total, "link"))
 	if again {
-		fmt.Fprintln(a.stderr, "The links that stopped the run are asked again.")
+		fmt.Fprintln(a.stderr, "The links that stopped the run are sent again.")
 	}
-	return s.drain(ctx, a)
+	return s.execute(ctx, a)
 }
 
 // session is one run with its embedded Redis.
@@ -210,22 +210,22 @@ func (s *session) close() {
 	_ = s.broker.Close()
 }
 
-// free checks that nothing is overwritten.
-func (s *session) free() error {
+// checkReportPath checks that nothing is overwritten.
+func (s *session) checkReportPath() error {
 	if info, err := os.Stat(filepath.Dir(s.report)); err != nil || !info.IsDir() {
 		return hint(usagef("the report %s cannot be written: there is no folder %s", s.report, filepath.Dir(s.report)), "choose another place with --report")
 	}
 	for _, path := range []string{s.report, s.report + partialSuffix} {
 		_, err := os.Lstat(path)
 		if errors.Is(err, syscall.ENAMETOOLONG) {
-			return hint(usagef("the report %s cannot be written: with %s behind it, its name is too long for the file system", s.report, partialSuffix), "choose a shorter one with --report")
+			return hint(usagef("the report %s cannot be written: with %s appended, its name is too long for the file system", s.report, partialSuffix), "choose a shorter one with --report")
 		}
 		if err == nil {
 			advice := "choose another with --report"
 			if strings.HasSuffix(path, partialSuffix) {
-				advice = "go on with it: linkcancel run --resume " + s.report
+				advice = "resume it: linkcancel run --resume " + s.report
 			}
-			return hint(usagef("%s exists already", path), "%s", advice)
+			return hint(usagef("%s already exists", path), "%s", advice)
 		}
 	}
 	return nil
@@ -252,8 +252,8 @@ func (s *session) restore(ctx context.Context, state *report.State, chunk, links
 	return records, texts, nil
 }
 
-// drain cancels the batch, writes the report and prints the summary.
-func (s *session) drain(userCtx context.Context, a *cliApp) error {
+// execute cancels the batch, writes the report and prints the summary.
+func (s *session) execute(userCtx context.Context, a *cliApp) error {
 	ctx, stop := context.WithCancel(userCtx)
 	defer stop()
 	var badKey, unproved error
@@ -293,29 +293,29 @@ func (s *session) drain(userCtx context.Context, a *cliApp) error {
 	files.release()
 	switch {
 	case badKey != nil:
-		return s.refused(b, badKey)
+		return s.keyRefusedError(b, badKey)
 	case unproved != nil:
-		return s.unproved(userCtx, b, unproved)
+		return s.unprovenError(userCtx, b, unproved)
 	}
 	interrupted := errors.Is(err, app.ErrInterrupted)
 	if err != nil && !interrupted {
-		return hint(err, "what was done is in %s: fix the problem, then linkcancel run --resume %s", s.report+partialSuffix, s.report)
+		return hint(err, "the progress so far is in %s: fix the problem, then linkcancel run --resume %s", s.report+partialSuffix, s.report)
 	}
 	return s.finish(userCtx, a, b, interrupted)
 }
 
-// refused is the error when the first answer of the API was that the key is invalid.
+// keyRefusedError is the error when the first answer of the API was that the key is invalid.
 // Nothing was recorded, so only the journal of an earlier run stays.
-func (s *session) refused(b ledger.Batch, badKey error) error {
+func (s *session) keyRefusedError(b ledger.Batch, badKey error) error {
 	if !s.resumed && b.Counts.Sum() == 0 {
 		_ = s.journal.Remove()
 	}
 	return hint(fmt.Errorf("the API refuses the key: %w", badKey), "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", s.cmd.BaseURL)
 }
 
-// unproved is the error when nothing has shown that the base URL is the API's. Nothing
+// unprovenError is the error when nothing has shown that the base URL is the API's. Nothing
 // was recorded. The journal stays if a link may have been cancelled.
-func (s *session) unproved(ctx context.Context, b ledger.Batch, why error) error {
+func (s *session) unprovenError(ctx context.Context, b ledger.Batch, why error) error {
 	keep := s.resumed || b.Counts.Sum() > 0
 	if !keep {
 		found, err := s.ledger.Snapshot(context.WithoutCancel(ctx), b)
@@ -349,7 +349,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	}
 	overwrite := s.resumed
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
-		return hint(err, "what was done is in %s: linkcancel run --resume %s goes on", s.report+partialSuffix, s.report)
+		return hint(err, "the progress so far is in %s: linkcancel run --resume %s continues", s.report+partialSuffix, s.report)
 	}
 	// A batch that its canary has paused is not finished, even if every link has an
 	// outcome: a resume asks again.

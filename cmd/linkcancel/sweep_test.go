@@ -55,7 +55,7 @@ func TestPrintPlanOfManyStatuses(t *testing.T) {
 	printPlan(&b, sweep.Selection{Status: "active", OlderThan: time.Hour}, p)
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	for i, want := range map[int]string{
-		0:  "Listed 1 000 links, and 2 entries without a usable id (1 page)",
+		0:  "Listed 1,000 links, and 2 entries without a usable id (1 page)",
 		2:  "  (no status)                           40",
 		21: "  5 other statuses                     200",
 		22: "Left out",
@@ -147,9 +147,9 @@ func TestListProgressLine(t *testing.T) {
 		want string
 	}{
 		{sweep.ListProgress{Pass: 1}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages"},
-		{sweep.ListProgress{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 1200}, ratelimit.Hold{}, "Reading the list: 50 links of 1 200, 1 page"},
+		{sweep.ListProgress{Pass: 1, Requests: 1, Links: 50, InPass: 50, Total: 1200}, ratelimit.Hold{}, "Reading the list: 50 links of 1,200, 1 page"},
 		{sweep.ListProgress{Pass: 1, Requests: 3, Links: 150, InPass: 150, Total: 50}, ratelimit.Hold{}, "Reading the list: 150 links, 3 pages"},
-		{sweep.ListProgress{Pass: 2, Requests: 30, Links: 1200, InPass: 20, Total: 1200}, ratelimit.Hold{}, "Reading the list again, for links that moved: 20 links of 1 200, 30 pages"},
+		{sweep.ListProgress{Pass: 2, Requests: 30, Links: 1200, InPass: 20, Total: 1200}, ratelimit.Hold{}, "Reading the list again, for links that moved: 20 links of 1,200, 30 pages"},
 		{sweep.ListProgress{Pass: 1, Err: failed}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again: GET answered 500"},
 		{sweep.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{}, "Reading the list: 0 links, 0 pages  again in 1 h 00 min: GET answered 500"},
 		{sweep.ListProgress{Pass: 1, Err: failed, Wait: time.Hour}, ratelimit.Hold{Reason: ratelimit.ReasonManual}, "Reading the list: 0 links, 0 pages  on hold: manual"},

@@ -42,7 +42,7 @@ func (c workerCmd) sweeps() (*app.Sweeps, error) {
 func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
 	if a.DryRun {
-		return hint(usagef("--dry-run does not go with worker: whatever it takes on, it cancels"), "linkcancel import FILE --dry-run reads a file and writes nothing")
+		return hint(usagef("--dry-run cannot be combined with worker, which cancels what it takes"), "linkcancel import FILE --dry-run reads a file and writes nothing")
 	}
 	if err := c.sendFlags.check(); err != nil {
 		return err

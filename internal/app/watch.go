@@ -40,7 +40,7 @@ func (a *App) watchKey(ctx context.Context) {
 			a.opt.Log.Warn("cannot read the api key file", "error", err)
 		case fresh:
 			a.opt.Log.Info("api key changed")
-			a.limiter.ProbeNow()
+			a.limiter.KeyChanged()
 		}
 	})
 }

@@ -458,7 +458,7 @@ func (r *round) command(ctx context.Context, url string, args ...string) (began 
 		}
 		said, _ := os.ReadFile(log)
 		switch {
-		case strings.Contains(string(said), "cannot be"), strings.Contains(string(said), "exists already"):
+		case strings.Contains(string(said), "cannot be"), strings.Contains(string(said), "already exists"):
 			return began, fmt.Errorf("%w: %s", errRefused, said)
 		case time.Now().After(deadline):
 			return began, fmt.Errorf("%s fails: %s", strings.Join(args, " "), said)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Digits writes a number with a space between thousands: 40 000.
+// Digits writes a number with a comma between thousands: 40,000.
 func Digits(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	sign := ""
@@ -15,7 +15,7 @@ func Digits(n int64) string {
 		sign, s = "-", s[1:]
 	}
 	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + " " + s[i:]
+		s = s[:i] + "," + s[i:]
 	}
 	return sign + s
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // statusIndexLua finds or adds a link status in a batch's table and returns its index.
-// other is the index for statuses that have no room.
+// other is the index for statuses that do not fit.
 const statusIndexLua = `
 local function status_index(table_key, status, other)
   local i = redis.call('HGET', table_key, status)

@@ -46,7 +46,7 @@ type clock struct {
 	lag     time.Duration // how long calls take: the maximum, decaying
 }
 
-// update takes in a reply.
+// update applies a reply.
 func (c *clock) update(sent, received instant, epoch, now micros) {
 	c.lag = max(received-sent, c.lag*9/10)
 	low, high := sent-now.duration(), received-now.duration()

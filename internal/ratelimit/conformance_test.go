@@ -199,7 +199,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 		{"unauthorized: answers to an old key do not end it", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.HoldOwn(ReasonUnauthorized, "")
 			old := d.wantNext(time.Second, true)
-			d.ProbeNow()
+			d.KeyChanged()
 			d.Report(old, Answer{Kind: OK})
 			d.wantHold(ReasonUnauthorized, 0)
 			present := d.wantNext(0, true)
@@ -209,13 +209,13 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.Report(present, Answer{Kind: OK})
 			d.wantHold(ReasonNone, 0)
 		}},
-		{"unauthorized: ProbeNow", Config{Rate: 100}, func(t *testing.T, d *driver) {
-			d.ProbeNow() // nothing to probe
+		{"unauthorized: KeyChanged", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.KeyChanged() // nothing to probe
 			d.HoldOwn(ReasonUnauthorized, "")
 			d.Report(d.wantNext(time.Second, true), Answer{Kind: Unauthorized})
-			d.ProbeNow()
+			d.KeyChanged()
 			s := d.wantNext(0, true)
-			d.ProbeNow() // the key changed again while the probe is out
+			d.KeyChanged() // the key changed again while the probe is out
 			d.Report(s, Answer{Kind: Unauthorized})
 			d.Report(d.wantNext(0, true), Answer{Kind: Unauthorized})
 			d.wantHold(ReasonUnauthorized, 2*time.Second)
@@ -275,10 +275,10 @@ func testLimiter(t *testing.T, real *realRedis) {
 		{"own outage: another key does not end it, and sends no probe", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			d.HoldOwn(ReasonOutage, "")
 			old := d.wantNext(time.Second, true)
-			d.ProbeNow()
+			d.KeyChanged()
 			d.Report(old, Answer{Kind: Unproven})
 			d.wantHold(ReasonOutage, 2*time.Second)
-			d.ProbeNow()
+			d.KeyChanged()
 			d.wantHold(ReasonOutage, 2*time.Second)
 			d.Report(d.wantNext(2*time.Second, true), Answer{Kind: OK})
 			d.wantHold(ReasonNone, 0)
@@ -486,7 +486,7 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.Report(slots[1], retryAfter(time.Second))
 			d.Report(slots[2], retryAfter(time.Second))
 			d.HoldOwn(ReasonUnauthorized, "")
-			d.ProbeNow()
+			d.KeyChanged()
 			done := d.go_(func() { d.acquire() })
 			time.Sleep(20 * time.Hour)
 			d.wantHold(ReasonManual, 0)

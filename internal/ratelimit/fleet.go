@@ -70,7 +70,7 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 		return nil, fmt.Errorf("new fleet limiter: %w", err)
 	}
 	if cfg.Redis == nil || cfg.Process == "" {
-		return nil, errors.New("new fleet limiter: it needs a Redis and the id of the process")
+		return nil, errors.New("new fleet limiter: a Redis client and a process id are required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -163,7 +163,7 @@ func (f *Fleet) Report(s Slot, a Answer) {
 	}
 }
 
-// answer takes in an answer. It is urgent if it may change the fleet's state.
+// answer records an answer. It is urgent if it may change the fleet's state.
 func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 	if a.Kind == Unused {
 		f.unused(now, s)
@@ -183,7 +183,7 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 	return s.probe
 }
 
-// unused takes in that nothing was sent with a slot.
+// unused records that nothing was sent with a slot.
 func (f *Fleet) unused(now instant, s Slot) {
 	if s.probe {
 		f.own.answer(now, s, Answer{Kind: Unused})
@@ -213,7 +213,7 @@ func (f *Fleet) Status() Status {
 
 // HoldOwn begins a hold of this process alone, with a cause to show:
 // ReasonUnauthorized if the API refuses the key and not only a link, or ReasonOutage
-// if this process gets no answers of the API while others do. The first probe goes
+// if this process gets no answers from the API while others do. The first probe goes
 // after 1 s. The time between probes doubles up to 30 s, or 10 s in an outage. A
 // [OK] answer to a later request with the present key ends the hold.
 func (f *Fleet) HoldOwn(reason Reason, cause string) {
@@ -226,7 +226,7 @@ func (f *Fleet) HoldOwn(reason Reason, cause string) {
 }
 
 // AwaitHold waits until this process is under a hold for the given reason. It returns
-// false if there is none when the time is over or ctx ends.
+// false if there is none when the time is up or ctx ends.
 func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Duration) bool {
 	over := time.NewTimer(within)
 	defer over.Stop()
@@ -247,9 +247,9 @@ func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Durati
 	}
 }
 
-// ProbeNow says that the API key has changed. In an unauthorized hold of this process
+// KeyChanged says that the API key has changed. In an unauthorized hold of this process
 // a probe may then go at once.
-func (f *Fleet) ProbeNow() {
+func (f *Fleet) KeyChanged() {
 	f.mu.Lock()
 	now := f.now()
 	f.own.keyChanged(now)
@@ -307,7 +307,7 @@ func (f *Fleet) serve(now instant) {
 func (f *Fleet) fire() {
 	f.mu.Lock()
 	now := f.now()
-	if now >= f.wake { // else the timer has been set anew
+	if now >= f.wake { // else the timer was reset
 		f.wake = never
 	}
 	f.serve(now)

@@ -129,7 +129,7 @@ func TestFleetConcurrent(t *testing.T) {
 				case err != nil:
 				case n%50 == i:
 					f.Report(s, Answer{Kind: Unauthorized})
-					f.ProbeNow()
+					f.KeyChanged()
 					f.Status()
 				case n%90 == i:
 					f.Report(s, retryAfter(time.Millisecond))

@@ -120,7 +120,7 @@ func (o *ownHold) begin(now instant, latest uint64, reason Reason, cause string)
 
 func (o *ownHold) end() { o.reason, o.probe = ReasonNone, 0 }
 
-// answer takes in the answer to a slot.
+// answer records the answer to a slot.
 func (o *ownHold) answer(now instant, s Slot, a Answer) {
 	if !o.on() {
 		return

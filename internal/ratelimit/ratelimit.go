@@ -66,7 +66,7 @@ func NewSlot(granted time.Time, seq, key uint64) Slot {
 // the whole fleet.
 func (s Slot) Seq() uint64 { return s.seq }
 
-// Key returns how often the API key had changed, as reported to [Fleet.ProbeNow], when
+// Key returns how often the API key had changed, as reported to [Fleet.KeyChanged], when
 // the slot was granted. Requests with the same number used the same key.
 func (s Slot) Key() uint64 { return s.key }
 

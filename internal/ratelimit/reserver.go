@@ -233,7 +233,7 @@ func (r *reserver) request(now instant) *request {
 	}
 }
 
-// call makes a call and takes in the reply.
+// call makes a call and applies the reply.
 func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 	f := r.fleet
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -255,7 +255,7 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 	f.unlock()
 }
 
-// take takes in the reply to a call sent at the given instant.
+// take applies the reply to a call sent at the given instant.
 func (r *reserver) take(now, sent instant, reply *reply) {
 	f := r.fleet
 	if r.retry > 0 {

@@ -33,7 +33,7 @@ type repairer struct {
 	epoch  int64
 
 	duties  []duty
-	expired int64 // leases of tasks, at the last check
+	expired int64 // the number of expired task leases at the last check
 }
 
 // duty is a job that the leader does from time to time.
@@ -73,7 +73,7 @@ func (r *repairer) do(ctx context.Context, batches []*batch) error {
 	return nil
 }
 
-// checkLeases looks for workers that lost their lease of a task. If there are more than
+// checkLeases looks for workers that lost their lease on a task. If there are more than
 // before, it does not wait for the next turn of requeueOrphans.
 func (r *repairer) checkLeases(ctx context.Context, batches []*batch) error {
 	expired, err := task.ExpiredLeases(ctx, r.queue.rdb, task.QueueCancel)
@@ -101,7 +101,7 @@ func (r *repairer) requeueOrphans(ctx context.Context, _ []*batch) error {
 	for _, payload := range orphans {
 		s, err := task.Parse(payload)
 		if err != nil {
-			continue // of a newer release, which repairs it
+			continue // written by a newer release, which repairs it
 		}
 		if err := r.requeueOrphan(ctx, s); err != nil {
 			return err
@@ -140,7 +140,7 @@ func (r *repairer) unfinished(ctx context.Context, s task.Slice) (bool, error) {
 	return view.State == ledger.Running && pending(view.Records) > 0, nil
 }
 
-// redelivered writes down and reports that a slice is enqueued again.
+// redelivered records and reports that a slice is enqueued again.
 func (r *repairer) redelivered(ctx context.Context, s task.Slice, reason string) error {
 	if err := r.ledger.SetRedeliveries(ctx, s.Batch, s.Key(), s.Redeliveries); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (r *repairer) findMissing(ctx context.Context, b *batch) error {
 		}
 		for i := range missing {
 			if b.resume.recent() {
-				break // with the redelivery count that they had
+				break // they keep their redelivery count
 			}
 			missing[i].Redeliveries++
 			if err := r.redelivered(ctx, missing[i], "missing"); err != nil {
@@ -264,7 +264,7 @@ func (r *repairer) missing(ctx context.Context, open []task.Slice) (missing []ta
 	group.SetLimit(parallel)
 	for _, s := range open {
 		group.Go(func() error {
-			// As it was fed, or as its latest copy.
+			// As its latest copy, or as first fed.
 			for _, redeliveries := range []int{s.Redeliveries, 0} {
 				fed := s
 				fed.Redeliveries = redeliveries
