@@ -11,8 +11,7 @@ import (
 	"linkcancel/metrics"
 )
 
-// A worker reports to the instruments, and Prometheus scrapes /metrics. Only problems are
-// logged here.
+// A worker reports to the instruments, and /metrics serves them. Only problems are logged.
 func ExampleMetrics_Serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

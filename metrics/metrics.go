@@ -231,7 +231,7 @@ func sourceIndex(source string) int {
 // Settled counts an outcome that took a GET to decide.
 func (m *Metrics) Settled(o ledger.Outcome) { m.settled.WithLabelValues(o.String()).Inc() }
 
-// Ambiguous counts attempts that may have been applied alalthough no clear answer came.
+// Ambiguous counts attempts that may have been applied although no clear answer came.
 func (m *Metrics) Ambiguous(attempts int) { m.ambiguous.Add(float64(attempts)) }
 
 // Repaired counts slices that were enqueued again.

@@ -153,7 +153,6 @@ type sliceRun struct {
 	slice   task.Slice
 	links   []*link         // without an outcome, and due
 	resting []time.Duration // for each link that is not due yet, until it is
-	created time.Time       // of the batch
 	proof   *batchProof
 	span    trace.Span // nil: no traces
 
@@ -168,7 +167,7 @@ type sliceRun struct {
 // newSliceRun prepares a run. view was read at asked or later. redelivered: another
 // worker may have sent the slice's links, or may be sending them.
 func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, asked time.Time, redelivered bool) *sliceRun {
-	r := &sliceRun{w: w, slice: s, created: view.Created, backoffs: map[int]time.Duration{}}
+	r := &sliceRun{w: w, slice: s, backoffs: map[int]time.Duration{}}
 	r.gate.w, r.gate.slice, r.gate.ctx, r.gate.started, r.gate.redelivered = w, s, ctx, time.Now(), redelivered
 	r.gate.seen.at, r.gate.seen.records = asked, view.Records
 	r.proof = &batchProof{w: w, batch: s.Batch, first: w.firsts.of(firstKey{s.Batch, view.Incarnation})}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.opentelemetry.io/otel/codes"
-	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"

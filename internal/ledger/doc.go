@@ -23,7 +23,7 @@
 //
 // # Records
 //
-// Each link has a record of 12 bytes in a string per chunk: outcome, flags (ambiguous,
+// Each link has a record of 8 bytes in a string per chunk: outcome, flags (ambiguous,
 // settling), attempts, HTTP status, link status, and the time. A missing string reads
 // as zeros, which means pending without an attempt.
 //

@@ -24,7 +24,7 @@ local format = tonumber(h[6] or 0) or 0
 if format < 1 or format > newest_format then return redis.error_reply('NEWER the batch has another format') end
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
-for i = 1, 7 do counts[i] = tonumber(h[6 + i]); change[i] = 0 end
+for i = 1, #outcome_names do counts[i] = tonumber(h[6 + i]); change[i] = 0 end
 local words = {} -- index in ARGV of the words of an entry
 for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 
@@ -192,7 +192,7 @@ if kinds and kinds.save() and format == 1 then
 end
 
 local sum, others = 0, -counts[3]
-for i = 1, 7 do
+for i = 1, #outcome_names do
   others = others + counts[i]
   counts[i] = counts[i] + change[i]
   sum = sum + counts[i]

@@ -9,16 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"runtime"
 	"strings"
 	"sync/atomic"
 
 	"linkcancel/internal/clean"
 )
-
-// maxKeyFile limits a key file in bytes, in case the path is wrong.
-const maxKeyFile = 4 << 10
 
 // Key is an API key that hides itself: printed, logged or marshalled it is always
 // "[redacted]". It is safe for concurrent use.
@@ -62,14 +57,21 @@ func (k *Key) Reload() (changed bool, err error) {
 	if k.path == "" {
 		return false, nil
 	}
-	value, mode, err := readKeyFile(k.path)
-	if err != nil {
-		return false, err
+	value, warning, err := clean.ReadSecretFile(k.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, fmt.Errorf("read the API key file: %w: write the key into that file, or give another path", err)
+	case errors.Is(err, fs.ErrPermission):
+		return false, fmt.Errorf("read the API key file: %w: make it readable for the user who runs this", err)
+	case err != nil:
+		return false, fmt.Errorf("read the API key file: %w", err)
 	}
 	if changed, err = k.set(value); err != nil {
 		return false, fmt.Errorf("read the API key file %s: %w", k.path, err)
 	}
-	warning := openMode(k.path, mode)
+	if warning != "" {
+		warning = "the API key file " + warning
+	}
 	k.warning.Store(&warning)
 	return changed, nil
 }
@@ -148,44 +150,6 @@ func printable(text string) bool {
 		}
 	}
 	return true
-}
-
-func readKeyFile(path string) (value string, mode fs.FileMode, err error) {
-	file, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", 0, fmt.Errorf("read the API key file: %w: write the key into that file, or give another path", err)
-	case errors.Is(err, fs.ErrPermission):
-		return "", 0, fmt.Errorf("read the API key file: %w: make it readable for the user who runs this", err)
-	case err != nil:
-		return "", 0, fmt.Errorf("read the API key file: %w", err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return "", 0, fmt.Errorf("read the API key file: %w", err)
-	}
-	if info.IsDir() {
-		return "", 0, fmt.Errorf("read the API key file: %s is a directory: give the path of a file in it", path)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
-	if err != nil {
-		return "", 0, fmt.Errorf("read the API key file: %w", err)
-	}
-	if len(content) > maxKeyFile {
-		return "", 0, fmt.Errorf("read the API key file: %s is longer than %d bytes: is it the right file?", path, maxKeyFile)
-	}
-	return string(content), info.Mode(), nil
-}
-
-// openMode returns the text of Warning for a file mode.
-func openMode(path string, mode fs.FileMode) string {
-	// Windows has no such modes, and a pipe has no lasting content. Mode 0440 is how
-	// Kubernetes mounts a secret for a group and systemd a credential for a user.
-	if runtime.GOOS == "windows" || !mode.IsRegular() || mode.Perm()&0o077 == 0 || mode.Perm() == 0o440 {
-		return ""
-	}
-	return fmt.Sprintf("the API key file %s can be used by others (mode %04o): chmod 600 it", path, mode.Perm())
 }
 
 // String returns "[redacted]".

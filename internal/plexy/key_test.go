@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"linkcancel/internal/clean"
 )
 
 func TestNewKey(t *testing.T) {
@@ -117,7 +119,7 @@ func TestKeyFile(t *testing.T) {
 	if err != nil || k.secret().value != "hunter2" || k.Warning() != "" {
 		t.Fatalf("LoadKeyFile = %v, warning %q", err, k.Warning())
 	}
-	for _, bad := range []string{"", "hunter3\nhunter4\n", "hunter3" + strings.Repeat("x", maxKeyFile)} {
+	for _, bad := range []string{"", "hunter3\nhunter4\n", "hunter3" + strings.Repeat("x", clean.MaxSecretFile)} {
 		write(bad)
 		changed, err := k.Reload()
 		if changed || err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "hunter") || k.secret().value != "hunter2" {

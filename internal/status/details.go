@@ -42,7 +42,7 @@ var rateSpans = [...]time.Duration{time.Minute, 15 * time.Minute, time.Hour}
 
 const maxErrorKinds = 10
 
-// ReadDetails reads every record of a batch: 12 bytes per link. The time of the fleet is
+// ReadDetails reads every record of a batch: 8 bytes per link. The time of the fleet is
 // the present.
 func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error) {
 	d := Details{Batch: b}

@@ -195,15 +195,9 @@ func sameStatus(a, b string) bool {
 	return strings.EqualFold(a, b) || plexy.Cancelled(a) && plexy.Cancelled(b)
 }
 
-// settledStatus tells whether nobody can pay a link any more: it is cancelled,
-// or paid. The names of paid ones are those that public callers of the API use.
+// settledStatus reports whether a link is cancelled or paid.
 func settledStatus(name string) bool {
-	for _, paid := range [...]string{"paid", "charged", "authorized", "success", "completed"} {
-		if strings.EqualFold(name, paid) {
-			return true
-		}
-	}
-	return plexy.Cancelled(name)
+	return plexy.Ended(name) && !strings.EqualFold(name, "expired")
 }
 
 // leaveOut leaves out the selected links that wait in an unfinished batch, and
