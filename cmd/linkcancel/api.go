@@ -15,12 +15,12 @@ import (
 
 type apiCmd struct {
 	Show apiShowCmd `cmd:"" default:"withargs" help:"Show which API the fleet on this Redis works for."`
-	Set  apiSetCmd  `cmd:"" help:"Replace it, while no worker is running."`
+	Set  apiSetCmd  `cmd:"" help:"Replace the API, while no worker is running."`
 }
 
 // Help is shown by api --help.
 func (apiCmd) Help() string {
-	return `All workers and sweeps on one Redis database work for one API. The first of them stores its base URL there, and one with another base URL refuses to start: it would look for links where they do not exist. The stored URL is replaced without a command when no batch is open and no worker is running.
+	return `All workers and sweeps on one Redis database work for one API. The first of them stores its base URL there. A worker with another base URL refuses to start, because it would look for links where they do not exist. When no batch is open and no worker is running, a new worker replaces the stored URL.
 
     linkcancel api show
     linkcancel api set https://api.plexypay.com/v1`

@@ -20,17 +20,17 @@ type batchCmd struct {
 	List   batchListCmd   `cmd:"" help:"List all batches, the newest first."`
 	Show   batchShowCmd   `cmd:"" help:"Show one batch: its counts, rate, time left, holds and last errors."`
 	Watch  batchWatchCmd  `cmd:"" help:"Follow a batch to its end."`
-	Report batchReportCmd `cmd:"" help:"Write what became of each link."`
-	Pause  batchPauseCmd  `cmd:"" help:"Stop sending the links of a batch, until resumed."`
+	Report batchReportCmd `cmd:"" help:"Write the outcome of each link."`
+	Pause  batchPauseCmd  `cmd:"" help:"Stop sending the links of a batch until it is resumed."`
 	Resume batchResumeCmd `cmd:"" help:"Resume a paused batch; also turns off its canary."`
-	Abort  batchAbortCmd  `cmd:"" help:"End a batch: links that were not sent yet stay as they are."`
+	Abort  batchAbortCmd  `cmd:"" help:"End a batch. Links that were not sent yet are not sent."`
 	Retry  batchRetryCmd  `cmd:"" help:"Make a new batch of the links that failed in another."`
-	Delete batchDeleteCmd `cmd:"" help:"Delete a finished batch and all that is known of its links."`
+	Delete batchDeleteCmd `cmd:"" help:"Delete a finished batch and the outcomes of its links."`
 }
 
 // Help is shown by batch --help.
 func (batchCmd) Help() string {
-	return `A batch is named by its id, by a prefix that no other batch has, or by the word "latest". No command of this group needs an API key.
+	return `A batch is named by its id, by a unique prefix of its id, or by the word "latest". No command of this group needs an API key.
 
     linkcancel batch list
     linkcancel batch watch latest
@@ -39,7 +39,7 @@ func (batchCmd) Help() string {
 
 // batchArg names a batch.
 type batchArg struct {
-	Batch string `arg:"" help:"Id of the batch, a prefix that no other has, or latest."`
+	Batch string `arg:"" help:"Id of the batch, a unique prefix of it, or latest."`
 	redisFlags
 }
 

@@ -15,7 +15,7 @@ type batchPauseCmd struct{ batchArg }
 
 // Help is shown by batch pause --help.
 func (batchPauseCmd) Help() string {
-	return `All workers stop sending its links within about a second; calls in flight are finished and recorded. A batch that is paused already stays so, and that is no error.`
+	return `All workers stop sending its links within about a second. Requests in flight are finished and recorded. It is not an error if the batch is paused already.`
 }
 
 func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
@@ -31,7 +31,7 @@ type batchResumeCmd struct{ batchArg }
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
-	return `The batch continues where it stopped. If the batch had paused itself because 50 links in a row were not_found, or rejected, these are asked again, and it does so no more. A batch that runs already stays so, and that is no error.`
+	return `The batch continues where it stopped. If it was paused because 50 links in a row were not_found, or rejected, these links are sent again, and the batch is not paused for this reason again. It is not an error if the batch is running already.`
 }
 
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
@@ -45,7 +45,7 @@ type batchAbortCmd struct{ batchArg }
 
 // Help is shown by batch abort --help.
 func (batchAbortCmd) Help() string {
-	return `All workers stop sending its links within about a second. What was sent keeps its outcome; every other link gets the outcome aborted, and stays as payable as it was. It asks first; --yes does not. An aborted batch cannot be resumed: to cancel the links that are left, make a new batch of them.
+	return `All workers stop sending its links within about a second. Links that were sent keep their outcome. All others get the outcome aborted, and are as payable as before. The command asks for confirmation, unless --yes is given. An aborted batch cannot be resumed. To cancel the remaining links, make a new batch of them.
 
     linkcancel batch abort latest
     linkcancel batch retry latest --outcome aborted`

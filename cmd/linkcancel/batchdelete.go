@@ -14,7 +14,7 @@ type batchDeleteCmd struct{ batchArg }
 
 // Help is shown by batch delete --help.
 func (batchDeleteCmd) Help() string {
-	return `The batch must be finished: done, or aborted. It asks first; --yes does not. What became of its links is forgotten, so write the report before. Finished batches go by themselves after --keep, 30 days by default.
+	return `The batch must be done or aborted. The command asks for confirmation, unless --yes is given. The outcomes of its links are deleted, too: write the report first. Finished batches are deleted after --keep, 30 days by default.
 
     linkcancel batch report march -o march.csv
     linkcancel batch delete march`

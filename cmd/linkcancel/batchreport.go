@@ -20,14 +20,14 @@ type batchReportCmd struct {
 	Column         string   `help:"Column of the links in the joined file." placeholder:"NAME|N"`
 	Outcome        []string `list:"cancelled,already_cancelled,not_found,not_cancellable,rejected,failed,aborted,pending" help:"Only these outcomes." placeholder:"A,B"`
 	Format         string   `enum:"csv,jsonl" default:"csv" help:"Write ${enum}."`
-	NoFormulaGuard bool     `help:"Leave cells as they are that a spreadsheet would run as a formula."`
+	NoFormulaGuard bool     `help:"Do not protect cells that a spreadsheet would run as a formula."`
 }
 
 // Help is shown by batch report --help.
 func (batchReportCmd) Help() string {
-	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join the columns of your own file come first, its rows in its order, duplicates and skipped rows included; columns of ours that it has too are named lc_…. A batch that is not finished shows links as pending. With -o the file is written whole or not at all, and replaces one that is there.
+	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join, the columns of your own file come first, with its rows in their order, including duplicates and skipped rows. If your file has a column with the same name as one of ours, ours is named lc_…. Links without an outcome are pending. With -o, the file is written completely or not at all, and replaces an existing one.
 
-A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, a tab or a line end, gets a ' before it, unless it is a plain number or telephone number; --no-formula-guard leaves it as it is. JSON needs no guard.
+A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, a tab or a line end, gets a ' in front, unless it is a plain number or telephone number. --no-formula-guard leaves such cells unchanged. JSON needs no guard.
 
     linkcancel batch report latest -o report.csv --join stale.csv
     linkcancel batch report latest --outcome failed,rejected --format jsonl`

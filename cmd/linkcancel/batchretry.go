@@ -20,17 +20,17 @@ import (
 type batchRetryCmd struct {
 	batchArg
 	Outcome []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
-	ID      string   `name:"id" help:"An id for the new batch; BATCH-retry, or with a number behind it, by default."`
-	Name    string   `help:"A name for the new batch; that of the old one by default."`
+	ID      string   `name:"id" help:"Id of the new batch; by default BATCH-retry, followed by a number if necessary."`
+	Name    string   `help:"Name of the new batch; by default that of the old one."`
 }
 
 // Help is shown by batch retry --help.
 func (batchRetryCmd) Help() string {
-	return `The new batch has the old one's source and canary off, each link gets all its attempts again, and what earlier attempts may have done is remembered. The old batch stays as it is; it may still run, since a link that failed is never tried again in it.
+	return `The new batch has the same source and no canary. Each link gets all its attempts again. Attempts that may have been applied before are taken into account. The old batch does not change. It may still be running, because it never retries a link that failed.
 
-Links that are in an earlier retry of the same batch are left out, so the same command twice makes no second batch: it prints the first. To retry those that failed again, retry the retry.
+Links that are in an earlier retry of the same batch are left out. The same command twice therefore makes no second batch, and prints the first. To retry the links that failed again, retry the retry.
 
-Standard output has the id of the new batch. If there is nothing to retry it is empty, and that is no error.
+Standard output has the id of the new batch. If there is nothing to retry, it is empty, and this is not an error.
 
     linkcancel batch retry latest
     linkcancel batch retry march --outcome aborted,failed --yes`

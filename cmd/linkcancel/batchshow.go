@@ -20,7 +20,7 @@ type batchShowCmd struct{ batchArg }
 
 // Help is shown by batch show --help.
 func (batchShowCmd) Help() string {
-	return `Counts by outcome; how many links ended a second of late (over the last minute, or a longer time where few did), and the time left at that rate; the fleet's hold, if nothing is sent; how many attempts links took; and the last errors by kind. It takes one look: batch watch follows.
+	return `It shows the counts by outcome, the present rate (over the last minute, or longer if there were few links), the time left at that rate, the hold if nothing is sent, the number of attempts, and the latest errors by kind. Use batch watch to follow a batch.
 
     linkcancel batch show latest
     linkcancel batch show march --json | jq .outcomes.failed`

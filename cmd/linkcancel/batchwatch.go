@@ -19,9 +19,9 @@ type batchWatchCmd struct{ batchArg }
 
 // Help is shown by batch watch --help.
 func (batchWatchCmd) Help() string {
-	return `On a terminal a bar is redrawn; into a pipe goes a line every 5 seconds. Both show the rate and the time left, or why links do not move: a hold, a pause, no worker. With --json there is one object a line whenever something has changed, at most one a second, and at once when the state changes; the last line is the end. Its keys are those of batch list --json and "rate", "left_seconds", "hold" and "workers".
+	return `On a terminal it draws a progress bar. Into a pipe it prints a line every 5 seconds. Both show the rate and the time left, or why nothing is moving: a hold, a pause, or no worker. With --json it prints one object per line when something has changed, at most once per second, and at once when the state changes. The last line has the final state. The keys are those of batch list --json, and "rate", "left_seconds", "hold" and "workers".
 
-It ends with the batch, and stays while the batch is paused or Redis is away. Ctrl-C ends the watching only: the batch goes on.
+It ends with the batch. While the batch is paused or Redis is unreachable, it keeps waiting. Ctrl-C ends the watching only: the batch continues.
 
 The exit code is 0; 1 if the batch cannot be watched, or was deleted; 3 if some links are failed, rejected, aborted, or not cancellable but still active or unknown; 130 after Ctrl-C.
 

@@ -55,7 +55,7 @@ type cli struct {
 // globals are the flags that every command has.
 type globals struct {
 	Yes       bool          `short:"y" help:"Do not ask for confirmation."`
-	DryRun    bool          `help:"Show what would happen. Sends nothing and changes nothing."`
+	DryRun    bool          `help:"Show what would happen, without sending or changing anything."`
 	JSON      bool          `help:"Print data as JSON."`
 	Keep      time.Duration `help:"How long finished batches are kept." default:"720h" env:"LINKCANCEL_KEEP"`
 	LogFormat string        `enum:"text,json" default:"text" help:"Log format: ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
@@ -63,7 +63,7 @@ type globals struct {
 }
 
 type redisFlags struct {
-	RedisURL             string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. Also redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB and redis-cluster://HOST:PORT,HOST:PORT; rediss for TLS. Put a password into the environment or a file: flags are visible in the process list." placeholder:"URL"`
+	RedisURL             string `name:"redis-url" default:"${redis_url}" env:"LINKCANCEL_REDIS_URL" help:"Redis database; by default ${default}. Also redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB and redis-cluster://HOST:PORT,HOST:PORT; rediss for TLS. Put a password in the environment or a file: flags are visible in the process list." placeholder:"URL"`
 	RedisPasswordFile    string `hidden:"" env:"LINKCANCEL_REDIS_PASSWORD_FILE" help:"File with the Redis password."`
 	SentinelPasswordFile string `hidden:"" env:"LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE" help:"File with the password of the Sentinels."`
 }
@@ -78,7 +78,7 @@ type apiFlags struct {
 type sendFlags struct {
 	Rate          ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
 	Burst         int            `default:"1" env:"LINKCANCEL_BURST" help:"Requests that may be sent at once after a pause."`
-	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Concurrent requests at most; up to twice as many while some hang for more than 5 s."`
+	Concurrency   int            `default:"50" env:"LINKCANCEL_CONCURRENCY" help:"Maximum number of concurrent requests; up to twice as many while some take longer than 5 s."`
 	Attempts      int            `default:"${attempts}" env:"LINKCANCEL_ATTEMPTS" help:"Attempts per link before it counts as failed."`
 	TrustPlain404 bool           `name:"trust-plain-404" env:"LINKCANCEL_TRUST_PLAIN_404" help:"Believe a 404 or a refusal without the API's own error body, on the third attempt, even if only a few links get it."`
 	DrainTimeout  time.Duration  `default:"6s" env:"LINKCANCEL_DRAIN_TIMEOUT" help:"How long to wait for requests in flight at shutdown."`
@@ -91,7 +91,7 @@ type metricsFlags struct {
 
 type csvFlags struct {
 	Column      string `help:"Column of the links: its name, or its number from 1." placeholder:"NAME|N"`
-	AnyID       bool   `name:"any-id" help:"Accept ids of every form: also one that is not pl_ and 32 hex digits where others of the file are, or the last part of a URL."`
+	AnyID       bool   `name:"any-id" help:"Accept ids of any form, even if other ids of the file are pl_ and 32 hex digits, and the last part of any URL."`
 	SkipInvalid bool   `help:"Skip bad rows instead of refusing the file."`
 	Rejects     string `help:"Write skipped rows to this file." placeholder:"FILE"`
 	Name        string `help:"Name of the batch; by default that of the first file."`

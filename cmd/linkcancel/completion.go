@@ -46,7 +46,7 @@ func (c completionCmd) Run(ctx context.Context, a *cliApp) error {
 // words of the command line. It prints the possible completions of the last word, one
 // per line, each followed by a tab and its meaning. The line ":files" means file names.
 type completeCmd struct {
-	Words []string `arg:"" optional:"" help:"The words behind linkcancel, the last one to be completed."`
+	Words []string `arg:"" optional:"" help:"The words after linkcancel; the last one is completed."`
 	redisFlags
 }
 

@@ -17,8 +17,8 @@ import (
 
 type rateCmd struct {
 	Show    rateShowCmd    `cmd:"" default:"withargs" help:"Show the fleet's limit, its holds and its workers."`
-	Set     rateSetCmd     `cmd:"" help:"Set the fleet's limit: N/s, N/m or N/h; auto: the lowest --rate of the workers alive."`
-	Hold    rateHoldCmd    `cmd:"" help:"Stop sending in the whole fleet, until released."`
+	Set     rateSetCmd     `cmd:"" help:"Set the fleet's limit: N/s, N/m or N/h. auto means the lowest --rate of the running workers."`
+	Hold    rateHoldCmd    `cmd:"" help:"Stop sending in the whole fleet until it is released."`
 	Release rateReleaseCmd `cmd:"" help:"End any hold."`
 }
 
@@ -142,7 +142,7 @@ func (c rateSetCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 type rateHoldCmd struct {
-	For time.Duration `help:"Only for so long; until released by default."`
+	For time.Duration `help:"Hold for this long; by default until released."`
 	redisFlags
 }
 

@@ -20,7 +20,7 @@ import (
 type sandboxCmd struct {
 	Addr     string  `default:"127.0.0.1:8080" help:"Serve here." placeholder:"HOST:PORT"`
 	Seed     uint64  `default:"1" help:"Decides the links and the faults."`
-	Links    int     `default:"1000" help:"Links that are made up."`
+	Links    int     `default:"1000" help:"Number of generated links."`
 	Load     string  `help:"Also hold the links of this CSV file, all active." placeholder:"FILE"`
 	WriteCSV string  `name:"write-csv" help:"Write the links to this CSV file." placeholder:"FILE"`
 	Key      string  `env:"SANDBOX_API_KEY" help:"The only API key that is accepted; any by default."`
@@ -28,7 +28,7 @@ type sandboxCmd struct {
 	Expired  float64 `default:"0.04" help:"Share of expired links."`
 	// Cancelled and Missing are as in sandbox.Config.
 	Cancelled float64 `default:"0.02" help:"Share of links cancelled already."`
-	Missing   float64 `default:"0.02" help:"Share of links that are not there."`
+	Missing   float64 `default:"0.02" help:"Share of missing links."`
 
 	Error500    float64 `name:"error-500" help:"Share of answers that are 500."`
 	HTML502     float64 `name:"html-502" help:"Share of answers that are 502 with HTML."`
@@ -44,9 +44,9 @@ type sandboxCmd struct {
 
 	Gateway           string        `help:"Let a gateway answer instead of the API, such as 404:html." placeholder:"STATUS[:BODY]"`
 	GatewayShare      float64       `default:"1" help:"Share of the requests that the gateway answers."`
-	GatewaySticky     bool          `help:"Let it answer a share of the links, and all requests for them."`
-	GatewayFrom       time.Duration `help:"Put it there so long after the start."`
-	GatewayFor        time.Duration `help:"Take it away after so long; 0 is never."`
+	GatewaySticky     bool          `help:"Let it answer all requests for a share of the links."`
+	GatewayFrom       time.Duration `help:"Begin with the gateway this long after the start."`
+	GatewayFor        time.Duration `help:"End it after this long; 0 means never."`
 	GatewayPage       int           `help:"Let it answer only this page of the list and later ones." placeholder:"N"`
 	GatewaySpareGets  bool          `help:"Let GET requests for links pass it."`
 	GatewaySpareLists bool          `help:"Let requests for the list pass it."`
@@ -55,11 +55,11 @@ type sandboxCmd struct {
 	ForbiddenLinks    float64       `help:"Share of links for which everything is answered 403."`
 	GetsForbidden     bool          `help:"Answer 403 to all GET requests for links."`
 	ListForbidden     bool          `help:"Answer 403 to all requests for the list."`
-	MoveAfter         time.Duration `help:"Move to another server so long after the start: older connections are answered 503." placeholder:"DURATION"`
+	MoveAfter         time.Duration `help:"Simulate a move to another server this long after the start: older connections get 503." placeholder:"DURATION"`
 
 	Latency        time.Duration `help:"Time for each answer."`
-	Jitter         time.Duration `help:"Up to so much more."`
-	Limit          float64       `help:"Requests a second that are allowed; above: 429." placeholder:"N"`
+	Jitter         time.Duration `help:"Maximum random time that is added to it."`
+	Limit          float64       `help:"Allowed requests per second; others get 429." placeholder:"N"`
 	RetryAfter     time.Duration `default:"1s" help:"Retry-After of a 429."`
 	RetryAfterDate bool          `help:"Send Retry-After as a date."`
 	PageSize       int           `default:"50" help:"Links on a page of the list at most."`

@@ -24,7 +24,7 @@ import (
 type sweepCmd struct {
 	selectionFlags
 	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
-	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}. It caps this command alone, and the fleet's limit holds too." placeholder:"N/s"`
+	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}. It limits this command only; the fleet's limit applies, too." placeholder:"N/s"`
 	NoCanary bool           `help:"Continue even if 50 links in a row are not_found, or rejected."`
 	redisFlags
 	apiFlags
