@@ -232,9 +232,16 @@ func (p *process) wait() error {
 	return p.err
 }
 
+// limitOf is a limiter's state at a rate.
+func limitOf(rate float64) func() ratelimit.Status {
+	return func() ratelimit.Status {
+		return ratelimit.Status{Rate: ratelimit.Rate(rate), Ceiling: ratelimit.Rate(rate)}
+	}
+}
+
 // feed starts a feeder; it is stopped at the end of the test.
 func (f *fleet) feed(rate float64) (stop func()) {
-	feeder := feeder.New(feeder.Config{Rate: rate, Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
+	feeder := feeder.New(feeder.Config{Limit: limitOf(rate), Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

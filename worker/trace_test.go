@@ -130,7 +130,7 @@ func TestTrace(t *testing.T) {
 
 // feedTraced starts a feeder that makes spans.
 func (f *fleet) feedTraced(tr trace.Tracer) {
-	feeder := feeder.New(feeder.Config{Rate: 100, Keep: time.Hour, Log: f.log, Tracer: tr}, f.b.Client(), f.l)
+	feeder := feeder.New(feeder.Config{Limit: limitOf(100), Keep: time.Hour, Log: f.log, Tracer: tr}, f.b.Client(), f.l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

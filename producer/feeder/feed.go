@@ -3,7 +3,6 @@ package feeder
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -137,11 +136,10 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 	if err != nil {
 		return capacity{}, err
 	}
-	c := capacity{now: now, asOf: now, ceiling: math.Inf(1)}
+	limit := t.cfg.Limit()
+	c := capacity{now: now, asOf: now, rate: float64(limit.Rate), ceiling: float64(limit.Ceiling)}
 	for _, h := range heartbeats {
 		c.workers++
-		c.rate += h.Rate
-		c.ceiling = min(c.ceiling, h.Rate)
 		// Do not wait for links under a worker's own hold, which come back, nor for
 		// those of a silent worker, which others take over.
 		if !h.Own && now.Sub(h.At) < silentWorker {
@@ -151,13 +149,6 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 				c.asOf = h.At
 			}
 		}
-	}
-	if c.workers == 0 {
-		c.rate, c.ceiling = t.cfg.Rate, t.cfg.Rate
-	}
-	if t.cfg.Limit != nil {
-		limit := t.cfg.Limit()
-		c.rate, c.ceiling = float64(limit.Rate), float64(limit.Ceiling)
 	}
 	return c, nil
 }

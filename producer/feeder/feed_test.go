@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
@@ -42,8 +44,24 @@ func inBubble(t *testing.T, test func(t *testing.T, y *yard)) {
 	redistest.Bubble(t, func(t *testing.T, b *broker.Broker) { test(t, newYard(t, b)) })
 }
 
+// limit is the state of a limiter that allows what the workers' heartbeats say, or rate
+// if there are none.
+func (y *yard) limit(rate float64) func() ratelimit.Status {
+	return func() ratelimit.Status {
+		heartbeats, _, _ := y.l.Workers(y.t.Context())
+		sum, least := 0.0, math.Inf(1)
+		for _, h := range heartbeats {
+			sum, least = sum+h.Rate, min(least, h.Rate)
+		}
+		if len(heartbeats) == 0 {
+			sum, least = rate, rate
+		}
+		return ratelimit.Status{Rate: ratelimit.Rate(sum), Ceiling: ratelimit.Rate(least)}
+	}
+}
+
 func (y *yard) feeder(rate float64) *Feeder {
-	return New(Config{Rate: rate, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}, y.rdb, y.l)
+	return New(Config{Limit: y.limit(rate), Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}, y.rdb, y.l)
 }
 
 // tick lets a feeder do one round.

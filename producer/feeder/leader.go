@@ -23,14 +23,10 @@ const (
 	idleInterval = time.Second
 )
 
-// Config configures a Feeder. Keep and Log are required.
+// Config configures a Feeder. Limit, Keep and Log are required.
 type Config struct {
-	// Rate is the fleet's rate in requests a second while no worker sends heartbeats.
-	Rate float64
-	// Limit returns the state of the fleet's limiter. If it is nil, the rates in the
-	// workers' heartbeats are added up.
-	Limit    func() ratelimit.Status
-	Keep     time.Duration // how long finished batches are kept
+	Limit    func() ratelimit.Status // the state of the fleet's limiter
+	Keep     time.Duration           // how long finished batches are kept
 	Log      *slog.Logger
 	Observer Observer     // may be nil
 	Tracer   trace.Tracer // nil: no traces

@@ -49,7 +49,7 @@ func TestFeedTraced(t *testing.T) {
 			t.Error(diff)
 		}
 
-		f := New(Config{Rate: 100, Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l)
+		f := New(Config{Limit: y.limit(100), Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l)
 		fed := map[string]bool{} // traces of later slices
 		for y.get("b1").Cursor < 1100 {
 			spans.Reset()
@@ -100,7 +100,7 @@ func TestRepairTraced(t *testing.T) {
 		testutil.Must(t, err)
 		root.End()
 		made := otlptest.Only(t, spans.GetSpans(), "make batch").SpanContext
-		f := New(Config{Rate: 100, Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l)
+		f := New(Config{Limit: y.limit(100), Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l)
 		y.tick(f)
 		orphan, ok := y.take(time.Now().Add(-time.Minute))
 		lost, ok2 := y.take(time.Now().Add(time.Hour))
@@ -141,7 +141,7 @@ func TestFeedSampled(t *testing.T) {
 		testutil.Must(t, err)
 		root.End()
 		on, spans := otlptest.Tracer(sdktrace.ParentBased(sdktrace.AlwaysSample()))
-		f := New(Config{Rate: 10_000, Log: slog.New(slog.DiscardHandler), Tracer: on}, y.rdb, y.l)
+		f := New(Config{Limit: y.limit(10_000), Log: slog.New(slog.DiscardHandler), Tracer: on}, y.rdb, y.l)
 		y.tick(f)
 		for {
 			s, ok := y.take(time.Now().Add(time.Minute))
@@ -207,7 +207,7 @@ func TestFeedHalfTraced(t *testing.T) {
 		y.batch("odd", producer.SourceImport, 10)
 		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{odd}", "trace", "00-nonsense").Err())
 		spans.Reset()
-		y.tick(New(Config{Rate: 100, Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l))
+		y.tick(New(Config{Limit: y.limit(100), Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l))
 		for _, span := range spans.GetSpans() {
 			if span.Parent.IsValid() || len(span.Links) != 0 {
 				t.Errorf("span %v is below %v, linked with %v", otlptest.Attributes(span), span.Parent, span.Links)
