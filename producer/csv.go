@@ -23,7 +23,7 @@ const (
 	HintNone  = "Read them without leaving rows out, or choose another column."
 )
 
-// CSVConfig tells OpenCSV what to read.
+// CSVConfig configures OpenCSV.
 type CSVConfig struct {
 	// Paths are the files, read in this order; "-" is Stdin. Each has its own
 	// delimiter, header and compression.
@@ -35,7 +35,7 @@ type CSVConfig struct {
 	Column string
 
 	// AnyID accepts ids that have another form than the others of their file, and
-	// URLs in which no id of the documented form stands.
+	// URLs without an id of the documented form.
 	AnyID bool
 
 	// SkipInvalid passes over rows that cannot be used. A file that cannot be
@@ -54,7 +54,7 @@ type CSVConfig struct {
 	Stop <-chan struct{}
 }
 
-// badMost is how many bad rows are counted: after so many nobody wants to know,
+// badMost is the maximum number of bad rows that are counted. Beyond that nobody wants to know,
 // and 10 MB of gzip may hold some billions.
 const badMost = 1_000_000
 
@@ -209,7 +209,7 @@ func (c *CSV) next() (linkcsv.Row, error) {
 	}
 }
 
-// mixed takes in that rows of the open file have turned out to be bad.
+// mixed records that rows of the open file turned out to be bad.
 func (c *CSV) mixed() {
 	mixed := c.rows.Mixed()
 	if mixed == nil {

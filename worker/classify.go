@@ -16,7 +16,7 @@ type step uint8
 
 const (
 	stepDone      step = iota // the link has its outcome
-	stepSettle                // GET the link: only that tells what the answer means
+	stepSettle                // GET the link: only that shows what the answer means
 	stepRetry                 // an attempt is used up; try again later
 	stepPlain                 // as stepRetry, but several such answers may decide
 	stepAttribute             // 401, 403, 429: the link's own trouble, or everybody's
@@ -42,7 +42,7 @@ type verdict struct {
 // Notes that go with an outcome.
 const (
 	noteGone    = "gone after an unanswered attempt"
-	noteUnknown = "the API never told the link's status"
+	noteUnknown = "the link's status could never be read"
 )
 
 // unknownStatus is the link status of a link whose state could never be read.
@@ -87,7 +87,7 @@ type refusal struct {
 	ambiguous bool // an attempt of ours may have been applied, or got a 2xx
 }
 
-// classifySettle says what the GET tells about a link.
+// classifySettle says what the answer to the GET means.
 func classifySettle(r refusal, link plexy.Link, err error) verdict {
 	if err == nil {
 		return classifyShown(r, link.Status)
@@ -104,7 +104,7 @@ func classifySettle(r refusal, link plexy.Link, err error) verdict {
 			v.text = noteGone
 		}
 	case v.proven:
-		v.step, v.proven = stepRetry, false // it told nothing of the link; perhaps a later GET does
+		v.step, v.proven = stepRetry, false // it says nothing about the link; a later GET may
 	default:
 		v.step = stepPlain
 	}
@@ -170,8 +170,8 @@ func classifyCommon(err error) (verdict, bool) {
 	return v, true
 }
 
-// classifyError takes over what an answer of the API, or of something in front
-// of it, tells of itself.
+// classifyError copies what an answer of the API, or of something in front
+// of it, says about itself.
 func classifyError(err error) verdict {
 	var api *plexy.Error
 	errors.As(err, &api)

@@ -16,7 +16,7 @@ const (
 	lastLook                // a GET before the link is failed: an attempt may have been applied
 )
 
-// phaseOf returns the phase of a link with at most so many attempts.
+// phaseOf returns the phase of a link. attempts is the maximum number of attempts.
 func phaseOf(l *link, attempts int) phase {
 	switch {
 	case l.confirms:

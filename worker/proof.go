@@ -175,7 +175,7 @@ func (p *batchProof) trusted(kind string) (bool, string) {
 	case k.Contradicted:
 		return false, "other links got such answers too, and then the API's own"
 	case k.Links < kindLinks:
-		return false, "too few links got such answers to tell them from a gateway's"
+		return false, "too few links got such answers to distinguish them from a gateway's"
 	case !p.w.control.shows():
 		return false, "the API does not show links that it has shown before"
 	}

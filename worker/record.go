@@ -48,7 +48,7 @@ type recorder struct {
 
 type recordCall struct {
 	ledger.Entry
-	ambiguous int  // attempts behind it that may have been applied
+	ambiguous int  // attempts that may have been applied
 	settled   bool // it took a GET to find out the outcome
 	// finish is called with nil when the entry is in the ledger, or with the error
 	// that kept it out.

@@ -135,7 +135,7 @@ func listTime(t time.Time) string {
 func nextStep(b ledger.Batch) string {
 	switch {
 	case b.State == ledger.Paused && strings.HasPrefix(b.Reason, "canary:"):
-		return canaryHint + " linkcancel batch report " + b.ID + " shows the links; linkcancel batch resume " + b.ID + " goes on"
+		return canaryHint + " linkcancel batch report " + b.ID + " shows the links; linkcancel batch resume " + b.ID + " continues"
 	case b.State == ledger.Paused:
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:

@@ -32,14 +32,14 @@ func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\n%s\n", b.ID, b.State, humanize.Plural(b.Total, "link"), dryRunNote)
 			return nil
 		}
-		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and what became of its %s?", b.ID, humanize.Plural(b.Total, "link"))}); err != nil {
+		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and the outcomes of its %s?", b.ID, humanize.Plural(b.Total, "link"))}); err != nil {
 			return err
 		}
 		switch err := l.Delete(ctx, b); {
 		case errors.Is(err, ledger.ErrUnfinished):
 			return unfinished(b)
 		case err != nil && ctx.Err() != nil:
-			return &exitError{code: exitInterrupted, err: hint(fmt.Errorf("interrupted: what is left of batch %s goes by itself within the hour", b.ID), "linkcancel batch delete %s deletes it now", b.ID)}
+			return &exitError{code: exitInterrupted, err: hint(fmt.Errorf("interrupted: the rest of batch %s is deleted within an hour", b.ID), "linkcancel batch delete %s deletes it now", b.ID)}
 		case err != nil:
 			return err
 		}

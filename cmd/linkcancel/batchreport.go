@@ -125,7 +125,7 @@ func (w untilDone) Write(p []byte) (int, error) {
 	return w.to.Write(p)
 }
 
-// writeReport writes what became of each link, joined to the user's files if
+// writeReport writes the outcome of each link, joined to the user's files if
 // there are any.
 func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
 	w = untilDone{ctx, w}

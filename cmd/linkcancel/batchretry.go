@@ -61,7 +61,7 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 		case err != nil:
 			return nil, usagef("--outcome: %w (use failed, aborted, rejected, not_cancellable or not_found)", err)
 		case o == ledger.None:
-			return nil, hint(usagef("--outcome pending: these links are still to be cancelled in their own batch"), "linkcancel batch show tells how far it is")
+			return nil, hint(usagef("--outcome pending: these links are still to be cancelled in their own batch"), "linkcancel batch show has its progress")
 		case o == ledger.Cancelled || o == ledger.AlreadyCancelled:
 			return nil, usagef("--outcome %s: these links are cancelled, there is nothing to retry", o)
 		}

@@ -69,7 +69,7 @@ func goesOn(b ledger.Batch, id string) string {
 	if b.State == ledger.Paused {
 		return "batch " + id + " stays paused"
 	}
-	return "batch " + id + " goes on"
+	return "batch " + id + " continues"
 }
 
 // watchView shows what a watcher sees.
@@ -168,7 +168,7 @@ func (w *watcher) update(now status.Batch) {
 	case b.State == ledger.Paused:
 		w.view.say(fmt.Sprintf("Batch %s is %s, and is still watched. Next: %s", b.ID, status.Paused(b), nextStep(b)))
 	case before.State == ledger.Paused && b.Open():
-		w.view.say("Batch " + b.ID + " goes on")
+		w.view.say("Batch " + b.ID + " continues")
 	case w.seen && b.State == ledger.AbortedState:
 		w.view.say("Batch " + b.ID + " is aborted")
 	}

@@ -74,10 +74,10 @@ func TestWatch(t *testing.T) {
 			[]string{"Batch march is being imported", "importing 0", "ready 0", "done 100"}, "", 400 * time.Millisecond},
 		{"paused for a while", []seen{{batch: march("running", 1)}, {batch: paused("by command")}, {batch: paused("by command")}, {batch: march("running", 60)}, {batch: march("done", 100)}},
 			[]string{"running 1", "Batch march is paused (by command), and is still watched. Next: linkcancel batch resume march", "paused 50", "paused 50",
-				"Batch march goes on", "running 60", "done 100"}, "", 800 * time.Millisecond},
+				"Batch march continues", "running 60", "done 100"}, "", 800 * time.Millisecond},
 		{"paused by its canary", []seen{{batch: march("running", 1)}, {batch: paused("canary:not_found")}, {batch: march("done", 100)}},
 			[]string{"running 1", "Batch march is paused (canary: 50 links in a row were not_found), and is still watched. Next: " + canaryHint +
-				" linkcancel batch report march shows the links; linkcancel batch resume march goes on", "paused 50", "done 100"}, "", 400 * time.Millisecond},
+				" linkcancel batch report march shows the links; linkcancel batch resume march continues", "paused 50", "done 100"}, "", 400 * time.Millisecond},
 		{"aborted, and marked bit by bit", []seen{{batch: march("running", 10)}, {batch: aborted(0)}, {batch: aborted(60)}, {batch: aborted(90)}},
 			[]string{"running 10", "Batch march is aborted", "aborted 10", "aborted 70", "aborted 100"}, "", 600 * time.Millisecond},
 		{"deleted", []seen{{batch: march("running", 10)}, {err: fmt.Errorf("batch march: %w", ledger.ErrNoBatch)}},

@@ -31,7 +31,7 @@ func linksExit(b ledger.Batch, t status.LinkStatuses) int {
 	return exitFine
 }
 
-// printSummary shows what became of a batch, as an aligned table.
+// printSummary shows the outcomes of a batch as an aligned table.
 func printSummary(w io.Writer, b ledger.Batch, t status.LinkStatuses) {
 	head := "Batch " + b.ID + " is " + string(b.State)
 	switch {

@@ -84,7 +84,7 @@ func parseURL(raw string) (target, error) {
 		return target{}, fmt.Errorf("%w: the // behind %s: is missing: give %s", ErrURL, u.Scheme, form)
 	}
 	if strayAt(u) {
-		return target{}, fmt.Errorf("%w: there is an @ behind its host: %w", ErrURL, ErrUnescaped)
+		return target{}, fmt.Errorf("%w: there is an @ after its host: %w", ErrURL, ErrUnescaped)
 	}
 	if strings.Contains(raw, "#") { // the rest would be dropped, and may be part of a password
 		return target{}, fmt.Errorf("%w: there is a # in it: %w", ErrURL, ErrUnescaped)

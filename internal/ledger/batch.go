@@ -55,7 +55,7 @@ type Batch struct {
 	Trace      string    // W3C traceparent of what created it, or ""
 }
 
-// Incarnation is the creation time in Unix milliseconds. It tells the batch from a deleted
+// Incarnation is the creation time in Unix milliseconds. It distinguishes the batch from a deleted
 // one with the same id.
 func (b Batch) Incarnation() int64 { return b.Created.UnixMilli() }
 

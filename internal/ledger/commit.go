@@ -88,7 +88,7 @@ type Committed struct {
 }
 
 // Commit writes all groups in one round trip. It may be repeated, because the first outcome
-// of a link stands. It sorts the entries of each group by position.
+// of a link is final. It sorts the entries of each group by position.
 func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	calls := make([]*redis.Cmd, len(groups))
 	pipe := l.rdb.Pipeline()

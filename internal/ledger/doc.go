@@ -29,7 +29,7 @@
 //
 // Commit records outcomes and notes in groups. Its rules make every retry harmless:
 //
-//   - The first outcome of a link stands, and the counters move in the same script.
+//   - The first outcome of a link is final, and the counters move in the same script.
 //   - The number of attempts only grows, and the ambiguous flag is only ever set.
 //   - The counts always add up: total = outcomes + pending.
 //

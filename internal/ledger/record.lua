@@ -1,5 +1,5 @@
 -- Writes outcomes of links of one chunk, and notes about links that have none yet. The
--- first outcome of a link stands, so the call may be repeated.
+-- first outcome of a link is final, so the call may be repeated.
 -- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts  KEYS[4] link statuses
 -- KEYS[5] kinds of answers  KEYS[6] the canary's row
 -- ARGV[1] position of the chunk's first link in the manifest

@@ -115,7 +115,7 @@ func notID(text string) error {
 	case len(text) <= longestWord && isLinkName(text):
 		return errHeader
 	case len(text) <= longestWord && isPlaceholder(text):
-		return fmt.Errorf("%s stands for no value", quote(text))
+		return fmt.Errorf("%s is a placeholder, not an id", quote(text))
 	case !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }):
 		if plexy.CheckID(text) != nil {
 			return plexy.CheckID(text)

@@ -210,7 +210,7 @@ func (s *source) close() {
 	}
 }
 
-// separatorLine is a first line such as sep=; which tells Excel the delimiter.
+// separatorLine is a first line such as sep=; which sets the delimiter for Excel.
 var separatorLine = regexp.MustCompile(`^(?i:"?sep=([^\s"a-z0-9]|\t)"?)[,;\t]*\r?(\n|$)`)
 
 // comma finds the delimiter. It is named by a separator line, or it is the one of ',', ';'

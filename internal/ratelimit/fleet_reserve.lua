@@ -1,4 +1,4 @@
--- The one call of all processes and commands: takes in what happened since the last
+-- The one call of all processes and commands: applies what happened since the last
 -- call, and reserves slots.
 --
 -- ARGV[1] process id; '' for a command  [2] its present run   [3] number of the call

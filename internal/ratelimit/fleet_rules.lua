@@ -25,7 +25,7 @@ local retryAfterMost = 366 * 86400 * second
 -- at a low rate answers are far apart.
 local pairWithin, pairSlots = second, 4
 local manyWithin, manySlots = 2 * second, 20
-local manyLinks, manyPart = 3, 0.01 -- many: at least so many, and so much of the good answers
+local manyLinks, manyPart = 3, 0.01 -- many: this many links, and this share of the good answers
 local suspectsMost = 20
 local repeatMost = second -- a link that had a 429 before extends a hold by this at most
 local control = 'control' -- the link of a request that only checks the API
@@ -43,15 +43,15 @@ local climbStep = 0.0025        -- of the ceiling, per second
 local climbDouble = 20 * second -- the step doubles after this time without a 429
 local climbDoublings = 60       -- at most, so that the step stays a number
 
-local outageAnswers, outageLinks = 20, 10 -- so many failures in a row of so many links
-local rowBreaks = 100 -- so many unproven answers between two failures end the row
+local outageAnswers, outageLinks = 20, 10 -- failures in a row, and the links that they must come from
+local rowBreaks = 100 -- unproven answers between two failures that end the row
 local outageFirst, outageMost = second, 10 * second -- between the probes of an outage
 local recoverFrom, recoverIn = 0.1, 14 -- a part of the ceiling; seconds
 
 local probeExpires = 20 * second -- without an answer another probe may go then
 local proofExpires = second      -- the same for requests after a throttled hold
 
-local meterParts, meterPart = 10, 100000 -- good answers are counted in so many parts of so long
+local meterParts, meterPart = 10, 100000 -- parts of the meter of good answers, and the length of each
 
 local silentAfter = 15 * second -- a process without a call is dead then,
 local idleAfter = second        -- and wants no slots then

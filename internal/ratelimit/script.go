@@ -160,7 +160,7 @@ type reply struct {
 	since, nextProbe             micros
 	probeSeq                     uint64 // the probe that is out, or 0
 	opens                        micros // the holds allow a slot from then on
-	untilOutage                  int    // so many more failures may be an outage
+	untilOutage                  int    // the number of further failures that may be an outage
 	releases                     uint64
 	seq                          uint64 // the latest grant of the fleet
 

@@ -19,7 +19,7 @@ type sample struct {
 	done int64
 }
 
-// Add records that so many links have ended by now.
+// Add records the number of links that have an outcome now.
 func (p *Pace) Add(now time.Time, done int64) {
 	p.samples = append(p.samples, sample{now, done})
 	for len(p.samples) > 2 {

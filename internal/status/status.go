@@ -92,7 +92,7 @@ func (s Batch) TimeLeft(rate float64) time.Duration {
 	return TimeLeft(s.Batch, rate)
 }
 
-// maxLeft stands for any longer time, which a Duration could not hold.
+// maxLeft represents any longer time, which a Duration could not hold.
 const maxLeft = 10 * 365 * 24 * time.Hour
 
 // TimeLeft is how long the pending links of b take at a rate above 0, in links per

@@ -198,7 +198,7 @@ func (w *listReader) backwards(ctx context.Context) error {
 	return nil
 }
 
-// take takes in the links of page n.
+// take adds the links of page n.
 func (w *listReader) take(n int, page plexy.Page) error {
 	if w.pass == 1 && n == 0 {
 		w.first(page)

@@ -81,7 +81,7 @@ type status struct {
 	wanted  bool // the selected one
 }
 
-// statusMost bounds the statuses that are told apart. The others count as otherStatus.
+// statusMost bounds the statuses that are counted separately. The others count as otherStatus.
 const (
 	statusMost  = 1000
 	otherStatus = "(other)"
@@ -91,7 +91,7 @@ func newSelector(sel Selection, keep int) *selector {
 	return &selector{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]*status{}}
 }
 
-// see takes in a link that the list shows. isNew: no pass showed it before. inPass: this
+// see adds a link that the list shows. isNew: no pass showed it before. inPass: this
 // pass did not.
 func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	n, isNew := c.index.Add(link.ID)
@@ -180,7 +180,7 @@ func (c *selector) status(name string) *status {
 	if s := c.statuses[name]; s != nil {
 		return s
 	}
-	// The wanted one is told apart however late it comes.
+	// The wanted one is counted separately however late it comes.
 	if len(c.statuses) >= statusMost && name != otherStatus && !sameStatus(name, c.sel.Status) {
 		return c.status(otherStatus)
 	}
