@@ -10,9 +10,9 @@ import (
 	"linkcancel/internal/linkcsv"
 )
 
-// InputError says that the user's input is refused: the first bad rows as
-// FILE:LINE:COLUMN and why, how many more there are, and a hint. Nothing was
-// done with the input, so a command exits with 2.
+// InputError means that the user's input is refused. It has the first bad rows with file,
+// row, column and reason, the number of further ones, and a hint. Nothing was done with
+// the input.
 type InputError = linkcsv.InputError
 
 // The hints of an InputError of a CSV source.
@@ -30,35 +30,34 @@ type CSVConfig struct {
 	Paths []string
 	Stdin io.Reader
 
-	// Column is the header name of the links' column, or its number from 1.
-	// Empty: it is found.
+	// Column is the name of the links' column in the header, or its number from 1.
+	// Empty: it is detected.
 	Column string
 
-	// AnyID accepts ids that have another form than the others of their file, and
-	// URLs without an id of the documented form.
+	// AnyID accepts ids in another form than the others of their file, and URLs without
+	// an id of the documented form.
 	AnyID bool
 
-	// SkipInvalid passes over rows that cannot be used. A file that cannot be
-	// split into rows is refused all the same.
+	// SkipInvalid skips bad rows. A file that cannot be split into rows is still
+	// refused.
 	SkipInvalid bool
 
-	// Rejects gets the rows that SkipInvalid passed over, as CSV: their own
-	// columns, then line and error. Nil: they are only counted.
+	// Rejects receives the skipped rows as CSV: their own columns, then line and error.
+	// Nil: they are only counted.
 	Rejects io.Writer
 
-	// Max refuses more distinct links than this; 0 is no limit. It never
-	// truncates.
+	// Max refuses input with more distinct links than this. 0 means no limit.
 	Max int64
-	// Stop ends the reading with context.Canceled once it is closed: a file may
-	// have millions of rows between two links. Nil: nothing does.
+	// Stop, when closed, ends the reading with context.Canceled, also between two links
+	// with millions of rows. May be nil.
 	Stop <-chan struct{}
 }
 
-// badMost is the maximum number of bad rows that are counted. Beyond that nobody wants to know,
-// and 10 MB of gzip may hold some billions.
+// badMost is the maximum number of bad rows that are counted. 10 MB of gzip may hold
+// billions.
 const badMost = 1_000_000
 
-// stopEvery is after how many rows Stop is looked at.
+// stopEvery is the number of rows between checks of Stop.
 const stopEvery = 1000
 
 // Stats counts what a source has read: Rows = Links + Duplicates + Invalid.
@@ -70,8 +69,8 @@ type Stats struct {
 	Headers    int64 // rows that repeat the header of their file
 }
 
-// CSV is a source of links: the distinct ones of some CSV files, in order. It
-// keeps about 25 bytes a link to know duplicates, and else nothing.
+// CSV is a source of the distinct links of CSV files, in order. To detect duplicates it
+// keeps about 25 bytes per link in memory.
 type CSV struct {
 	cfg     CSVConfig
 	paths   []string      // not yet opened
@@ -79,12 +78,12 @@ type CSV struct {
 	seen    *linkcsv.Index
 	rejects *rejects
 	stats   Stats
-	bad     InputError // rows that refuse the input
-	err     error      // how Next ended
+	bad     InputError // rows for which the input is refused
+	err     error      // the last error of Next
 }
 
-// OpenCSV looks for all the files and reads the head of the first. If the
-// input is refused the error is an *InputError.
+// OpenCSV checks that all files exist and reads the head of the first. The error is an
+// *InputError if the input is refused.
 func OpenCSV(cfg CSVConfig) (*CSV, error) {
 	if len(cfg.Paths) == 0 {
 		return nil, refuseInput("no CSV file was given", "Give at least one file, or - for standard input.")
@@ -99,7 +98,7 @@ func OpenCSV(cfg CSVConfig) (*CSV, error) {
 		}
 	}
 	if stdins > 1 {
-		return nil, refuseInput("standard input is named more than once", "Give - once.")
+		return nil, refuseInput("standard input is given more than once", "Give - once.")
 	}
 	c := &CSV{cfg: cfg, paths: cfg.Paths, seen: linkcsv.NewIndex(0)}
 	if cfg.SkipInvalid && cfg.Rejects != nil {
@@ -127,10 +126,10 @@ func (c *CSV) open() error {
 	return nil
 }
 
-// Next returns the next link that was not there before; it has passed
-// plexy.CheckID. At the end the error is io.EOF. An *InputError refuses the
-// whole input, whatever Next returned before; any other error is one of
-// reading, or of writing rejects. After an error Next returns it again.
+// Next returns the next new link, which has passed plexy.CheckID. At the end the error is
+// io.EOF. With an *InputError the whole input is refused, including the links that Next
+// returned before. Any other error comes from reading the input or writing the rejects.
+// After an error Next returns it again.
 func (c *CSV) Next() (string, error) {
 	if c.err != nil {
 		return "", c.err
@@ -160,7 +159,7 @@ func (c *CSV) Next() (string, error) {
 		}
 		c.stats.Links++
 		if len(c.bad.Bad) > 0 {
-			continue // the input is refused already; only its mistakes matter
+			continue // the input is refused already, and only its bad rows matter
 		}
 		if c.cfg.Max > 0 && c.stats.Links > c.cfg.Max {
 			c.err = &InputError{
@@ -172,8 +171,8 @@ func (c *CSV) Next() (string, error) {
 		if len(row.Fields) == 1 {
 			return row.Link, nil
 		}
-		// The row is one string: without a copy, a caller that keeps the link
-		// would keep all other columns too.
+		// The row is one string. Without a copy, a caller that keeps the link would keep
+		// all other columns, too.
 		return strings.Clone(row.Link), nil
 	}
 }
@@ -221,7 +220,7 @@ func (c *CSV) mixed() {
 	c.bad.More += mixed.More
 }
 
-// invalid deals with a row that cannot be used.
+// invalid handles a bad row.
 func (c *CSV) invalid(row linkcsv.Row) error {
 	if !c.cfg.SkipInvalid {
 		c.bad.Add(linkcsv.Bad{File: row.File, Place: row.Place, Why: row.Err.Error()})
@@ -237,7 +236,7 @@ func (c *CSV) invalid(row linkcsv.Row) error {
 	return c.rejects.write(c.rows, row)
 }
 
-// end decides what the end of reading, or an error of it, means for the input.
+// end returns the error of Next for the end of the input or an error of reading it.
 func (c *CSV) end(err error) error {
 	var refused *InputError
 	switch {
@@ -250,7 +249,7 @@ func (c *CSV) end(err error) error {
 	case err != io.EOF:
 		return err
 	case len(c.bad.Bad) > 0 && c.cfg.SkipInvalid:
-		// They were returned before a later row showed that they are bad.
+		// Next returned them before a later row showed that they are bad.
 		c.bad.Hint = HintStdin
 		return &c.bad
 	case len(c.bad.Bad) > 0:
@@ -263,7 +262,7 @@ func (c *CSV) end(err error) error {
 		}
 	}
 	if c.stats.Links == 0 {
-		return refuseInput(fmt.Sprintf("none of the %d rows holds a payment link that can be used", c.stats.Rows),
+		return refuseInput(fmt.Sprintf("none of the %d rows has a payment link", c.stats.Rows),
 			HintNone)
 	}
 	return io.EOF
@@ -272,7 +271,7 @@ func (c *CSV) end(err error) error {
 // Stats returns the counts so far.
 func (c *CSV) Stats() Stats { return c.stats }
 
-// Close closes the open file and writes out what is left of the rejects.
+// Close closes the open file and writes the remaining rejects.
 func (c *CSV) Close() error {
 	if c.err == nil {
 		c.err = errors.New("the CSV source is closed")

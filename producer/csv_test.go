@@ -346,7 +346,7 @@ func TestCSVPaths(t *testing.T) {
 		{nil, "no CSV file was given", nil},
 		{[]string{a, missing}, missing + ": no such file", fs.ErrNotExist},
 		{[]string{a, folder}, folder + ": this is a directory", nil},
-		{[]string{"-", a, "-"}, "standard input is named more than once", nil},
+		{[]string{"-", a, "-"}, "standard input is given more than once", nil},
 		{[]string{"-"}, "stdin: standard input cannot be read here", nil},
 	} {
 		_, err := OpenCSV(CSVConfig{Paths: tt.paths})

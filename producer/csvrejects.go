@@ -10,20 +10,19 @@ import (
 	"linkcancel/internal/linkcsv"
 )
 
-// rejects writes rows that were passed over, so that they can be corrected and
-// imported by themselves.
+// rejects writes skipped rows, so that they can be corrected and imported separately.
 type rejects struct {
 	csv       *csv.Writer
-	manyFiles bool     // then an error names the file
-	header    []string // the one written last
+	manyFiles bool     // errors name the file
+	header    []string // the last one written
 }
 
 func newRejects(w io.Writer, manyFiles bool) *rejects {
 	return &rejects{csv: csv.NewWriter(w), manyFiles: manyFiles}
 }
 
-// write adds a row under the header of its file; files with another header get
-// a new one.
+// write writes a row below the header of its file. A file with another header gets a new
+// header row.
 func (r *rejects) write(rows *linkcsv.Rows, row linkcsv.Row) error {
 	header := rows.Header()
 	if r.header == nil {

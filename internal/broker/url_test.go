@@ -85,13 +85,13 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		"redis://host:port":            "it cannot be read" + give,
 		"redis://a:1,b:2/0":            "redis://a:1,b:2/0: it names many hosts: give redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DB or redis-cluster://HOST:PORT,HOST:PORT",
 		"redis:host:6379":              "the // behind redis: is missing" + give,
-		"redis://u:12/34@host/0":       "there is an @ behind its host" + hint,
+		"redis://u:12/34@host/0":       "there is an @ after its host" + hint,
 		"redis://:p#w@host:6379/0":     "it cannot be read" + give + hint,
 		"redis://:p%w@host:6379/0":     "it cannot be read" + give + hint,
 		"redis://:p?w@host:6379/0":     "it cannot be read" + give + hint,
 		"redis://:p/w@host:6379/0":     "it cannot be read" + give + hint,
 		"redis://:p w@host:6379/0":     "it cannot be read" + give + hint,
-		"redis://:12#w@host:6379/0":    "there is an @ behind its host" + hint,
+		"redis://:12#w@host:6379/0":    "there is an @ after its host" + hint,
 		"redis://:p@host:6379/0#":      "there is a # in it" + hint,
 		"redis://u:p@host/x":           `redis://host/x: invalid database number: "x"`,
 		"redis://u:p@host/1/2":         "redis://host/1/2: invalid URL path: /1/2",
@@ -122,7 +122,7 @@ func TestURLsThatAreOfNoUse(t *testing.T) {
 		"redis-cluster://a:1?colour=1":                 "redis-cluster://a:1: unexpected option: colour",
 		"redis-cluster://a:1?read_only=true":           "redis-cluster://a:1" + replica,
 		"rediss-cluster://a:1?route_by_latency=true":   "rediss-cluster://a:1" + replica,
-		"rediss-cluster://u:12/34@a:1,b:2?read_only=1": "there is an @ behind its host" + hint,
+		"rediss-cluster://u:12/34@a:1,b:2?read_only=1": "there is an @ after its host" + hint,
 	} {
 		_, err := parseURL(raw)
 		if !errors.Is(err, ErrURL) || !strings.HasSuffix(err.Error(), want) {
