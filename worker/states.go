@@ -20,7 +20,7 @@ type stateEntry struct {
 
 	mu   sync.Mutex
 	head ledger.Head // before the first read only the state is set
-	at   time.Time   // the state is no older
+	at   time.Time   // the state was read at this time or later
 }
 
 // set caches a state that was read at or after the given time.

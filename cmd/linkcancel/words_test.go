@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"testing"
 )
@@ -24,7 +25,7 @@ func TestDocsWords(t *testing.T) {
 	switch {
 	case err == nil:
 		t.Errorf("use plain English:\n%s", out)
-	case errors.As(err, &exit) && exit.ExitCode() == 128:
+	case errors.As(err, &exit) && exit.ExitCode() == 128 && os.Getenv("CI") == "":
 		t.Skip("not a git checkout")
 	case !errors.As(err, &exit) || exit.ExitCode() != 1: // 1: nothing was found
 		t.Errorf("git grep: %v\n%s", err, out)

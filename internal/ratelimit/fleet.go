@@ -26,7 +26,7 @@ type FleetConfig struct {
 	// Observer: the process is not a worker. It keeps to the fleet's limit and to its
 	// own Rate, which lowers the fleet's ceiling only while no worker is alive.
 	Observer bool
-	// Log gets warnings. The default is no log.
+	// Log receives warnings. By default they are dropped.
 	Log *slog.Logger
 	// Demand, if not nil, returns how many requests will call Acquire soon, at most.
 	// No slots are reserved beyond these and the calls that already wait. It must be

@@ -8,7 +8,7 @@ import (
 )
 
 // Gateway answers instead of the API, like a default backend, a firewall or a login page.
-// It checks no key and no rate, and changes no link. The zero value is no gateway.
+// It checks no key and no rate, and changes no link. The zero value means that there is no gateway.
 type Gateway struct {
 	// Answer is its answer: see ParseAnswer. Apply and Method have no effect.
 	Answer Answer

@@ -219,7 +219,7 @@ func (t *term) waiting(c capacity, queued int) int {
 	return c.unsent + max(queued, taken)
 }
 
-// advance writes the batch's cursor and low-water mark. A deleted batch is no error.
+// advance writes the batch's cursor and low-water mark. It is not an error if the batch was deleted.
 func (b *batch) advance(ctx context.Context, l *ledger.Ledger, epoch int64) error {
 	err := l.Advance(ctx, b.Batch, epoch, b.Cursor, b.Low)
 	if errors.Is(err, ledger.ErrNoBatch) {

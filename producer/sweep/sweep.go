@@ -180,7 +180,7 @@ type Plan struct {
 	Links            []Link // the first Config.Keep of the selected
 }
 
-// StatusCount is how many links have a status, as the API spells it. "" is no status.
+// StatusCount is the number of links with a status, in the spelling of the API. "" means that they have none.
 type StatusCount struct {
 	Status string `json:"status"`
 	Links  int64  `json:"links"`
