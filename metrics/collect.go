@@ -73,8 +73,7 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-// WatchFleet adds the metrics of the queue and the ledger in rdb, which all processes
-// share.
+// WatchFleet adds the metrics of the queue and the ledger in rdb, which all processes share.
 func (m *Metrics) WatchFleet(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) {
 	m.registry.MustRegister(newFleetCollector(l, rdb, log))
 }

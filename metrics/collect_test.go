@@ -528,8 +528,7 @@ func (h held) Write(b []byte) (int, error) {
 	return h.Conn.Write(b)
 }
 
-// Nor does one whose connection is never made, whatever the client makes of the
-// context.
+// Nor does one whose connection is never made, whatever the client makes of the context.
 func TestConnectionHangs(t *testing.T) {
 	release := make(chan struct{})
 	client := redis.NewClient(&redis.Options{

@@ -15,8 +15,7 @@ import (
 	"linkcancel/internal/testutil"
 )
 
-// TestDocsMetrics holds the tables in docs/metrics.md to the metrics. UPDATE=1
-// writes them.
+// TestDocsMetrics holds the tables in docs/metrics.md to the metrics. UPDATE=1 writes them.
 func TestDocsMetrics(t *testing.T) {
 	const path = "../docs/metrics.md"
 	b := broker.Embedded()

@@ -31,8 +31,7 @@ type Metrics struct {
 	repairs   *prometheus.CounterVec
 	unproven  *prometheus.CounterVec
 
-	// Series resolved once, because resolving labels per link would cost more than
-	// counting.
+	// Series resolved once, because resolving labels per link would cost more than counting.
 	unprovens [len(answered)]prometheus.Counter
 	calls     [len(methods)]struct {
 		duration prometheus.Observer

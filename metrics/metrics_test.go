@@ -124,8 +124,7 @@ func golden(t *testing.T, path, got string) {
 
 var goVersion = regexp.MustCompile(`goversion="[^"]+"`)
 
-// All series except those of single batches exist from the start: names,
-// labels and help.
+// All series except those of single batches exist from the start: names, labels and help.
 func TestFreshProcess(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		m := complete(b, quiet)

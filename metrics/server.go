@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	// Requests are small, and slow clients are cut off. Prometheus waits 10 s for a
-	// scrape.
+	// Requests are small, and slow clients are cut off. Prometheus waits 10 s for a scrape.
 	readTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second // pprof adds the length of a profile
 	headerBytes  = 16 << 10

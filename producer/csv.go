@@ -10,9 +10,8 @@ import (
 	"linkcancel/internal/linkcsv"
 )
 
-// InputError means that the user's input is refused. It has the first bad rows with file,
-// row, column and reason, the number of further ones, and a hint. Nothing was done with
-// the input.
+// InputError means that the user's input is refused. It has the first bad rows with file, row,
+// column and reason, the number of further ones, and a hint. Nothing was done with the input.
 type InputError = linkcsv.InputError
 
 // The hints of an InputError of a CSV source.
@@ -38,8 +37,7 @@ type CSVConfig struct {
 	// an id of the documented form.
 	AnyID bool
 
-	// SkipInvalid skips bad rows. A file that cannot be split into rows is still
-	// refused.
+	// SkipInvalid skips bad rows. A file that cannot be split into rows is still refused.
 	SkipInvalid bool
 
 	// Rejects receives the skipped rows as CSV: their own columns, then line and error.
@@ -53,8 +51,7 @@ type CSVConfig struct {
 	Stop <-chan struct{}
 }
 
-// badMost is the maximum number of bad rows that are counted. 10 MB of gzip may hold
-// billions.
+// badMost is the maximum number of bad rows that are counted. 10 MB of gzip may hold billions.
 const badMost = 1_000_000
 
 // stopEvery is the number of rows between checks of Stop.

@@ -44,8 +44,7 @@ func drain(tb testing.TB, stdin io.Reader) Stats {
 	}
 }
 
-// A row costs its own string, with several columns a copy of the link, and
-// nothing else.
+// A row costs its own string, with several columns a copy of the link, and nothing else.
 func TestCSVAllocatesLittle(t *testing.T) {
 	const rows = 10000
 	row := func(n int) string { return fmt.Sprintf("%d,customer %d,%s,some text\n", n, n, testutil.LinkID(n)) }

@@ -127,8 +127,7 @@ func (r *Retry) Next() (string, error) {
 // Stats is part of Source.
 func (r *Retry) Stats() Stats { return Stats{Rows: int64(r.next), Links: int64(r.next)} }
 
-// Restore is BatchConfig.Restore. It marks the links whose earlier attempt may have been
-// applied.
+// Restore is BatchConfig.Restore. It marks the links whose earlier attempt may have been applied.
 func (r *Retry) Restore(chunk, links int) ([]ledger.Record, map[int]string, error) {
 	records := make([]ledger.Record, links)
 	for i := range records {

@@ -15,9 +15,8 @@ const (
 	maxSenders = 4
 )
 
-// callSlots bound what a worker does at the same time. A call that hangs moves to a
-// slow slot, so that a few such calls do not slow down the rest. There are as many
-// slow slots as others.
+// callSlots bound what a worker does at the same time. A call that hangs moves to a slow slot, so
+// that a few such calls do not slow down the rest. There are as many slow slots as others.
 type callSlots struct {
 	senders chan struct{} // slices that send
 	calls   chan struct{} // calls in flight

@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// maxPlains is how many plain answers of one kind, one per attempt, it takes to
-	// decide a link. An answer is plain if something other than the API may have given
-	// it.
+	// maxPlains is how many plain answers of one kind, one per attempt, it takes to decide a link.
+	// An answer is plain if something other than the API may have given it.
 	maxPlains = 3
 
 	// localWait is the delay of a link that this machine could not send.
@@ -91,8 +90,7 @@ type canceler struct {
 
 	// gate waits until one request may be sent. Its error ends the link's run.
 	gate func() (ratelimit.Slot, error)
-	// callCtx is the context of requests. It outlives the waits and ends with the
-	// drain timeout.
+	// callCtx is the context of requests. It outlives the waits and ends with the drain timeout.
 	callCtx context.Context
 	took    *average // of calls
 	// backoff is the delay after attempt n. The links of a slice share it, so
@@ -299,8 +297,7 @@ func (c *canceler) accept(l *link, v verdict) bool {
 	return true
 }
 
-// fail ends a link whose attempts are used up. status is the link status, if a
-// GET showed one.
+// fail ends a link whose attempts are used up. status is the link status, if a GET showed one.
 func (c *canceler) fail(l *link, status string) {
 	l.finished, l.touched, l.settled, l.wait = true, true, true, 0
 	l.record.Outcome, l.record.Settling, l.status = ledger.Failed, false, status

@@ -497,8 +497,7 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// What is sent on a new connection: probes, and the GET that confirms an
-// unproven answer.
+// What is sent on a new connection: probes, and the GET that confirms an unproven answer.
 func TestFreshConnections(t *testing.T) {
 	t.Parallel()
 	s := script{calls: []call{{method: "DELETE", err: unproven(404)}, {method: "GET", err: unproven(404)}}}

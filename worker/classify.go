@@ -125,8 +125,7 @@ func classifyShown(r refusal, status string) verdict {
 	case is2xx(r.status):
 		v.outcome = ledger.NotCancellable
 	case !r.proven && !plexy.Ended(status):
-		// Something in front of the API refused the DELETE, and the link can
-		// still be paid.
+		// Something in front of the API refused the DELETE, and the link can still be paid.
 		v.step = stepRetry
 		v.text = fmt.Sprintf("answered %d, not by the API itself, and the link is still %s", r.status, status)
 	case r.proven && (r.status == 401 || r.status == 403):
@@ -196,8 +195,7 @@ func isRejection(status int) bool {
 	return status/100 == 3 || status/100 == 4
 }
 
-// errorText is what a report says of an API error: code and message, or what
-// came instead.
+// errorText is what a report says of an API error: code and message, or what came instead.
 func errorText(e *plexy.Error) string {
 	switch {
 	case !e.Proven:
@@ -212,8 +210,7 @@ func errorText(e *plexy.Error) string {
 	return fmt.Sprintf("HTTP %d", e.Status)
 }
 
-// plainText says that links get an answer again and again that the API may not
-// have given.
+// plainText says that links get an answer again and again that the API may not have given.
 func plainText(saw string, times int) string {
 	return strings.TrimSpace(fmt.Sprintf("%s (%d times, not in the API's own form)", saw, times))
 }

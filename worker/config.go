@@ -31,8 +31,7 @@ type Limiter interface {
 	AcquireFirst(ctx context.Context) (ratelimit.Slot, error)
 	Report(ratelimit.Slot, ratelimit.Answer)
 	Status() ratelimit.Status
-	// AwaitHold says whether sending is on hold for the reason, now or within the
-	// given time.
+	// AwaitHold says whether sending is on hold for the reason, now or within the given time.
 	AwaitHold(ctx context.Context, reason ratelimit.Reason, within time.Duration) bool
 	// HoldOwn puts this process alone on hold.
 	HoldOwn(reason ratelimit.Reason, cause string)

@@ -11,13 +11,11 @@ import (
 )
 
 const (
-	// controlWait is how long a link waits for the control's answer before it is
-	// given back.
+	// controlWait is how long a link waits for the control's answer before it is given back.
 	controlWait = 3 * time.Second
 
-	// A control is sent after plainRow plain answers in a row, or after plainQuiet
-	// without a proven answer, from two links or more. After a good control it takes
-	// plainAgain more answers.
+	// A control is sent after plainRow plain answers in a row, or after plainQuiet without a proven
+	// answer, from two links or more. After a good control it takes plainAgain more answers.
 	plainRow   = 10
 	plainAgain = 30
 	plainQuiet = 2 * time.Second
@@ -30,9 +28,8 @@ const (
 	// outageSoon is how long the fleet's limiter may take to begin an outage.
 	outageSoon = 300 * time.Millisecond
 
-	// maxUnproved is how long to wait for the first evidence before Unproved is
-	// called. unprovedSure is the same if the API itself answers that there is no such
-	// path.
+	// maxUnproved is how long to wait for the first evidence before Unproved is called.
+	// unprovedSure is the same if the API itself answers that there is no such path.
 	maxUnproved  = 20 * time.Second
 	unprovedSure = 5 * time.Second
 )
@@ -96,8 +93,7 @@ func (c *control) ask(down bool) *flight {
 	return f
 }
 
-// result asks for a control and waits for its result. ok is false if none came in
-// time.
+// result asks for a control and waits for its result. ok is false if none came in time.
 func (c *control) result(ctx context.Context, down bool, within time.Duration) (r controlResult, ok bool) {
 	f := c.ask(down)
 	timer := time.NewTimer(within)
@@ -111,8 +107,7 @@ func (c *control) result(ctx context.Context, down bool, within time.Duration) (
 	return controlResult{}, false
 }
 
-// fly sends the control: for the list, and if that has never given a page, for a
-// known link.
+// fly sends the control: for the list, and if that has never given a page, for a known link.
 func (c *control) fly(f *flight) {
 	r := c.try(f, "")
 	if known := c.w.evidence.some(1); !r.good && r.kind != ratelimit.Unused && r.kind != ratelimit.Throttled && len(known) > 0 && !c.listed() {
@@ -204,9 +199,8 @@ func (c *control) try(f *flight, link string) controlResult {
 // showsFor is how long a result of shows is reused.
 const showsFor = time.Second
 
-// shows says whether the API still shows links that it showed, listed or cancelled
-// before. If not, a missing link may only be out of reach: requests for single
-// links can fail while the list works.
+// shows says whether the API still shows links that it showed, listed or cancelled before. If not,
+// a missing link may only be out of reach: requests for single links can fail while the list works.
 func (c *control) shows() bool {
 	select {
 	case c.showing <- struct{}{}:
@@ -272,8 +266,7 @@ func (c *control) proper() {
 	}
 }
 
-// plain notes a plain answer about a link, and sends a control after enough of
-// them.
+// plain notes a plain answer about a link, and sends a control after enough of them.
 func (c *control) plain(link, saw string) {
 	c.mu.Lock()
 	c.saw = saw
@@ -310,8 +303,7 @@ func (c *control) provedNow() {
 	c.failing = time.Time{}
 }
 
-// unproved notes that a control brought no evidence, and calls Unproved if that
-// lasts too long.
+// unproved notes that a control brought no evidence, and calls Unproved if that lasts too long.
 func (w *Worker) unproved(saw string, r controlResult) {
 	if w.cfg.Unproved == nil {
 		return

@@ -234,8 +234,7 @@ func TestCanary(t *testing.T) {
 	})
 }
 
-// The last links of a batch may trip it: then it is not done, and comes to its end
-// after a resume.
+// The last links of a batch may trip it: then it is not done, and comes to its end after a resume.
 func TestCanaryAtTheEnd(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {

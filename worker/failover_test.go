@@ -25,10 +25,9 @@ type drained struct {
 	doubt int           // links whose earlier attempt could not be ruled out
 }
 
-// failover drains a batch with two processes of little concurrency, so that what
-// they send was hardly ever taken from the queue long before, and crashes a
-// server of Redis in the middle. No link may be lost, nor be called someone
-// else's that is ours.
+// failover drains a batch with two processes of little concurrency, so that what they send was
+// hardly ever taken from the queue long before, and crashes a server of Redis in the middle. No
+// link may be lost, nor be called someone else's that is ours.
 func failover(t *testing.T, url string, crash func(*fleet)) drained {
 	t.Helper()
 	const links, rate = 500, 80
@@ -123,8 +122,7 @@ func clusterFailover(t *testing.T, key string, lag time.Duration) drained {
 	})
 }
 
-// What a master wrote in its last 0.9 s is lost, and what was sent is not
-// forgotten all the same.
+// What a master wrote in its last 0.9 s is lost, and what was sent is not forgotten all the same.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	if !redistest.Have(t) {

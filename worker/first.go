@@ -53,9 +53,8 @@ func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}
 	return f.state, false, f.done
 }
 
-// end records the result of a check. firstOpen means that it found nothing: a later
-// 204 is checked, unless there were firstTries checks. inVain: the first check found
-// nothing.
+// end records the result of a check. firstOpen means that it found nothing: a later 204 is checked,
+// unless there were firstTries checks. inVain: the first check found nothing.
 func (f *firstCancel) end(state firstState) (inVain bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -81,9 +81,8 @@ func (g *gate) pass() (ratelimit.Slot, error) {
 	}
 }
 
-// check returns errNotRunning if the batch is not running. The state that it uses is
-// at most maxAge old. It also refreshes the records of a redelivered slice. While
-// Redis does not answer, it waits.
+// check returns errNotRunning if the batch is not running. The state that it uses is at most maxAge
+// old. It also refreshes the records of a redelivered slice. While Redis does not answer, it waits.
 func (g *gate) check(maxAge time.Duration) error {
 	if err := g.refresh(maxAge); err != nil {
 		return err
@@ -134,8 +133,7 @@ func (g *gate) refresh(maxAge time.Duration) error {
 	}
 }
 
-// doneElsewhere says whether another worker has recorded l's outcome, as of the
-// last refresh.
+// doneElsewhere says whether another worker has recorded l's outcome, as of the last refresh.
 func (g *gate) doneElsewhere(l *link) bool {
 	if !g.redelivered {
 		return false

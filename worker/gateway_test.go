@@ -540,8 +540,7 @@ func TestLocalLack(t *testing.T) {
 	})
 }
 
-// One link that is refused with 401 does not make the key a bad one, though it is
-// the first.
+// One link that is refused with 401 does not make the key a bad one, though it is the first.
 func TestFirstLinkRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {

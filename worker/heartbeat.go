@@ -17,8 +17,7 @@ const (
 	fastRate = 10_000
 )
 
-// heartbeats publish what a worker holds and how fast it is. The feeder relies on
-// them.
+// heartbeats publish what a worker holds and how fast it is. The feeder relies on them.
 type heartbeats struct {
 	w        *Worker
 	ctx      context.Context

@@ -130,8 +130,7 @@ func (f *fleet) get(id string) ledger.Batch {
 	return b
 }
 
-// records reads what the ledger knows of every link of a batch, and checks
-// that the counts add up.
+// records reads what the ledger knows of every link of a batch, and checks that the counts add up.
 func (f *fleet) records(id string) map[string]ledger.LinkRecord {
 	f.t.Helper()
 	b := f.get(id)
@@ -274,8 +273,7 @@ func serve(t *testing.T, s *sandbox.Server, timeout time.Duration) *plexy.Client
 	return c
 }
 
-// memory is the sandbox without a network, for bubbles: a Canceler whose calls
-// take 15 s at most.
+// memory is the sandbox without a network, for bubbles: a Canceler whose calls take 15 s at most.
 type memory struct{ s *sandbox.Server }
 
 const memoryTimeout = 15 * time.Second

@@ -33,9 +33,8 @@ const (
 	maxKnown   = 8
 	knownAsked = 3
 
-	// maxDenied is how many links are sent without evidence before sending stops: the
-	// first few of a file may really be missing. After deniedWait, sending stops with
-	// fewer links.
+	// maxDenied is how many links are sent without evidence before sending stops: the first few of
+	// a file may really be missing. After deniedWait, sending stops with fewer links.
 	maxDenied  = 20
 	deniedWait = 3 * time.Second
 )

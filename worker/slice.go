@@ -200,8 +200,7 @@ func (r *sliceRun) run(redeliveries int) error {
 	return r.end(r.send())
 }
 
-// send sends the links in order and waits for all answers. It returns why it
-// stopped early, or nil.
+// send sends the links in order and waits for all answers. It returns why it stopped early, or nil.
 func (r *sliceRun) send() (stop error) {
 	work := &r.w.work
 	work.add(len(r.links))
@@ -502,8 +501,7 @@ func (r *sliceRun) leftText() string {
 	return ""
 }
 
-// left counts the links without an outcome. wait is the time until the first of
-// them is due.
+// left counts the links without an outcome. wait is the time until the first of them is due.
 func (r *sliceRun) left() (left int, wait time.Duration) {
 	waits := slices.Clone(r.resting)
 	for _, l := range r.links {

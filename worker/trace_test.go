@@ -179,8 +179,7 @@ func TestTraceOfItsOwn(t *testing.T) {
 	})
 }
 
-// Without traces a request has the context of all requests: for a link nothing
-// at all is made.
+// Without traces a request has the context of all requests: for a link nothing at all is made.
 func TestUntraced(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
@@ -222,8 +221,7 @@ func (instant) Get(context.Context, string) (plexy.Link, error) {
 	return plexy.Link{Status: "active"}, nil
 }
 
-// takeOne advances a link again and again, without requests and without a
-// ledger.
+// takeOne advances a link again and again, without requests and without a ledger.
 func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	b := broker.Embedded()
 	limiter, err := ratelimit.NewFleet(ratelimit.FleetConfig{ // not run: it only takes in answers
@@ -276,9 +274,8 @@ func TestUntracedIsFree(t *testing.T) {
 	}
 }
 
-// BenchmarkLink is what a worker does for a link besides the request and the
-// writing: without traces, in one that the sampler leaves out, and in one that is
-// kept.
+// BenchmarkLink is what a worker does for a link besides the request and the writing: without
+// traces, in one that the sampler leaves out, and in one that is kept.
 func BenchmarkLink(b *testing.B) {
 	left, _ := tracer(sdktrace.NeverSample())
 	kept := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample())).Tracer("test")

@@ -109,8 +109,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	})
 	defer server.Close()
 
-	// The recorder and the heartbeats outlive ctx: they are needed until the drain
-	// ends.
+	// The recorder and the heartbeats outlive ctx: they are needed until the drain ends.
 	lateCtx, stopLate := context.WithCancel(context.Background())
 	defer w.background.Wait()
 	defer stopLate()

@@ -22,12 +22,10 @@ type question struct {
 	dataOnStdin bool
 }
 
-// typedFrom is the number of links from which the user must type it: a y is typed too
-// easily.
+// typedFrom is the number of links from which the user must type it: a y is typed too easily.
 const typedFrom = 1001
 
-// confirmPlan returns a function that prints a plan and asks before the links are
-// cancelled.
+// confirmPlan returns a function that prints a plan and asks before the links are cancelled.
 func (a *cliApp) confirmPlan(ctx context.Context, rate float64, q question) func(producer.Stats) error {
 	return func(stats producer.Stats) error {
 		fmt.Fprintln(a.stderr, plan(stats, rate))
@@ -82,8 +80,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	return usagef("nothing was done")
 }
 
-// agrees says whether an answer is yes, or the number of links: digits, perhaps in
-// groups.
+// agrees says whether an answer is yes, or the number of links: digits, perhaps in groups.
 func (q question) agrees(answer string) bool {
 	if q.links == 0 {
 		answer = strings.ToLower(answer)

@@ -64,8 +64,7 @@ func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.Univer
 	})
 }
 
-// openLedger connects to Redis and calls do. If Redis goes away meanwhile, the
-// error says so.
+// openLedger connects to Redis and calls do. If Redis goes away meanwhile, the error says so.
 func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.UniversalClient, *ledger.Ledger) error) error {
 	b, err := f.open(ctx, a)
 	if err != nil {

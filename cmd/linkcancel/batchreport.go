@@ -111,8 +111,7 @@ func results(ctx context.Context, l *ledger.Ledger, b ledger.Batch) iter.Seq2[re
 	}
 }
 
-// untilDone writes until its context ends: a joined file may be far longer than
-// the batch.
+// untilDone writes until its context ends: a joined file may be far longer than the batch.
 type untilDone struct {
 	ctx context.Context
 	to  io.Writer
@@ -125,8 +124,7 @@ func (w untilDone) Write(p []byte) (int, error) {
 	return w.to.Write(p)
 }
 
-// writeReport writes the outcome of each link, joined to the user's files if
-// there are any.
+// writeReport writes the outcome of each link, joined to the user's files if there are any.
 func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
 	w = untilDone{ctx, w}
 	if len(files) == 0 {

@@ -151,9 +151,8 @@ func TestBombsInAReport(t *testing.T) {
 	}
 }
 
-// watched runs a program and samples its memory while it runs: the kernel's own
-// figure for a child includes its parent's memory. The peak is 0 if the program ended
-// before the first sample.
+// watched runs a program and samples its memory while it runs: the kernel's own figure for a child
+// includes its parent's memory. The peak is 0 if the program ended before the first sample.
 func watched(t *testing.T, dir, stdin, binary string, args ...string) (said string, code int, peak int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -209,8 +208,7 @@ func peakOf(pid int) int64 {
 	return n << 10
 }
 
-// packed writes a gzip file of some 10 MB that unpacks to head and 10 GB of
-// text.
+// packed writes a gzip file of some 10 MB that unpacks to head and 10 GB of text.
 func packed(head []byte, text string) func(io.Writer) {
 	return func(w io.Writer) {
 		var member bytes.Buffer

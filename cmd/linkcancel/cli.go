@@ -186,8 +186,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	return a.run(ctx, k)
 }
 
-// run runs a command, with traces if the environment asks for them, and returns its
-// exit code.
+// run runs a command, with traces if the environment asks for them, and returns its exit code.
 func (a *cliApp) run(ctx context.Context, k *kong.Context) int {
 	name := strings.TrimPrefix(k.Selected().Path(), k.Model.Name+" ")
 	var traces *tracing.Traces

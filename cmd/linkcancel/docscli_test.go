@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDocsFlags holds the table of flags in docs/cli.md to the command line.
-// UPDATE=1 writes it.
+// TestDocsFlags holds the table of flags in docs/cli.md to the command line. UPDATE=1 writes it.
 func TestDocsFlags(t *testing.T) {
 	const path, begin, end = "../../docs/cli.md", "<!-- flags -->\n", "<!-- /flags -->"
 	raw, err := os.ReadFile(path)

@@ -50,8 +50,7 @@ func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 	return nil
 }
 
-// loopback is where a server that listens on addr is reached from its own
-// machine.
+// loopback is where a server that listens on addr is reached from its own machine.
 func loopback(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -25,8 +25,7 @@ func hint(err error, format string, args ...any) error {
 	return &hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// hints is the advice for errors of other packages, which know no flags, variables or
-// commands.
+// hints is the advice for errors of other packages, which know no flags, variables or commands.
 var hints = []struct {
 	err    error
 	advice string

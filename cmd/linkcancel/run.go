@@ -266,8 +266,7 @@ func (s *session) execute(userCtx context.Context, a *cliApp) error {
 		return err
 	}
 	if b.Counts.Sum() > 0 {
-		// The key was good before. The links that are left may be the ones that it is
-		// refused for.
+		// The key was good before. The links that are left may be the ones that it is refused for.
 		opt.BadKey = nil
 	}
 	e, err := app.New(ctx, opt)

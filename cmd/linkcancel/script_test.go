@@ -35,8 +35,7 @@ import (
 	"linkcancel/internal/sandbox"
 )
 
-// In a script, linkcancel is this very program; all other commands run in the
-// process of the test.
+// In a script, linkcancel is this very program; all other commands run in the process of the test.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) != "linkcancel" {
 		// Under nohup the scripts' commands would ignore SIGHUP too.
@@ -284,9 +283,8 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	checkSecrets(ts)
 }
 
-// sandbox [NAME=VALUE…] starts the sandbox API for the length of the script,
-// lets BASE_URL and PLEXY_BASE_URL name it, and writes its links, if it has
-// some, to links.csv.
+// sandbox [NAME=VALUE…] starts the sandbox API for the length of the script, lets BASE_URL and
+// PLEXY_BASE_URL name it, and writes its links, if it has some, to links.csv.
 func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, true, "sandbox [NAME=VALUE…]")
 	s := of(ts)
@@ -346,9 +344,8 @@ func cmdLink(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// answer ID ANSWER… scripts the next answers to DELETE: an answer as sandbox
-// --gateway takes it, by default with the API's own body, or cut or hang. With +
-// the link is cancelled before.
+// answer ID ANSWER… scripts the next answers to DELETE: an answer as sandbox --gateway takes it, by
+// default with the API's own body, or cut or hang. With + the link is cancelled before.
 func cmdAnswer(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) >= 2, "answer ID [+]STATUS[:BODY]|cut|hang…")
 	for _, text := range args[1:] {
@@ -421,9 +418,8 @@ func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// redis [PASSWORD] starts a redis-server for the length of the script; REDIS is
-// its address. With TEST_CLUSTER=1 (make failover) it is a cluster, if there is
-// no password.
+// redis [PASSWORD] starts a redis-server for the length of the script; REDIS is its address. With
+// TEST_CLUSTER=1 (make failover) it is a cluster, if there is no password.
 func cmdRedis(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) <= 1, "redis [PASSWORD]")
 	s := of(ts)

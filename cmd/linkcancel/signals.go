@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// signals returns a context that ends at the first SIGINT, SIGTERM or SIGHUP. A
-// later signal quits at once. SIGHUP counts only if nohup has not made the process
-// ignore it. The signals stay caught to the end of the process: a doubled one must
-// not kill it while it writes its last words.
+// signals returns a context that ends at the first SIGINT, SIGTERM or SIGHUP. A later signal quits
+// at once. SIGHUP counts only if nohup has not made the process ignore it. The signals stay caught
+// to the end of the process: a doubled one must not kill it while it writes its last words.
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ch := make(chan os.Signal, 8)

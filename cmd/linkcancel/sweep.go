@@ -314,8 +314,7 @@ func minute(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04")
 }
 
-// money is an amount in minor units: the API does not say how many of them make
-// a major one.
+// money is an amount in minor units: the API does not say how many of them make a major one.
 func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"

@@ -80,8 +80,7 @@ func caFile(t *testing.T, p program, server *httptest.Server) string {
 	return p.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})), 0o600)
 }
 
-// To Redis it is the same, in each of its forms, and no word of the URL changes
-// that.
+// To Redis it is the same, in each of its forms, and no word of the URL changes that.
 func TestTLSToRedis(t *testing.T) {
 	t.Parallel()
 	if !redistest.Have(t) {
@@ -140,8 +139,7 @@ func TestTLSToRedis(t *testing.T) {
 	}
 }
 
-// tlsProxy puts TLS before a server; heard counts the bytes that came from
-// clients.
+// tlsProxy puts TLS before a server; heard counts the bytes that came from clients.
 func tlsProxy(t *testing.T, to string, cfg *tls.Config) (addr string, heard *atomic.Int64) {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", cfg)

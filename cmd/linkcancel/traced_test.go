@@ -19,8 +19,7 @@ import (
 	"linkcancel/internal/otlptest"
 )
 
-// collector [hang] starts a collector of traces for the length of the script;
-// COLLECTOR is its URL.
+// collector [hang] starts a collector of traces for the length of the script; COLLECTOR is its URL.
 func cmdCollector(ts *testscript.TestScript, neg bool, args []string) {
 	hang := len(args) == 1 && args[0] == "hang"
 	usage(ts, neg, len(args) == 0 || hang, "collector [hang]")
@@ -77,8 +76,7 @@ const tracingDocs = "../../docs/tracing.md"
 
 type spanPath struct{ trace, path string }
 
-// paths tells where in its trace each span stands; a process is told where it
-// changes.
+// paths tells where in its trace each span stands; a process is told where it changes.
 func paths(spans []otlptest.Span) (all []spanPath) {
 	known := map[string]otlptest.Span{}
 	for _, s := range spans {

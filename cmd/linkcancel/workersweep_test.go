@@ -30,8 +30,7 @@ func cmdPlanSweep(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("SWEEP", "sweep-"+due.In(zone).Format(time.DateOnly))
 }
 
-// wait-sweep PATTERN waits until the last sweep by schedule has failed for a
-// reason that matches.
+// wait-sweep PATTERN waits until the last sweep by schedule has failed for a reason that matches.
 func cmdWaitSweep(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 1, "wait-sweep PATTERN")
 	want, err := regexp.Compile(args[0])

@@ -74,8 +74,7 @@ func (o observed) List(ctx context.Context, page, size int) (plexy.Page, error) 
 	return p, err
 }
 
-// start counts a request for a link, or for the list if id is empty, and starts its
-// span.
+// start counts a request for a link, or for the list if id is empty, and starts its span.
 func (o observed) start(ctx context.Context, method, id string) trace.Span {
 	o.inFlight(1)
 	parent := trace.SpanFromContext(ctx)

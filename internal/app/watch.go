@@ -31,8 +31,7 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 	}
 }
 
-// watchKey reads the key file again when it changes, and probes with the new key at
-// once.
+// watchKey reads the key file again when it changes, and probes with the new key at once.
 func (a *App) watchKey(ctx context.Context) {
 	every(ctx, keyCheck, func() {
 		switch fresh, err := a.opt.Key.Reload(); {

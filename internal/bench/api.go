@@ -47,8 +47,7 @@ func (a *api) control(ctx context.Context, method, path string) ([]byte, error) 
 	return io.ReadAll(resp.Body)
 }
 
-// reset begins a measurement that ends with the answer to the last of want
-// different links.
+// reset begins a measurement that ends with the answer to the last of want different links.
 func (a *api) reset(ctx context.Context, want int, latency time.Duration, stamps bool) error {
 	select {
 	case <-a.lines: // of a measurement that failed
@@ -62,8 +61,7 @@ func (a *api) reset(ctx context.Context, want int, latency time.Duration, stamps
 	return err
 }
 
-// done waits until the stand-in has answered all links that it waits for, from
-// worker.
+// done waits until the stand-in has answered all links that it waits for, from worker.
 func (a *api) done(ctx context.Context, worker *process) (tally, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -36,8 +36,7 @@ type contender struct {
 	pprof    bool                                // it serves CPU profiles
 }
 
-// contenders are all that can run on this machine, by name. What cannot is
-// noted as left out.
+// contenders are all that can run on this machine, by name. What cannot is noted as left out.
 func (b *bench) contenders() map[string]contender {
 	all := map[string]contender{}
 	for _, c := range []contender{
@@ -94,8 +93,7 @@ func loopContender(name, client string) contender {
 	}
 }
 
-// asynqContender is a stock asynq.Server, one link a task, with the product's
-// HTTP client.
+// asynqContender is a stock asynq.Server, one link a task, with the product's HTTP client.
 func asynqContender() contender {
 	return contender{
 		name: stockAsynq, redis: true,
@@ -132,8 +130,7 @@ func connectContender() contender {
 	}
 }
 
-// riverContender is River on PostgreSQL, one link a job, with the product's
-// HTTP client.
+// riverContender is River on PostgreSQL, one link a job, with the product's HTTP client.
 func riverContender() contender {
 	return contender{
 		name: riverQueue, postgres: true,

@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The delaying proxy makes a Redis on loopback a distant one: what arrives is
-// passed on a fixed time later, each way. Like the stand-in it is one thread with
-// epoll and a timerfd.
+// The delaying proxy makes a Redis on loopback a distant one: what arrives is passed on a fixed
+// time later, each way. Like the stand-in it is one thread with epoll and a timerfd.
 
 type delayer struct {
 	began   time.Time

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// A drain is measured at the stand-in, and in the same way for all: the work
-// lies where the contender looks for it (in its queue, or in a file), the
-// contender's process starts, and the time runs from the arrival of the first
-// DELETE to the answer to the last. Processor time and memory are those of the
-// whole life of the process.
+// A drain is measured at the stand-in, and in the same way for all: the work lies where the
+// contender looks for it (in its queue, or in a file), the contender's process starts, and the time
+// runs from the arrival of the first DELETE to the answer to the last. Processor time and memory
+// are those of the whole life of the process.
 
 // job is one drain.
 type job struct {
@@ -49,8 +48,7 @@ type setting struct {
 	few        map[string]int // links of contenders that are too slow for all
 }
 
-// farRedis is the distance of a Redis that is 1.3 ms away, as in another zone
-// of a cloud.
+// farRedis is the distance of a Redis that is 1.3 ms away, as in another zone of a cloud.
 const farRedis = 650 * time.Microsecond
 
 func (b *bench) settings() []setting {

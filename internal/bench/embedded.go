@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// measureRuns: `linkcancel run` with its embedded Redis, from start to exit, the
-// report written.
+// measureRuns: `linkcancel run` with its embedded Redis, from start to exit, the report written.
 func (b *bench) measureRuns(ctx context.Context) error {
 	sizes := map[string]int{"1,000": b.pick(1_000, 100), "20,000": b.pick(20_000, 1_000)}
 	return b.interleave([]string{"1,000", "20,000"}, func(name string) error {

@@ -141,8 +141,7 @@ func (b *bench) measure(ctx context.Context, only []string) error {
 	}
 	b.results.LeftOut = map[string]string{}
 	b.commit = firstLine("git", "describe", "--always", "--dirty")
-	// What is measured is built with its own module's dependencies, not with those
-	// of this one.
+	// What is measured is built with its own module's dependencies, not with those of this one.
 	if b.root = firstLine("go", "list", "-m", "-f", "{{.Dir}}", "linkcancel"); b.root == "" {
 		return errors.New("the product is not found: run this in internal/bench")
 	}

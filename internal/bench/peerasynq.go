@@ -17,8 +17,7 @@ const (
 	taskType  = "cancel"
 )
 
-// runAsynqEnqueue puts the links of a manifest into asynq, one a task: Redis
-// address, manifest.
+// runAsynqEnqueue puts the links of a manifest into asynq, one a task: Redis address, manifest.
 func runAsynqEnqueue(ctx context.Context, args []string) error {
 	ids, err := readManifest(args[1])
 	if err != nil {
@@ -45,8 +44,7 @@ func runAsynqEnqueue(ctx context.Context, args []string) error {
 	return group.Wait()
 }
 
-// runAsynqWork is a stock asynq.Server until SIGTERM: Redis address, base URL,
-// concurrency.
+// runAsynqWork is a stock asynq.Server until SIGTERM: Redis address, base URL, concurrency.
 func runAsynqWork(_ context.Context, args []string) error {
 	concurrency, err := strconv.Atoi(args[2])
 	if err != nil {

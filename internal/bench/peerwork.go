@@ -17,8 +17,7 @@ func workPool(addr string, connections int) *redis.Pool {
 	}
 }
 
-// runWorkEnqueue puts the links of a manifest into gocraft/work: Redis address,
-// manifest.
+// runWorkEnqueue puts the links of a manifest into gocraft/work: Redis address, manifest.
 func runWorkEnqueue(_ context.Context, args []string) error {
 	ids, err := readManifest(args[1])
 	if err != nil {

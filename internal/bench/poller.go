@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timerSlack is how early something may happen, so that what is due together is
-// done together.
+// timerSlack is how early something may happen, so that what is due together is done together.
 const timerSlack = 20 * time.Microsecond
 
 // poller waits for many sockets and one timer in one thread. Go's own timers

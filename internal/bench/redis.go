@@ -23,8 +23,7 @@ type redisServer struct {
 	client *redis.Client
 }
 
-// startRedis starts a redis-server on a free port, without persistence unless
-// args say otherwise.
+// startRedis starts a redis-server on a free port, without persistence unless args say otherwise.
 func (b *bench) startRedis(ctx context.Context, args ...string) (*redisServer, error) {
 	dir, err := os.MkdirTemp(b.dir, "redis-")
 	if err != nil {

@@ -80,8 +80,7 @@ func (r *results) whos(heading string) []string {
 	return names
 }
 
-// add adds one measurement, and shows it. The first of a run replaces those of
-// earlier ones.
+// add adds one measurement, and shows it. The first of a run replaces those of earlier ones.
 func (b *bench) add(heading, who string, got sample) {
 	s := b.results.find(heading, who)
 	if s == nil {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// measureScrapes: what a look at /metrics costs while a batch of a million
-// links waits.
+// measureScrapes: what a look at /metrics costs while a batch of a million links waits.
 func (b *bench) measureScrapes(ctx context.Context) error {
 	scrapes := b.pick(5, 1)
 	const every = 2200 * time.Millisecond // what is younger than 2 s is not read from Redis again

@@ -59,8 +59,7 @@ func (a *api) up() error {
 	return nil
 }
 
-// down closes the port and all connections: calls in flight get no answer, new
-// ones none at all.
+// down closes the port and all connections: calls in flight get no answer, new ones none at all.
 func (a *api) down() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

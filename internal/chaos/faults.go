@@ -434,9 +434,8 @@ func (r *round) hit(ctx context.Context, e event, name, url string, then func(co
 // errRefused: a command was understood and refused.
 var errRefused = errors.New("refused")
 
-// command runs a command of the command line until it comes through: it may fail
-// while something is broken, and must not when all is well. It returns when the
-// first try was started.
+// command runs a command of the command line until it comes through: it may fail while something is
+// broken, and must not when all is well. It returns when the first try was started.
 func (r *round) command(ctx context.Context, url string, args ...string) (began time.Time, err error) {
 	began = time.Now()
 	deadline := began.Add(commandWithin)
@@ -563,8 +562,7 @@ func (r *round) setRate(ctx context.Context, e event) error {
 	return err
 }
 
-// cancelElsewhere lets someone else cancel links that are on their way through the
-// fleet.
+// cancelElsewhere lets someone else cancel links that are on their way through the fleet.
 func (r *round) cancelElsewhere(e event) {
 	began := time.Now()
 	draw := e.rng()

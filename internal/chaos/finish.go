@@ -204,8 +204,7 @@ func (t *truth) checkReport(b *ledger.Batch, rows [][]string) {
 	}
 }
 
-// checkSecrets: no key is in a log, nor in anything that Redis holds; and no program
-// has panicked.
+// checkSecrets: no key is in a log, nor in anything that Redis holds; and no program has panicked.
 func (r *round) checkSecrets() error {
 	for _, root := range []string{r.dir, r.data} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -97,9 +97,8 @@ type suite struct {
 	sum    figures
 }
 
-// faultsFor is how long the faults of a round last, when there is so much time in all:
-// then the rest of the work must finish, and what a crash leaves is taken up 35 s
-// later.
+// faultsFor is how long the faults of a round last, when there is so much time in all: then the
+// rest of the work must finish, and what a crash leaves is taken up 35 s later.
 func faultsFor(seconds int) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second/4, 10*time.Second), 40*time.Second)
 }

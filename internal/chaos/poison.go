@@ -102,8 +102,7 @@ func (r *round) lock(id, text string) error {
 	return nil
 }
 
-// spanOf is the time from the first request for one of the links to the last that
-// cancelled one.
+// spanOf is the time from the first request for one of the links to the last that cancelled one.
 func spanOf(requests []sandbox.Request, links []string) time.Duration {
 	of := map[string]bool{}
 	for _, id := range links {

@@ -107,9 +107,8 @@ func freePort() (int, error) {
 	return 0, err
 }
 
-// again listens, and tries again while the port is in use: a process that is just
-// being started holds a copy of every socket for a moment, also of one that its
-// parent has closed.
+// again listens, and tries again while the port is in use: a process that is just being started
+// holds a copy of every socket for a moment, also of one that its parent has closed.
 func again(listen func() error) (err error) {
 	for range 100 {
 		if err = listen(); !errors.Is(err, syscall.EADDRINUSE) {

@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	// attempts is low enough that a link fails within a round: its backoff is 31 s
-	// on the average.
+	// attempts is low enough that a link fails within a round: its backoff is 31 s on the average.
 	attempts = 6
 	// callTimeout is how long a worker waits for the API.
 	callTimeout = 3 * time.Second
@@ -317,8 +316,7 @@ func (r *round) batch(id string, change func(*batch)) {
 	}
 }
 
-// awaitWork waits until every batch is finished, and checks that the fleet
-// continues without help.
+// awaitWork waits until every batch is finished, and checks that the fleet continues without help.
 func (r *round) awaitWork(ctx context.Context) error {
 	type progress struct {
 		sum      int64
@@ -394,8 +392,7 @@ func (r *round) dump(ctx context.Context) {
 	})
 }
 
-// lastTry is when the latest request for a pending link of a batch came, or at if that
-// is later.
+// lastTry is when the latest request for a pending link of a batch came, or at if that is later.
 func (r *round) lastTry(ctx context.Context, b ledger.Batch, at time.Time) (time.Time, error) {
 	pending := map[string]bool{}
 	for row, err := range r.ledger.Walk(ctx, b) {

@@ -398,8 +398,7 @@ func (t *truth) owner(q sandbox.Request) (id string) {
 	return id
 }
 
-// between are the requests in a time, but for those that a stopped worker had on its
-// tongue.
+// between are the requests in a time, but for those that a stopped worker had on its tongue.
 func (t *truth) between(requests []sandbox.Request, from, to time.Time) (late []sandbox.Request) {
 	first := sort.Search(len(requests), func(i int) bool { return !requests[i].Time.Before(from) })
 	for _, q := range requests[first:] {

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// worker is a worker that is started again whenever it ends, as systemd or
-// Kubernetes would.
+// worker is a worker that is started again whenever it ends, as systemd or Kubernetes would.
 type worker struct {
 	name    string
 	way     *proxy

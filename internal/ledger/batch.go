@@ -16,8 +16,7 @@ import (
 // State is the state of a batch.
 type State string
 
-// importing → ready → running ⇄ paused → done. Ready, running and paused batches can be
-// aborted.
+// importing → ready → running ⇄ paused → done. Ready, running and paused batches can be aborted.
 const (
 	Importing    State = "importing" // not sealed yet
 	Ready        State = "ready"

@@ -87,8 +87,7 @@ func (l *bench) finished(id string, created time.Duration) Batch {
 	return b
 }
 
-// aborted makes a batch "b" of two links that was aborted some time ago, filled
-// and retired.
+// aborted makes a batch "b" of two links that was aborted some time ago, filled and retired.
 func (l *bench) aborted(ago time.Duration) Batch {
 	l.Helper()
 	b := l.running(2)

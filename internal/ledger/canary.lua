@@ -1,8 +1,7 @@
--- The canary watches outcomes in the order in which they are recorded. 50 in a row that
--- are all not_found, or all rejected, pause the batch. They may be wrong, so a resume
--- reopens them (state.lua). For that, KEYS[6] holds their positions in the manifest, 4
--- bytes each, and the field row holds the outcome and the length. After the pause the row
--- still grows by requests in flight.
+-- The canary watches outcomes in the order in which they are recorded. 50 in a row that are all
+-- not_found, or all rejected, pause the batch. They may be wrong, so a resume reopens them
+-- (state.lua). For that, KEYS[6] holds their positions in the manifest, 4 bytes each, and the field
+-- row holds the outcome and the length. After the pause the row still grows by requests in flight.
 
 -- Returns the row after the outcomes of a call: outcome, length, new positions, whether a
 -- new row began, and whether it is long enough.

@@ -159,8 +159,7 @@ func parseCommitted(g Group, call *redis.Cmd) Committed {
 	return c
 }
 
-// fillLinks is how many links one call marks as aborted. Other clients of Redis wait
-// meanwhile.
+// fillLinks is how many links one call marks as aborted. Other clients of Redis wait meanwhile.
 const fillLinks = 200
 
 // FillAborted gives all pending links of an aborted batch the outcome aborted, and keeps

@@ -17,9 +17,8 @@
 //	                ├──────────┼─▶ paused ──▶ ready or running (resume)
 //	                └──────────┴─▶ aborted
 //
-// A batch is running when its first slice is fed. record.lua sets it done in the call
-// that records its last outcome. Aborting sets the state first and then fills the
-// records that have no outcome.
+// A batch is running when its first slice is fed. record.lua sets it done in the call that records
+// its last outcome. Aborting sets the state first and then fills the records that have no outcome.
 //
 // # Records
 //
@@ -33,9 +32,8 @@
 //   - The number of attempts only grows, and the ambiguous flag is only ever set.
 //   - The counts always add up: total = outcomes + pending.
 //
-// There are two exceptions. A real answer that arrives after an abort replaces
-// "aborted". A resume sets the outcomes of the row that tripped the canary back to
-// pending, once.
+// There are two exceptions. A real answer that arrives after an abort replaces "aborted". A resume
+// sets the outcomes of the row that tripped the canary back to pending, once.
 //
 // # The canary
 //
@@ -44,12 +42,11 @@
 //
 // # Failover
 //
-// A promoted replica may be missing the last writes of the primary. Each batch stores
-// the replication ID of the server that it was written under. If it differs from the
-// server's present one, links without an outcome that may have been sent count as
-// ambiguous: a link of ours must never be called already_cancelled. The fields
-// of the hash are called line (the replication ID) and doubt (the end of the suspect
-// range).
+// A promoted replica may be missing the last writes of the primary. Each batch stores the
+// replication ID of the server that it was written under. If it differs from the server's present
+// one, links without an outcome that may have been sent count as ambiguous: a link of ours must
+// never be called already_cancelled. The fields of the hash are called line (the replication ID)
+// and doubt (the end of the suspect range).
 //
 // # Keys
 //

@@ -12,12 +12,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A promoted replica may be missing the primary's last writes. A batch is still
-// consistent then, but older than what workers have done: links may have been sent
-// without a trace in the ledger. So each batch stores the replication ID of the server
-// that it was written under. When it differs from the server's present one, the links up
-// to a position that feeding cannot have passed are suspect: those without an outcome
-// count as ambiguous. Slice and record.lua apply the rule.
+// A promoted replica may be missing the primary's last writes. A batch is still consistent then,
+// but older than what workers have done: links may have been sent without a trace in the ledger. So
+// each batch stores the replication ID of the server that it was written under. When it differs
+// from the server's present one, the links up to a position that feeding cannot have passed are
+// suspect: those without an outcome count as ambiguous. Slice and record.lua apply the rule.
 
 //go:embed failover.lua
 var failoverLua string

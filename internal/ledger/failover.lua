@@ -14,10 +14,9 @@ local function replication_id()
   return known_replication_id
 end
 
--- Returns the end of the suspect range of a batch: the position in the manifest before
--- which links without an outcome may have been sent. Also returns 1 if this call was
--- the first to see a failover. ahead is how far past the stored cursor links may have
--- been sent before the failover.
+-- Returns the end of the suspect range of a batch: the position in the manifest before which links
+-- without an outcome may have been sent. Also returns 1 if this call was the first to see a
+-- failover. ahead is how far past the stored cursor links may have been sent before the failover.
 local function suspect_end(batch, ahead)
   local h = redis.call('HMGET', batch, 'state', 'line', 'doubt', 'cursor')
   local id, suspect = replication_id(), tonumber(h[3] or 0)

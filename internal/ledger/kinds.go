@@ -9,9 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Kind is what a batch knows about one kind of answers that may not come from the API. A
-// batch distinguishes 62 kinds. All others share the index 63, and nothing is stored for
-// them.
+// Kind is what a batch knows about one kind of answers that may not come from the API. A batch
+// distinguishes 62 kinds. All others share the index 63, and nothing is stored for them.
 type Kind struct {
 	Text string
 	// Links is how many links got such an answer. It is exact up to 20; beyond that, a link

@@ -20,9 +20,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return owner and 1 or 2
 `)
 
-// Lease takes or renews the lease of the feeder. It returns the epoch (1 and up) of a new
-// lease and 0 for a renewed one. The error is ErrNotLeader if another process has the
-// lease.
+// Lease takes or renews the lease of the feeder. It returns the epoch (1 and up) of a new lease and
+// 0 for a renewed one. The error is ErrNotLeader if another process has the lease.
 func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (epoch int64, err error) {
 	got, err := leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, ttl.Milliseconds()).Int()
 	switch {
@@ -93,10 +92,9 @@ if seen and tonumber(ARGV[3]) > tonumber(h[3]) then redis.call('HSET', KEYS[1], 
 return 1
 `)
 
-// Advance moves the cursor and the low-water mark of a batch forward, in links from its
-// beginning. They never move back here. b is the batch as the leader read it before it
-// determined low: if it was resumed since, its low-water mark stays where the resume set
-// it.
+// Advance moves the cursor and the low-water mark of a batch forward, in links from its beginning.
+// They never move back here. b is the batch as the leader read it before it determined low: if it
+// was resumed since, its low-water mark stays where the resume set it.
 func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64) error {
 	var resumed int64
 	if !b.Resumed.IsZero() {

@@ -22,8 +22,7 @@ type rule struct {
 	test func(l *bench)
 }
 
-// hold tests rules on the embedded Redis and on a real one, each of them on an
-// empty database.
+// hold tests rules on the embedded Redis and on a real one, each of them on an empty database.
 func hold(t *testing.T, rules []rule) {
 	t.Helper()
 	t.Parallel()

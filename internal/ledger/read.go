@@ -28,10 +28,9 @@ type SliceView struct {
 	FailedOver bool
 }
 
-// Slice reads the state of a batch and the records of n links of a chunk, starting with
-// first. It takes one round trip, or two if a record names a kind of answers. The error
-// is ErrNoBatch if the batch is deleted, expired or not sealed, and ErrNewer if a newer
-// release must handle it.
+// Slice reads the state of a batch and the records of n links of a chunk, starting with first. It
+// takes one round trip, or two if a record names a kind of answers. The error is ErrNoBatch if the
+// batch is deleted, expired or not sealed, and ErrNewer if a newer release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	pipe := l.rdb.Pipeline()
 	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
@@ -219,8 +218,7 @@ func (s *Snapshot) LinkStatus(r Record) string {
 	return s.statuses[r.LinkStatus]
 }
 
-// At returns everything about the link at a position of the manifest, from 0, except
-// its id.
+// At returns everything about the link at a position of the manifest, from 0, except its id.
 func (s *Snapshot) At(position int) LinkRecord {
 	r := s.Record(position)
 	lr := LinkRecord{Record: r, LinkStatus: s.LinkStatus(r)}

@@ -43,9 +43,8 @@ type Record struct {
 	Settling   bool // the DELETE has an answer, and a GET must show what it means
 	Attempts   uint8
 	HTTPStatus int // of the last answer to a DELETE, 0 if there was none
-	// LinkStatus is an index into the batch's table of link statuses, 0 if unknown. In a
-	// pending record with Plains > 0 it is the index of a kind of answers: see
-	// SliceView.Kinds.
+	// LinkStatus is an index into the batch's table of link statuses, 0 if unknown. In a pending
+	// record with Plains > 0 it is the index of a kind of answers: see SliceView.Kinds.
 	LinkStatus int
 	// After is the seconds from the batch's creation to the outcome, 0 without one.
 	After uint32

@@ -80,8 +80,7 @@ func TestPendingRecordOfFormat1(t *testing.T) {
 	}
 }
 
-// Every record in range comes back as it was; any bytes are some record, whose
-// encoding is stable.
+// Every record in range comes back as it was; any bytes are some record, whose encoding is stable.
 func FuzzRecord(f *testing.F) {
 	f.Add(uint8(0), uint8(0), uint8(0), uint16(0), uint8(0), uint32(0), []byte{})
 	f.Add(uint8(7), uint8(7), uint8(255), uint16(1023), uint8(63), uint32(1<<32-1), bytes.Repeat([]byte{0xff}, 9))

@@ -244,8 +244,7 @@ func (s *SweepLease) GiveBack(ctx context.Context, delay time.Duration, text str
 	return err
 }
 
-// Fail ends a failed attempt, to be retried after a delay unless a later sweep is due
-// first.
+// Fail ends a failed attempt, to be retried after a delay unless a later sweep is due first.
 func (s *SweepLease) Fail(ctx context.Context, delay time.Duration, text string) error {
 	_, err := s.write(ctx, "wait", delay.Milliseconds(), 1, cutError(text))
 	return err

@@ -16,8 +16,7 @@ type cellID struct {
 	id string // it passed plexy.CheckID
 	// documented means that the id has the form that the API documents.
 	documented bool
-	// doubt is why the cell is valid only with Options.AnyID. nil means that it is valid
-	// without.
+	// doubt is why the cell is valid only with Options.AnyID. nil means that it is valid without.
 	doubt error
 }
 
@@ -308,9 +307,8 @@ func urlParts(u *url.URL) []string {
 	return append(parts, strings.FieldsFunc(u.Fragment, func(r rune) bool { return strings.ContainsRune("/?&=!", r) })...)
 }
 
-// lastElement returns the last non-empty path element of a URL, unescaped. It splits before
-// it unescapes, because an escaped slash belongs to an element. plexy.CheckID then refuses
-// it.
+// lastElement returns the last non-empty path element of a URL, unescaped. It splits before it
+// unescapes, because an escaped slash belongs to an element. plexy.CheckID then refuses it.
 func lastElement(u *url.URL) (string, error) {
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	last := path[strings.LastIndexByte(path, '/')+1:]

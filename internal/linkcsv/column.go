@@ -26,9 +26,8 @@ const (
 	HintColumnNumber = "Give the column the number instead of the name."
 )
 
-// choose returns whether the first row is a header, and the index of the column with the
-// links. want is the name or number (from 1) that the user gave, or empty. The error is an
-// *InputError.
+// choose returns whether the first row is a header, and the index of the column with the links.
+// want is the name or number (from 1) that the user gave, or empty. The error is an *InputError.
 func (c chooser) choose(want string) (header bool, column int, err error) {
 	want = strings.TrimSpace(want)
 	if want == "" {
@@ -138,9 +137,8 @@ func (c chooser) byContent(rows [][]string) []int {
 	return most
 }
 
-// count returns how many cells of a column look like ids, and how many other cells are not
-// empty. It skips rows with another length than the first, because their columns may be
-// shifted.
+// count returns how many cells of a column look like ids, and how many other cells are not empty.
+// It skips rows with another length than the first, because their columns may be shifted.
 func (c chooser) count(rows [][]string, column int) (ids, others int) {
 	for _, row := range rows {
 		switch {

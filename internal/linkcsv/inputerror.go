@@ -10,8 +10,7 @@ import (
 // MaxShown is how many bad rows an InputError lists. It counts the others.
 const MaxShown = 10
 
-// InputError means that the input is refused. Nothing was done with it, so a command exits
-// with 2.
+// InputError means that the input is refused. Nothing was done with it, so a command exits with 2.
 type InputError struct {
 	Bad   []Bad  // the first MaxShown problems
 	More  int64  // number of further problems
@@ -34,8 +33,7 @@ type Place struct {
 	Column string // name or number of the column, may be empty
 }
 
-// String returns, for example, "row 304 (line 310), column Ссылка". It is empty for the
-// whole file.
+// String returns, for example, "row 304 (line 310), column Ссылка". It is empty for the whole file.
 func (p Place) String() string {
 	if p.Row == 0 {
 		return ""

@@ -40,9 +40,8 @@ func (r *rawReader) until(end int64) []byte {
 	return r.kept[r.row-r.first : min(end-r.first, int64(len(r.kept)))]
 }
 
-// lastQuoted finds the quoted field at which encoding/csv stopped in a record: the lines
-// before it, its column in bytes from 1, and whether the text ends before the field is
-// closed.
+// lastQuoted finds the quoted field at which encoding/csv stopped in a record: the lines before it,
+// its column in bytes from 1, and whether the text ends before the field is closed.
 func lastQuoted(record []byte, comma byte) (line, column int, open bool) {
 	start := 0 // of the line
 	at, lines := 0, 0

@@ -23,8 +23,7 @@ import (
 // maxColumns is the maximum number of columns, that of a spreadsheet.
 const maxColumns = 16_384
 
-// maxSkipped is how many empty rows in a row are accepted: twice as many as a spreadsheet
-// has.
+// maxSkipped is how many empty rows in a row are accepted: twice as many as a spreadsheet has.
 const maxSkipped = 2_097_152
 
 // lookAhead is how many rows after the first are read to find the header and the column.
@@ -224,8 +223,7 @@ func filled(fields []string) (n int) {
 	return n
 }
 
-// Header returns the names of the columns. Without a header they are column_1, column_2 and
-// so on.
+// Header returns the names of the columns. Without a header they are column_1, column_2 and so on.
 func (r *Rows) Header() []string {
 	if r.header {
 		return slices.Clone(r.first)
@@ -477,8 +475,7 @@ func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 		return record{}, refuse(r.source.name, at,
 			"the file ends inside a quoted cell that opens here", "Close the quote; inside quotes, write a quote twice.")
 	case bytes.IndexByte(bytes.TrimRight(text, "\r\n"), '\n') >= 0:
-		// The cell includes whole lines, which may hold links, so the row cannot be
-		// skipped.
+		// The cell includes whole lines, which may hold links, so the row cannot be skipped.
 		return record{}, refuse(r.source.name, at,
 			fmt.Sprintf("a quoted cell that opens here meets another quote in line %d", syntax.Line),
 			"Close the quote; inside quotes, write a quote twice.")
@@ -539,9 +536,8 @@ func (r *Rows) tooLong() error {
 	return refuse(r.source.name, at, errRowTooLong.Error(), "It should hold one payment link a row.")
 }
 
-// Fit copies a row and gives it n fields, so that columns added after it line up. It fills
-// a short row with empty fields, and joins what is too much into the last one with the
-// delimiter.
+// Fit copies a row and gives it n fields, so that columns added after it line up. It fills a short
+// row with empty fields, and joins what is too much into the last one with the delimiter.
 func Fit(fields []string, n int, comma rune) []string {
 	fitted := make([]string, n, n+8)
 	copied := copy(fitted, fields)

@@ -149,10 +149,9 @@ func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &onceGuard{cancel: cancel}
 	trace := &httptrace.ClientTrace{
-		// The transport reports both just before it flushes its buffer, and the second one
-		// also for a failed write. From then on nobody can know that nothing was sent.
-		// RoundTrip returns only after its writing goroutine has ended, so no report comes
-		// late.
+		// The transport reports both just before it flushes its buffer, and the second one also for
+		// a failed write. From then on nobody can know that nothing was sent. RoundTrip returns
+		// only after its writing goroutine has ended, so no report comes late.
 		WroteHeaders: func() { g.wrote.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { g.wrote.Store(true) },
 		GotConn: func(info httptrace.GotConnInfo) {

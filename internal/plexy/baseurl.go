@@ -12,8 +12,7 @@ import (
 // Config.InsecureHTTP is not set.
 var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
 
-// NormalizeURL checks and normalizes a base URL as New does. The error never shows the
-// whole URL.
+// NormalizeURL checks and normalizes a base URL as New does. The error never shows the whole URL.
 func NormalizeURL(raw string, insecureHTTP bool) (string, error) {
 	base, _, err := parseBase(raw, insecureHTTP)
 	return base, err

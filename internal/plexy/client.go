@@ -15,11 +15,9 @@ import (
 
 // Defaults of Config.
 const (
-	// DefaultBaseURL is the production API. Source: the vendor's Cancel Payment
-	// Link page.
+	// DefaultBaseURL is the production API. Source: the vendor's Cancel Payment Link page.
 	DefaultBaseURL = "https://api.plexypay.com/v1"
-	// DefaultTimeout is the timeout that known callers of the API use for a GET or a
-	// cancel.
+	// DefaultTimeout is the timeout that known callers of the API use for a GET or a cancel.
 	DefaultTimeout     = 15 * time.Second
 	DefaultConcurrency = 50
 	DefaultUserAgent   = "linkcancel"
@@ -143,11 +141,10 @@ func (c *Client) release(a *answer) {
 
 // Cancel sends one DELETE for a link.
 //
-// For any 2xx it returns the status and no error. Only a 204 is documented to mean that the
-// link is cancelled. For any other answer it returns the status and an *Error, even if the
-// rest of the answer is cut off. Without an answer it returns 0 and a *TransportError. If
-// CheckID refuses the id, nothing is sent and the error wraps ErrBadID. Use Fresh to send
-// on a new connection.
+// For any 2xx it returns the status and no error. Only a 204 is documented to mean that the link is
+// cancelled. For any other answer it returns the status and an *Error, even if the rest of the
+// answer is cut off. Without an answer it returns 0 and a *TransportError. If CheckID refuses the
+// id, nothing is sent and the error wraps ErrBadID. Use Fresh to send on a new connection.
 func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) {
 	a, err := c.attempt(ctx, http.MethodDelete, id)
 	if err != nil {

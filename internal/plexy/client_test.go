@@ -327,8 +327,7 @@ func TestNotSent(t *testing.T) {
 	}
 }
 
-// A server that offers HTTP/2 gets HTTP/1.1; one that is older than TLS 1.2
-// gets nothing.
+// A server that offers HTTP/2 gets HTTP/1.1; one that is older than TLS 1.2 gets nothing.
 func TestTLS(t *testing.T) {
 	var proto string
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

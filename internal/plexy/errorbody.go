@@ -39,9 +39,8 @@ func (a *answer) notWanted(why error) *Error {
 type errorBody struct {
 	code, message, source, kind string
 	rawCode                     string // as it was sent, must not be shown
-	// documented means that the body has every field of the API's errors. Source: the
-	// example on the vendor's pages. Others, such as grpc-gateway, send code and message
-	// too.
+	// documented means that the body has every field of the API's errors. Source: the example on
+	// the vendor's pages. Others, such as grpc-gateway, send code and message too.
 	documented bool
 }
 
@@ -80,8 +79,7 @@ func excerpt(text string, whole bool, most int, scrub scrubber) string {
 	return cut(shorten(strings.Join(words, " "), most), maxMessage)
 }
 
-// shorten returns at most that many characters of text, ending with an ellipsis if it is
-// cut.
+// shorten returns at most that many characters of text, ending with an ellipsis if it is cut.
 func shorten(text string, most int) string {
 	if line := []rune(text); len(line) > most {
 		return string(line[:most-1]) + "…"

@@ -19,10 +19,9 @@ type Error struct {
 	// unprocessable entity. Without such a body Code, Type and Source are empty, and
 	// Message is a line of the answer.
 	Code, Message, Type, Source string
-	// Proven means that the API itself gave the answer, and not a gateway in front of it:
-	// the whole body was read, and it is a JSON object with a code that fits the status, a
-	// message, and a source or a type. Source: the vendor's pages. A 2xx or a 3xx is never
-	// proven.
+	// Proven means that the API itself gave the answer, and not a gateway in front of it: the whole
+	// body was read, and it is a JSON object with a code that fits the status, a message, and a
+	// source or a type. Source: the vendor's pages. A 2xx or a 3xx is never proven.
 	Proven bool
 	// Kind identifies similar answers by the status, the media type, the Server header and
 	// a hash of the body, such as "404 text/html nginx 1f3a9c20", with "-" for a missing
@@ -78,9 +77,8 @@ func (e *Error) Error() string {
 type TransportError struct {
 	// Method is DELETE or GET.
 	Method string
-	// Sent means that the request may have reached the API. Otherwise nothing was sent: the
-	// dial, the name look-up or the TLS handshake failed, or the context ended before the
-	// write.
+	// Sent means that the request may have reached the API. Otherwise nothing was sent: the dial,
+	// the name look-up or the TLS handshake failed, or the context ended before the write.
 	Sent bool
 	// Local means that nothing was sent because this machine ran out of file descriptors,
 	// ports or memory.

@@ -26,10 +26,9 @@ const (
 	dots         = "." + "．﹒․‥…︙︰"
 )
 
-// CheckID returns why an id must not be sent. The API does not define ids, so everything is
-// allowed that addresses exactly one payment link. For example, url.PathEscape keeps "."
-// and "..", and an empty id addresses the whole collection. The error wraps ErrBadID and
-// never repeats the id.
+// CheckID returns why an id must not be sent. The API does not define ids, so everything is allowed
+// that addresses exactly one payment link. For example, url.PathEscape keeps "." and "..", and an
+// empty id addresses the whole collection. The error wraps ErrBadID and never repeats the id.
 func CheckID(id string) error {
 	switch {
 	case id == "":

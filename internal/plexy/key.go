@@ -31,8 +31,7 @@ type secret struct {
 	scrub  scrubber
 }
 
-// NewKey returns a key with the value of PLEXY_API_KEY, trimmed. The error never shows the
-// value.
+// NewKey returns a key with the value of PLEXY_API_KEY, trimmed. The error never shows the value.
 func NewKey(value string) (*Key, error) {
 	k := &Key{}
 	if _, err := k.set(value); err != nil {

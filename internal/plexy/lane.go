@@ -18,9 +18,8 @@ const (
 	laneSpread = 30 * time.Second
 )
 
-// purgeInterval limits how often all idle lanes are closed because a used one failed. An
-// API that fails for one request in a hundred must not cost a new connection for each of
-// the others.
+// purgeInterval limits how often all idle lanes are closed because a used one failed. An API that
+// fails for one request in a hundred must not cost a new connection for each of the others.
 const purgeInterval = 5 * time.Second
 
 // freshKey is the context key of Fresh.

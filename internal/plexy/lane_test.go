@@ -178,8 +178,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// The connections of many calls are kept, up to the limit, and few calls use few
-// of them.
+// The connections of many calls are kept, up to the limit, and few calls use few of them.
 func TestConnectionsAreUsedLastInFirstOut(t *testing.T) {
 	const many, kept = 7, 5
 	var mu sync.Mutex
@@ -278,8 +277,7 @@ func TestConnectionAge(t *testing.T) {
 	})
 }
 
-// A connection that nobody uses is closed after half a minute, under others that
-// are used.
+// A connection that nobody uses is closed after half a minute, under others that are used.
 func TestIdleConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTestClient(t, "http://127.0.0.1:1", 10*time.Second)
@@ -382,9 +380,8 @@ func TestServerMoves(t *testing.T) {
 	}
 }
 
-// Trouble with one kept connection closes the idle ones, but an API that fails now
-// and then costs no more than its own connections for a while, and neither does
-// one that fails on new connections.
+// Trouble with one kept connection closes the idle ones, but an API that fails now and then costs
+// no more than its own connections for a while, and neither does one that fails on new connections.
 func TestTroubleClosesIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLanes(10)
@@ -436,8 +433,7 @@ func TestNewConnectionsResumeTLS(t *testing.T) {
 	}
 }
 
-// BenchmarkCancel measures calls of 50 goroutines against a server of this
-// process.
+// BenchmarkCancel measures calls of 50 goroutines against a server of this process.
 func BenchmarkCancel(b *testing.B) {
 	server := httptest.NewServer(reply(204, ""))
 	defer server.Close()

@@ -90,8 +90,7 @@ const nesting = "data"
 // bytes with links of the documented size.
 const maxEntries = 100_000
 
-// decodePage reads a page: an array of links, or an object with such an array and perhaps a
-// total.
+// decodePage reads a page: an array of links, or an object with such an array and perhaps a total.
 func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	if len(body) > limit {
 		return Page{}, fmt.Errorf("the answer is not a page of payment links: it is longer than %d MiB", limit>>20)
@@ -156,9 +155,8 @@ func (p *Page) readTotal(fields map[string][]byte) {
 	}
 }
 
-// pageFields returns the relevant fields of an object, or nil if body, which is JSON or
-// empty, is not one. The values are parts of body, because copies could be as long as a
-// page.
+// pageFields returns the relevant fields of an object, or nil if body, which is JSON or empty, is
+// not one. The values are parts of body, because copies could be as long as a page.
 func pageFields(body []byte) map[string][]byte {
 	object := json.NewDecoder(bytes.NewReader(body))
 	if first, err := object.Token(); err != nil || first != json.Delim('{') {

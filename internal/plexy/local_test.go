@@ -67,8 +67,7 @@ func TestLocalClosesIdleConnections(t *testing.T) {
 	s.wait(2, 0)
 }
 
-// A lack that comes up while the request is written is no proof that nothing
-// left.
+// A lack that comes up while the request is written is no proof that nothing left.
 func TestLocalIsNeverSent(t *testing.T) {
 	c := newTestClient(t, "http://127.0.0.1:1", 10*time.Second)
 	c.lanes.dial = func(context.Context, string, string) (net.Conn, error) {

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// A process without a descriptor left blames nobody else, whether it looks up a
-// name first or not.
+// A process without a descriptor left blames nobody else, whether it looks up a name first or not.
 func TestOutOfDescriptors(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -53,8 +53,7 @@ func (a *answer) head() (body []byte, whole bool) {
 	return a.body, a.whole()
 }
 
-// unproven adds the description of an unproven answer to e. why is the problem of a 2xx, or
-// nil.
+// unproven adds the description of an unproven answer to e. why is the problem of a 2xx, or nil.
 func (a *answer) unproven(e *Error, why error) {
 	e.Kind = a.kind()
 	e.saw = a.saw(why)

@@ -12,10 +12,9 @@ import (
 // callers can add to it.
 const maxRetryAfter = 10 * 365 * 24 * time.Hour
 
-// retryAfter parses the Retry-After header, a number of seconds or a date (RFC 9110,
-// 10.2.3). A date is relative to the Date header of the answer, because the clocks may
-// differ, or else to now. The result is 0 to maxRetryAfter. ok is false without a valid
-// header.
+// retryAfter parses the Retry-After header, a number of seconds or a date (RFC 9110, 10.2.3). A
+// date is relative to the Date header of the answer, because the clocks may differ, or else to now.
+// The result is 0 to maxRetryAfter. ok is false without a valid header.
 func retryAfter(header http.Header, now time.Time) (wait time.Duration, ok bool) {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	seconds, err := strconv.ParseInt(value, 10, 64)

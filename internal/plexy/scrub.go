@@ -31,9 +31,8 @@ func (s scrubber) line(text string) string {
 }
 
 // error returns err. If its text contains the key, is not one clean line or is longer than
-// maxMessage, it returns an error with a clean text: a certificate and a status line come
-// from the server. That error has no Unwrap, so the original text stays hidden, but it
-// answers errors.Is.
+// maxMessage, it returns an error with a clean text: a certificate and a status line come from the
+// server. That error has no Unwrap, so the original text stays hidden, but it answers errors.Is.
 func (s scrubber) error(err error) error {
 	text := err.Error()
 	if shown := cut(s.line(text), maxMessage); shown != text {

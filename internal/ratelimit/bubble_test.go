@@ -98,10 +98,9 @@ func startRealRedis(t *testing.T) *realRedis {
 	return &realRedis{opt: opt}
 }
 
-// newBubbleRedis starts a Redis for the bubble that calls it. With a real one the
-// fleet's script runs there, in a database of its own and by the bubble's clock.
-// Connections and channels are always embedded: the bubble's clock does not move
-// while a goroutine waits for the network.
+// newBubbleRedis starts a Redis for the bubble that calls it. With a real one the fleet's script
+// runs there, in a database of its own and by the bubble's clock. Connections and channels are
+// always embedded: the bubble's clock does not move while a goroutine waits for the network.
 func newBubbleRedis(t *testing.T, real *realRedis) *bubbleRedis {
 	b := &bubbleRedis{Miniredis: miniredis.NewMiniRedis()}
 	t.Cleanup(b.Close)

@@ -66,11 +66,10 @@ type demand struct {
 // share is the process's fair share of the slots within the horizon.
 func (d demand) share() int { return int(microsOf(d.horizon) / d.interval / micros(d.active)) }
 
-// spare returns how many slots to reserve for a stretch of time, or 0 to reserve only
-// what can be used. At a limit far above what the fleet sends, a slot for each request
-// would come due and be given up long before its request. The process then reserves a
-// run of slots that lasts until the next call: a quarter of its share, and only while
-// the others leave half of the schedule free.
+// spare returns how many slots to reserve for a stretch of time, or 0 to reserve only what can be
+// used. At a limit far above what the fleet sends, a slot for each request would come due and be
+// given up long before its request. The process then reserves a run of slots that lasts until the
+// next call: a quarter of its share, and only while the others leave half of the schedule free.
 func (d demand) spare() int {
 	n := d.share() / 4
 	switch {

@@ -26,8 +26,7 @@
 //     reserves as many slots as the process needs soon (demand).
 //   - The clock estimates what the time in Redis is.
 //
-// A local limiter from x/time/rate is a second guard. While Redis is away nothing is
-// granted.
+// A local limiter from x/time/rate is a second guard. While Redis is away nothing is granted.
 //
 // The rate of the fleet has a ceiling: the lowest Rate of the processes that are
 // alive, or what [SetFleetRate] set. A process never exceeds its own Rate.

@@ -14,11 +14,10 @@ import (
 	"unicode/utf8"
 )
 
-// TestScriptEvidence plays answers and checks whether they hold the fleet. A word is a
-// link that gets a 429, with ! if it had one before, and with /503 for another status.
-// control is the control request. + is a good answer to a new grant, ok a good answer
-// to the control request, ? an unproven answer, < a grant, > the good answer to it, and
-// a number is how many milliseconds pass.
+// TestScriptEvidence plays answers and checks whether they hold the fleet. A word is a link that
+// gets a 429, with ! if it had one before, and with /503 for another status. control is the control
+// request. + is a good answer to a new grant, ok a good answer to the control request, ? an
+// unproven answer, < a grant, > the good answer to it, and a number is how many milliseconds pass.
 func TestScriptEvidence(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -152,8 +151,7 @@ func TestScriptHoldsForNewLinks(t *testing.T) {
 	})
 }
 
-// A link that had a 429 before extends a hold by a second at most, and does not begin
-// another.
+// A link that had a 429 before extends a hold by a second at most, and does not begin another.
 func TestScriptRepeatInAHold(t *testing.T) {
 	eachBook(t, 50, func(b *book) {
 		late := b.grant()
@@ -316,8 +314,7 @@ func TestFleetPoisonedLinks(t *testing.T) {
 	})
 }
 
-// TestFleetRecovers answers at random, and checks that the full rate is reached when the
-// API works.
+// TestFleetRecovers answers at random, and checks that the full rate is reached when the API works.
 func TestFleetRecovers(t *testing.T) {
 	real := startRealRedis(t)
 	for seed := range uint64(6) {

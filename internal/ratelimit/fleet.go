@@ -13,10 +13,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// FleetConfig configures the limiter of one process of a fleet. Rate is the process's
-// own: the fleet's ceiling is the lowest one of the processes that are alive, or what
-// [SetFleetRate] set, and a process never exceeds its own Rate. The same applies to
-// Burst.
+// FleetConfig configures the limiter of one process of a fleet. Rate is the process's own: the
+// fleet's ceiling is the lowest one of the processes that are alive, or what [SetFleetRate] set,
+// and a process never exceeds its own Rate. The same applies to Burst.
 type FleetConfig struct {
 	Config
 	// Redis is the database that the fleet shares.
@@ -28,9 +27,8 @@ type FleetConfig struct {
 	Observer bool
 	// Log receives warnings. By default they are dropped.
 	Log *slog.Logger
-	// Demand, if not nil, returns how many requests will call Acquire soon, at most.
-	// No slots are reserved beyond these and the calls that already wait. It must be
-	// quick.
+	// Demand, if not nil, returns how many requests will call Acquire soon, at most. No slots are
+	// reserved beyond these and the calls that already wait. It must be quick.
 	Demand func() int
 
 	heartbeat time.Duration // 0: the default
@@ -39,9 +37,8 @@ type FleetConfig struct {
 // reportWait is how long Report waits at most until Redis knows an urgent answer.
 const reportWait = 250 * time.Millisecond
 
-// Fleet limits the requests of all processes that share a Redis database. It grants
-// slots while [Fleet.Run] runs and Redis answers. Its methods are safe for concurrent
-// use.
+// Fleet limits the requests of all processes that share a Redis database. It grants slots while
+// [Fleet.Run] runs and Redis answers. Its methods are safe for concurrent use.
 type Fleet struct {
 	cfg   FleetConfig
 	start time.Time // the origin of all instants
@@ -97,8 +94,7 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 	return f, nil
 }
 
-// Run takes part in the fleet until ctx ends, and then leaves it. It must run exactly
-// once.
+// Run takes part in the fleet until ctx ends, and then leaves it. It must run exactly once.
 func (f *Fleet) Run(ctx context.Context) { f.reserver.loop(ctx) }
 
 // Acquire waits for a slot, in order of arrival. It returns ctx.Err() as soon as ctx
@@ -197,8 +193,7 @@ func (f *Fleet) giveBack(probe uint64) {
 	f.reserver.flush()
 }
 
-// Status returns the fleet's rate, and the hold that this process is under: the
-// fleet's or its own.
+// Status returns the fleet's rate, and the hold that this process is under: the fleet's or its own.
 func (f *Fleet) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -211,11 +206,10 @@ func (f *Fleet) Status() Status {
 	}
 }
 
-// HoldOwn begins a hold of this process alone, with a cause to show:
-// ReasonUnauthorized if the API refuses the key and not only a link, or ReasonOutage
-// if this process gets no answers from the API while others do. The first probe goes
-// after 1 s. The time between probes doubles up to 30 s, or 10 s in an outage. A
-// [OK] answer to a later request with the present key ends the hold.
+// HoldOwn begins a hold of this process alone, with a cause to show: ReasonUnauthorized if the API
+// refuses the key and not only a link, or ReasonOutage if this process gets no answers from the API
+// while others do. The first probe goes after 1 s. The time between probes doubles up to 30 s, or
+// 10 s in an outage. A [OK] answer to a later request with the present key ends the hold.
 func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.mu.Lock()
 	now := f.now()

@@ -1,6 +1,5 @@
--- The rules by which a fleet adapts its rate and holds. doc.go explains them.
--- fleet_reserve.lua follows and uses them. The unauthorized hold is not here: each
--- process has its own.
+-- The rules by which a fleet adapts its rate and holds. doc.go explains them. fleet_reserve.lua
+-- follows and uses them. The unauthorized hold is not here: each process has its own.
 --
 -- Grants are numbered from 1. "Before the hold" and "after the cut" compare these
 -- numbers and not times, because an answer describes the API at the time of its request.
@@ -140,8 +139,7 @@ local function noteProper(at)
   last.at = math.max(last.at, at)
 end
 
--- Whether another live process has had a proven answer since the last one of this
--- process.
+-- Whether another live process has had a proven answer since the last one of this process.
 local function othersProper()
   local mine, others = 0, 0
   for _, p in ipairs(proper) do
@@ -220,8 +218,7 @@ local function goodRate()
   return sum * second / math.max(g.sending - first * meterPart, meterPart)
 end
 
--- Sending starts again slowly, because all clients of the API wait for it. This counts
--- as a cut.
+-- Sending starts again slowly, because all clients of the API wait for it. This counts as a cut.
 local function endOutage()
   g.outage = 0
   resetFailures()
@@ -265,8 +262,7 @@ end
 --   * if another link just got the same and no later request got a good answer,
 --   * if many links got it, as from an API that lets some requests through, or
 --   * if a link got it and then the control request.
--- Two links that both got it before prove nothing, and such a link does not say how long
--- to hold.
+-- Two links that both got it before prove nothing, and such a link does not say how long to hold.
 local function evidence(new)
   local many = math.max(manyLinks, math.min(suspectsMost, manyPart * goodRate() * within(manyWithin, manySlots) / second))
   local proved, links, wait = false, 1 - new.again, new.again == 0 and new.wait or 0

@@ -53,8 +53,7 @@ func (r *reply) holdEnd(c *clock, now instant) instant {
 	return at
 }
 
-// The probes of a process's own hold. Those of an outage are timed as in
-// fleet_rules.lua.
+// The probes of a process's own hold. Those of an outage are timed as in fleet_rules.lua.
 const (
 	ownProbeFirst   = time.Second      // from the beginning of the hold to the first
 	keyProbeMost    = 30 * time.Second // the time between probes doubles up to this,

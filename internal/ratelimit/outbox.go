@@ -17,9 +17,8 @@ type outbox struct {
 	sendBy   instant       // send pending by then
 	carried  chan struct{} // closed when a call has carried pending
 
-	// The events of the latest call, until its reply. A call without a reply may have
-	// been executed, so they are sent again under the same number, which the script
-	// executes once.
+	// The events of the latest call, until its reply. A call without a reply may have been
+	// executed, so they are sent again under the same number, which the script executes once.
 	number      uint64
 	unconfirmed []event
 	confirmed   chan struct{} // nil: no call awaits a reply

@@ -47,8 +47,7 @@ type Status struct {
 // staleAfter is how old a slot may be when it is used.
 const staleAfter = 50 * time.Millisecond
 
-// Slot is the permission to send one request now. It must be passed to the limiter's
-// Report once.
+// Slot is the permission to send one request now. It must be passed to the limiter's Report once.
 type Slot struct {
 	granted time.Time
 	seq     uint64 // number of the grant, from 1; orders answers and holds
@@ -125,8 +124,7 @@ type Answer struct {
 	// Status is the HTTP status, or 0 without an answer. Throttled answers are compared
 	// with those of the same status.
 	Status int
-	// Repeat: the link got the same answer before, so the link itself may be the
-	// reason.
+	// Repeat: the link got the same answer before, so the link itself may be the reason.
 	Repeat bool
 	// Cause describes the answer to people. A hold keeps the first 200 bytes.
 	Cause string

@@ -75,8 +75,7 @@ func (e event) args(now instant) []any {
 	return []any{e.kind, e.seq, a, b, e.text}
 }
 
-// suspectText describes a throttled answer to the script: link, status, and 1 for a
-// repeat.
+// suspectText describes a throttled answer to the script: link, status, and 1 for a repeat.
 func suspectText(a Answer) string {
 	repeat := 0
 	if a.Repeat {
@@ -138,8 +137,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 
 // reply is the script's reply. Times are of the fleet's clock.
 type reply struct {
-	// n slots: slot j, from 0, is due at max(from, base + j·spacing), and its number is
-	// first + j.
+	// n slots: slot j, from 0, is due at max(from, base + j·spacing), and its number is first + j.
 	n             int
 	from          micros
 	base, spacing micros

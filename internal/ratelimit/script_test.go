@@ -406,8 +406,7 @@ func (p *play) check() {
 	}
 }
 
-// recovers checks that the full rate is reached when the API works and there is no
-// manual hold.
+// recovers checks that the full rate is reached when the API works and there is no manual hold.
 func (p *play) recovers() {
 	p.call(0, event{kind: "hold", wait: 0})
 	until := p.clock + time.Hour + 30*time.Minute // the longest hold of this play, and some probes

@@ -20,9 +20,8 @@ type Cluster struct {
 
 const clusterSlots = 16384
 
-// StartCluster starts a cluster of masters, with or without one replica each, for the
-// length of the test. A replica takes over after two seconds. args are arguments of all
-// servers.
+// StartCluster starts a cluster of masters, with or without one replica each, for the length of the
+// test. A replica takes over after two seconds. args are arguments of all servers.
 func StartCluster(t testing.TB, masters int, replicas bool, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{masters: masters}

@@ -219,8 +219,7 @@ func StartReplica(t testing.TB, of *Server, args ...string) *Server {
 	return s
 }
 
-// Freeze suspends the server, which looks like a network that drops all packets. Thaw
-// resumes it.
+// Freeze suspends the server, which looks like a network that drops all packets. Thaw resumes it.
 func (s *Server) Freeze(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
 
 // Thaw ends Freeze.

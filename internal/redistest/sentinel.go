@@ -15,8 +15,7 @@ import (
 // masterName is the name of the master in the Sentinels.
 const masterName = "main"
 
-// Sentinel is a server with replicas and three Sentinels, which promote a replica after one
-// second.
+// Sentinel is a server with replicas and three Sentinels, which promote a replica after one second.
 type Sentinel struct {
 	Servers   []*Server // the first was the master at the start
 	sentinels []*Server

@@ -30,8 +30,7 @@ func plainly(entries []ledger.Entry) []ledger.Entry {
 	return entries
 }
 
-// A journal shows whether the canary stopped the run, by the rule of the ledger:
-// see canary.lua.
+// A journal shows whether the canary stopped the run, by the rule of the ledger: see canary.lua.
 func TestTripped(t *testing.T) {
 	const nf, rejected, row = ledger.NotFound, ledger.Rejected, ledger.CanaryRow
 	for _, tt := range []struct {

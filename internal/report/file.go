@@ -18,9 +18,8 @@ var ErrExists = errors.New("the file exists and is never overwritten: move it aw
 // trap: a symbolic link to another file of the user, or a pipe that somebody reads.
 var errNotRegular = errors.New("it is a symbolic link, or not a regular file: name a file, or use standard output")
 
-// WriteFile writes the file at path atomically, as Create does. Devices and open files of
-// the process, such as /dev/stdout, are written directly. An error of write is returned as
-// it is.
+// WriteFile writes the file at path atomically, as Create does. Devices and open files of the
+// process, such as /dev/stdout, are written directly. An error of write is returned as it is.
 func WriteFile(path string, overwrite bool, write func(io.Writer) error) error {
 	if isStream(path) {
 		return writeStream(path, write)

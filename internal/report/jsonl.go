@@ -23,8 +23,7 @@ func newJSONLines(w io.Writer, names []string) *jsonLines {
 	return j
 }
 
-// write writes an object: the user's columns as strings, then our own. A missing value is
-// null.
+// write writes an object: the user's columns as strings, then our own. A missing value is null.
 func (j *jsonLines) write(theirs []string, l line) error {
 	b := append(j.line[:0], '{')
 	key := 0

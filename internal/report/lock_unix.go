@@ -8,8 +8,7 @@ import (
 	"syscall"
 )
 
-// lock prevents a second process from resuming the same run. The lock ends with the
-// process.
+// lock prevents a second process from resuming the same run. The lock ends with the process.
 func lock(file *os.File) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {

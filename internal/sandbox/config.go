@@ -25,9 +25,8 @@ type Config struct {
 	Prefix string
 	// Key is the required Authorization header. "" accepts any non-empty one.
 	Key string
-	// Paid, Expired, Cancelled and Missing are shares (0 to 1) of the seeded links that are
-	// not active. A DELETE of the first three answers 422. A missing link answers 404 to
-	// everything.
+	// Paid, Expired, Cancelled and Missing are shares (0 to 1) of the seeded links that are not
+	// active. A DELETE of the first three answers 422. A missing link answers 404 to everything.
 	Paid, Expired, Cancelled, Missing float64
 	// Faults are the shares of failing requests.
 	Faults Faults
@@ -35,9 +34,8 @@ type Config struct {
 	Gateway Gateway
 	// Poison is the permanent answer of links by id: see SetPoison.
 	Poison map[string]Answer
-	// ForbiddenLinks is the share (0 to 1) of links that answer 403 to all requests.
-	// GetsForbidden answers 403 to every GET of a link, and ListForbidden to requests for
-	// the list.
+	// ForbiddenLinks is the share (0 to 1) of links that answer 403 to all requests. GetsForbidden
+	// answers 403 to every GET of a link, and ListForbidden to requests for the list.
 	ForbiddenLinks               float64
 	GetsForbidden, ListForbidden bool
 	// EmptyErrors removes the body of 400, 404 and 422.
@@ -52,8 +50,7 @@ type Config struct {
 	// DefaultRetryAfter. RetryAfterDate sends it as an HTTP date.
 	RetryAfter     time.Duration
 	RetryAfterDate bool
-	// PageSize is the maximum number of links per page of the list. The default is
-	// DefaultPageSize.
+	// PageSize is the maximum number of links per page of the list. The default is DefaultPageSize.
 	PageSize int
 	// Log gets one line of JSON per request, buffered: see Flush.
 	Log io.Writer

@@ -30,8 +30,7 @@ func draw(seed, what, link, n uint64) uint64 {
 // share maps a draw to [0, 1).
 func share(draw uint64) float64 { return float64(draw>>11) / (1 << 53) }
 
-// hashRequest hashes a method and an id for draw. It is FNV-1a without the allocation of
-// hash/fnv.
+// hashRequest hashes a method and an id for draw. It is FNV-1a without the allocation of hash/fnv.
 func hashRequest(method, id string) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for _, text := range [...]string{method, " ", id} {

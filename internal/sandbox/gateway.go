@@ -20,8 +20,7 @@ type Gateway struct {
 	// From is when it begins, since the start of the server. For is how long it lasts; 0
 	// means forever.
 	From, For time.Duration
-	// SpareGets passes GET requests for links to the API, and SpareLists those for the
-	// list.
+	// SpareGets passes GET requests for links to the API, and SpareLists those for the list.
 	SpareGets, SpareLists bool
 	// Page restricts it to pages of the list from this number on. 0 does not. A request
 	// without a number counts as page 1.

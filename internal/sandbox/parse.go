@@ -25,10 +25,9 @@ const gatewayServer = "gateway/1.0"
 // loginURL is the target of a redirect.
 const loginURL = "https://login.example.com/"
 
-// ParseAnswer parses STATUS[:BODY][:RETRY_AFTER], such as 404:html, 302:empty or
-// 429:api:20s. The status is 200 to 599, and the body one of the constants above or body.
-// Retry-After is a duration or a number of seconds. It is sent in whole seconds, rounded
-// up.
+// ParseAnswer parses STATUS[:BODY][:RETRY_AFTER], such as 404:html, 302:empty or 429:api:20s. The
+// status is 200 to 599, and the body one of the constants above or body. Retry-After is a duration
+// or a number of seconds. It is sent in whole seconds, rounded up.
 func ParseAnswer(text, body string) (Answer, error) {
 	parts := strings.Split(text, ":")
 	status, err := strconv.Atoi(parts[0])

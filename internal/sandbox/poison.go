@@ -6,10 +6,9 @@ import (
 	"slices"
 )
 
-// SetPoison sets a permanent answer for id, as for a locked object, without changing the
-// link. An answer without Status, Cut or Hang removes it. With a Method it applies to that
-// method only. The answer comes after the checks of key and rate, and after those of
-// Script.
+// SetPoison sets a permanent answer for id, as for a locked object, without changing the link. An
+// answer without Status, Cut or Hang removes it. With a Method it applies to that method only. The
+// answer comes after the checks of key and rate, and after those of Script.
 func (s *Server) SetPoison(id string, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

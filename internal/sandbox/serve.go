@@ -214,8 +214,7 @@ func (s *Server) latency(seen uint64, n uint64) time.Duration {
 	return wait
 }
 
-// scripted takes the next scripted answer. ok is false if there is none, or only a
-// placeholder.
+// scripted takes the next scripted answer. ok is false if there is none, or only a placeholder.
 func (s *Server) scripted(method, id string) (a Answer, ok bool) {
 	if len(s.scripts) == 0 {
 		return Answer{}, false
@@ -234,8 +233,7 @@ func (s *Server) scripted(method, id string) (a Answer, ok bool) {
 	return a, a.Status != 0 || a.Cut || a.Hang
 }
 
-// normal does the work of a request and returns its answer, and whether it
-// cancelled the link.
+// normal does the work of a request and returns its answer, and whether it cancelled the link.
 func (s *Server) normal(method string, p *link, now time.Time) (a Answer, applied bool) {
 	switch {
 	case method != http.MethodGet && method != http.MethodDelete:

@@ -98,8 +98,7 @@ func (s *Server) Status(id string) (status string, ok bool) {
 	return p.status, true
 }
 
-// SetStatus sets the status of a link and adds the link if there is none. "" makes it
-// missing.
+// SetStatus sets the status of a link and adds the link if there is none. "" makes it missing.
 func (s *Server) SetStatus(id, status string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -36,8 +36,7 @@ type rateLimit struct {
 	window  int64   // nanoseconds
 }
 
-// maxAllowed limits the memory of a rateLimit. A higher rate gets a window shorter than a
-// second.
+// maxAllowed limits the memory of a rateLimit. A higher rate gets a window shorter than a second.
 const maxAllowed = 1 << 20
 
 // newRateLimit returns a limit of rate requests per second, nil for no limit. A fractional

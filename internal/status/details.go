@@ -36,8 +36,7 @@ type ErrorKind struct {
 	index      int // of the link, in the batch
 }
 
-// rateSpans are the times over which the rate is measured: the first in which enough
-// links ended.
+// rateSpans are the times over which the rate is measured: the first in which enough links ended.
 var rateSpans = [...]time.Duration{time.Minute, 15 * time.Minute, time.Hour}
 
 const maxErrorKinds = 10
@@ -135,8 +134,7 @@ func (d *Details) measure(ended [len(rateSpans)]int64) {
 	}
 }
 
-// LinkStatuses counts the not cancellable links by their status. An active link can
-// still be paid.
+// LinkStatuses counts the not cancellable links by their status. An active link can still be paid.
 type LinkStatuses map[string]int64
 
 // ReadStatuses counts the not cancellable links of a batch by their status.

@@ -31,8 +31,7 @@ func (p *Pace) Add(now time.Time, done int64) {
 	}
 }
 
-// Rate is the number of links that ended per second. known is false until there are
-// enough samples.
+// Rate is the number of links that ended per second. known is false until there are enough samples.
 func (p *Pace) Rate() (rate float64, known bool) {
 	first, last := p.samples[0], p.samples[len(p.samples)-1]
 	took := last.at.Sub(first.at)

@@ -95,8 +95,7 @@ func (s Batch) TimeLeft(rate float64) time.Duration {
 // maxLeft represents any longer time, which a Duration could not hold.
 const maxLeft = 10 * 365 * 24 * time.Hour
 
-// TimeLeft is how long the pending links of b take at a rate above 0, in links per
-// second.
+// TimeLeft is how long the pending links of b take at a rate above 0, in links per second.
 func TimeLeft(b ledger.Batch, rate float64) time.Duration {
 	return time.Duration(min(float64(b.Pending())/rate, maxLeft.Seconds()) * float64(time.Second))
 }

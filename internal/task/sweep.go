@@ -65,8 +65,7 @@ func (s Sweep) Task() (*asynq.Task, error) {
 	), nil
 }
 
-// ParseSweep reads the payload of a sweep task. The error is ErrNewer if a newer release
-// wrote it.
+// ParseSweep reads the payload of a sweep task. The error is ErrNewer if a newer release wrote it.
 func ParseSweep(payload []byte) (Sweep, error) {
 	var s Sweep
 	err := json.Unmarshal(payload, &s)

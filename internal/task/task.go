@@ -27,8 +27,7 @@ const (
 	// tasks, which is slower and not allowed everywhere.
 	PendingKey = "asynq:{" + QueueCancel + "}:pending"
 	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
-	// MaxSlice is the largest number of links in a slice, SmallSlice that of
-	// format 1.
+	// MaxSlice is the largest number of links in a slice, SmallSlice that of format 1.
 	MaxSlice, SmallSlice = 200, 50
 	// MaxLookAhead is how many links wait in the queue at most.
 	MaxLookAhead = 20_000
@@ -111,8 +110,7 @@ func (s Slice) Task() (*asynq.Task, error) {
 	), nil
 }
 
-// Parse reads the payload of a cancel task. The error is ErrNewer if a newer release wrote
-// it.
+// Parse reads the payload of a cancel task. The error is ErrNewer if a newer release wrote it.
 func Parse(payload []byte) (Slice, error) {
 	var s Slice
 	err := json.Unmarshal(payload, &s)

@@ -31,8 +31,7 @@ func Parent(ctx context.Context, headers map[string]string) context.Context {
 	return w3c.Extract(ctx, propagation.MapCarrier(headers))
 }
 
-// Traceparent returns the span context in ctx as a W3C traceparent for the hash of a batch,
-// or "".
+// Traceparent returns the span context in ctx as a W3C traceparent for the hash of a batch, or "".
 func Traceparent(ctx context.Context) string { return Carry(ctx)[traceparent] }
 
 // SpanContext parses a traceparent. The result is invalid if that fails.

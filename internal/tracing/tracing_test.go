@@ -35,8 +35,7 @@ func (r *record) String() string {
 	return r.b.String()
 }
 
-// open opens the traces of an environment, which holds no OTEL_* variable but
-// the given ones.
+// open opens the traces of an environment, which holds no OTEL_* variable but the given ones.
 func open(t *testing.T, variables map[string]string) (traces *Traces, log, console *record) {
 	t.Helper()
 	for _, pair := range os.Environ() {
@@ -170,8 +169,7 @@ func TestSampler(t *testing.T) {
 	}
 }
 
-// A collector that hangs blocks neither those who end spans nor the end of the
-// process.
+// A collector that hangs blocks neither those who end spans nor the end of the process.
 func TestCollectorHangs(t *testing.T) {
 	c := otlptest.Start(t)
 	c.Hang()

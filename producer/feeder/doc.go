@@ -22,11 +22,10 @@
 //	  (ledger)                    │
 //	                 cursor moves behind them
 //
-// Ten times a second the leader fills the queue up to the look-ahead: about two seconds of
-// work at the current rate. Links that workers hold and have not sent count as well. The
-// short queue is why a pause takes effect within a second, why Redis stays small, and why a
-// small batch does not wait behind a large one. Imports and sweeps take turns four to one,
-// and equal batches one to one.
+// Ten times a second the leader fills the queue up to the look-ahead: about two seconds of work at
+// the current rate. Links that workers hold and have not sent count as well. The short queue is why
+// a pause takes effect within a second, why Redis stays small, and why a small batch does not wait
+// behind a large one. Imports and sweeps take turns four to one, and equal batches one to one.
 //
 // A slice is enqueued first and the cursor moves afterwards. After a crash in between, the
 // slice is fed again. Task ids and the records of the ledger make that harmless.

@@ -26,8 +26,7 @@ const (
 	silentWorker = 2 * time.Second
 )
 
-// term is one leadership of this process. A new leader knows nothing but what the
-// ledger holds.
+// term is one leadership of this process. A new leader knows nothing but what the ledger holds.
 type term struct {
 	cfg    *Config
 	ledger *ledger.Ledger

@@ -170,8 +170,7 @@ func ids(all []task.Slice) (names []string) {
 	return names
 }
 
-// Slices lie on a grid: none reaches over the end of a chunk, and all links are
-// fed once.
+// Slices lie on a grid: none reaches over the end of a chunk, and all links are fed once.
 func TestSliceGrid(t *testing.T) {
 	for _, tt := range []struct {
 		rate  float64
@@ -241,9 +240,8 @@ func TestSliceSizeStays(t *testing.T) {
 	})
 }
 
-// What waits in the queue and unsent with the workers stays within the
-// look-ahead, however late these tell, if one with nothing in hand tells at once
-// when that changes.
+// What waits in the queue and unsent with the workers stays within the look-ahead, however late
+// these tell, if one with nothing in hand tells at once when that changes.
 func TestLookAhead(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
@@ -449,8 +447,7 @@ func TestPausedBatchesAreNotFed(t *testing.T) {
 	})
 }
 
-// Slices without a pending link are passed over; what is in the queue already
-// is left alone.
+// Slices without a pending link are passed over; what is in the queue already is left alone.
 func TestFeedSkips(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)

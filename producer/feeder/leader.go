@@ -34,14 +34,12 @@ type Config struct {
 
 // Observer counts what the leader does, for metrics.
 type Observer interface {
-	// Repaired is called when slices are enqueued again. The reason is "orphaned" or
-	// "missing".
+	// Repaired is called when slices are enqueued again. The reason is "orphaned" or "missing".
 	Repaired(reason string, slices int)
 }
 
-// Feeder moves slices from the ledger into the queue and repairs what crashes leave
-// behind. Every worker process runs one. Only the feeder that holds the lease does
-// anything.
+// Feeder moves slices from the ledger into the queue and repairs what crashes leave behind. Every
+// worker process runs one. Only the feeder that holds the lease does anything.
 type Feeder struct {
 	cfg    Config
 	ledger *ledger.Ledger

@@ -256,8 +256,7 @@ func (r *repairer) findMissing(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// missing returns those of the slices that are not in the queue and still have pending
-// links.
+// missing returns those of the slices that are not in the queue and still have pending links.
 func (r *repairer) missing(ctx context.Context, open []task.Slice) (missing []task.Slice, err error) {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)

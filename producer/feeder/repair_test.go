@@ -37,8 +37,7 @@ func due(f *Feeder) {
 	}
 }
 
-// A slice whose worker lost its lease is enqueued again, once, as a copy that
-// says so.
+// A slice whose worker lost its lease is enqueued again, once, as a copy that says so.
 func TestOrphans(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)

@@ -30,8 +30,7 @@ func (y *yard) headers(s task.Slice) map[string]string {
 	return info.Headers
 }
 
-// The trace of a batch goes with its first slices; each later slice has its own,
-// linked with it.
+// The trace of a batch goes with its first slices; each later slice has its own, linked with it.
 func TestFeedTraced(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)

@@ -27,7 +27,6 @@
 //	      given back,   ▼   │ begin, after a delay, or when the worker has died
 //	      or failed    waiting
 //
-// The batch's id is stored before the batch is made. A worker that continues the sweep of
-// one that died therefore finds its batch, and a sweep makes one batch however many workers
-// die.
+// The batch's id is stored before the batch is made. A worker that continues the sweep of one that
+// died therefore finds its batch, and a sweep makes one batch however many workers die.
 package sweep

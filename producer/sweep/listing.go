@@ -52,12 +52,11 @@ const (
 // a page has, nor whether pages count from 0 or 1, nor whether there is a total. Links that
 // appear and vanish meanwhile move others from page to page.
 //
-// A pass asks for every page, first without the parameter page. That is page 0 where pages
-// count from 0, and page 1, which then comes twice, where they count from 1. The first pass
-// goes forwards. It misses a link that moves to a page already read because links before it
-// vanish. The second goes backwards, where new links may push one past it. Most lists change
-// in one of these ways only, so the two passes together see every link that was there
-// throughout.
+// A pass asks for every page, first without the parameter page. That is page 0 where pages count
+// from 0, and page 1, which then comes twice, where they count from 1. The first pass goes
+// forwards. It misses a link that moves to a page already read because links before it vanish. The
+// second goes backwards, where new links may push one past it. Most lists change in one of these
+// ways only, so the two passes together see every link that was there throughout.
 //
 // A list that something in front of the API cuts off must not look complete. An empty page
 // ends the list. An error ends it only if the API itself gave it and the page before was the
@@ -160,8 +159,7 @@ func (w *listReader) forwards(ctx context.Context, from int) error {
 	}
 }
 
-// backwards reads what was added after the last known page, then from that page to the
-// first.
+// backwards reads what was added after the last known page, then from that page to the first.
 func (w *listReader) backwards(ctx context.Context) error {
 	last := w.last
 	if err := w.forwards(ctx, last+1); err != nil {
@@ -296,8 +294,7 @@ func (w *listReader) gone(n int, err error) error {
 	return nil
 }
 
-// get returns page n, or the error of rule if there is no such page. An empty page is past
-// the end.
+// get returns page n, or the error of rule if there is no such page. An empty page is past the end.
 func (w *listReader) get(ctx context.Context, n int, rule func(int, error) error) (plexy.Page, error) {
 	page, err := w.page(ctx, n, rule, w.report)
 	if err != nil {

@@ -75,8 +75,7 @@ func (s *shop) List(_ context.Context, page, size int) (plexy.Page, error) {
 
 func exact(n int) int { return n }
 
-// proven is an error that the API itself gave, plain one that may be of something
-// in front of it.
+// proven is an error that the API itself gave, plain one that may be of something in front of it.
 func proven(status int) error { return &plexy.Error{Method: "GET", Status: status, Proven: true} }
 func plain(status int) error  { return &plexy.Error{Method: "GET", Status: status} }
 

@@ -57,9 +57,8 @@ type pageReader struct {
 // tries counts the unusable answers for one page.
 type tries struct{ attempts, throttled, refused int }
 
-// page asks for one page until there is a usable answer. ends returns the error that ends
-// the asking if an answer means that there is no such page, or nil. waits is called before
-// each wait.
+// page asks for one page until there is a usable answer. ends returns the error that ends the
+// asking if an answer means that there is no such page, or nil. waits is called before each wait.
 func (p *pageReader) page(ctx context.Context, n int, ends func(n int, err error) error, waits func(error, time.Duration)) (plexy.Page, error) {
 	var t tries
 	for {
@@ -132,8 +131,7 @@ func (p *pageReader) judge(n int, kind ratelimit.Kind, err error, t *tries) (wai
 	return 0, fmt.Errorf("%s was asked for %d times: %w", pageName(n), t.attempts, err)
 }
 
-// missing reports whether an error may be how the API itself says that its list has no
-// page n.
+// missing reports whether an error may be how the API itself says that its list has no page n.
 func missing(n int, err error) bool {
 	var api *plexy.Error
 	if n == 0 || !errors.As(err, &api) || !api.Proven {

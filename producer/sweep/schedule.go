@@ -77,8 +77,7 @@ func sundayAsZero(expression string) string {
 	return strings.Join(fields, " ")
 }
 
-// weekdays rewrites one part of the day of the week: 7, or a range to 7 with or without a
-// step.
+// weekdays rewrites one part of the day of the week: 7, or a range to 7 with or without a step.
 func weekdays(part string) string {
 	span, step, stepped := strings.Cut(part, "/")
 	first, last, isRange := strings.Cut(span, "-")

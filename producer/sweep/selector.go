@@ -91,8 +91,7 @@ func newSelector(sel Selection, keep int) *selector {
 	return &selector{sel: sel, keep: keep, index: linkcsv.NewIndex(0), statuses: map[string]*status{}}
 }
 
-// see adds a link that the list shows. isNew: no pass showed it before. inPass: this
-// pass did not.
+// see adds a link that the list shows. isNew: no pass showed it before. inPass: this pass did not.
 func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	n, isNew := c.index.Add(link.ID)
 	if isNew {

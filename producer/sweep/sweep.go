@@ -240,8 +240,7 @@ type Result struct {
 	Existed bool
 }
 
-// TooManyError is the error of a sweep that found more links than Selection.Max. It did
-// nothing.
+// TooManyError is the error of a sweep that found more links than Selection.Max. It did nothing.
 type TooManyError struct{ Found, Max int64 }
 
 func (e *TooManyError) Error() string {

@@ -290,8 +290,7 @@ func TestNothingButExpired(t *testing.T) {
 	}
 }
 
-// What another sweep batches between a sweep's listing and its own seal is left
-// out.
+// What another sweep batches between a sweep's listing and its own seal is left out.
 func TestSweepsAtOneTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *store) {
 		release, err := y.l.SealSweep(t.Context())
@@ -444,8 +443,7 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 			}
 			testutil.Must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
 		}
-		// What the list shows in spite of an older outcome is right: the link is
-		// selected again.
+		// What the list shows in spite of an older outcome is right: the link is selected again.
 		y.batch("earlier", producer.SourceImport, 3)
 		settle("earlier", ledger.Cancelled, 0, 1, 2)
 		y.batch("open", producer.SourceImport, 20)

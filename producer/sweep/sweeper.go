@@ -84,8 +84,7 @@ func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper 
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()), sweep: Run}
 }
 
-// Run enqueues and runs sweeps until ctx ends. It then returns the sweep in hand to the
-// queue.
+// Run enqueues and runs sweeps until ctx ends. It then returns the sweep in hand to the queue.
 func (s *Sweeper) Run(ctx context.Context) error {
 	s.runCtx = ctx
 	// A server of its own: a sweep must not take a place from slices, nor wait for one.
@@ -136,8 +135,7 @@ func (s *Sweeper) plan(ctx context.Context) {
 	}
 }
 
-// enqueueDue enqueues a sweep that is due, and returns how long to wait before the next
-// check.
+// enqueueDue enqueues a sweep that is due, and returns how long to wait before the next check.
 func (s *Sweeper) enqueueDue(ctx context.Context) (time.Duration, error) {
 	// Redis' clock is the same for all workers.
 	now, err := s.ledger.Now(ctx)

@@ -401,8 +401,7 @@ func fails(err error) func(context.Context, *ledger.Ledger, Config) (Result, err
 	return func(context.Context, *ledger.Ledger, Config) (Result, error) { return Result{}, err }
 }
 
-// A sweep that fails is tried again, and in the end recorded as failed, never
-// archived.
+// A sweep that fails is tried again, and in the end recorded as failed, never archived.
 func TestSweepFails(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
 		c.night()
@@ -517,8 +516,7 @@ func TestSweepIsHeld(t *testing.T) {
 	})
 }
 
-// Nobody went on with a sweep for half a day, but its batch had been made: that
-// is no failure.
+// Nobody went on with a sweep for half a day, but its batch had been made: that is no failure.
 func TestSweepThatWasMade(t *testing.T) {
 	inCrew(t, func(t *testing.T, c *crew) {
 		testutil.Advance(time.Until(firstNight))

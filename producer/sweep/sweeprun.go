@@ -181,8 +181,7 @@ func counts(p Plan) ledger.SweepCounts {
 	return ledger.SweepCounts{Listed: p.Listed, Selected: p.Selected, Waiting: p.Waiting, PastExpiry: p.PastExpiry, Suspicious: p.Suspicious}
 }
 
-// end writes the result of the sweep to the ledger and the log. Its error is that of
-// ProcessTask.
+// end writes the result of the sweep to the ledger and the log. Its error is that of ProcessTask.
 func (r *sweepRun) end(err error) error {
 	// The result is written even if the process stops.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.s.runCtx), sweepWrite)
