@@ -78,8 +78,7 @@ func (m *Metrics) WatchFleet(l *ledger.Ledger, rdb redis.UniversalClient, log *s
 	m.registry.MustRegister(newFleetCollector(l, rdb, log))
 }
 
-// fleetCollector reads queue and ledger. While Redis is away it reports that, and its other
-// series end.
+// fleetCollector reads queue and ledger. While Redis is away only that is reported.
 type fleetCollector struct {
 	ledger *ledger.Ledger
 	rdb    redis.UniversalClient

@@ -13,15 +13,14 @@ var (
 	batchStates = [...]ledger.State{
 		ledger.Importing, ledger.Ready, ledger.Running, ledger.Paused, ledger.Done, ledger.AbortedState,
 	}
-	// pendingStates are the states of batches that may have pending links. An aborted one
-	// has some until it is filled.
+	// pendingStates are the states with pending links. An aborted batch has some until it is
+	// filled.
 	pendingStates = [...]ledger.State{ledger.Ready, ledger.Running, ledger.Paused, ledger.AbortedState}
 	// linkStates are the states of a link: pending, or one of the outcomes.
 	linkStates = append([]ledger.Outcome{ledger.None}, ledger.Outcomes[:]...)
 )
 
-// fleetDescs describe what all processes share. Every process reports the same, so query
-// these with max.
+// fleetDescs describe what all processes report alike, so query these with max.
 type fleetDescs struct {
 	links, batches, pending, batchLinks, workers, keys, tasks, oldest, rows          *prometheus.Desc
 	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious *prometheus.Desc

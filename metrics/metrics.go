@@ -1,5 +1,4 @@
-// Package metrics has all instruments of linkcancel, the collector of queue and ledger, and
-// the server that exposes them. docs/metrics.md lists them.
+// Package metrics has the instruments, the collector and the server. See docs/metrics.md.
 package metrics
 
 import (
@@ -43,8 +42,7 @@ type Metrics struct {
 	}
 }
 
-// All label values. Every series exists from the start of its process, so that its first
-// event is visible as a change.
+// All label values. Every series exists from the start, so that its first event is visible.
 var (
 	sources = [...]string{"import", "run", "sweep"}
 	methods = [...]string{"DELETE", "GET"}
@@ -65,15 +63,13 @@ var (
 const (
 	minute, hour, day = 60., 3600., 86_400.
 
-	// The size of native histograms, which only some Prometheus servers use: buckets that
-	// grow by a tenth, up to a maximum number.
+	// The size of native histograms: buckets that grow by a tenth, up to a maximum number.
 	nativeFactor  = 1.1
 	nativeBuckets = 100
 	nativeReset   = time.Hour
 )
 
-// goHeap is the only runtime metric besides the usual ones of Go programs. The others would
-// be as many series as all of ours.
+// goHeap is the only unusual runtime metric, because the others would be very many series.
 var goHeap = regexp.MustCompile(`^/memory/classes/heap/objects:bytes$`)
 
 // New returns the instruments of a process of the given release. Every series starts at 0.
@@ -207,8 +203,7 @@ func (m *Metrics) InFlight(delta int) { m.inFlight.Add(float64(delta)) }
 // Waited observes how long a link waited for its slot within the limit.
 func (m *Metrics) Waited(d time.Duration) { m.waited.Observe(d.Seconds()) }
 
-// Outcome counts the outcome of a link of a batch from source, with its number of attempts
-// and the time since the batch was created.
+// Outcome counts a link's outcome, its attempts and the time since the batch was created.
 func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after time.Duration) {
 	end := &m.ends[sourceIndex(source)]
 	end.outcomes[o].Inc()
@@ -216,8 +211,7 @@ func (m *Metrics) Outcome(source string, o ledger.Outcome, attempts int, after t
 	m.attempts.Observe(float64(attempts))
 }
 
-// sourceIndex returns the index of a batch's source in sources. Like the feeder, it treats
-// an unknown source as import.
+// sourceIndex returns the index of a batch's source in sources. Unknown means import.
 func sourceIndex(source string) int {
 	for i, s := range sources {
 		if s == source {

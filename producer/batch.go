@@ -57,11 +57,9 @@ type BatchConfig struct {
 	Parent  string // the batch that is retried, or ""
 	Canary  bool
 	Created time.Time // zero: now
-	// Confirm, if not nil, is called when everything is read and before the seal. Its error
-	// discards the batch.
+	// Confirm, if not nil, is called after reading, before the seal. Its error discards the batch.
 	Confirm func(Stats) error
-	// Restore, if not nil, is called for each chunk before the seal. It returns the earlier
-	// records of the chunk's links, and their error texts by position.
+	// Restore, if not nil, returns the earlier records and error texts of a chunk before the seal.
 	Restore func(chunk, links int) (records []ledger.Record, texts map[int]string, err error)
 }
 

@@ -24,30 +24,25 @@ const (
 
 // CSVConfig configures OpenCSV.
 type CSVConfig struct {
-	// Paths are the files, read in this order; "-" is Stdin. Each has its own
-	// delimiter, header and compression.
+	// Paths are the files in this order; "-" is Stdin. Each has its own format.
 	Paths []string
 	Stdin io.Reader
 
-	// Column is the name of the links' column in the header, or its number from 1.
-	// Empty: it is detected.
+	// Column is the name or number (from 1) of the links' column. Empty: it is detected.
 	Column string
 
-	// AnyID accepts ids in another form than the others of their file, and URLs without
-	// an id of the documented form.
+	// AnyID accepts ids in another form than the others, and URLs without a documented id.
 	AnyID bool
 
 	// SkipInvalid skips bad rows. A file that cannot be split into rows is still refused.
 	SkipInvalid bool
 
-	// Rejects receives the skipped rows as CSV: their own columns, then line and error.
-	// Nil: they are only counted.
+	// Rejects receives the skipped rows as CSV, with line and error. Nil: they are only counted.
 	Rejects io.Writer
 
 	// Max refuses input with more distinct links than this. 0 means no limit.
 	Max int64
-	// Stop, when closed, ends the reading with context.Canceled, also between two links
-	// with millions of rows. May be nil.
+	// Stop, when closed, ends the reading with context.Canceled. May be nil.
 	Stop <-chan struct{}
 }
 
@@ -66,8 +61,7 @@ type Stats struct {
 	Headers    int64 // rows that repeat the header of their file
 }
 
-// CSV is a source of the distinct links of CSV files, in order. To detect duplicates it
-// keeps about 25 bytes per link in memory.
+// CSV is a source of the distinct links of CSV files, in order. It keeps about 25 bytes a link.
 type CSV struct {
 	cfg     CSVConfig
 	paths   []string      // not yet opened
@@ -79,8 +73,7 @@ type CSV struct {
 	err     error      // the last error of Next
 }
 
-// OpenCSV checks that all files exist and reads the head of the first. The error is an
-// *InputError if the input is refused.
+// OpenCSV checks that all files exist and reads the first head. It may be an *InputError.
 func OpenCSV(cfg CSVConfig) (*CSV, error) {
 	if len(cfg.Paths) == 0 {
 		return nil, refuseInput("no CSV file was given", "Give at least one file, or - for standard input.")
@@ -168,8 +161,7 @@ func (c *CSV) Next() (string, error) {
 		if len(row.Fields) == 1 {
 			return row.Link, nil
 		}
-		// The row is one string. Without a copy, a caller that keeps the link would keep
-		// all other columns, too.
+		// The row is one string. Without a copy, the link would keep all other columns.
 		return strings.Clone(row.Link), nil
 	}
 }

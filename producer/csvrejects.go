@@ -21,8 +21,7 @@ func newRejects(w io.Writer, manyFiles bool) *rejects {
 	return &rejects{csv: csv.NewWriter(w), manyFiles: manyFiles}
 }
 
-// write writes a row below the header of its file. A file with another header gets a new
-// header row.
+// write writes a row below the header of its file, a new one if the header differs.
 func (r *rejects) write(rows *linkcsv.Rows, row linkcsv.Row) error {
 	header := rows.Header()
 	if r.header == nil {

@@ -11,15 +11,13 @@ import (
 	"linkcancel/internal/task"
 )
 
-// Retry is a Source: the links of a batch with certain outcomes, in the batch's order. It
-// takes 5 bytes a link.
+// Retry is a Source of a batch's links with certain outcomes. It takes 5 bytes a link.
 type Retry struct {
 	ctx    context.Context // Source.Next has no context
 	ledger *ledger.Ledger
 	parent ledger.Batch
 
-	// Found is how many links have the outcomes. Elsewhere is how many of them are left out
-	// because another batch has them, by that batch's id.
+	// Found is how many links have the outcomes, Elsewhere how many of them other batches have.
 	Found     int64
 	Elsewhere map[string]int64
 
@@ -30,9 +28,8 @@ type Retry struct {
 	links     []string
 }
 
-// OpenRetry finds the links of parent with one of the outcomes. It leaves out links of the
-// other batches, which should be the parent's earlier retries and have the later outcomes.
-// Only sealed batches count. ctx also ends Next.
+// OpenRetry finds the links of parent with one of the outcomes. It leaves out those of the sealed
+// others, the parent's earlier retries. ctx also ends Next.
 func OpenRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome, others []ledger.Batch) (*Retry, error) {
 	r := &Retry{ctx: ctx, ledger: l, parent: parent, chunk: -1, Elsewhere: map[string]int64{}}
 	found, err := l.Snapshot(ctx, parent)
@@ -56,9 +53,8 @@ func OpenRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 	return r, nil
 }
 
-// maySent reports whether an aborted link may have been sent: its answer may still arrive, or
-// was lost with its worker. The slices fed last may be past the cursor if the feeder crashed
-// before it moved.
+// maySent reports whether an aborted link may have been sent. The slices fed last may be past the
+// cursor if the feeder crashed before it moved.
 func maySent(b ledger.Batch, position int) bool {
 	return b.Slice > 0 && int64(position) < b.Cursor+task.MaxAhead
 }

@@ -9,8 +9,7 @@ import (
 	"linkcancel/internal/ratelimit"
 )
 
-// concernsAll finds out, within about a second, whether an answer concerns all
-// requests, so that sending is on hold for it, or the link alone.
+// concernsAll finds out, within about a second, whether an answer concerns all requests.
 func (w *Worker) concernsAll(u *unattributed) bool {
 	if u.kind == ratelimit.Unauthorized {
 		return w.keyConcernsAll(u)
@@ -55,8 +54,7 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	return true
 }
 
-// othersSoon is how long to wait for other links' answers to show whether the key
-// is good: the time of a few slots.
+// othersSoon is how long other links have to show that the key is good: a few slots.
 func (w *Worker) othersSoon() time.Duration {
 	slots := 4 * time.Second
 	if rate := float64(w.limiter.Status().Rate); rate > 1 {
@@ -117,8 +115,7 @@ func (p *lastProven) had(key uint64) bool {
 	return p.seq > 0 && p.key == key
 }
 
-// after waits at most within for one to a request that got its slot later than slot
-// and used the same key.
+// after waits for a proof by a request that got its slot later and used the same key.
 func (p *lastProven) after(ctx context.Context, slot ratelimit.Slot, within time.Duration) bool {
 	timer := time.NewTimer(within)
 	defer timer.Stop()

@@ -9,9 +9,8 @@ const (
 	// slowCall is how long a call may take before it frees its slot for another.
 	slowCall = 5 * time.Second
 
-	// maxSenders is how many slices send at the same time. The others wait, so that
-	// links of one chunk go out together and are recorded together. It is more than
-	// one because a slice may wait for its batch's state.
+	// maxSenders is how many slices send at once, so that links of one chunk are sent and recorded
+	// together. It is more than one because a slice may wait for its batch's state.
 	maxSenders = 4
 )
 

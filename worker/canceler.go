@@ -22,13 +22,11 @@ const (
 	localWait = time.Second
 )
 
-// plainWaits are the delays after the first plain answer, the second, and all
-// later ones. The third attempt follows the first by 20 s or more, so that a
-// gateway cannot decide while its backend is down for a moment.
+// plainWaits are the delays after plain answers. The third attempt follows the first by 20 s or
+// more, so that a gateway without its backend for a moment cannot decide.
 var plainWaits = [...]time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second}
 
-// plainWait is the delay after attempt n if the answer was plain. Up to a fifth is
-// added as jitter, so that the links of a fleet do not return all at once.
+// plainWait is the delay after plain answer n, with jitter of up to a fifth.
 func plainWait(n int) time.Duration {
 	wait := plainWaits[min(max(n, 1), len(plainWaits))-1]
 	return wait + rand.N(wait/5)
@@ -63,8 +61,7 @@ type unattributed struct {
 	slot   ratelimit.Slot
 	phase  phase
 	repeat bool // the link got the same answer before
-	// unclear: nothing showed whether the key is good, so that a refusal uses up
-	// an attempt and decides nothing.
+	// unclear: nothing showed whether the key is good, so a refusal only uses up an attempt.
 	unclear bool
 }
 
@@ -93,8 +90,7 @@ type canceler struct {
 	// callCtx is the context of requests. It outlives the waits and ends with the drain timeout.
 	callCtx context.Context
 	took    *average // of calls
-	// backoff is the delay after attempt n. The links of a slice share it, so
-	// that they are tried again together.
+	// backoff is the delay after attempt n, the same for all links of a slice.
 	backoff func(n int) time.Duration
 
 	answered bool // the API itself answered the link's DELETE in this run
@@ -104,8 +100,7 @@ type canceler struct {
 type proof interface {
 	// answered records an answer, and returns the kind to report to the limiter.
 	answered(slot ratelimit.Slot, link, method string, v verdict) ratelimit.Kind
-	// proved says whether the base URL has proved to be the API's. If not, it sends a
-	// control. saw is the answer about the link that needs the proof.
+	// proved says whether the base URL is the API's. If not, it sends a control because of saw.
 	proved(link, saw string) bool
 	// trusted says whether plain answers of a kind may end a link, and if not, why.
 	trusted(kind string) (bool, string)
@@ -115,8 +110,7 @@ type proof interface {
 	confirmed(show func() verdict) bool
 }
 
-// run sends requests for l, beginning with slot, until the link has an outcome, an
-// attempt is used up, or the link must return to the queue.
+// run sends requests for l until it has an outcome or must return to the queue.
 func (c *canceler) run(l *link, slot ratelimit.Slot) {
 	for c.step(l, slot) {
 		var err error
@@ -200,8 +194,7 @@ func (c *canceler) apply(a action, l *link, v verdict) (more bool) {
 	return false
 }
 
-// applyOwn resolves l.unattributed. held: the answer put sending on hold, so it was
-// not the link's own.
+// applyOwn resolves l.unattributed. held: the answer put sending on hold.
 func (c *canceler) applyOwn(l *link, held bool) {
 	u, r := l.unattributed, &l.record
 	l.unattributed = nil
@@ -241,8 +234,7 @@ func (c *canceler) useAttempt(l *link, wait time.Duration) (more bool) {
 	return int(l.record.Attempts) >= c.attempts
 }
 
-// decide ends the link by a proven answer, unless the base URL may not be the
-// API's: a 404 of the API itself may mean that the path is wrong.
+// decide ends the link by a proven answer, unless a 404 of the API may be about the path.
 func (c *canceler) decide(l *link, v verdict) {
 	r := &l.record
 	switch v.outcome {
@@ -322,8 +314,7 @@ func (c *canceler) finishUnknown(l *link) {
 	l.text = end.text
 }
 
-// finish gives the link its outcome. It uses up an attempt, except after the last
-// look, which no longer counts.
+// finish gives the link its outcome. It uses up an attempt, except after the last look.
 func (c *canceler) finish(l *link, v verdict) {
 	r := &l.record
 	l.finished, l.touched, l.back, l.wait = true, true, false, 0

@@ -169,8 +169,7 @@ func classifyCommon(err error) (verdict, bool) {
 	return v, true
 }
 
-// classifyError copies what an answer of the API, or of something in front
-// of it, says about itself.
+// classifyError copies what an unexpected answer says about itself.
 func classifyError(err error) verdict {
 	var api *plexy.Error
 	errors.As(err, &api)

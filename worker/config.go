@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,7 @@ import (
 
 // Canceler is the API. Each call is one request.
 type Canceler interface {
-	// Cancel returns the status of a 2xx answer, and a *plexy.Error or
-	// *plexy.TransportError for everything else.
+	// Cancel returns the status of a 2xx, or a *plexy.Error or *plexy.TransportError.
 	Cancel(ctx context.Context, id string) (status int, err error)
 	Get(ctx context.Context, id string) (plexy.Link, error)
 	// List returns a page of all links. A parameter of 0 is left out of the request.
@@ -74,15 +74,12 @@ type Config struct {
 	Observer     Observer      // may be nil
 	Journal      Journal       // may be nil
 	Tracer       trace.Tracer  // nil: no traces
-	// BadKey is called once, when the API has refused the key twice and never accepted
-	// it. Nil: sending is on hold until the key is accepted.
+	// BadKey is called once when the API never accepted the key. Nil: sending is on hold.
 	BadKey func(error)
-	// Unproved is called once, with an *UnprovedError, when nothing has shown for 20 s
-	// that the base URL is the API's (5 s if the API itself answers that there is no
-	// such path). Nil: sending is on hold until something does.
+	// Unproved is called once with an *UnprovedError, when nothing has shown for 20 s that the base
+	// URL is the API's (5 s if the API has no such path). Nil: sending is on hold.
 	Unproved func(error)
-	// TrustPlain404 lets plain answers end a link: the third of a kind, confirmed by a
-	// GET, however few links get it.
+	// TrustPlain404 lets the third plain answer of a kind, confirmed by a GET, end a link.
 	TrustPlain404 bool
 	API           string        // the normalized base URL; "": evidence for it is not shared
 	Host          string        // of the API, for the heartbeat
@@ -92,15 +89,9 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.Concurrency == 0 {
-		c.Concurrency = 50
-	}
-	if c.Attempts == 0 {
-		c.Attempts = 12
-	}
-	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 6 * time.Second
-	}
+	c.Concurrency = cmp.Or(c.Concurrency, 50)
+	c.Attempts = cmp.Or(c.Attempts, 12)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 6*time.Second)
 	if c.Observer == nil {
 		c.Observer = noObserver{}
 	}

@@ -20,8 +20,7 @@ const (
 	plainAgain = 30
 	plainQuiet = 2 * time.Second
 
-	// attributeSoon is how long other links' answers may decide about a trouble
-	// before the control is asked, troubleMost the time for both.
+	// attributeSoon is how long other answers may attribute one before a control is sent.
 	attributeSoon = 150 * time.Millisecond
 	maxAttribute  = time.Second
 
@@ -34,9 +33,8 @@ const (
 	unprovedSure = 5 * time.Second
 )
 
-// control sends the request that shows whether the API works at all: for a page of
-// the list or, if the list gives none, for a link that the API showed before. One
-// control is sent at a time, and all callers share its result.
+// control sends the request that shows whether the API works at all: for a page of the list or a
+// link that the API showed before. One is sent at a time, and all callers share it.
 type control struct {
 	w *Worker
 
@@ -78,8 +76,7 @@ func newControl(w *Worker) *control {
 	return &control{w: w, need: plainRow, showing: make(chan struct{}, 1)}
 }
 
-// ask sends a control unless one is in flight. down: if it fails, the API is down,
-// and the fleet must stop.
+// ask sends a control unless one is in flight. down: if it fails, the API is down.
 func (c *control) ask(down bool) *flight {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,9 +122,8 @@ func (c *control) fly(f *flight) {
 	if r.good || !down || r.kind == ratelimit.Unused || r.kind == ratelimit.Throttled {
 		return
 	}
-	// The fleet's limiter holds nobody while other processes get proven answers. Then
-	// this process alone is cut off, unless it got a proven answer itself meanwhile:
-	// the key may have no permission for the list.
+	// The fleet's limiter holds nobody while others get proven answers. Then this process alone is
+	// cut off, unless it got one meanwhile: the key may have no permission for the list.
 	switch {
 	case c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonOutage, outageSoon),
 		c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonUnauthorized, 0),

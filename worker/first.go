@@ -12,17 +12,14 @@ import (
 const (
 	// firstTries is how many 204s of a batch are checked until one is confirmed.
 	firstTries = 5
-	// firstLooks is how many GETs a check sends while the link is still active: a
-	// replica of the API's database may lag.
+	// firstLooks is how many GETs a check sends while the link is active: a replica may lag.
 	firstLooks = 3
-	// vagueLooks is how many GETs a check sends while they get a 2xx that shows no
-	// link. This takes longer than most disturbances last.
+	// vagueLooks is how many GETs a check sends while they get a 2xx that shows no link.
 	vagueLooks = 20
 	firstPause = time.Second
 )
 
-// firstCancel checks the first 204 of a batch. Until the check ends, no other 204 of
-// the batch is believed.
+// firstCancel checks the first 204 of a batch. Until it ends, no other 204 is believed.
 type firstCancel struct {
 	ok    atomic.Bool // state is firstOK
 	mu    sync.Mutex
@@ -40,8 +37,7 @@ const (
 	firstRefuted // the link is still active: no 204 of the batch is believed
 )
 
-// begin returns the state. mine: the caller must do the check and call end.
-// Otherwise wait is closed when the present check ends.
+// begin returns the state. mine: the caller must check and call end. Else wait for wait.
 func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,14 +12,11 @@ import (
 )
 
 const (
-	// stateAge is how old the batch's state may be when a request is sent;
-	// stateRefresh is the age at which it is read again in advance.
+	// stateAge is the maximum age of the batch's state at a request; at stateRefresh it is read.
 	stateAge     = time.Second
 	stateRefresh = 500 * time.Millisecond
 
-	// asynq's lease of a task is 30 s. Near its end another process may receive the
-	// slice too: after leaseDoubt that process may have sent a link already, and
-	// after leaseEnd nothing is sent.
+	// asynq's lease is 30 s. After leaseDoubt it may be another's, after leaseEnd nothing is sent.
 	leaseDoubt = 20 * time.Second
 	leaseEnd   = 27 * time.Second
 
@@ -34,8 +31,7 @@ var (
 	errLease      = task.ErrLeaseOver
 )
 
-// gate lets the requests of one run of a slice through while the batch runs, the
-// task's lease holds and the limiter grants slots.
+// gate lets requests of a slice through while its batch runs, the lease holds and slots come.
 type gate struct {
 	w       *Worker
 	slice   task.Slice

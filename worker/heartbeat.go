@@ -11,8 +11,7 @@ const (
 	beatEvery = 500 * time.Millisecond
 	beatIdle  = 2 * time.Second // with nothing in hand
 
-	// At fastRate and above the feeder's look-ahead has not grown with the rate, so
-	// that it would run dry with older heartbeats.
+	// From fastRate on the feeder's look-ahead no longer grows and needs fresh heartbeats.
 	beatFast = 100 * time.Millisecond
 	fastRate = 10_000
 )

@@ -114,8 +114,7 @@ func next(p phase, v verdict, h history) action {
 	return retry
 }
 
-// nextOfOwn decides what a link needs whose unattributed answer turned out to be
-// about this link alone. last: no attempt is left after this one.
+// nextOfOwn decides about a link's own unattributed answer. last: no attempt is left.
 func nextOfOwn(u *unattributed, r ledger.Record, last bool) action {
 	refused := u.kind == ratelimit.Unauthorized && u.proven && !u.unclear
 	switch {

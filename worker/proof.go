@@ -28,8 +28,7 @@ type evidence struct {
 }
 
 const (
-	// maxKnown is how many known links are kept. knownAsked is how many of them must
-	// still be shown before plain answers may end a link.
+	// maxKnown is how many known links are kept. knownAsked of them must still be shown.
 	maxKnown   = 8
 	knownAsked = 3
 
@@ -59,8 +58,7 @@ func (e *evidence) ok() bool {
 	return e.has
 }
 
-// given records evidence. link is the link that was shown or cancelled, or "" for a
-// page of the list. first: it is the first evidence.
+// given records evidence. link is the link shown or cancelled, "" for a page of the list.
 func (e *evidence) given(link string) (first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -86,8 +84,7 @@ func (e *evidence) some(n int) []string {
 	return known[:min(n, len(known))]
 }
 
-// deny records a link whose answer counts only with evidence. enough: there are so
-// many of them that sending must stop if the control brings no evidence.
+// deny records a link that needs evidence. enough: stop if the control brings none.
 func (e *evidence) deny(link string) (enough bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -110,8 +107,7 @@ func (e *evidence) write(ctx context.Context) error {
 	return e.ledger.ProveAPI(ctx, e.url)
 }
 
-// kindLinks is how many links must have received plain answers of a kind before such
-// answers may end a link.
+// kindLinks is how many links need plain answers of a kind before these may end a link.
 const kindLinks = 10
 
 // batchProof implements proof for the links of one batch.

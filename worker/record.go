@@ -32,8 +32,7 @@ const (
 // errNotWritten means that the process had to end before Redis accepted outcomes.
 var errNotWritten = errors.New("the outcome could not be written before the end")
 
-// recorder writes outcomes and attempts to the ledger in groups: what finishes within
-// a few milliseconds is one call. It repeats a call until Redis accepts it.
+// recorder writes outcomes and attempts in groups, and repeats a call until Redis accepts it.
 type recorder struct {
 	ledger  *ledger.Ledger
 	journal Journal
@@ -50,8 +49,7 @@ type recordCall struct {
 	ledger.Entry
 	ambiguous int  // attempts that may have been applied
 	settled   bool // it took a GET to find out the outcome
-	// finish is called with nil when the entry is in the ledger, or with the error
-	// that kept it out.
+	// finish is called with nil when the entry is in the ledger, or with an error.
 	finish func(error)
 }
 

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// resting records which links of returned slices wait for their next attempt. It
-// explains why a batch makes no progress.
+// resting records which links of returned slices wait, to explain why nothing moves.
 type resting struct {
 	mu     sync.Mutex
 	slices map[string]restingSlice
@@ -35,8 +34,7 @@ func (r *resting) set(slice string, s restingSlice) {
 	r.slices[slice] = s
 }
 
-// sum returns the number of links that wait, and the error text of one of them. A
-// slice that is due is forgotten: any process may run it.
+// sum returns how many links wait, and one error text. A slice that is due is forgotten.
 func (r *resting) sum(now time.Time) (links int, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

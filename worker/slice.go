@@ -29,8 +29,7 @@ const (
 	// newerDelay is how long a worker leaves a task to workers of a newer release.
 	newerDelay = time.Minute
 
-	// refusedPause is the delay before the second attempt of a link that the API
-	// refused. The second attempt decides.
+	// refusedPause is the delay before the second attempt of a refused link, which decides.
 	refusedPause = 500 * time.Millisecond
 )
 
@@ -75,8 +74,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		w.log.Error("unreadable task dropped", "error", err)
 		return nil
 	}
-	// A worker that is on hold alone keeps one slice to probe with and leaves the
-	// others to workers that can send.
+	// A worker that is on hold alone keeps one slice to probe with and leaves others the rest.
 	if n := w.work.slices.Add(1); n > 1 && w.heldAlone() {
 		w.work.slices.Add(-1)
 		return &task.Later{Delay: time.Second + rand.N(time.Second), Why: "this worker alone is on hold"}
@@ -164,8 +162,7 @@ type sliceRun struct {
 	panicked any                   // the value of a panic
 }
 
-// newSliceRun prepares a run. view was read at asked or later. redelivered: another
-// worker may have sent the slice's links, or may be sending them.
+// newSliceRun prepares a run. view was read at asked or later. redelivered: as in gate.
 func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.SliceView, asked time.Time, redelivered bool) *sliceRun {
 	r := &sliceRun{w: w, slice: s, backoffs: map[int]time.Duration{}}
 	r.gate.w, r.gate.slice, r.gate.ctx, r.gate.started, r.gate.redelivered = w, s, ctx, time.Now(), redelivered
@@ -190,8 +187,7 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.Slice
 	return r
 }
 
-// run sends the slice's links and waits until their outcomes are recorded. A slice
-// that was delivered too often fails instead.
+// run sends the slice's links and waits for the record. Too many redeliveries fail it.
 func (r *sliceRun) run(redeliveries int) error {
 	if redeliveries > maxCrashes {
 		r.failAll(fmt.Sprintf("crashes its worker (%d times)", redeliveries))
@@ -217,8 +213,7 @@ func (r *sliceRun) send() (stop error) {
 	return stop
 }
 
-// sendInTurn waits until earlier slices have sent their links, then sends its own.
-// It returns how many it sent and why it stopped early.
+// sendInTurn waits for earlier slices, then sends. It returns how many and why it stopped.
 func (r *sliceRun) sendInTurn() (sent int, stop error) {
 	slots := &r.w.slots
 	if err := r.gate.take(slots.senders); err != nil {
@@ -248,8 +243,7 @@ func (r *sliceRun) sendInTurn() (sent int, stop error) {
 
 // acquire waits for a slot to send l with.
 func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
-	// The counter unsent is reduced before the counter asking. Otherwise the limiter
-	// could reserve a second slot for a link.
+	// First unsent, then asking: otherwise a second slot could be reserved for a link.
 	work := &r.w.work
 	work.asking.Add(1)
 	defer work.asking.Add(-1)
@@ -276,8 +270,7 @@ func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
 	return slot, nil
 }
 
-// journalStart notes in the journal that a DELETE of l is about to leave. A
-// settling link is only read, which changes nothing.
+// journalStart notes that a DELETE of l is about to leave. A settling link is only read.
 func (r *sliceRun) journalStart(l *link) error {
 	if r.w.cfg.Journal == nil || l.record.Settling {
 		return nil
@@ -296,8 +289,7 @@ type sending struct {
 	slot ratelimit.Slot
 }
 
-// start sends l on another goroutine. It prefers one that is idle, because its
-// stack has grown already.
+// start sends l on an idle goroutine, whose stack has grown, or a new one.
 func (r *sliceRun) start(l *link, slot ratelimit.Slot) {
 	r.calls.Add(1)
 	s := sending{r, l, slot}
@@ -350,14 +342,12 @@ func (r *sliceRun) recover(l *link) {
 	r.mu.Lock()
 	r.panicked = p
 	r.mu.Unlock()
-	// The request may have been sent. asynq's retry count shows it to the next run;
-	// a journal needs this record.
+	// The request may have been sent. asynq's retry count shows it; a journal needs this record.
 	l.record.Ambiguous, l.touched, l.unattributed = true, true, nil
 	l.ambiguous++
 }
 
-// conclude finds out whether an answer was the link's own, which may take a second,
-// and hands the link to the recorder. The link no longer holds a call slot.
+// conclude attributes an answer, for up to a second, without a call slot, and records the link.
 func (r *sliceRun) conclude(l *link) {
 	if again := r.resolve(l); !again && l.touched {
 		r.record(l)
@@ -440,8 +430,7 @@ func (r *sliceRun) record(l *link) {
 	})
 }
 
-// fail notes that an outcome could not be recorded. If the journal cannot be
-// written, the worker stops.
+// fail notes that an outcome could not be recorded. Without a journal, the worker stops.
 func (r *sliceRun) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -515,9 +504,8 @@ func (r *sliceRun) left() (left int, wait time.Duration) {
 	return len(waits), max(0, slices.Min(waits))
 }
 
-// afterPause ends a run that saw the batch paused, aborted or deleted. If the batch
-// is running again, the task stays in the queue. Otherwise the task is dropped, and
-// the feeder enqueues its links if the batch is resumed.
+// afterPause ends a run that saw the batch paused, aborted or deleted. If it runs again, the task
+// stays in the queue. Otherwise the feeder enqueues its links on a resume.
 func (r *sliceRun) afterPause(left int) error {
 	state, err := r.w.states.get(r.gate.ctx, r.slice.Batch, 0)
 	if err == nil && (state == ledger.Running || state == ledger.Ready) {

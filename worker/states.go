@@ -48,8 +48,7 @@ func (s *states) get(ctx context.Context, batch string, maxAge time.Duration) (l
 	return head.State, err
 }
 
-// origin returns the source and the creation time of a batch. Both are zero if they
-// cannot be read now.
+// origin returns a batch's source and creation time, zero if they cannot be read now.
 func (s *states) origin(ctx context.Context, batch string) ledger.Head {
 	e := s.known.of(batch)
 	e.mu.Lock()

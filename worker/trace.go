@@ -41,15 +41,13 @@ func (r *sliceRun) endSpan(err error) {
 	r.span.End()
 }
 
-// startLink begins the span of a link. The context takes only the span from the
-// slice, because requests outlive the slice's waits.
+// startLink begins a link's span. Requests outlive the slice's context, so only the span is kept.
 func (r *sliceRun) startLink(l *link) (context.Context, trace.Span) {
 	return r.w.cfg.Tracer.Start(trace.ContextWithSpan(r.w.callCtx, r.span), "cancel link",
 		trace.WithAttributes(tracing.Batch.String(r.slice.Batch), tracing.Link.String(l.id)))
 }
 
-// endLink ends the span of a link. The texts are those of the report, from which
-// plexy has removed the API key.
+// endLink ends the span of a link. plexy has removed the API key from the texts.
 func endLink(span trace.Span, l *link) {
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Outcome.String(l.record.Outcome.String()), tracing.Attempts.Int(int(l.record.Attempts)),

@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// taskCheck is how often an idle server polls the queue, delayedCheck how often
-	// it moves tasks that have become due.
+	// taskCheck is how often an idle server polls the queue, delayedCheck the delayed tasks.
 	taskCheck    = 200 * time.Millisecond
 	delayedCheck = time.Second
 	// shutdownMore is how much longer than the drain timeout a shutdown may take.
@@ -89,13 +88,11 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 	return w, nil
 }
 
-// Taking says whether the worker takes tasks: from the start of its queue server
-// until it begins to stop.
+// Taking says whether the worker takes tasks: between the start and stop of its server.
 func (w *Worker) Taking() bool { return w.taking.Load() }
 
-// Run works until ctx ends, then drains: it takes no more tasks, ends every wait,
-// lets calls in flight finish within the drain timeout, and returns what is left to
-// the queue. The error is nil after an ordinary end.
+// Run works until ctx ends, then drains: it ends every wait, lets calls in flight finish within the
+// drain timeout, and returns what is left to the queue. The error is then nil.
 func (w *Worker) Run(ctx context.Context) error {
 	w.evidence.load(ctx)
 	server := w.broker.NewServer(w.hook, w.log, asynq.Config{
@@ -131,8 +128,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	server.Stop()
 	cutCalls := time.AfterFunc(w.cfg.DrainTimeout, w.cut)
 	defer cutCalls.Stop()
-	// Outcomes that Redis did not take by then are lost. The lease of their tasks
-	// expires, and the next run treats the links as ambiguous.
+	// Outcomes that Redis did not take are lost. The next run treats the links as ambiguous.
 	server.Shutdown(w.cfg.DrainTimeout+shutdownMore/2, stopLate)
 	w.cut()
 	if err := context.Cause(w.stopCtx); !errors.Is(err, errStopping) {

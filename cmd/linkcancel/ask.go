@@ -37,8 +37,7 @@ func (a *cliApp) confirmPlan(ctx context.Context, rate float64, q question) func
 	}
 }
 
-// confirm asks on the terminal; without one --yes is needed. Input typed before the
-// question is discarded.
+// confirm asks on the terminal. Without one, --yes is needed. Earlier input is discarded.
 func (a *cliApp) confirm(ctx context.Context, q question) error {
 	if a.Yes {
 		return nil

@@ -86,8 +86,7 @@ type change struct {
 	do       func(*ledger.Ledger, ledger.Batch) (state ledger.State, changed bool, err error)
 }
 
-// change changes the state of a batch and prints it. A batch that was in that state
-// before is fine; any other state is an error.
+// change changes a batch's state and prints it. It is an error unless the batch then is in it.
 func (c batchArg) change(ctx context.Context, a *cliApp, ch change) error {
 	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) (err error) {
 		right, changed := ch.possible(b), false

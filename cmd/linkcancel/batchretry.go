@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,10 +108,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	if err != nil {
 		return err
 	}
-	name := c.Name
-	if name == "" {
-		name = parent.Name
-	}
+	name := cmp.Or(c.Name, parent.Name)
 	if a.DryRun {
 		return a.dryRun(producer.Stats{Links: src.Links()}, rate, name, parent.Source)
 	}
@@ -159,9 +157,8 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 
 var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)
 
-// freeRetryID makes an id for a retry: the first free one of march-retry,
-// march-retry-2 and so on, for march and for the retries of it. It is not
-// random: of two retries at the same time only one succeeds.
+// freeRetryID returns the first free id of march-retry, march-retry-2 and so on, for march and its
+// retries. It is not random: of two retries at the same time only one succeeds.
 func freeRetryID(ctx context.Context, l *ledger.Ledger, parent string, batches []ledger.Batch) (string, error) {
 	taken := map[string]bool{}
 	for _, b := range batches {

@@ -84,8 +84,7 @@ const (
 	readTimeout = 5 * time.Second
 	// awayEvery is how often it asks while Redis is away.
 	awayEvery = time.Second
-	// fillPatience is how long it waits for the links of an aborted batch to be marked,
-	// without progress.
+	// fillPatience is how long it waits without progress for an aborted batch to be filled.
 	fillPatience = 10 * time.Second
 )
 

@@ -272,8 +272,7 @@ func (a *cliApp) report(ctx context.Context, err error) int {
 	return code
 }
 
-// quiet leaves out the information that is meant for the log of a worker: a
-// command on a terminal has its progress and its summary.
+// quiet drops what is meant for a worker's log: on a terminal, progress and summary show it.
 func (a *cliApp) quiet() {
 	if a.LogLevel == "info" {
 		a.log = a.logger(a.stderr, "warn")

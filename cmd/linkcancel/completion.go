@@ -42,9 +42,8 @@ func (c completionCmd) Run(ctx context.Context, a *cliApp) error {
 	return err
 }
 
-// completeCmd is what the scripts of completionCmd call, with -- before the
-// words of the command line. It prints the possible completions of the last word, one
-// per line, each followed by a tab and its meaning. The line ":files" means file names.
+// completeCmd is what the scripts call, with -- before the words of the command line. It prints the
+// completions of the last word, each with a tab and its meaning. ":files" means file names.
 type completeCmd struct {
 	Words []string `arg:"" optional:"" help:"The words after linkcancel; the last one is completed."`
 	redisFlags

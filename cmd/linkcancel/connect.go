@@ -120,8 +120,7 @@ func (f apiFlags) client(key *plexy.Key, concurrency int) (*plexy.Client, error)
 	return client, nil
 }
 
-// processID names this process in the fleet, as no other: two containers may
-// have the same host name and process id.
+// processID is unique in the fleet, even if two containers have the same host name and process id.
 func processID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -153,8 +152,7 @@ func (f sendFlags) options(a *cliApp, key *plexy.Key, client *plexy.Client) app.
 	}
 }
 
-// serve serves metrics and health, if they are wanted, until stop is called: also
-// after ctx has ended, while the app finishes its work.
+// serve serves metrics and health, if wanted, until stop is called, even after ctx has ended.
 func (f metricsFlags) serve(ctx context.Context, e *app.App) (stop func(), err error) {
 	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
 	if f.MetricsAddr == "off" {

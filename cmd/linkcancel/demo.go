@@ -85,8 +85,7 @@ func serveLocal(addr string, api *sandbox.Server) (url string, stop func(), err 
 	return "http://" + listener.Addr().String() + sandbox.DefaultPrefix, func() { _ = server.Close() }, nil
 }
 
-// writeSample writes the links as someone's database might: with columns of
-// their own, and some rows twice.
+// writeSample writes links as a database might: with other columns and some rows twice.
 func writeSample(path string, ids []string) (err error) {
 	f, err := os.Create(path)
 	if err != nil {

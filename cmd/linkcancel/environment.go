@@ -7,17 +7,15 @@ import (
 	"strings"
 )
 
-// The variables that linkcancel reads: those that begin with one of the prefixes,
-// and the others, which net/http and crypto/x509 read for it.
+// The variables that linkcancel reads. net/http and crypto/x509 read the ones without a prefix.
 var (
 	ownPrefixes    = []string{"LINKCANCEL_", "PLEXY_", "SANDBOX_", "OTEL_"}
 	otherVariables = []string{"SSL_CERT_FILE", "SSL_CERT_DIR",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 )
 
-// cleanEnvironment unsets the variables that are empty, and takes white space off
-// the others. Compose files set empty ones (${VAR:-}), which kong would take for
-// a value; files of secrets and of variables leave line ends behind values.
+// cleanEnvironment unsets empty variables, which compose files set (${VAR:-}) and kong would take
+// for a value. It trims the others, because files of variables leave line ends behind values.
 func cleanEnvironment() {
 	for _, pair := range os.Environ() {
 		name, value, _ := strings.Cut(pair, "=")
@@ -41,8 +39,7 @@ func isRead(name string) bool {
 		slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
-// errNoMetricsAddr: a server on an empty address would listen on all addresses of
-// the machine, at an unknown port.
+// errNoMetricsAddr: an empty address would mean all addresses of the machine and any port.
 var errNoMetricsAddr = errors.New("--metrics-addr is empty: give HOST:PORT, or off")
 
 // Validate is called by kong.

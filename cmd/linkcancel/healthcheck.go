@@ -27,8 +27,7 @@ func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil {
 		return usagef("metrics address %q: %w", c.MetricsAddr, err)
 	}
-	// Not by the default transport: a proxy of the environment is for the API, and
-	// knows nothing of this machine's addresses.
+	// The default transport would use the environment's proxy, which is for the API only.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -12,8 +12,7 @@ type helpCmd struct {
 	Command []string `arg:"" optional:"" help:"The command, such as batch retry; all by default."`
 }
 
-// Help is shown by help --help. The long help texts of other commands are in the
-// files of those commands.
+// Help is shown by help --help. The long help texts of other commands are in their files.
 func (helpCmd) Help() string {
 	return `The same is shown by COMMAND --help.
 

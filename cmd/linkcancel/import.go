@@ -55,8 +55,7 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	return a.printNew(batch, alive)
 }
 
-// plannedRate is the rate in requests per second that a plan assumes, and whether a
-// worker is alive.
+// plannedRate is the rate in requests per second for a plan, and whether a worker is alive.
 func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, alive bool, err error) {
 	s, err := ratelimit.ShowFleet(ctx, rdb)
 	if err != nil {

@@ -15,9 +15,8 @@ import (
 	"linkcancel/producer"
 )
 
-// source opens the CSV files. done closes them, and the rejects; it is given the
-// error that the command ends with, or nil, and returns what to end with. After
-// an error there is no batch, so no rejects stay behind either.
+// source opens the CSV files. done closes them and the rejects. It takes and returns the command's
+// error. After an error it removes the rejects, because there is no batch.
 func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *producer.CSV, done func(error) error, err error) {
 	if f.ID != "" {
 		if err := ledger.CheckBatchID(f.ID); err != nil {

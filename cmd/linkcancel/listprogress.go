@@ -12,12 +12,10 @@ import (
 	"linkcancel/producer/sweep"
 )
 
-// listEvery is the time between plain lines: a long list takes minutes, and the output
-// often ends up in cron mail.
+// listEvery is the time between plain lines. A long list takes minutes, often in cron mail.
 const listEvery = 30 * time.Second
 
-// listProgress shows how far the reading of the list is: one line that changes
-// on a terminal, else a plain line every half minute.
+// listProgress shows how far the reading of the list is, on one line or as plain lines.
 type listProgress struct {
 	out      io.Writer
 	terminal bool

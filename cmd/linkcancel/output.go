@@ -13,9 +13,8 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// output is standard output or standard error. It removes control characters from
-// what people read: file names, cells of the user's file and answers of servers are
-// shown there. It keeps the error of a write, since most callers ignore it.
+// output is standard output or standard error. It removes control characters, because it shows file
+// names, cells and answers of servers. It keeps write errors, which most callers ignore.
 type output struct {
 	to      io.Writer
 	secrets *clean.Secrets // to be hidden; nil: none
@@ -38,8 +37,7 @@ const (
 
 var errNotRead = errors.New("write standard output: nobody reads it")
 
-// newOutputs wraps standard output and standard error. What goes to a file or a
-// pipe by standard output is data.
+// newOutputs wraps standard output and standard error. Piped standard output is data.
 func newOutputs(stdout, stderr io.Writer, secrets *clean.Secrets) (out, errs *output) {
 	q := newQueue(stderr)
 	out = &output{to: stdout, queue: q}

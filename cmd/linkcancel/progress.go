@@ -24,8 +24,7 @@ const (
 	plainEvery = 5 * time.Second
 )
 
-// progress shows the progress of a batch: a bar on a terminal, otherwise a plain line
-// every few seconds.
+// progress shows a batch's progress: a bar on a terminal, else a plain line every few seconds.
 type progress struct {
 	out      io.Writer
 	movement func(ledger.Batch) status.Movement
@@ -44,8 +43,7 @@ type progress struct {
 }
 
 const (
-	// drawAhead is how many changes of the bar wait for the terminal. Those above are
-	// dropped: the terminal may have been stopped with Ctrl-S.
+	// drawAhead is how many changes wait for a terminal that Ctrl-S may have stopped.
 	drawAhead = 16
 	// drawLast is how long end waits for the terminal.
 	drawLast = 2 * time.Second

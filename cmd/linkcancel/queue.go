@@ -76,8 +76,7 @@ func (q *queue) write() {
 	q.changed.Broadcast()
 }
 
-// flush waits until all is written, at most for patience. It does not wait at all if it
-// gave up before and nothing was written since.
+// flush waits for patience until all is written, or not at all if the last flush failed.
 func (q *queue) flush(patience time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

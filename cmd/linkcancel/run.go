@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,10 +83,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	if id == "" {
 		id = ledger.NewBatchID(time.Now())
 	}
-	s.report = c.Report
-	if s.report == "" {
-		s.report = c.Files[0] + "." + id + ".csv"
-	}
+	s.report = cmp.Or(c.Report, c.Files[0]+"."+id+".csv")
 	if err := s.checkReportPath(); err != nil {
 		return err
 	}
@@ -337,8 +335,7 @@ func (s *session) unprovenError(ctx context.Context, b ledger.Batch, why error) 
 
 // finish writes the report and prints the summary.
 func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interrupted bool) error {
-	// An interruption must not cut the report short, and a stuck reader of the summary
-	// must not block the process.
+	// The report must be complete, and a stuck reader of the summary must not block the process.
 	ctx = context.WithoutCancel(ctx)
 	if out, ok := a.stdout.(*output); ok {
 		out.bound()
@@ -350,8 +347,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
 		return hint(err, "the progress so far is in %s: linkcancel run --resume %s continues", s.report+partialSuffix, s.report)
 	}
-	// A batch that its canary has paused is not finished, even if every link has an
-	// outcome: a resume asks again.
+	// A batch paused by its canary is not finished: a resume asks for its links again.
 	if b.Pending() == 0 && b.State != ledger.Paused {
 		if err := s.journal.Remove(); err != nil {
 			return err

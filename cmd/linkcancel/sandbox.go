@@ -187,9 +187,8 @@ func (c sandboxCmd) serve(ctx context.Context, api *sandbox.Server) {
 	}
 }
 
-// withReadiness lets linkcancel healthcheck ask whether the sandbox API is up,
-// without a key and without a trace in its log. No http.ServeMux: it would clean
-// the paths, and odd paths are what a sandbox is for.
+// withReadiness answers linkcancel healthcheck without a key or a line in the log. An http.ServeMux
+// would clean the paths, and the sandbox must see odd paths.
 func withReadiness(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/readyz" {

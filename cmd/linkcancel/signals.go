@@ -33,8 +33,7 @@ func signals() (context.Context, func()) {
 	return ctx, cancel
 }
 
-// doubled is the time in which a second signal is the first one again: timeout,
-// shells and supervisors send it to the process and to its group.
+// doubled is how long a second signal counts as the first: some programs send each twice.
 const doubled = time.Second
 
 // stopper decides what a signal means.
@@ -59,6 +58,5 @@ func (s *stopper) next(now time.Time) stop {
 	return stopAtOnce
 }
 
-// outlive lets a command continue when its output is closed. Go ends a program at the
-// first such write to standard output or standard error.
+// outlive lets a command continue when its output is closed. Go would end it at a write.
 func outlive() { signal.Ignore(syscall.SIGPIPE) }

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// span is a duration as people give it for the age of things: 30d, 2w, 1d12h,
-// 90m. A day has 24 hours.
+// span is a duration as people write it: 30d, 2w, 1d12h, 90m. A day has 24 hours.
 type span time.Duration
 
 // spanUnits are the units that time.ParseDuration does not know.

@@ -2,12 +2,10 @@ package main
 
 import "os"
 
-// spareFiles is how many file descriptors are kept for the report: it takes its
-// own file, one input file at a time, and the folder of both.
+// spareFiles is how many file descriptors the report needs: its own, an input file, the folder.
 const spareFiles = 4
 
-// spare are files that are open for nothing but their descriptors. The requests
-// of a run may take all others.
+// spare are open files that hold descriptors. The requests of a run may take all others.
 type spare []*os.File
 
 // keepSpare opens as many spare files as there are descriptors, up to n.

@@ -21,8 +21,7 @@ func allAlike(b ledger.Batch) string {
 	return ""
 }
 
-// linksExit is the exit code for the links of a batch that is finished or paused. The
-// outcomes of a paused batch are not final.
+// linksExit is the exit code for a finished or paused batch. Outcomes of a paused one may change.
 func linksExit(b ledger.Batch, t status.LinkStatuses) int {
 	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.Payable()
 	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {

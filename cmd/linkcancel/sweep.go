@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,8 +240,7 @@ func printPlan(w io.Writer, s sweep.Selection, p sweep.Plan) {
 	}
 }
 
-// planRows are the names and numbers of a plan. The first of them, that many, are
-// those of the statuses.
+// planRows are the names and numbers of a plan. The first statuses of them are by status.
 func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) {
 	row := func(name string, n int64) { rows = append(rows, [2]string{name, humanize.Digits(n)}) }
 	some := func(name string, n int64) {
@@ -258,11 +258,7 @@ func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) 
 			row(fmt.Sprintf("  %d other statuses", len(p.ByStatus)-most), rest)
 			break
 		}
-		name := status.Status
-		if name == "" {
-			name = "(no status)"
-		}
-		row("  "+name, status.Links)
+		row("  "+cmp.Or(status.Status, "(no status)"), status.Links)
 	}
 	statuses = len(rows)
 	row("  not "+s.Status, p.Dropped.Status)
@@ -322,8 +318,7 @@ func money(link sweep.Link) string {
 	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
 }
 
-// sweepJSON is how a sweep is printed with --json: a batch, and more. Without a
-// batch its id is "", and its state dry-run or empty.
+// sweepJSON is a sweep for --json. Without a batch the id is "", the state dry-run or empty.
 type sweepJSON struct {
 	status.BatchView
 	Sweep sweepCountsJSON  `json:"sweep"`

@@ -87,6 +87,5 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	return nil
 }
 
-// gcPercent lets the garbage of a worker grow to about 60 MB. A worker keeps only a few
-// MB alive: collecting at the usual 100% took a tenth of the CPU time.
+// gcPercent lets garbage grow to about 60 MB: the usual 100% took a tenth of the CPU time.
 const gcPercent = 800

@@ -18,9 +18,7 @@ import (
 	"linkcancel/worker"
 )
 
-// observed is the API with a count of the requests in flight, and with a span for each
-// request that is sent within another span. The request itself carries no trace
-// headers: the API belongs to someone else.
+// observed is the API with a count of the requests in flight and, within a span, a span for each.
 type observed struct {
 	api      worker.Canceler
 	inFlight func(delta int)
@@ -90,8 +88,7 @@ func (o observed) start(ctx context.Context, method, id string) trace.Span {
 	return span
 }
 
-// end ends the span of a request. status is that of an answer without an error. plexy
-// has removed the key from all texts.
+// end ends the span of a request. status is that of a good answer. The texts have no key.
 func (o observed) end(span trace.Span, status int, err error) {
 	o.inFlight(-1)
 	if !span.IsRecording() {

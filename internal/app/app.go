@@ -1,6 +1,5 @@
-// Package app runs linkcancel in one process: a worker, a feeder, the rate limiter,
-// the metrics and, if wanted, scheduled sweeps. It knows no flags and prints nothing,
-// so that a command or a test can embed it.
+// Package app runs linkcancel in one process: worker, feeder, rate limiter, metrics and scheduled
+// sweeps. It knows no flags and prints nothing, so a test can embed it.
 package app
 
 import (
@@ -41,15 +40,13 @@ type Options struct {
 	TrustPlain404 bool
 	Keep          time.Duration // how long finished batches are kept
 
-	// Shared means that other processes work on the same Redis. The app then stops
-	// when the fleet's API changes.
+	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
 	Shared   bool
 	Sweeps   *Sweeps        // nil: none
 	Journal  worker.Journal // may be nil
 	BadKey   func(error)    // see worker.Config
 	Unproved func(error)    // see worker.Config
-	// ShowsHolds means that the caller shows holds to the user. They are then logged
-	// at level info only.
+	// ShowsHolds means that the caller shows holds. They are logged at level info only.
 	ShowsHolds bool
 	Log        *slog.Logger
 	Tracer     trace.Tracer // nil: no traces

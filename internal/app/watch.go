@@ -44,8 +44,7 @@ func (a *App) watchKey(ctx context.Context) {
 	})
 }
 
-// watchAPI returns an error when the fleet no longer works for the app's API, and nil
-// when ctx ends.
+// watchAPI returns an error when the fleet works for another API, and nil when ctx ends.
 func (a *App) watchAPI(ctx context.Context) (changed error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -68,8 +67,7 @@ func (a *App) watchAPI(ctx context.Context) (changed error) {
 	return changed
 }
 
-// maxClockSkew is how far this machine's clock may be from Redis' clock: the leases
-// of tasks, 30 s long, depend on both.
+// maxClockSkew is how far this clock may be from Redis'. Task leases of 30 s depend on both.
 const maxClockSkew = 5 * time.Second
 
 func (a *App) checkClock(ctx context.Context) {
@@ -102,8 +100,7 @@ func (a *App) logHold(h ratelimit.Hold) {
 	a.opt.Log.Log(context.Background(), level, "nothing is sent", attrs...)
 }
 
-// watchCause logs why sending is on hold: when the cause changes, and each minute.
-// The start of a hold is logged by logHold.
+// watchCause logs the cause of a hold when it changes and each minute. logHold logs its start.
 func (a *App) watchCause(ctx context.Context) {
 	var logged status.Causes
 	every(ctx, causeCheck, func() {

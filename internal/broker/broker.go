@@ -33,14 +33,11 @@ type Config struct {
 	Password string // of the Redis servers, overrides the URL
 	// SentinelPassword is the password of the Sentinels. It overrides the URL.
 	SentinelPassword string
-	// Connections is the maximum number of connections, by default 10 per CPU.
-	Connections int
 	// Secrets, if not nil, gets all passwords, including those of the URL.
 	Secrets *clean.Secrets
 }
 
-// Open connects to Redis and checks that it can be used. Errors show the URL without its
-// password and say what to do.
+// Open connects to Redis and checks it. Errors hide the password and say what to do.
 func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	to, err := parseURL(cfg.URL)
 	if err != nil {

@@ -30,8 +30,7 @@ const (
 	pauseMost       = time.Second
 )
 
-// LastRenewal returns when asynq last renewed the leases of its tasks, by the monotonic
-// clock. It is zero if it never did.
+// LastRenewal returns when asynq last renewed its leases, by the monotonic clock, or zero.
 func (h *ServerHook) LastRenewal() time.Time {
 	if t := h.renewed.Load(); t != nil {
 		return *t
@@ -42,8 +41,7 @@ func (h *ServerHook) LastRenewal() time.Time {
 // errGivenUp is the error of all commands after GiveUp.
 var errGivenUp = errors.New("the process is ending")
 
-// GiveUp stops the retries and makes every further command fail at once, so that the
-// process can end while Redis is away.
+// GiveUp makes every further command fail at once, so that the process can end without Redis.
 func (h *ServerHook) GiveUp() { h.givenUp.Store(true) }
 
 // DialHook implements redis.Hook.

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// LogTo sends the log of go-redis, which has one logger per process, to slog at level
-// debug. Callers get the errors anyway.
+// LogTo sends go-redis' log, one per process, to slog at debug. Callers get the errors anyway.
 func LogTo(log *slog.Logger) { redis.SetLogger(redisLogger{log}) }
 
 type redisLogger struct{ log *slog.Logger }
@@ -21,9 +20,8 @@ func (l redisLogger) Printf(_ context.Context, format string, args ...any) {
 	l.log.Debug("redis", "detail", fmt.Sprintf(format, args...))
 }
 
-// AsynqLogger sends the log of asynq to slog with a constant message and the text in a
-// field. Its information is logged at level debug. Its errors repeat every second while
-// Redis is away, so only one in ten seconds is logged at its own level.
+// AsynqLogger sends asynq's log to slog as a field of a constant message. Information goes to
+// debug. While Redis is away, errors repeat, so only one in ten seconds keeps its level.
 type AsynqLogger struct {
 	log  *slog.Logger
 	some rate.Sometimes

@@ -9,8 +9,7 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// ReadPasswordFile reads a password from a file that contains nothing else. The warning
-// says that others can read the file, or is "".
+// ReadPasswordFile reads a file that contains a password. The warning is about its mode.
 func ReadPasswordFile(path string) (password, warning string, err error) {
 	password, warning, err = clean.ReadSecretFile(path)
 	switch {

@@ -20,8 +20,7 @@ var permissionRefusals = []string{
 	"user executing the script can't",
 }
 
-// commandRefused matches the refused command. Releases since 7.2 name the user before it,
-// also inside a script.
+// commandRefused matches the refused command. Since 7.2 the user's name comes before it.
 var commandRefused = regexp.MustCompile(`permissions to run the '([^']+)' command`)
 
 // permissionRefused reports whether Redis refused a command for lack of a permission.
@@ -93,8 +92,7 @@ func grantFor(sent, refusal string) string {
 	return fmt.Sprintf("%s: grant %s; %s", sent, grant, seePermissions)
 }
 
-// keysOf returns the keys of a command: those of a script, or the first argument of any
-// other command that we use.
+// keysOf returns the keys of a script, or the first argument of any other command.
 func keysOf(cmd redis.Cmder) (keys []string) {
 	args := cmd.Args()
 	first, count := 1, 1

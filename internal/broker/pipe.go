@@ -6,9 +6,7 @@ import (
 	"time"
 )
 
-// bufferedConn buffers writes without limit. The embedded Redis is connected by net.Pipe,
-// which has no buffer: a client that writes a long pipeline and a server that writes its
-// first reply would deadlock.
+// bufferedConn buffers writes. With net.Pipe alone, a pipeline and its reply would deadlock.
 type bufferedConn struct {
 	net.Conn
 

@@ -17,8 +17,7 @@ type Server struct {
 	hook   *ServerHook
 }
 
-// NewServer makes a server. It sets cfg's RetryDelayFunc, IsFailure, Logger and LogLevel.
-// The caller closes the server.
+// NewServer makes a server with retries and logs set in cfg. The caller closes the server.
 func (b *Broker) NewServer(hook *ServerHook, log *slog.Logger, cfg asynq.Config) *Server {
 	cfg.RetryDelayFunc, cfg.IsFailure = task.RetryDelay, task.IsFailure
 	cfg.Logger, cfg.LogLevel = NewAsynqLogger(log), asynq.WarnLevel

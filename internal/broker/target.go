@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +18,7 @@ const (
 	// serverReadTimeout is how long a command of an asynq server waits for its reply.
 	serverReadTimeout = 2 * time.Second
 
-	// clusterRefresh is how often a cluster client reads the slots. go-redis does not when
-	// a server is gone.
+	// clusterRefresh is how often a cluster client reads the slots. go-redis waits for a redirect.
 	clusterRefresh = time.Second
 )
 
@@ -31,23 +31,15 @@ type target struct {
 
 // configure applies the rest of the configuration.
 func (to target) configure(cfg Config) {
-	password, sentinelPassword, connections, timeout := new(string), new(string), new(int), new(time.Duration)
 	switch {
 	case to.single != nil:
-		password, connections, timeout = &to.single.Password, &to.single.PoolSize, &to.single.DialTimeout
+		to.single.Password, to.single.DialTimeout = cmp.Or(cfg.Password, to.single.Password), dialTimeout
 	case to.sentinel != nil:
-		password, connections, timeout = &to.sentinel.Password, &to.sentinel.PoolSize, &to.sentinel.DialTimeout
-		sentinelPassword = &to.sentinel.SentinelPassword
+		to.sentinel.Password, to.sentinel.DialTimeout = cmp.Or(cfg.Password, to.sentinel.Password), dialTimeout
+		to.sentinel.SentinelPassword = cmp.Or(cfg.SentinelPassword, to.sentinel.SentinelPassword)
 	case to.cluster != nil:
-		password, connections, timeout = &to.cluster.Password, &to.cluster.PoolSize, &to.cluster.DialTimeout
+		to.cluster.Password, to.cluster.DialTimeout = cmp.Or(cfg.Password, to.cluster.Password), dialTimeout
 	}
-	if cfg.Password != "" {
-		*password = cfg.Password
-	}
-	if cfg.SentinelPassword != "" {
-		*sentinelPassword = cfg.SentinelPassword
-	}
-	*connections, *timeout = cfg.Connections, dialTimeout
 }
 
 // passwords returns all passwords for servers and Sentinels.
@@ -80,8 +72,7 @@ func (to target) adapt() {
 	}
 }
 
-// forServer returns the target for an asynq server. The hook does the retries, and a
-// hanging Redis must not keep the process from ending.
+// forServer returns the target for an asynq server. The hook does the retries.
 func (to target) forServer() target {
 	switch {
 	case to.single != nil:
@@ -114,8 +105,7 @@ func (to target) client() redis.UniversalClient {
 	return redis.NewClusterClient(&o)
 }
 
-// noMaster replaces an error of go-redis: if the Sentinels do not know the master, it
-// returns the error for a missing key.
+// noMaster replaces the error of go-redis when the Sentinels do not know the master.
 type noMaster struct{ name string }
 
 // DialHook implements redis.Hook.

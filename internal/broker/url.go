@@ -30,9 +30,8 @@ var (
 	ErrSkipVerify = errors.New("skip_verify is refused")
 )
 
-// splitURL parses a URL. It trims white space, because a file with a secret may end with a
-// line end. With Sentinels and clusters there may be many hosts: the URL has only the
-// first, and hosts has all.
+// splitURL parses a URL without white space around it. The URL has the first host, and hosts has
+// all: with Sentinels and clusters there may be many.
 func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 	raw = strings.TrimSpace(raw)
 	scheme, rest, _ := strings.Cut(raw, "://")
@@ -106,8 +105,7 @@ func parseURL(raw string) (target, error) {
 	return to, nil
 }
 
-// unreadable returns the error of a URL that cannot be parsed. The error of net/url would
-// show the URL with the password.
+// unreadable returns the error of a URL that cannot be parsed, without its password.
 func unreadable(raw string) error {
 	form := FormSingle
 	switch {

@@ -218,7 +218,7 @@ func TestURLsOfClusters(t *testing.T) {
 
 func TestPasswordsBesideTheURL(t *testing.T) {
 	for _, raw := range []string{"redis://:old@a", "redis-sentinel://:old@a/main?sentinel_password=older", "redis-cluster://:old@a"} {
-		for _, cfg := range []Config{{}, {Password: "new", SentinelPassword: "newer", Connections: 3}} {
+		for _, cfg := range []Config{{}, {Password: "new", SentinelPassword: "newer"}} {
 			to, err := parseURL(raw)
 			if err != nil {
 				t.Fatal(err)
@@ -226,21 +226,20 @@ func TestPasswordsBesideTheURL(t *testing.T) {
 			to.configure(cfg)
 			want, wantSentinel := cmp.Or(cfg.Password, "old"), cmp.Or(cfg.SentinelPassword, "older")
 			var got string
-			var pool int
 			var dial time.Duration
 			switch {
 			case to.single != nil:
-				got, pool, dial = to.single.Password, to.single.PoolSize, to.single.DialTimeout
+				got, dial = to.single.Password, to.single.DialTimeout
 			case to.sentinel != nil:
-				got, pool, dial = to.sentinel.Password, to.sentinel.PoolSize, to.sentinel.DialTimeout
+				got, dial = to.sentinel.Password, to.sentinel.DialTimeout
 				if to.sentinel.SentinelPassword != wantSentinel {
 					t.Errorf("%q, %+v: %q for the Sentinels", raw, cfg, to.sentinel.SentinelPassword)
 				}
 			case to.cluster != nil:
-				got, pool, dial = to.cluster.Password, to.cluster.PoolSize, to.cluster.DialTimeout
+				got, dial = to.cluster.Password, to.cluster.DialTimeout
 			}
-			if got != want || pool != cfg.Connections || dial != dialTimeout {
-				t.Errorf("%q, %+v: %q, %d, %v", raw, cfg, got, pool, dial)
+			if got != want || dial != dialTimeout {
+				t.Errorf("%q, %+v: %q, %v", raw, cfg, got, dial)
 			}
 		}
 	}

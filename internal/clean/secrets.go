@@ -17,8 +17,7 @@ import (
 // Redacted replaces a secret.
 const Redacted = "[redacted]"
 
-// shortSecret is the length in bytes below which a secret is replaced only as a whole word:
-// "test" is part of many words.
+// shortSecret is the length in bytes below which a secret is replaced only as a whole word.
 const shortSecret = 8
 
 // Secrets removes secrets from texts, in each form in which a program that quotes a request

@@ -45,8 +45,7 @@ func hidden(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// JSON escapes in a JSON text what Line would escape and encoding/json does not. It keeps
-// white space between values.
+// JSON escapes in a JSON text what Line would escape. It keeps white space between values.
 func JSON(text []byte) []byte {
 	ascii := true
 	for _, c := range text {
@@ -73,7 +72,6 @@ func JSON(text []byte) []byte {
 }
 
 // Writer writes its input as Text returns it. A character may be split over several writes.
-// Write returns the number of bytes of its input.
 type Writer struct {
 	To   io.Writer
 	part []byte // the beginning of a character

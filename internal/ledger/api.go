@@ -14,8 +14,7 @@ import (
 // keyAPI is the hash of what the fleet shares: the API and a salt.
 const keyAPI = "lc:api"
 
-// claimValid is how long a claim alone keeps others out. By then the worker has sent a
-// heartbeat, or the sweep has created a batch.
+// claimValid is how long a claim without a heartbeat or a batch keeps others out.
 const claimValid = 15 * time.Second
 
 // ErrWorkersAlive means that the API cannot be replaced because a worker uses it.
@@ -150,8 +149,7 @@ func (l *Ledger) writeAPI(ctx context.Context, verb, url string, args ...any) (h
 	return has, nil
 }
 
-// Salt returns 16 random bytes that this Redis keeps forever. Hashes with this salt can be
-// compared within the fleet only.
+// Salt returns 16 random bytes that this Redis keeps forever, for hashes within the fleet.
 func (l *Ledger) Salt(ctx context.Context) ([]byte, error) {
 	var fresh [16]byte
 	rand.Read(fresh[:])

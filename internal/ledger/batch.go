@@ -54,8 +54,7 @@ type Batch struct {
 	Trace      string    // W3C traceparent of what created it, or ""
 }
 
-// Incarnation is the creation time in Unix milliseconds. It distinguishes the batch from a deleted
-// one with the same id.
+// Incarnation is the creation time in Unix ms. It tells the batch from a deleted one of its id.
 func (b Batch) Incarnation() int64 { return b.Created.UnixMilli() }
 
 // Pending is the number of links without an outcome.
@@ -234,14 +233,12 @@ var (
 	stateScript = redis.NewScript(outcomesLua + stateLua)
 )
 
-// Pause stops a batch until Resume. Pause, Resume and Abort return the batch's state after
-// the call, and whether the call changed it.
+// Pause stops a batch until Resume. It returns the state and whether the call changed it.
 func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, error) {
 	return l.command(ctx, id, "pause", reason)
 }
 
-// Resume continues a paused batch and turns off its canary. If the canary had tripped, the
-// outcomes that tripped it become pending again, with all attempts.
+// Resume continues a paused batch without its canary, whose row becomes pending again.
 func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {
 	return l.command(ctx, id, "resume", "")
 }
@@ -346,8 +343,7 @@ func (l *Ledger) Delete(ctx context.Context, b Batch) error {
 	return nil
 }
 
-// Deleted reports whether a batch of this id was deleted so recently that the id cannot be
-// used yet.
+// Deleted reports whether a batch of this id was deleted too recently to use the id.
 func (l *Ledger) Deleted(ctx context.Context, id string) (bool, error) {
 	n, err := l.rdb.Exists(ctx, keyTombstone(id)).Result()
 	if err != nil {
@@ -356,8 +352,7 @@ func (l *Ledger) Deleted(ctx context.Context, id string) (bool, error) {
 	return n > 0, nil
 }
 
-// batchKeys returns all keys of a batch. Its hash is the last one, so that a batch can still
-// be found after an interrupted deletion.
+// batchKeys returns all keys of a batch, its hash last: it lets a deletion be repeated.
 func batchKeys(b Batch) []string {
 	var keys []string
 	for n := range b.Chunks {

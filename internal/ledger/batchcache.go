@@ -9,13 +9,11 @@ import (
 const (
 	// rereadEach is how many finished batches are read again each time.
 	rereadEach = 20
-	// lateAnswers is how long an aborted batch may still change often: late answers
-	// replace "aborted".
+	// lateAnswers is how long late answers may still replace "aborted" in an aborted batch.
 	lateAnswers = time.Hour
 )
 
-// BatchCache polls all batches at little cost, because it caches the finished ones. It is
-// not safe for concurrent use.
+// BatchCache polls all batches. It caches the finished ones. It is not safe for concurrent use.
 type BatchCache struct {
 	ledger   *Ledger
 	finished map[string]Batch

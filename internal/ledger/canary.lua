@@ -3,15 +3,13 @@
 -- (state.lua). For that, KEYS[6] holds their positions in the manifest, 4 bytes each, and the field
 -- row holds the outcome and the length. After the pause the row still grows by requests in flight.
 
--- Returns the row after the outcomes of a call: outcome, length, new positions, whether a
--- new row began, and whether it is long enough.
+-- Returns outcome, length, new positions, whether a new row began, and whether it is long enough.
 local function extend_row(row, tripped, call)
   local outcome, length = string.match(row or '', '^(%d) (%d+)$')
   outcome, length = tonumber(outcome or 0), tonumber(length or 0)
   local began, positions, others, from = false, {}, call.others, 1
   if not tripped and length + call.countable < 50 then
-    -- It cannot become long enough, so everything before the last outcome that ends a row
-    -- can be skipped.
+    -- It cannot become long enough: skip what comes before the last outcome that ends a row.
     for i = call.count, 1, -1 do
       local got = string.byte(call.results[i]) - 16
       if got > 0 and got ~= 3 and got ~= 5 then
@@ -42,8 +40,7 @@ local function extend_row(row, tripped, call)
   return outcome, length, positions, began, tripped
 end
 
--- Adds the outcomes of a call to the row and returns the state of the batch. over means
--- that the batch has ended.
+-- Adds the outcomes of a call to the row and returns the batch's state. over: it has ended.
 local function watch(state, canary, row, over, call)
   local outcome, length, positions, began, tripped = extend_row(row, canary == 'tripped', call)
   if outcome == 0 or over then

@@ -16,8 +16,7 @@ import (
 	"linkcancel/internal/task"
 )
 
-// statusIndexLua finds or adds a link status in a batch's table and returns its index.
-// other is the index for statuses that do not fit.
+// statusIndexLua finds or adds a link status and returns its index, or other if it does not fit.
 const statusIndexLua = `
 local function status_index(table_key, status, other)
   local i = redis.call('HGET', table_key, status)
@@ -51,16 +50,14 @@ type Entry struct {
 	Record     Record
 	LinkStatus string // as the API spells it, with an outcome
 	Error      string
-	// Kind names the answer that a note is about if it may not come from the API
-	// (plexy.Error.Kind). Record.Plains, at least 1, counts these answers.
+	// Kind names an answer that may not be the API's (plexy.Error.Kind). Plains counts these.
 	Kind string
 	// Proven means that the API itself has answered about this link. If the link got
 	// answers of a kind before, that kind is contradicted for the whole batch.
 	Proven bool
 	// Wait is how long the link of a note must not be sent again.
 	Wait time.Duration
-	// At is when the worker wrote the entry. Only the journal keeps it: the ledger uses
-	// the time of Redis.
+	// At is when the worker wrote the entry, for the journal. The ledger uses the time of Redis.
 	At time.Time
 }
 
@@ -79,16 +76,14 @@ type CommitResult struct {
 
 // Committed is the result for one group.
 type Committed struct {
-	// Err is ErrNoBatch for a deleted or expired batch and ErrNewer for a newer format.
-	// Other errors may be retried.
+	// Err may be ErrNoBatch, or ErrNewer for a newer format. Other errors may be retried.
 	Err     error
 	State   State
 	Pending int64
 	Results []CommitResult // in the order of Group.Entries, which Commit sorts
 }
 
-// Commit writes all groups in one round trip. It may be repeated, because the first outcome
-// of a link is final. It sorts the entries of each group by position.
+// Commit sorts and writes all groups in one round trip. It may be repeated.
 func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	calls := make([]*redis.Cmd, len(groups))
 	pipe := l.rdb.Pipeline()
@@ -108,8 +103,7 @@ func (l *Ledger) Commit(ctx context.Context, groups []Group) []Committed {
 	return results
 }
 
-// sortEntries sorts entries by position. Most are in order already, and checking that costs
-// less than the general sort.
+// sortEntries sorts entries by position. Most are in order already, which is cheap to check.
 func sortEntries(entries []Entry) {
 	for i := 1; i < len(entries); i++ {
 		if entries[i].Position < entries[i-1].Position {
@@ -162,8 +156,7 @@ func parseCommitted(g Group, call *redis.Cmd) Committed {
 // fillLinks is how many links one call marks as aborted. Other clients of Redis wait meanwhile.
 const fillLinks = 200
 
-// FillAborted gives all pending links of an aborted batch the outcome aborted, and keeps
-// their attempts and HTTP statuses. It may be repeated.
+// FillAborted gives all pending links of an aborted batch that outcome. It may be repeated.
 func (l *Ledger) FillAborted(ctx context.Context, b Batch) error {
 	for n := range b.Chunks {
 		records, err := l.Records(ctx, b.ID, n, 0, b.ChunkLen(n))
@@ -223,8 +216,7 @@ func (l *Ledger) linkStatuses(ctx context.Context, id string) (map[int]string, e
 	return table, nil
 }
 
-// Records reads the records of n links of a chunk, starting with first. A link that was
-// never touched has the zero Record.
+// Records reads the records of n links of a chunk from first on. Untouched links have a zero one.
 func (l *Ledger) Records(ctx context.Context, id string, chunk, first, n int) ([]Record, error) {
 	b, err := l.rdb.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1)).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -94,9 +94,8 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	_, _ = pipe.Exec(ctx)
 }
 
-// Relist adds batches that are missing from the lists of batches and returns their ids. On
-// a cluster the lists and the batches are on different servers, and a failover may lose
-// list entries alone.
+// Relist adds batches that are missing from the lists and returns their ids. On a cluster, a
+// failover may lose list entries alone.
 func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
 	cluster, ok := l.rdb.(*redis.ClusterClient)
 	if !ok {

@@ -1,7 +1,6 @@
 -- Failover handling, shared by the scripts that follow. See failover.go.
 
--- Returns the replication ID of this server if it was promoted, '' if it never was,
--- and nil if it cannot be known, as on the embedded Redis.
+-- Returns this server's replication ID, '' if it was never promoted, and nil if unknown.
 local replication_id_known, known_replication_id = false, nil
 local function replication_id()
   if replication_id_known then return known_replication_id end

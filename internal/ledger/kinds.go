@@ -13,8 +13,7 @@ import (
 // distinguishes 62 kinds. All others share the index 63, and nothing is stored for them.
 type Kind struct {
 	Text string
-	// Links is how many links got such an answer. It is exact up to 20; beyond that, a link
-	// that alternates between kinds may count more than once.
+	// Links is how many links got such an answer. Above 20, some may count more than once.
 	Links int64
 	// Contradicted means that the API itself has answered about one of these links since.
 	Contradicted bool

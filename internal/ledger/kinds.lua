@@ -1,6 +1,5 @@
--- Kinds of answers that may not come from the API: a hash by name, with the value
--- 'INDEX LINKS CONTRADICTED POSITION…'. The positions are those of the first 20 links in
--- the manifest, so that each of them counts once.
+-- Kinds of answers that may not come from the API: a hash by name, with the value 'INDEX LINKS
+-- CONTRADICTED POSITION…' and the positions of the first 20 links, to count each once.
 local function open_kinds(key, other)
   local known, indexed, changed, n = {}, {}, {}, 0
   local h = redis.call('HGETALL', key)
@@ -11,8 +10,7 @@ local function open_kinds(key, other)
   end
   local kinds = {}
 
-  -- Counts an answer to the link at a position, whose last kind was had (0: none), and
-  -- returns the index of the kind.
+  -- Counts an answer to a link whose last kind was had (0: none). Returns the index of the kind.
   function kinds.seen(name, position, had)
     local k = known[name]
     if not k then

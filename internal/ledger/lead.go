@@ -64,8 +64,7 @@ if h[1] == 'ready' then redis.call('HSET', KEYS[1], 'state', 'running') end
 return redis.call('HMGET', KEYS[1], 'state', 'slice', 'cursor', 'low')
 `)
 
-// Start starts or continues feeding a batch. The first call fixes the slice size. The error
-// is ErrNotLeader if a later leader has fed the batch.
+// Start starts or continues feeding. The first call fixes the slice size. It may be ErrNotLeader.
 func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) error {
 	reply, err := startScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, epoch, slice).StringSlice()
 	if err != nil {
@@ -110,8 +109,7 @@ func (l *Ledger) Advance(ctx context.Context, b Batch, epoch, cursor, low int64)
 	return nil
 }
 
-// Redeliveries returns how often slices of a batch were enqueued again after a crash, by
-// "<chunk>:<index>".
+// Redeliveries returns how often slices were enqueued again, by "<chunk>:<index>".
 func (l *Ledger) Redeliveries(ctx context.Context, id string) (map[string]int, error) {
 	h, err := l.rdb.HGetAll(ctx, keyRedeliveries(id)).Result()
 	if err != nil {
@@ -136,8 +134,7 @@ if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
 return 1
 `)
 
-// SetRedeliveries writes how often a slice was enqueued again after a crash. It does
-// nothing if the batch was deleted.
+// SetRedeliveries writes how often a slice was enqueued again, unless the batch was deleted.
 func (l *Ledger) SetRedeliveries(ctx context.Context, id, slice string, n int) error {
 	if err := redeliveryScript.Run(ctx, l.rdb, []string{keyBatch(id), keyRedeliveries(id)}, slice, n).Err(); err != nil {
 		return fmt.Errorf("note repair of batch %s: %w", id, err)

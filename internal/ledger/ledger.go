@@ -62,8 +62,7 @@ var (
 	ErrNewer      = errors.New("use the newer release")
 )
 
-// Ledger reads and writes batches. Its methods are safe for concurrent use, and every
-// write may be repeated.
+// Ledger reads and writes batches. It is safe for concurrent use. Every write may be repeated.
 type Ledger struct {
 	rdb redis.UniversalClient
 
@@ -82,8 +81,7 @@ local t = redis.call('TIME')
 return t[1] * 1000000 + t[2]
 `)
 
-// Now returns the time of Redis, the only clock that the ledger uses. On a cluster it is
-// the clock of the server that holds the heartbeats.
+// Now returns the time of Redis, on a cluster of the server that holds the heartbeats.
 func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
 	micros, err := nowScript.Run(ctx, l.rdb, []string{keyWorkers}).Int64()
 	if err != nil {

@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// Outcome is the final result of a link in a batch. The numbers are part of the record
-// format and never change.
+// Outcome is the final result of a link. The numbers are part of the record format.
 type Outcome uint8
 
 // All outcomes.
@@ -30,8 +29,7 @@ var outcomeNames = [...]string{
 // outcomesLua gives the names to scripts, from index 1.
 var outcomesLua = "local outcome_names = {'" + strings.Join(outcomeNames[1:], "', '") + "'}\n"
 
-// CanaryRow is how many outcomes in a row, all not_found or all rejected, pause a batch
-// whose canary is on: see canary.lua.
+// CanaryRow is how many not_found or rejected in a row trip a canary: see canary.lua.
 const CanaryRow = 50
 
 // Outcomes lists the outcomes in display order.

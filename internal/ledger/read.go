@@ -124,8 +124,7 @@ type LinkRecord struct {
 	Error      string
 }
 
-// Walk reads a whole batch in manifest order: first a snapshot of all records, then the
-// links chunk by chunk.
+// Walk reads a batch in manifest order: a snapshot of all records, then the links.
 func (l *Ledger) Walk(ctx context.Context, b Batch) iter.Seq2[LinkRecord, error] {
 	return func(yield func(LinkRecord, error) bool) {
 		s, err := l.Snapshot(ctx, b)
@@ -167,8 +166,7 @@ func (l *Ledger) AllLinks(ctx context.Context, b Batch) iter.Seq2[string, error]
 	}
 }
 
-// Snapshot holds the records of all links of a batch by their position in the manifest. It
-// takes RecordSize bytes per link, and the error texts.
+// Snapshot holds the records of a batch by position: RecordSize bytes per link, and the texts.
 type Snapshot struct {
 	records  []byte
 	statuses map[int]string

@@ -51,11 +51,10 @@ type Record struct {
 
 	// Plain means that the outcome rests on answers that may not come from the API.
 	Plain bool
-	// Plains counts the answers of one kind in a row that may not come from the API, up to
-	// 3. It is 0 once there is an outcome.
+	// Plains counts plain answers of one kind in a row, up to 3. With an outcome it is 0.
 	Plains uint8
-	// Due is when a pending link may be sent again, in seconds from the batch's creation (at
-	// most two years). 0 means at once.
+	// Due is when a pending link may be sent, in seconds from the batch's creation. 0 means at
+	// once.
 	Due uint32
 }
 
@@ -136,8 +135,7 @@ func DecodeRecord(b []byte) Record {
 	return r
 }
 
-// Time returns when the outcome was recorded, in a batch created at the given time. It is
-// zero without an outcome.
+// Time returns when the outcome was recorded in a batch created at that time, or zero.
 func (r Record) Time(created time.Time) time.Time {
 	if r.Outcome == None {
 		return time.Time{}
@@ -145,8 +143,7 @@ func (r Record) Time(created time.Time) time.Time {
 	return created.Add(time.Duration(r.After) * time.Second)
 }
 
-// Rest returns how long the link must not be sent yet, in a batch created at the given time.
-// The link may be sent if it is 0 or less.
+// Rest returns how long the link must not be sent yet. It may be sent if that is 0 or less.
 func (r Record) Rest(created, now time.Time) time.Duration {
 	if r.Outcome != None || r.Due == 0 {
 		return 0

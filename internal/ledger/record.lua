@@ -53,8 +53,7 @@ local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
 old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- missing bytes read as zeros
 local new, results = {}, {}
 
--- Fast path: most links have no record yet and get an outcome without words. The new
--- record then depends only on the head of the entry.
+-- Fast path: most links have no record yet and get an outcome without words.
 local empty, answers = string.rep('\0', 8), {}
 local function first_answer(head)
   local known = answers[head]
@@ -134,8 +133,7 @@ local function general()
       kinds = kinds or open_kinds(KEYS[5], other)
       kinds.contradict(kind)
     end
-    -- A worker whose call was in flight at a failover does not know that its own earlier
-    -- DELETE may have been forgotten.
+    -- A worker with a call in flight at a failover does not know of its own earlier DELETE.
     if outcome == 2 and first + pos < suspect_end(KEYS[1], sent_ahead) then outcome, ambiguous = 1, 1 end
     local wrote = 0
     if outcome > 0 then

@@ -29,8 +29,7 @@ local function reopen(n, positions, outcome)
   return reopened
 end
 
--- Moves the low-water mark back to the slice of a position, so that the leader enqueues
--- its links again.
+-- Moves the low-water mark back to a position's slice, so that its links are enqueued again.
 local function lower(position)
   local size, marks = tonumber(ARGV[3]), redis.call('HMGET', KEYS[1], 'slice', 'low')
   local slice, pos = tonumber(marks[1] or 0), position % size
@@ -39,9 +38,8 @@ local function lower(position)
   if begin < tonumber(marks[2] or 0) then redis.call('HSET', KEYS[1], 'low', begin) end
 end
 
--- Reopens the outcomes of the canary's row. Besides "aborted", which a late answer
--- replaces, these are the only outcomes that change. It happens once in a batch, because
--- its canary is off from then on.
+-- Reopens the outcomes of the canary's row, once in a batch. Apart from "aborted", which a late
+-- answer replaces, only these outcomes change.
 local function reopen_row()
   local outcome = tonumber(string.match(row or '', '^%d') or 0)
   local listed = redis.call('GET', KEYS[1] .. ':c') or ''

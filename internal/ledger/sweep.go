@@ -24,27 +24,23 @@ var (
 )
 
 const (
-	// sweepAlive is how long a sweep may go without a heartbeat before another worker takes
-	// it over: see SweepBeat.
+	// sweepAlive is how old a heartbeat may be before another worker takes the sweep over.
 	sweepAlive = 15 * time.Second
 	// SweepBeat is the interval of its heartbeats.
 	SweepBeat = 5 * time.Second
-	// sweepTimeout is how long the next sweep waits for one without a heartbeat, so that
-	// another worker can take up its task.
+	// sweepTimeout is how long the next sweep waits for one without a heartbeat.
 	sweepTimeout = 3 * time.Minute
 )
 
 const (
 	// keySeal is the lock for creating the batch of a sweep.
 	keySeal = "lc:sweep:seal"
-	// sealLease is when the lock expires if its owner dies. A batch of a million links
-	// takes a few seconds.
+	// sealLease is when the lock of a dead owner expires. A million links take a few seconds.
 	sealLease = time.Minute
 	sealRetry = 100 * time.Millisecond
 )
 
-// SealSweep waits until no other sweep is creating its batch, because two sweeps at once
-// would select the same links. release releases the lock.
+// SealSweep waits until no other sweep is creating its batch. release releases the lock.
 func (l *Ledger) SealSweep(ctx context.Context) (release func(), err error) {
 	var token [8]byte
 	rand.Read(token[:])
@@ -143,8 +139,7 @@ func parseSweep(h map[string]string) *SweepRun {
 	return r
 }
 
-// PlanSweep stores when the next sweep is due, so that a worker which starts later knows
-// about a missed one.
+// PlanSweep stores when the next sweep is due, so that later workers know of a missed one.
 func (l *Ledger) PlanSweep(ctx context.Context, schedule string, next time.Time) error {
 	if err := l.rdb.HSet(ctx, keySweep, "schedule", schedule, "next", next.UnixMilli()).Err(); err != nil {
 		return fmt.Errorf("write when the next sweep is due: %w", err)

@@ -11,8 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// importerTimeout is how long an importer may go without a heartbeat before another
-// import of the same id takes over.
+// importerTimeout is how old an importer's heartbeat may be before another takes over.
 const importerTimeout = 30 * time.Second
 
 // idReuseDelay is how long the id of a deleted batch cannot be used again. A request that
@@ -74,9 +73,8 @@ redis.call('EXPIRE', KEYS[1], 172800) -- until it is sealed
 return 'created'
 `)
 
-// Create begins a batch. If a sealed batch of this id exists, it returns sealed and no
-// draft. The error is ErrBusy if another importer with this id is alive, and ErrDeleted if
-// a batch of this id was just deleted.
+// Create begins a batch. If a sealed batch has this id, it returns sealed and no draft. The error
+// is ErrBusy if another importer is alive, and ErrDeleted if the id was just deleted.
 func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed bool, err error) {
 	var token [8]byte
 	rand.Read(token[:])
@@ -106,8 +104,7 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	case "busy":
 		return nil, false, fmt.Errorf("create batch %s: %w (if it crashed, the id is free after %v)", cfg.ID, ErrBusy, importerTimeout)
 	}
-	// The hash is written before the lists, so a listed id without a hash can be dropped.
-	// A crash in between leaves a hash that expires.
+	// Hash first: a listed id without a hash can be dropped, and a hash alone expires.
 	if err := d.list(ctx); err != nil {
 		return nil, false, err
 	}
@@ -246,12 +243,10 @@ redis.call('HDEL', KEYS[1], 'token', 'beat', 'written', 'links')
 return state
 `)
 
-// Seal makes the batch ready. digest identifies its links in their order; duplicates and
-// invalid count skipped rows. A repeated call does nothing. The error is ErrTaken if
-// another import took over.
+// Seal makes the batch ready. digest identifies its links in order; duplicates and invalid count
+// skipped rows. It may be repeated. The error is ErrTaken if another import took over.
 func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int64) error {
-	// Listed again, because the deletion of an earlier import of this id may have come after
-	// Create.
+	// Listed again: an earlier import of this id may have been deleted after Create.
 	if err := d.list(ctx); err != nil {
 		return err
 	}
@@ -278,8 +273,7 @@ func (d *Draft) Discard(ctx context.Context) error {
 	return d.l.DiscardUnsealed(ctx, d.id, d.chunks)
 }
 
-// DiscardUnsealed deletes an import that will never be sealed. The hash goes first, so that
-// no late chunk can be written.
+// DiscardUnsealed deletes an unfinished import. The hash goes first, so no late chunk is written.
 func (l *Ledger) DiscardUnsealed(ctx context.Context, id string, chunks int) error {
 	state, err := l.rdb.HGet(ctx, keyBatch(id), "state").Result()
 	if err != nil && err != redis.Nil {

@@ -20,9 +20,8 @@ type cellID struct {
 	doubt error
 }
 
-// parseCell reads the id in a cell. White space, invisible characters, quotes, <…> and ="…"
-// around it are ignored. The id of a URL is the one path element or query value that has
-// the documented form. The error says why the cell has no id.
+// parseCell reads the id in a cell without white space, invisible characters, quotes, <…> and ="…"
+// around it. In a URL it is the one path element or query value of the documented form.
 func parseCell(cell string) (cellID, error) {
 	if plexy.Documented(cell) {
 		return cellID{id: cell, documented: true}, nil
@@ -52,8 +51,7 @@ func looksLikeID(cell string) bool {
 	return err == nil && found.documented
 }
 
-// unwrap removes what programs put around an id: spreadsheets write ="…" for text, and mail
-// programs write <…> around a URL.
+// unwrap removes what surrounds an id: ="…" of spreadsheets and <…> of mail programs.
 func unwrap(cell string) string {
 	for {
 		text := strings.TrimFunc(cell, surrounding)
@@ -142,9 +140,8 @@ func isPlaceholder(text string) bool {
 	return placeholders[strings.ToLower(strings.Trim(text, "()[]{}<>#=.:!?"))]
 }
 
-// looksLikeData reports whether the first cell of a column of ids is a damaged id rather
-// than the name of the column: a URL, a number, a placeholder, a part of an id, or a text
-// with more digits than a name has.
+// looksLikeData reports whether the first cell of a column of ids is a damaged id, not a name: a
+// URL, a number, a placeholder, a part of an id, or mostly digits.
 func looksLikeData(cell string) bool {
 	text := unwrap(cell)
 	digits, letters := 0, 0
@@ -169,8 +166,7 @@ func isTotal(text string) bool {
 	return slices.ContainsFunc(words, func(word string) bool { return totals[word] })
 }
 
-// isShownNumber reports whether a text is a number as programs show long ones: 1.23457E+15,
-// or 12345.0. Its last digits are lost.
+// isShownNumber reports whether a text is a rounded number such as 1.23457E+15 or 12345.0.
 func isShownNumber(text string) bool {
 	if c := text[0]; (c < '0' || c > '9') && c != '-' && c != '+' {
 		return false
@@ -225,9 +221,8 @@ func isURL(text string) bool {
 	return found && (strings.EqualFold(scheme, "https") || strings.EqualFold(scheme, "http"))
 }
 
-// plainID is a fast path for the usual id of another form, such as a UUID or ORD-123:
-// letters, digits, '_' and '-', with both letters and digits. Such a cell is not a word, a
-// number, or an id of the documented form.
+// plainID is a fast path for ids such as UUIDs or ORD-123: '_', '-', letters and digits, with both.
+// Such a cell is no word, number or documented id.
 func plainID(cell string) bool {
 	digit, letter, underscore := false, false, false
 	for i := range len(cell) {
@@ -245,8 +240,7 @@ func plainID(cell string) bool {
 	return digit && letter && len(cell) < 100 && (len(cell) < 35 || !underscore)
 }
 
-// plainURL is a fast path for the usual URL, such as https://host/path/pl_…, whose last
-// path element is an id and which cannot hold another one.
+// plainURL is a fast path for https://host/path/pl_…, which cannot hold a second id.
 func plainURL(cell string) (id string, ok bool) {
 	const idLength = 35
 	at := len(cell) - idLength
@@ -297,8 +291,7 @@ func parseURL(rawURL string) (cellID, error) {
 	return cellID{id: id, documented: plexy.Documented(id), doubt: doubt}, nil
 }
 
-// urlParts returns the parts of a URL that may be an id: path elements and query values,
-// also in the fragment, which some pages use as a path.
+// urlParts returns the path elements and query values of a URL, also in its fragment.
 func urlParts(u *url.URL) []string {
 	parts := strings.Split(u.Path, "/")
 	for _, values := range u.Query() {

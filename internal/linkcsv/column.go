@@ -9,8 +9,7 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// chooser decides from the first rows whether a file has a header, and which column holds
-// the links.
+// chooser decides from the first rows whether a file has a header and which column has the links.
 type chooser struct {
 	file  string
 	at    Place      // of the first row
@@ -74,8 +73,7 @@ func (c chooser) byName(want string) (int, error) {
 
 // find decides without a choice of the user.
 func (c chooser) find() (header bool, column int, err error) {
-	// A column called "id" may number the customers, so a name alone is weaker than ids.
-	// But ids may have any form, so names come first.
+	// "id" may number customers, so ids count more. But ids may have any form, so names come first.
 	named := c.columns(isLinkName)
 	alike := c.byContent(c.rest)
 	switch {
@@ -228,8 +226,7 @@ func normalise(cell string) string {
 	return nameSeparators.Replace(strings.ToLower(trimCell(cell)))
 }
 
-// trimCell removes white space and a byte-order mark, which may also be in the middle of a
-// file made of several others.
+// trimCell removes white space and byte-order marks, which joined files have in the middle.
 func trimCell(cell string) string {
 	return strings.TrimSpace(strings.Trim(cell, "\ufeff"))
 }

@@ -6,11 +6,10 @@ import (
 	"math/bits"
 )
 
-// An Index numbers distinct links from 0 in the order in which they are added. It keeps
-// 16 bytes of each link's SHA-256 sum and not the link: with 10 million links the chance
-// that two of them share these bytes is below 1 in 10^24. It takes 16 bytes a link and
-// another 5 to 11 for the table. A map of the sums would take 28 to 45 bytes, and make
-// reading a file 10% slower. Find may be called by many goroutines at once, Add may not.
+// An Index numbers distinct links from 0 in order. It keeps 16 bytes of each link's SHA-256 sum:
+// with 10 million links two share them with a chance below 1 in 10^24. The table takes another 5 to
+// 11 bytes a link. A map would take 28 to 45 bytes in all, and make reading 10% slower. Find may
+// run in many goroutines at once, Add may not.
 type Index struct {
 	blocks [][]sum  // the sums in order, in blocks, so that growing copies none
 	table  []uint32 // position+1 of a sum; 0 is a free slot
@@ -76,8 +75,7 @@ func (x *Index) probe(key sum) (at, pos int, found bool) {
 	return at, 0, false
 }
 
-// home is the slot where the search for a sum starts. It scales the sum to the table's
-// length, so that the length need not be a power of two.
+// home is the slot where the search for a sum starts: the sum scaled to the table's length.
 func (x *Index) home(key sum) int {
 	at, _ := bits.Mul64(binary.BigEndian.Uint64(key[:]), uint64(len(x.table)))
 	return int(at)

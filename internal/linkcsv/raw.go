@@ -6,14 +6,12 @@ import (
 	"io"
 )
 
-// maxRow is the maximum length of a row in bytes. Without it, a quote that is never closed
-// would read the rest of the file into memory.
+// maxRow is the maximum length of a row in bytes, in case a quote is never closed.
 const maxRow = 1 << 20
 
 var errRowTooLong = errors.New("the row is longer than 1 MiB")
 
-// rawReader passes a text on and keeps the bytes of the current row, which encoding/csv
-// does not return with an error.
+// rawReader passes a text on and keeps the current row, because errors of encoding/csv lack it.
 type rawReader struct {
 	from  io.Reader
 	kept  []byte

@@ -29,8 +29,7 @@ const maxSkipped = 2_097_152
 // lookAhead is how many rows after the first are read to find the header and the column.
 const lookAhead = 20
 
-// Row is one row of a file. Its fields are valid until the next call of Next. Empty cells
-// at the end are removed or added to match the first row.
+// Row is one row. Fields are valid until the next Next, and fitted to the first row's length.
 type Row struct {
 	File string // the path, or "stdin"
 	Place
@@ -43,11 +42,9 @@ type Row struct {
 
 // Options are the options for reading a file.
 type Options struct {
-	// Column is the name of the links' column, or its number from 1. A number is never a
-	// name. Empty means to find the column.
+	// Column is the name or number (from 1) of the links' column. "" means to find it.
 	Column string
-	// AnyID accepts ids of every form. Otherwise all ids must have the documented form if
-	// one has it, and a URL must contain one.
+	// AnyID accepts ids of every form. Otherwise one id of the documented form requires it of all.
 	AnyID bool
 	// Ahead searches a regular file for the first id of the documented form before it
 	// returns rows, so that Mixed is always nil. It reads the file twice if there is none.
@@ -84,8 +81,7 @@ type record struct {
 	cut    bool  // the file ends in this row without a line end
 }
 
-// OpenRows opens the file at path, or stdin for "-", and reads its first rows. The error is
-// an *InputError if the input is refused.
+// OpenRows opens a file, or stdin for "-", and reads its first rows, or returns an *InputError.
 func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 	source, err := openSource(path, stdin)
 	if err != nil {
@@ -190,9 +186,8 @@ func (r *Rows) choose(column string) (err error) {
 	return err
 }
 
-// title reports whether the file begins with a title instead of its header, and in which
-// row the header seems to be: a later row has a column name for links, or several names
-// while the title has one.
+// title reports whether the file begins with a title, and in which row the header seems to be: a
+// later row names a links column, or has several cells while the title has one.
 func (r *Rows) title() (row int, found bool) {
 	if slices.ContainsFunc(r.first, isLinkName) {
 		return 0, false
@@ -248,8 +243,7 @@ func (r *Rows) Close() error {
 	return nil
 }
 
-// Repeated returns the number of rows so far that repeat the header, as in concatenated
-// files. Next skips them.
+// Repeated returns how many rows so far repeated the header. Next skips them.
 func (r *Rows) Repeated() int64 { return r.repeated }
 
 // Mixed returns rows that Next returned as good but that are bad, because a later id has
@@ -358,8 +352,7 @@ func (r *Rows) doubt(found cellID, at Place) error {
 	return nil
 }
 
-// fitted removes empty cells from a row that is too long and fills up a short one, because
-// spreadsheets leave out empty cells at the end of a row.
+// fitted removes empty cells from a row that is too long and fills up one that is too short.
 func (r *Rows) fitted(fields []string) []string {
 	n := len(r.first)
 	switch {
@@ -464,8 +457,7 @@ func (r *Rows) failed(err error) (record, error) {
 	return record{}, r.source.readError(err)
 }
 
-// mistake turns a syntax error into a bad row. It refuses the file if the start of the next
-// row is unknown.
+// mistake turns a syntax error into a bad row, or refuses the file if the row's end is unknown.
 func (r *Rows) mistake(syntax *csv.ParseError) (record, error) {
 	text := bytes.TrimLeft(r.raw.until(r.csv.InputOffset()), "\r\n") // blank lines before the row
 	line, column, open := lastQuoted(text, byte(r.comma))

@@ -97,8 +97,7 @@ func cannotOpen(path string, err error) error {
 	return e
 }
 
-// begin unpacks the text, checks its head and removes byte-order marks: some programs add a
-// second one.
+// begin unpacks the text, checks its head and removes all byte-order marks.
 func (s *source) begin(raw io.Reader) error {
 	s.text = bufio.NewReaderSize(raw, headSize)
 	magic, err := s.text.Peek(2)
@@ -147,8 +146,7 @@ func (s *source) checkHead() error {
 	return nil
 }
 
-// isUTF16 looks for a byte-order mark of UTF-16 or 32, or for ASCII in UTF-16, where every
-// second byte is zero.
+// isUTF16 looks for a byte-order mark of UTF-16 or 32, or for zero bytes at every second place.
 func isUTF16(head []byte) bool {
 	if bytes.HasPrefix(head, []byte{0xff, 0xfe}) || bytes.HasPrefix(head, []byte{0xfe, 0xff}) ||
 		bytes.HasPrefix(head, []byte{0, 0, 0xfe, 0xff}) {
@@ -165,9 +163,8 @@ func isUTF16(head []byte) bool {
 		zeros[1]*10 > half*8 && zeros[0]*10 < half)
 }
 
-// isBinary looks for a zero byte, or for too many control characters to be slips in a text:
-// one in twenty, while random bytes have one in nine. Invalid UTF-8 proves nothing, because
-// files in old code pages are text with ASCII ids.
+// isBinary looks for a zero byte or many control characters: one in twenty, while random bytes have
+// one in nine. Invalid UTF-8 may be an old code page with ASCII ids.
 func isBinary(head []byte) bool {
 	controls := 0
 	for _, b := range head {
@@ -213,9 +210,8 @@ func (s *source) close() {
 // separatorLine is a first line such as sep=; which sets the delimiter for Excel.
 var separatorLine = regexp.MustCompile(`^(?i:"?sep=([^\s"a-z0-9]|\t)"?)[,;\t]*\r?(\n|$)`)
 
-// comma finds the delimiter. It is named by a separator line, or it is the one of ',', ';'
-// and tab that the first record has most often outside quotes. A record without any may be
-// a title, so the next one without an id counts.
+// comma finds the delimiter: of a separator line, or the one of ',', ';' and tab that is most
+// frequent outside quotes in the first record. If it has none, the next one without an id counts.
 func (s *source) comma() (comma rune, named bool) {
 	if found := separatorLine.FindSubmatch(s.head); found != nil && found[1][0] < utf8.RuneSelf {
 		return rune(found[1][0]), true

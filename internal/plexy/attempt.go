@@ -49,8 +49,7 @@ func (a *answer) whole() bool { return a.bodyErr == nil && len(a.body) <= a.limi
 // ok reports whether the status is a 2xx.
 func (a *answer) ok() bool { return a.status/100 == 2 }
 
-// attempt sends one request for one link and reads the answer. The error is a
-// *TransportError, or wraps ErrBadID.
+// attempt sends one request for one link. The error is a *TransportError, or wraps ErrBadID.
 func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error) {
 	// Checked again, because an id must never address anything else.
 	if err := CheckID(id); err != nil {
@@ -59,8 +58,7 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 	return c.send(ctx, method, linkURL(c.base, id), maxBody)
 }
 
-// send sends one request and reads at most limit+1 bytes of the answer. The error is a
-// *TransportError.
+// send sends a request and reads at most limit+1 bytes. The error is a *TransportError.
 func (c *Client) send(ctx context.Context, method, url string, limit int) (*answer, error) {
 	secret := c.key.secret()
 	ctx, guard := guardOnce(ctx)
@@ -85,8 +83,7 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return a, nil // a 204 has no body; what follows may never end
 	}
-	// At the end of a body the transport has put the connection back, so it is idle when
-	// the lane is returned.
+	// The transport has put the connection back, so it is idle when the lane is returned.
 	if resp.Body == http.NoBody {
 		return a, nil
 	}
@@ -111,8 +108,7 @@ func (c *Client) noAnswer(method string, guard *onceGuard, err error, scrub scru
 	return &TransportError{Method: method, Sent: sent, Local: local, Err: scrub.error(explained(err))}
 }
 
-// unpack unpacks a gzip body, which some servers send unasked, up to the limit. A broken
-// one is replaced by a text that proves nothing.
+// unpack unpacks a gzip body, which some servers send unasked. A broken one proves nothing.
 func (a *answer) unpack() {
 	coding := a.header.Get("Content-Encoding")
 	if len(a.body) == 0 || !strings.EqualFold(coding, "gzip") && !strings.EqualFold(coding, "x-gzip") {
@@ -160,8 +156,8 @@ func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
 			}
 			g.replayed.Store(true)
 			cancel(errLost)
-			// The transport writes without checking the context again, so the connection
-			// must be unusable when this function returns.
+			// The transport writes without checking the context again, so the connection must be
+			// closed.
 			_ = info.Conn.Close()
 		},
 	}

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// ErrPlainHTTP means that the base URL is plain http to another machine and
-// Config.InsecureHTTP is not set.
+// ErrPlainHTTP means plain http to another machine without Config.InsecureHTTP.
 var ErrPlainHTTP = errors.New("use https, or allow plain http explicitly")
 
 // NormalizeURL checks and normalizes a base URL as New does. The error never shows the whole URL.
@@ -18,8 +17,7 @@ func NormalizeURL(raw string, insecureHTTP bool) (string, error) {
 	return base, err
 }
 
-// parseBase returns the normalized base URL and its host. Its errors never show the whole
-// URL, because it may contain a password.
+// parseBase returns the normalized base URL and its host. Its errors may not show a password.
 func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -43,8 +41,7 @@ func parseBase(raw string, insecureHTTP bool) (base, host string, err error) {
 	return strings.TrimRight(u.String(), "/"), u.Host, nil
 }
 
-// normalHost returns the host of u in lower case, without the default port of the scheme,
-// which url.Parse has put in lower case.
+// normalHost returns the host of u in lower case, without the default port of the scheme.
 func normalHost(u *url.URL) string {
 	name, zone, scoped := strings.Cut(u.Hostname(), "%")
 	name = strings.ToLower(name)

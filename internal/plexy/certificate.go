@@ -6,8 +6,7 @@ import (
 	"fmt"
 )
 
-// explained adds advice to the error of a certificate that no known authority has signed.
-// Verification cannot be turned off.
+// explained adds advice to the error of an untrusted certificate.
 func explained(err error) error {
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {

@@ -6,6 +6,7 @@
 package plexy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,7 @@ const (
 const (
 	dialTimeout = 5 * time.Second
 	tlsTimeout  = 5 * time.Second
-	// idleTimeout is shorter than the 60 s of most servers, so that a request does not meet
-	// a connection that is just closing.
+	// idleTimeout is below the 60 s of most servers, so that they do not close a connection first.
 	idleTimeout = 30 * time.Second
 	// maxHeader limits the headers of an answer in bytes.
 	maxHeader = 64 << 10
@@ -43,8 +43,7 @@ type Config struct {
 	// Timeout limits a whole call, from the dial to the end of the answer, including up to
 	// 5 s for the dial and 5 s for the TLS handshake. The default is DefaultTimeout.
 	Timeout time.Duration
-	// Concurrency is how many idle connections are kept: the number of concurrent calls.
-	// The default is DefaultConcurrency.
+	// Concurrency is the number of concurrent calls. The default is DefaultConcurrency.
 	Concurrency int
 	// InsecureHTTP allows plain http to other machines, which sends the key unencrypted.
 	InsecureHTTP bool
@@ -54,18 +53,10 @@ type Config struct {
 
 // withDefaults returns cfg with defaults filled in, or what is wrong with it.
 func (cfg Config) withDefaults() (Config, error) {
-	if cfg.BaseURL == "" {
-		cfg.BaseURL = DefaultBaseURL
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
-	}
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = DefaultConcurrency
-	}
-	if cfg.UserAgent == "" {
-		cfg.UserAgent = DefaultUserAgent
-	}
+	cfg.BaseURL = cmp.Or(cfg.BaseURL, DefaultBaseURL)
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, DefaultConcurrency)
+	cfg.UserAgent = cmp.Or(cfg.UserAgent, DefaultUserAgent)
 	switch {
 	case cfg.Key == nil:
 		return cfg, errors.New("no API key is given")
@@ -96,8 +87,7 @@ type Client struct {
 	lanes *lanes
 }
 
-// New returns a client without opening a connection. The error says what is wrong in cfg
-// and never shows the key.
+// New returns a client without opening a connection. Its errors never show the key.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -118,8 +108,7 @@ func New(cfg Config) (*Client, error) {
 	}, nil
 }
 
-// BaseURL returns the URL before /payment-links. It is normalized: scheme and host are in
-// lower case, without the default port and without a slash at the end.
+// BaseURL returns the URL before /payment-links in its normal form, without a slash at the end.
 func (c *Client) BaseURL() string { return c.base }
 
 // Host returns the host of BaseURL, with the port unless it is the default.

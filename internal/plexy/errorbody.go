@@ -13,8 +13,7 @@ const (
 	maxExcerpt = 200 // characters
 )
 
-// apiError returns the *Error of an answer. The connection is kept if the answer is proven
-// and not a 5xx.
+// apiError returns the *Error of an answer. A proven one below 500 keeps the connection.
 func (a *answer) apiError() *Error {
 	body, whole := a.head()
 	read := decodeErrorBody(body, whole, a.scrub)
@@ -67,8 +66,7 @@ func isText(raw json.RawMessage) bool {
 	return len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &text) == nil && strings.TrimSpace(text) != ""
 }
 
-// excerpt returns the beginning of text as one line of at most that many characters and
-// maxMessage bytes.
+// excerpt returns the start of text as one line of at most most characters and maxMessage bytes.
 func excerpt(text string, whole bool, most int, scrub scrubber) string {
 	// The key is removed before anything is cut, or a part of it could remain. Where the
 	// body itself is cut, its last word may be a part of the key.
@@ -87,8 +85,7 @@ func shorten(text string, most int) string {
 	return text
 }
 
-// decodeObject returns the fields of a JSON object, or nil. Names must match exactly, and
-// an odd field does not spoil the others.
+// decodeObject returns the fields of a JSON object by their exact names, or nil.
 func decodeObject(body []byte) map[string]json.RawMessage {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) != nil {

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// Error is an unexpected answer of the API or of something in front of it. All its texts
-// are short, without control characters, and never contain the key.
+// Error is an unexpected answer. Its texts are short and clean, and never contain the key.
 type Error struct {
 	// Method is DELETE or GET.
 	Method string
@@ -16,8 +15,7 @@ type Error struct {
 	Status int
 	// Code, Message, Type and Source are from the API's error body. Known codes: 1 service
 	// unavailable, 2 something went wrong, 3 invalid request parameters, 4 not found, 5
-	// unprocessable entity. Without such a body Code, Type and Source are empty, and
-	// Message is a line of the answer.
+	// unprocessable entity. Without such a body only Message is set, to a line of the answer.
 	Code, Message, Type, Source string
 	// Proven means that the API itself gave the answer, and not a gateway in front of it: the whole
 	// body was read, and it is a JSON object with a code that fits the status, a message, and a
@@ -27,18 +25,16 @@ type Error struct {
 	// a hash of the body, such as "404 text/html nginx 1f3a9c20", with "-" for a missing
 	// part. It is printable ASCII of at most 64 bytes, and empty for a proven answer.
 	Kind string
-	// RetryAfter is how long to wait before the next request, 0 to 10 years. It is valid
-	// only with HasRetryAfter.
+	// RetryAfter is how long to wait, 0 to 10 years. It is valid only with HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
 
 	saw string // result of Saw, "" for a proven answer
 }
 
-// Saw describes the answer for people. For a proven one it is the code and message, such as
-// "404 (code 4: payment link not found)". For others it is the media type and the beginning
-// of the body, or the title of HTML, such as "404, text/html, “404 Not Found”". It shows at
-// most 60 characters of the answer.
+// Saw describes the answer for people: for a proven one "404 (code 4: payment link not found)", for
+// others the media type and the beginning of the body or the title of HTML, such as "404,
+// text/html, “404 Not Found”", with at most 60 characters of the answer.
 func (e *Error) Saw() string {
 	switch {
 	case e.Proven:
@@ -51,8 +47,7 @@ func (e *Error) Saw() string {
 	return fmt.Sprintf("%d, “%s”", e.Status, shorten(e.Message, maxSeen))
 }
 
-// Error returns one line, such as
-// "DELETE answered 422 (Unprocessable Entity): code 5, validationError: the link is paid".
+// Error returns a line such as "DELETE answered 422 (Unprocessable Entity): code 5, …".
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s answered %d", e.Method, e.Status)
@@ -80,8 +75,7 @@ type TransportError struct {
 	// Sent means that the request may have reached the API. Otherwise nothing was sent: the dial,
 	// the name look-up or the TLS handshake failed, or the context ended before the write.
 	Sent bool
-	// Local means that nothing was sent because this machine ran out of file descriptors,
-	// ports or memory.
+	// Local means that nothing was sent: this machine ran out of files, ports or memory.
 	Local bool
 	// Err is the cause. errors.Is finds context.Canceled and context.DeadlineExceeded.
 	Err error

@@ -19,8 +19,7 @@ func (e badID) Is(target error) bool { return target == ErrBadID }
 
 const maxID = 128 // bytes
 
-// Characters that servers with Unicode normalization (NFKC) turn into one of the others,
-// and so into a different path.
+// Characters that Unicode normalization (NFKC) turns into one of the others.
 const (
 	pathBreaking = `/\?#%` + "／＼﹨？﹖︖⁇⁈⁉＃﹟％﹪℀℁℅℆"
 	dots         = "." + "．﹒․‥…︙︰"
@@ -59,24 +58,21 @@ func CheckID(id string) error {
 	return nil
 }
 
-// onlyDots reports whether a server may see nothing but dots in an id. Some cut a path
-// element at its first semicolon.
+// onlyDots reports whether a server may see only dots in an id. Some cut it at a semicolon.
 func onlyDots(id string) bool {
 	element, _, _ := strings.Cut(id, ";")
 	return strings.Trim(element, dots) == ""
 }
 
-// Invisible reports whether a character is not visible, such as a zero-width space or a
-// variation selector from a web page.
+// Invisible reports whether a character cannot be seen, such as a zero-width space.
 func Invisible(r rune) bool {
 	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == brailleBlank
 }
 
 const brailleBlank = 0x2800
 
-// Documented reports whether an id has the form that the API documents: pl_ and 32
-// lower-case hex digits. Other ids may be valid too: the vendor's Cancel page calls the id
-// in the path the external id.
+// Documented reports whether an id is pl_ and 32 lower-case hex digits, as the API documents. Other
+// ids may be valid: the vendor's Cancel page calls the id in the path the external id.
 func Documented(id string) bool {
 	if len(id) != 35 || id[:3] != "pl_" {
 		return false

@@ -15,8 +15,7 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// Key is an API key that hides itself: printed, logged or marshalled it is always
-// "[redacted]". It is safe for concurrent use.
+// Key is an API key that prints, logs and marshals as "[redacted]". It is safe for concurrent use.
 type Key struct {
 	path    string // "" for NewKey
 	current atomic.Pointer[secret]
@@ -40,8 +39,7 @@ func NewKey(value string) (*Key, error) {
 	return k, nil
 }
 
-// LoadKeyFile reads a key from a file that contains nothing else. Warning reports unsafe
-// permissions.
+// LoadKeyFile reads a file that contains only a key. Warning reports unsafe permissions.
 func LoadKeyFile(path string) (*Key, error) {
 	k := &Key{path: path}
 	if _, err := k.Reload(); err != nil {
@@ -50,8 +48,7 @@ func LoadKeyFile(path string) (*Key, error) {
 	return k, nil
 }
 
-// Reload reads the key file again and reports whether the key changed. After an error the
-// old key stays. It does nothing for a key from NewKey.
+// Reload reads the key file again and reports whether the key changed. Errors keep the old key.
 func (k *Key) Reload() (changed bool, err error) {
 	if k.path == "" {
 		return false, nil
@@ -91,8 +88,7 @@ func (k *Key) Source() string {
 	return "the file " + k.path
 }
 
-// Fingerprint returns 6 hex digits of the key's HMAC-SHA256 under salt. Processes that
-// share a random salt can compare their keys with it.
+// Fingerprint returns 6 hex digits of the key's HMAC-SHA256, to compare keys under one salt.
 func (k *Key) Fingerprint(salt []byte) string {
 	mac := hmac.New(sha256.New, salt)
 	mac.Write([]byte(k.secret().value))

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// A lane and its connection live for laneAge at most, minus a random part of up to
-// laneSpread, so that not all lanes expire together. Without a limit a busy client would
-// never follow a change in DNS or of a load balancer.
+// A lane and its connection live for laneAge at most, minus a random part of up to laneSpread.
+// Without a limit a busy client would never follow a change in DNS or of a load balancer.
 const (
 	laneAge    = 2 * time.Minute
 	laneSpread = 30 * time.Second
@@ -25,8 +24,7 @@ const purgeInterval = 5 * time.Second
 // freshKey is the context key of Fresh.
 type freshKey struct{}
 
-// Fresh returns a context whose request is sent on a new connection, because a kept one may
-// lead to a server that is shutting down.
+// Fresh makes the request use a new connection: a kept one may lead to a server shutting down.
 func Fresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, freshKey{}, true)
 }
@@ -34,20 +32,17 @@ func Fresh(ctx context.Context) context.Context {
 // IsFresh reports whether ctx comes from Fresh.
 func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
-// lane is one connection to the API, or room for one. One call uses it at a time, so the
-// call can close the connection after its answer.
+// lane is one connection to the API, or room for one. One call uses it at a time.
 type lane struct {
 	transport *http.Transport
 	expires   time.Time // the lane's connections are no older than the lane
 	kept      bool      // it has had a good answer
 }
 
-// close closes the connection and cancels a dial. The lane must not be used again, because
-// a late dial would give it an unwanted connection.
+// close closes the connection and cancels a dial. The lane must not be used again.
 func (l *lane) close() { l.transport.CloseIdleConnections() }
 
-// lanes are the idle lanes. The last one returned is used first, so that few are in use at
-// a low rate and the others reach idleTimeout.
+// lanes are the idle lanes, the last one first, so that the others reach idleTimeout.
 type lanes struct {
 	most int // kept
 	tls  *tls.Config
@@ -97,9 +92,8 @@ func (l *lanes) put(used *lane) {
 	}
 }
 
-// discard closes a lane after a bad answer. If it had a good one before, the server was
-// probably replaced, and the other idle lanes may lead to it. They are closed too, so that
-// the next call uses a new connection.
+// discard closes a lane after a bad answer. If it had a good one before, the server was probably
+// replaced, so the other idle lanes are closed too.
 func (l *lanes) discard(bad *lane) {
 	bad.close()
 	if !bad.kept {

@@ -9,15 +9,11 @@ import (
 	"time"
 )
 
-// Link is a payment link as a GET shows it. Source: the vendor's page and the code of
-// public callers.
+// Link is a payment link as a GET shows it. Source: the vendor's page and public callers.
 type Link struct {
 	ID string
 	// Status is as the API spells it: see Cancelled and Ended.
 	Status string
-	// URL is the checkout page.
-	URL            string
-	OrderReference string
 	// CreatedAt and ExpiresAt are zero if absent, null or unreadable.
 	CreatedAt, ExpiresAt time.Time
 	// CreatedNote and ExpiresNote are problems of these dates.
@@ -27,15 +23,13 @@ type Link struct {
 	Currency string
 }
 
-// Cancelled reports whether a status means cancelled. The spelling is not documented, so
-// both are accepted, in any case.
+// Cancelled reports whether a status means cancelled. Both spellings count, in any case.
 func Cancelled(status string) bool {
 	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")
 }
 
-// Ended reports whether a link with this status cannot be paid any more: it is cancelled,
-// paid or expired. Source: the vendor documents only "active"; the other names are those of
-// public callers. An unknown status counts as payable.
+// Ended reports whether a link with this status is cancelled, paid or expired. Source: public
+// callers, because the vendor documents only "active". An unknown status counts as payable.
 func Ended(status string) bool {
 	for _, ended := range [...]string{"paid", "charged", "authorized", "success", "completed", "expired"} {
 		if strings.EqualFold(status, ended) {
@@ -45,9 +39,8 @@ func Ended(status string) bool {
 	return Cancelled(status)
 }
 
-// decodeLink reads the link with an id. The answer must be a JSON object with a status and
-// that id, which may be its external id (Source: the vendor's Cancel page). All other
-// fields may be missing or odd.
+// decodeLink reads the link with an id: a JSON object with a status and that id or external id
+// (Source: the vendor's Cancel page). All other fields may be missing or odd.
 func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	if len(body) > maxBody {
 		return Link{}, fmt.Errorf("the answer is not a payment link: it is longer than %d KiB", maxBody>>10)
@@ -65,11 +58,9 @@ func decodeLink(body []byte, id string, scrub scrubber) (Link, error) {
 	}
 	text := func(name string) string { return scrub.line(scalar(fields[name])) }
 	link := Link{
-		ID:             id,
-		Status:         cut(scrub.line(status), maxMessage),
-		URL:            text("url"),
-		OrderReference: text("orderReference"),
-		Currency:       text("currency"),
+		ID:       id,
+		Status:   cut(scrub.line(status), maxMessage),
+		Currency: text("currency"),
 	}
 	link.readDates(fields, scrub)
 	if amount, err := strconv.ParseInt(text("amount"), 10, 64); err == nil {
@@ -99,8 +90,7 @@ func notLink(body []byte, scrub scrubber) error {
 	return errors.New("the answer is not a payment link: it is empty")
 }
 
-// readDates reads the dates of a link. The first names are from the vendor's page, the
-// others from servers with snake_case names.
+// readDates reads the dates of a link, by the names on the vendor's page or in snake_case.
 func (l *Link) readDates(fields map[string]json.RawMessage, scrub scrubber) {
 	l.CreatedAt, l.CreatedNote = readDate(fields, scrub, "createdAt", "created_at")
 	l.ExpiresAt, l.ExpiresNote = readDate(fields, scrub, "expiresAt", "expires_at")

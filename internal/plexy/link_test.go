@@ -19,7 +19,7 @@ const documented = `{"amount":1000000,"autoClearing":true,"createdAt":"2025-03-0
 func TestGet(t *testing.T) {
 	for body, want := range map[string]Link{
 		documented: {
-			ID: testID, Status: "active", URL: "https://checkout.plexypay.com/" + testID, OrderReference: "ORD123456",
+			ID: testID, Status: "active",
 			CreatedAt: time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC), ExpiresAt: time.Date(2025, 3, 14, 0, 0, 0, 0, time.UTC),
 			Amount: 1_000_000, Currency: "KZT",
 		},

@@ -17,13 +17,11 @@ import (
 
 // Page is one page of the list of payment links.
 type Page struct {
-	// Links are the entries with an id that passes CheckID, in order. URL and
-	// OrderReference are empty, and all other fields may be.
+	// Links are the entries whose id passes CheckID, in order. All other fields may be empty.
 	Links []Link
 	// Unusable is the number of other entries.
 	Unusable int
-	// Total is the number of links on all pages according to the list. It is valid only
-	// with HasTotal.
+	// Total is the number of links on all pages by the list. It is valid only with HasTotal.
 	Total    int64
 	HasTotal bool
 	// Date is the answer's Date header, the API's clock. It is zero without one.
@@ -76,8 +74,7 @@ func listURL(base string, page, size int) string {
 	return address
 }
 
-// envelopes are the names of the array of links in an object: that of GET /transactions
-// first, then likely ones. content is that of Spring.
+// envelopes are the names of the array of links: that of GET /transactions, then likely ones.
 var envelopes = [...]string{"data", "items", "paymentLinks", "results", "content"}
 
 // totals are the names of the total.
@@ -86,8 +83,7 @@ var totals = [...]string{"total", "totalElements"}
 // nesting is the envelope that may contain an object with another envelope.
 const nesting = "data"
 
-// maxEntries is the maximum number of entries in a page: five times what fits into maxPage
-// bytes with links of the documented size.
+// maxEntries is the maximum number of entries in a page, five times what a full page has.
 const maxEntries = 100_000
 
 // decodePage reads a page: an array of links, or an object with such an array and perhaps a total.
@@ -129,9 +125,8 @@ func decodePage(body []byte, limit int, scrub scrubber) (Page, error) {
 	return p, nil
 }
 
-// open finds the array of links and the total in an object. An array of the object itself
-// takes precedence over one in a nested object, and a total beside the array over one
-// outside. It returns nil if there is no list.
+// open finds the array of links and the total in an object, or nil. An array of the object comes
+// before one in a nested object, and a total beside the array before one outside.
 func (p *Page) open(fields map[string][]byte) (list []byte) {
 	p.readTotal(fields)
 	if list = envelope(fields, p.HasTotal); isArray(list) {
@@ -178,8 +173,7 @@ func pageFields(body []byte) map[string][]byte {
 	return fields
 }
 
-// envelope returns the array of links, or nil. Beside a total, null is an empty array, as
-// some servers write it. Alone it is not a list.
+// envelope returns the array of links, or nil. null is an empty array only beside a total.
 func envelope(fields map[string][]byte, hasTotal bool) (list []byte) {
 	for _, name := range envelopes {
 		switch raw := fields[name]; {
@@ -197,8 +191,7 @@ func isArray(body []byte) bool {
 	return len(body) > 0 && body[0] == '['
 }
 
-// decodeEntry reads one link of a page. Only its id is required; other missing or odd
-// fields are zero.
+// decodeEntry reads one link of a page. Only its id is required.
 func decodeEntry(entry []byte, scrub scrubber) (link Link, ok bool) {
 	if len(entry) > maxBody {
 		return Link{}, false

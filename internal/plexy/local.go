@@ -10,12 +10,10 @@ import (
 	"syscall"
 )
 
-// localErrors are the errors of the system when this machine has no more file descriptors,
-// ports or memory.
+// localErrors are the system's errors for no more file descriptors, ports or memory.
 func localErrors() []syscall.Errno {
 	if runtime.GOOS == "windows" {
-		// ERROR_NOT_ENOUGH_MEMORY, WSAEMFILE, WSAEADDRNOTAVAIL, WSAENOBUFS. In package
-		// syscall EMFILE is another number.
+		// ERROR_NOT_ENOUGH_MEMORY, WSAEMFILE, WSAEADDRNOTAVAIL, WSAENOBUFS.
 		return []syscall.Errno{8, 10024, 10049, 10055}
 	}
 	return []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
@@ -30,8 +28,7 @@ func isLocal(err error) bool {
 	if !errors.As(err, &lookup) {
 		return isLack(err)
 	}
-	// Go's resolver keeps only the text of the cause, and the system's resolver reports
-	// every host as unknown if it cannot open a socket.
+	// Resolvers keep only the text of the cause, or report every host as unknown.
 	if slices.ContainsFunc(localErrors(), func(errno syscall.Errno) bool { return strings.HasSuffix(lookup.Err, errno.Error()) }) {
 		return true
 	}

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Limits for the parts of a Kind in bytes. Together with the status, the hash and the
-// spaces they stay within maxKind.
+// Limits for the parts of a Kind in bytes. With the rest they stay within maxKind.
 const (
 	maxKind       = 64
 	maxKindMedia  = 28
@@ -44,8 +43,7 @@ func codeFits(status int, code string) bool {
 	return 1 <= n && n <= 99 && n != 4 && n != 5
 }
 
-// head returns the beginning of the body, up to the limit for errors, and whether that is
-// all of it.
+// head returns the start of the body, up to the limit for errors, and whether that is all.
 func (a *answer) head() (body []byte, whole bool) {
 	if len(a.body) > maxBody {
 		return a.body[:maxBody], false
@@ -127,8 +125,7 @@ func (a *answer) seen() string {
 	return excerpt(text, whole, maxSeen, a.scrub)
 }
 
-// pageText returns the title of an HTML page or, without one, its text without tags,
-// comments, scripts and styles. The page may be malformed.
+// pageText returns the title of an HTML page, or its text. The page may be malformed.
 func pageText(page string) (title, text string) {
 	var b strings.Builder
 	for {
@@ -150,8 +147,7 @@ func pageText(page string) (title, text string) {
 	}
 }
 
-// pageElement skips a tag, which begins after its bracket, and the content of a script or
-// style. It returns the content of a title.
+// pageElement skips a tag and the content of a script or style. It returns that of a title.
 func pageElement(tag string) (title, rest string) {
 	name := strings.ToLower(tag[:min(len(tag), len("script"))])
 	_, rest, _ = strings.Cut(tag, ">")

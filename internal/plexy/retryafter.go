@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// maxRetryAfter caps absurd values. It is far below the maximum of time.Duration, so
-// callers can add to it.
+// maxRetryAfter caps absurd values, far below the maximum of time.Duration.
 const maxRetryAfter = 10 * 365 * 24 * time.Hour
 
 // retryAfter parses the Retry-After header, a number of seconds or a date (RFC 9110, 10.2.3). A

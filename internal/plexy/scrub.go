@@ -11,14 +11,12 @@ import (
 
 const redacted = clean.Redacted
 
-// scrubber removes one key from outside texts: an API, a proxy or a broken connection may
-// echo the request.
+// scrubber removes one key from outside texts, which may echo the request.
 type scrubber struct{ key *clean.Secrets }
 
 func newScrubber(key string) scrubber { return scrubber{clean.NewSecrets(key)} }
 
-// line returns text as valid UTF-8 on one line, without control and invisible characters
-// and without the key.
+// line returns text as one line of valid UTF-8 without control characters and the key.
 func (s scrubber) line(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) {

@@ -15,11 +15,9 @@ type DateNote struct {
 	// NoZone means that the value has no offset from UTC. The time is then the latest
 	// instant that it can mean, so that a link never looks expired or old too early.
 	NoZone bool
-	// Unreadable means that the value is not a date. The time is then zero. A missing, null
-	// or blank field has no value.
+	// Unreadable means that the value is not a date. A missing, null or blank field has no value.
 	Unreadable bool
-	// Text is the value if it is NoZone or Unreadable, as one clean line of at most 64
-	// bytes. Otherwise it is empty.
+	// Text is a NoZone or Unreadable value as one clean line of at most 64 bytes, else empty.
 	Text string
 }
 
@@ -29,8 +27,7 @@ const westmost = 12 * time.Hour
 // lastTime is the end of the year 9999, the latest date that JSON can hold.
 var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// readDate reads the first of the named fields that has a value. The time is zero if there
-// is none, or if it is unreadable.
+// readDate reads the first of the named fields that has a value. No readable date is zero.
 func readDate(fields map[string]json.RawMessage, scrub scrubber, names ...string) (time.Time, DateNote) {
 	for _, name := range names {
 		raw := fields[name]
@@ -58,9 +55,8 @@ func readDate(fields map[string]json.RawMessage, scrub scrubber, names ...string
 // example returns a copy of the beginning of a value, so that the rest can be freed.
 func example(text string) string { return strings.Clone(strings.TrimSpace(cut(text, maxWord))) }
 
-// parseDate parses any unambiguous form of a date: RFC 3339 and RFC 1123 with their
-// variants, and the time since 1970. A date without a time is the end of that day. A time
-// without a zone is in the westernmost zone.
+// parseDate parses any unambiguous date: RFC 3339, RFC 1123, their variants, and the time since
+// 1970. A date alone is the end of that day. A missing zone is the westernmost one.
 func parseDate(text string) (t time.Time, noZone, ok bool) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return bounded(t), false, true
@@ -109,8 +105,7 @@ func bounded(t time.Time) time.Time {
 
 var weekday = regexp.MustCompile(`^(?:MON|TUE|WED|THU|FRI|SAT|SUN)[A-Z]*,? `)
 
-// uniform returns text in upper case with single spaces, without the weekday, and with
-// dashes and a T in a date that begins with the year.
+// uniform returns a date in upper case without weekday, as YYYY-MM-DDT… if the year is first.
 func uniform(text string) string {
 	text = strings.ToUpper(strings.Join(strings.Fields(text), " "))
 	text = text[len(weekday.FindString(text)):]
@@ -132,14 +127,12 @@ func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') && strings.Trim(text, "0123456789.E+-") == ""
 }
 
-// isCompact reports whether text is a date of this century in digits. As a time since 1970,
-// such numbers would be in 1970 or after 2600.
+// isCompact reports whether text is a date of this century in digits.
 func isCompact(text string) bool {
 	return slices.Contains([]int{8, 12, 14, 17}, len(text)) && strings.HasPrefix(text, "20") && strings.Trim(text, "0123456789") == ""
 }
 
-// parseCompact parses a date in digits without a zone as UTC, to the day, minute, second or
-// millisecond.
+// parseCompact parses a date in digits as UTC, to the day, minute, second or millisecond.
 func parseCompact(text string) (time.Time, bool) {
 	if len(text) == 17 {
 		text = text[:14] + "." + text[14:]
@@ -147,10 +140,9 @@ func parseCompact(text string) (time.Time, bool) {
 	return parseWall(text)
 }
 
-// parseEpoch parses the time since 1970 in seconds, milliseconds, microseconds or
-// nanoseconds: the largest unit that stays within the year 9999. The years up to 1970 and
-// 9999 mean none and never. A number in another year before 2000 or after 3000 has another
-// meaning, such as the ticks of Windows.
+// parseEpoch parses the time since 1970 in seconds, milliseconds, microseconds or nanoseconds: the
+// largest unit within the year 9999. The years up to 1970 and 9999 mean none and never. Another
+// year before 2000 or after 3000 means another kind of number.
 func parseEpoch(text string) (time.Time, bool) {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil {
@@ -173,8 +165,7 @@ func parseEpoch(text string) (time.Time, bool) {
 	return t, year <= 1970 || 2000 <= year && year <= 3000 || year == 9999
 }
 
-// Forms of a date whose zone is at the end or missing. time.Parse accepts a fraction after
-// the seconds.
+// Forms of a date whose zone is at the end or missing. Seconds may have a fraction.
 var (
 	timeForms = [...]string{
 		"2006-01-02T15:04:05", "2006-01-02T15:04", "20060102T150405", "20060102T1504", "20060102150405", "200601021504",
@@ -209,8 +200,7 @@ var (
 	namedZone  = regexp.MustCompile(`^(.*\d) ?\[?(?:[A-Z]{3,5}|[A-Z_]+(?:/[A-Z0-9_+-]+){1,2})\]?$`)
 )
 
-// cutZone removes the zone from a date. If only its name is known, the offset is that of
-// the westernmost zone.
+// cutZone removes the zone from a date. A name alone means the westernmost zone.
 func cutZone(text string) (rest string, offset time.Duration, noZone, ok bool) {
 	if m := zoneName.FindStringSubmatch(text); m != nil {
 		text = m[1]

@@ -10,8 +10,7 @@ type instant = time.Duration
 
 const never instant = math.MaxInt64
 
-// micros is a time of the fleet's clock, or a duration, in µs. The fleet's clock is
-// Redis' TIME without its steps back.
+// micros is a time of the fleet's clock (Redis' TIME without steps back) or a duration, in µs.
 type micros float64
 
 // neverMicros is never in the script.
@@ -26,18 +25,15 @@ const (
 	clockSamples = 5
 	// maxDrift is how fast Redis' clock and ours may drift apart.
 	maxDrift = 200e-6
-	// maxSlew is how fast a better estimate is adopted, as a part of the time that
-	// passes. Adopting it moves slots closer together.
+	// maxSlew is how fast a better estimate is adopted, which moves slots closer together.
 	maxSlew = 0.004
-	// clockTolerance is by how much an estimate may exceed what is possible before
-	// one of the clocks must have been set.
+	// clockTolerance is how impossible an estimate must be before a clock must have been set.
 	clockTolerance = 10 * time.Millisecond
 )
 
-// clock estimates the fleet's clock. The script reads its time between
-// the sending of a call and the receipt of the reply, which bounds the difference
-// between the clocks from both sides. With the upper bound no slot is early, and the
-// least of many upper bounds is closest to the truth.
+// clock estimates the fleet's clock. The script reads its time between the sending of a call and
+// the receipt of the reply. The least of many such upper bounds is closest to the truth, and no
+// slot is early.
 type clock struct {
 	epoch   micros        // identifies the fleet's clock: it changes when Redis loses its data
 	seen    micros        // the time in the last reply

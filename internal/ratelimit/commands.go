@@ -28,8 +28,7 @@ type FleetWorker struct {
 	Hold Hold // its own; only Reason and Until are known
 }
 
-// ShowFleet returns the state of the fleet, with the workers in order of their ids. It
-// changes nothing, and fails if Redis does.
+// ShowFleet returns the fleet's state, with workers in order of their ids. It changes nothing.
 func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, error) {
 	start := time.Now()
 	r, err := command(ctx, rdb)
@@ -62,9 +61,8 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 	return s, nil
 }
 
-// SetFleetRate sets the fleet's ceiling. With 0 it becomes the lowest Rate of the live
-// workers again. A worker never exceeds its own Rate. Like the other commands it takes
-// effect within a second.
+// SetFleetRate sets the fleet's ceiling, which a worker's own Rate may undercut. 0 means the lowest
+// Rate of the live workers. Like the other commands it takes effect within a second.
 func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error {
 	if r != 0 && !r.valid() {
 		return fmt.Errorf("set the fleet's rate: %v is not between one request a day and %v", r, MaxRate)
@@ -75,8 +73,7 @@ func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error 
 	return nil
 }
 
-// HoldFleet stops sending until the given time or, if that is zero, until
-// [ReleaseFleet]. During a manual hold it changes its end.
+// HoldFleet stops sending until a time or, if zero, until [ReleaseFleet]. It may be repeated.
 func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) error {
 	lasts := neverMicros
 	if !until.IsZero() {
@@ -88,8 +85,7 @@ func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) 
 	return nil
 }
 
-// ReleaseFleet ends every hold, including those of single workers. After an outage
-// sending starts slowly, as always.
+// ReleaseFleet ends every hold, also of single workers. After an outage sending starts slowly.
 func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient) error {
 	if _, err := command(ctx, rdb, event{kind: "release"}); err != nil {
 		return fmt.Errorf("release the fleet: %w", err)

@@ -17,8 +17,7 @@ const (
 	// spareLeast slots for a stretch of time, and keeps about spareKept of them.
 	spareLeast, spareKept = 200, 4000
 
-	// ownShare is the part of its own Rate that a process uses, because its slots may
-	// come a little early.
+	// ownShare is the part of its Rate that a process uses: slots may come a little early.
 	ownShare = 0.9925
 )
 
@@ -79,8 +78,7 @@ func (d demand) spare() int {
 	return n
 }
 
-// slots returns how many slots the process could use within the horizon, at most its
-// fair share, and how many of them it has not reserved yet.
+// slots returns how many slots of its fair share the process can use, and how many it lacks.
 func (d demand) slots() (usable, want int) {
 	usable = min(int(d.trust*d.speed*d.horizon.Seconds()), d.waiting+d.soon)
 	usable = max(d.waiting, usable)

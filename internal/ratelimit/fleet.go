@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -59,8 +60,7 @@ type Fleet struct {
 	noticing bool          // a goroutine calls OnHold
 }
 
-// NewFleet returns a limiter, which joins the fleet when [Fleet.Run] runs. It fails
-// if the configuration is invalid.
+// NewFleet returns a limiter, which joins the fleet when [Fleet.Run] runs.
 func NewFleet(cfg FleetConfig) (*Fleet, error) {
 	cfg.Config = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -69,12 +69,8 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 	if cfg.Redis == nil || cfg.Process == "" {
 		return nil, errors.New("new fleet limiter: a Redis client and a process id are required")
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.heartbeat == 0 {
-		cfg.heartbeat = heartbeat
-	}
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	cfg.heartbeat = cmp.Or(cfg.heartbeat, heartbeat)
 	f := &Fleet{
 		cfg:     cfg,
 		start:   time.Now(),
@@ -103,8 +99,7 @@ func (f *Fleet) Acquire(ctx context.Context) (Slot, error) {
 	return f.acquire(ctx, &f.waiters.rest)
 }
 
-// AcquireFirst is Acquire ahead of all calls of Acquire, for control requests. In a
-// hold it gets the next probe.
+// AcquireFirst is Acquire ahead of all others, for controls. In a hold it gets the next probe.
 func (f *Fleet) AcquireFirst(ctx context.Context) (Slot, error) {
 	return f.acquire(ctx, &f.waiters.first)
 }
@@ -136,9 +131,8 @@ func (f *Fleet) acquire(ctx context.Context, q *list.List) (Slot, error) {
 	return Slot{}, ctx.Err()
 }
 
-// Report reports the answer to a slot's request. It must be called once per slot: a
-// probe without a report delays the next one by 20 s. An answer that may change what
-// the fleet may do goes to Redis at once, and Report waits for that up to 250 ms.
+// Report reports the answer to a slot's request. Call it once per slot: a probe without a report
+// delays the next by 20 s. For important answers Report waits for Redis up to 250 ms.
 func (f *Fleet) Report(s Slot, a Answer) {
 	var sent <-chan struct{}
 	f.mu.Lock()
@@ -219,8 +213,7 @@ func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.unlock()
 }
 
-// AwaitHold waits until this process is under a hold for the given reason. It returns
-// false if there is none when the time is up or ctx ends.
+// AwaitHold waits for a hold of this process for a reason. It returns false if none comes.
 func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Duration) bool {
 	over := time.NewTimer(within)
 	defer over.Stop()
@@ -241,8 +234,7 @@ func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Durati
 	}
 }
 
-// KeyChanged says that the API key has changed. In an unauthorized hold of this process
-// a probe may then go at once.
+// KeyChanged says that the API key has changed. A hold for the old key may then be probed.
 func (f *Fleet) KeyChanged() {
 	f.mu.Lock()
 	now := f.now()
@@ -256,8 +248,7 @@ func (f *Fleet) now() instant { return time.Since(f.start) }
 // fleetHold returns the hold of the fleet.
 func (f *Fleet) fleetHold(now instant) held { return f.shared.hold(&f.reserver.clock, now) }
 
-// holdNow returns the hold that this process is under: the fleet's or its own,
-// whichever lasts longer, except that a manual one comes first.
+// holdNow returns this process's hold: a manual one, or the longer of the fleet's and its own.
 func (f *Fleet) holdNow(now instant) held {
 	shared, own := f.fleetHold(now), f.own.hold(now)
 	if own.reason == ReasonNone || shared.reason == ReasonManual || shared.reason != ReasonNone && shared.until > own.until {
@@ -266,8 +257,7 @@ func (f *Fleet) holdNow(now instant) held {
 	return own
 }
 
-// serve hands out the slots that are due, ends the waits that have lasted too long,
-// and sets the timers for the next ones. The caller holds the lock.
+// serve hands out due slots, ends long waits, and sets the timers. The caller holds the lock.
 func (f *Fleet) serve(now instant) {
 	f.observe(now)
 	f.slots.expire(now, f.waiters.count())
@@ -375,8 +365,7 @@ func (f *Fleet) setGuard(now instant) {
 	f.guard.SetBurstAt(at, f.cfg.Burst+1+int(limit*maxLateness.Seconds()))
 }
 
-// paced reports whether the process's own Rate is lower than the fleet's. The process
-// then asks for few slots at a time, at its own rate.
+// paced reports whether the process's own Rate, below the fleet's, sets its pace.
 func (f *Fleet) paced() bool { return float64(f.cfg.Rate) < f.shared.rate }
 
 func (f *Fleet) ownRate() float64 { return ownShare * float64(f.cfg.Rate) }

@@ -33,8 +33,7 @@ else
   local holdsBefore = holds()
   for i = 15, #ARGV, 5 do happened[ARGV[i]](tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
   if g.outage == 0 and g.throttleUntil <= now and g.proving == 0 then cause = '' end
-  -- The others then call at once. If Redis forbids this user to publish, they learn of
-  -- it at their next heartbeat.
+  -- The others then call at once, or at their next heartbeat if this user may not publish.
   if holds() ~= holdsBefore then redis.pcall('PUBLISH', key, id) end
 end
 

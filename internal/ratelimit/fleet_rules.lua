@@ -339,8 +339,7 @@ local function works()
   if g.outage == 1 then endOutage() end
 end
 
--- The rules for each kind of event: seq is the number of the grant, and the other
--- arguments depend on the kind.
+-- The rules for each kind of event. seq is the number of the grant.
 local happened = {}
 
 function happened.unused(seq)
@@ -364,9 +363,8 @@ function happened.unproven(seq, count, age, why) -- count answers; seq is the la
   if g.unproven >= rowBreaks then resetFailures() end
 end
 
--- A link gets the same answer as before, during a hold. If its request was to prove that
--- the hold is over, it counts as one without an answer. Otherwise the hold would never
--- end when no other link is left.
+-- A link gets the same answer as before, during a hold. A probe by it counts as one without an
+-- answer, or the hold would never end when no other link is left.
 local function throttledAgain(seq, wait, why)
   local held = g.throttleUntil > now
   if (held or g.outage == 1) and wasProbe(seq) and g.outage == 1 then probeFailed(why) end

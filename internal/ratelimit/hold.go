@@ -41,8 +41,7 @@ func (r *reply) hold(c *clock, now instant) held {
 	return h
 }
 
-// holdEnd returns the next instant at which a hold of the fleet ends because its time
-// is over, or never.
+// holdEnd returns the next instant at which time ends a hold of the fleet, or never.
 func (r *reply) holdEnd(c *clock, now instant) instant {
 	at := never
 	for _, until := range [...]instant{c.instant(r.manualUntil), c.instant(r.throttleUntil)} {
@@ -61,9 +60,8 @@ const (
 	ownProbeExpires = 20 * time.Second // without an answer another may go then
 )
 
-// ownHold is a hold of one process: the API refuses its key, or it gets no answers of
-// the API while others do. One request at a time then probes. The caller finds out
-// whether the reason is true and not the trouble of single links.
+// ownHold is a hold of one process: the API refuses its key, or does not answer it. One request at
+// a time then probes. The caller rules out trouble of single links.
 type ownHold struct {
 	reason    Reason // none, unauthorized or outage
 	since     instant
@@ -108,8 +106,7 @@ func (o *ownHold) granted(now instant, seq uint64) {
 	}
 }
 
-// begin begins a hold, or changes the cause of the present one. latest is the latest
-// slot handed out.
+// begin begins a hold or changes its cause. latest is the latest slot handed out.
 func (o *ownHold) begin(now instant, latest uint64, reason Reason, cause string) {
 	if !o.on() {
 		*o = ownHold{reason: reason, since: now, begun: latest, nextProbe: now + ownProbeFirst, pause: ownProbeFirst, key: o.key}
@@ -143,8 +140,7 @@ func (o *ownHold) answer(now instant, s Slot, a Answer) {
 	}
 }
 
-// keyChanged allows a probe of the key at once. The answer to one that is out no
-// longer counts, because it may have used the old key.
+// keyChanged allows a probe of the key at once. An answer to the old key no longer counts.
 func (o *ownHold) keyChanged(now instant) {
 	o.key++
 	if o.reason == ReasonUnauthorized {

@@ -26,8 +26,7 @@ type outbox struct {
 
 func newOutbox() outbox { return outbox{sendBy: never, carried: make(chan struct{})} }
 
-// add adds an event. Good and unproven answers of about the same time become one event,
-// because they are frequent, except alone ones.
+// add adds an event. Good and unproven answers of about the same time become one event.
 func (o *outbox) add(e event) {
 	switch e.kind {
 	case "transient":

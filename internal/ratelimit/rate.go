@@ -27,9 +27,8 @@ var units = [...]struct {
 // ErrZero is the error for a rate of 0.
 var ErrZero = errors.New("a rate of 0 would never end")
 
-// ParseRate reads a rate such as "10/s", "30/m", "1000/h" or "0.5/s". The
-// error says what is wrong with the text and what to write instead; nothing
-// outside one request a day to [MaxRate] is accepted.
+// ParseRate reads a rate such as "10/s", "30/m", "1000/h" or "0.5/s", from one request a day to
+// [MaxRate]. The error says what to write instead.
 func ParseRate(s string) (Rate, error) {
 	r, err := parseRate(strings.TrimSpace(s))
 	if err != nil {
@@ -76,8 +75,7 @@ func parseRate(s string) (Rate, error) {
 	return r, nil
 }
 
-// String returns the shortest of r's forms by the second, minute and hour that
-// [ParseRate] reads back as exactly r: "10/s", "30/m", "1000/h".
+// String returns r by the second, minute or hour so that [ParseRate] reads exactly r back.
 func (r Rate) String() string {
 	shortest := ""
 	for _, u := range units {

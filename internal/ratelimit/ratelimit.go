@@ -23,14 +23,12 @@ const (
 // Hold is a stop of sending.
 type Hold struct {
 	Reason Reason
-	// Until is when a throttled or manual hold ends, or when the next probe of an
-	// outage or unauthorized hold may go. It is zero while a probe awaits its answer,
-	// and for a manual hold without an end.
+	// Until is when a throttled or manual hold ends or the next probe of another may go. It is zero
+	// while a probe awaits its answer, and for a manual hold without an end.
 	Until time.Time
 	// Since is when the hold began; zero without a hold.
 	Since time.Time
-	// Cause is the Cause of the answer that began the hold or of the last failed
-	// probe. A manual hold has none.
+	// Cause is the Cause of the answer that began the hold or of the last failed probe.
 	Cause string
 	// Own: the hold belongs to this process alone, not to the fleet.
 	Own bool
@@ -61,21 +59,18 @@ func NewSlot(granted time.Time, seq, key uint64) Slot {
 	return Slot{granted: granted, seq: seq, key: key}
 }
 
-// Seq returns the number of the grant, from 1. Later grants have higher numbers across
-// the whole fleet.
+// Seq returns the number of the grant, from 1, across the whole fleet.
 func (s Slot) Seq() uint64 { return s.seq }
 
 // Key returns how often the API key had changed, as reported to [Fleet.KeyChanged], when
 // the slot was granted. Requests with the same number used the same key.
 func (s Slot) Key() uint64 { return s.key }
 
-// Stale reports whether the slot is older than 50 ms, for example because the process
-// stalled. A stale slot must not be used, because many could then be used at once.
-// Report it as [Unused] and acquire another.
+// Stale reports whether the slot is older than 50 ms, as when the process stalled. Many could then
+// be used at once: report it as [Unused] and acquire another.
 func (s Slot) Stale() bool { return time.Since(s.granted) > staleAfter }
 
-// Probe reports whether the slot was granted during a hold, to find out whether its
-// cause is gone. The request is an ordinary one.
+// Probe reports whether the slot was granted to find out whether a hold's cause is gone.
 func (s Slot) Probe() bool { return s.probe }
 
 // Kind classifies the API's answers by what they mean to the limiter.
@@ -86,18 +81,15 @@ const (
 	Unused Kind = iota
 	// OK: the API itself answered, which shows that it works and accepts the key.
 	OK
-	// Unproven: an answer that the API may not have given, such as the 404 of a
-	// gateway. It neither begins nor ends a hold.
+	// Unproven: an answer that the API may not have given. It neither begins nor ends a hold.
 	Unproven
 	// Throttled: 429, or 503 with Retry-After. A hold needs evidence from two links.
 	Throttled
 	// Unauthorized: 401 or 403. It does not begin a hold: see [Fleet.HoldOwn].
 	Unauthorized
-	// Transient: 408, 425, 5xx, or no answer. Many of them in a row, from several
-	// links, begin an outage.
+	// Transient: 408, 425, 5xx or no answer. Many, from several links, begin an outage.
 	Transient
-	// Down: the control request, which was sent because of unproven answers, got no
-	// answer of the API. It begins an outage at once.
+	// Down: the control request got no answer of the API. It begins an outage at once.
 	Down
 )
 
@@ -114,15 +106,12 @@ func (k Kind) String() string {
 // Answer is the result of a request.
 type Answer struct {
 	Kind Kind
-	// Link identifies the link that the request was about: holds need answers about
-	// different links. It is ControlLink for a control request.
+	// Link identifies the request's link, since holds need several. ControlLink is a control.
 	Link string
-	// RetryAfter is the Retry-After of a Throttled answer, as a time from now. It
-	// counts only with HasRetryAfter and if it is above zero.
+	// RetryAfter is the Retry-After of a Throttled answer from now. It needs HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
-	// Status is the HTTP status, or 0 without an answer. Throttled answers are compared
-	// with those of the same status.
+	// Status is the HTTP status, or 0. Throttled answers of different statuses are separate.
 	Status int
 	// Repeat: the link got the same answer before, so the link itself may be the reason.
 	Repeat bool
@@ -174,8 +163,7 @@ type Config struct {
 	giveUp, giveUpOwn time.Duration // 0: the defaults
 }
 
-// How long Acquire waits in a hold before it returns ErrHeld: one of this process
-// alone, or any other.
+// How long Acquire waits before ErrHeld: in a hold of this process alone, or any other.
 const giveUpOwn, giveUp = 30 * time.Second, time.Hour
 
 func (c Config) withDefaults() Config {

@@ -25,8 +25,7 @@ const (
 	firstHorizon micros = 100_000
 )
 
-// reserver is the loop that calls the script: it reports what happened, and reserves
-// slots. The fleet's lock guards it.
+// reserver is the loop that calls the script, guarded by the fleet's lock.
 type reserver struct {
 	fleet   *Fleet
 	run     string        // identifies this run of the process
@@ -135,8 +134,7 @@ func (r *reserver) leave(ctx context.Context) {
 	f.mu.Unlock()
 }
 
-// flush sends the events at once. It returns a channel that is closed when they have
-// been sent, or nil if that cannot be soon.
+// flush sends the events at once. The channel closes when they are sent; nil: not soon.
 func (r *reserver) flush() <-chan struct{} {
 	r.outbox.urgent = true
 	r.wake(r.fleet.now())

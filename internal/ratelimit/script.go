@@ -13,8 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// fleetKey is the Redis hash with everything that the fleet shares. A script may use
-// only one key on a cluster.
+// fleetKey is the hash that the fleet shares: on a cluster a script may use only one key.
 const fleetKey = "lc:rate"
 
 //go:embed fleet_rules.lua

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// maxLateness is how late a slot may be handed out. A timer may fire a millisecond
-// late. Older slots are given up, so that a process that was stopped sends no burst.
-// The margin by which the script stays below the rate pays for it.
+// maxLateness is how late a slot may be handed out, since timers may fire late. Older slots are
+// given up, so that a stopped process sends no burst. The script's margin pays for it.
 const maxLateness = 5 * time.Millisecond
 
 // slot is a reserved slot.
@@ -90,8 +89,7 @@ func (s *slots) add(r *reply, c *clock, step int) {
 	if ordered {
 		return
 	}
-	// The rate has risen, so that new slots are due before old ones. It does not matter
-	// which of them has which number.
+	// The rate has risen, so new slots are due before old ones. Their numbers may be exchanged.
 	due := make([]instant, len(s.list))
 	for i, one := range s.list {
 		due[i] = one.due

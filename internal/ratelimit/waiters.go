@@ -10,8 +10,7 @@ type waiter struct {
 	err     error
 }
 
-// waiters are the calls of Acquire that wait, in order of arrival. Those of
-// AcquireFirst come first.
+// waiters are the waiting calls of Acquire in order. Those of AcquireFirst come first.
 type waiters struct{ first, rest list.List }
 
 func (ws *waiters) count() int { return ws.first.Len() + ws.rest.Len() }
@@ -32,8 +31,7 @@ func finish(q *list.List, slot Slot, err error) {
 	close(w.done)
 }
 
-// giveUp ends, with ErrHeld, the waits that have lasted too long in a hold. It returns
-// when the next one will have.
+// giveUp ends waits that were too long in a hold with ErrHeld. It returns when it is next due.
 func (ws *waiters) giveUp(now instant, h held, after instant) instant {
 	next := never
 	if h.reason == ReasonNone {

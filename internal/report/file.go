@@ -42,9 +42,8 @@ type File struct {
 	overwrite bool
 }
 
-// Create creates a temporary file with a random name beside path. Commit renames it.
-// Without overwrite an existing file is kept, and the error wraps ErrExists. A path that is
-// not a regular file is neither replaced nor followed.
+// Create creates a temporary file beside path. Commit renames it. Without overwrite the error for
+// an existing file wraps ErrExists. Only a regular file is ever replaced.
 func Create(path string, overwrite bool) (*File, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -124,8 +123,7 @@ func publish(temp, path string, overwrite bool) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write %s: %w", path, ErrExists)
 	}
-	// A file system without hard links: claim the name with an empty file, which only one
-	// process can create, and replace it.
+	// A file system without hard links: claim the name with an empty file, and replace it.
 	claim, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -137,8 +135,7 @@ func publish(temp, path string, overwrite bool) error {
 	return publish(temp, path, true)
 }
 
-// isStream reports whether path is a device or an open file of this process. Only the
-// system creates names in these folders.
+// isStream reports whether path is a device or an open file of this process.
 func isStream(path string) bool {
 	if path == os.DevNull {
 		return true

@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// guard puts a ' before a cell that a spreadsheet would run as a formula. Reports hold
-// texts from customers and from the API, which are not trusted.
+// guard puts a ' before a cell that a spreadsheet would run as a formula: cells are not trusted.
 func guard(cell string) string {
 	// Invisible characters, such as a byte-order mark, may come first.
 	seen := strings.TrimLeftFunc(cell, func(r rune) bool { return unicode.Is(unicode.Cf, r) })

@@ -13,8 +13,7 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// JournalVersion is the format that this program writes. It also reads version 1, which has
-// no "c" lines.
+// JournalVersion is the format that is written. Version 1, which has no "c" lines, is read too.
 const JournalVersion = 2
 
 // Header is the first line of a journal. It holds what a resume needs.
@@ -59,8 +58,7 @@ type Journal struct {
 // ErrJournalClosed means that the journal was used after Close.
 var ErrJournalClosed = errors.New("the journal is closed")
 
-// CreateJournal creates and syncs a journal that only its owner can read. The error wraps
-// fs.ErrExist if the file exists.
+// CreateJournal creates and syncs a private journal. The error may wrap fs.ErrExist.
 func CreateJournal(path string, h Header) (*Journal, error) {
 	h.Version = JournalVersion
 	line, err := json.Marshal(h)
@@ -138,8 +136,7 @@ func newJournal(path string, file *os.File) *Journal {
 	return j
 }
 
-// Started notes that requests for n links of a chunk, starting at position first, are about
-// to be sent.
+// Started notes that requests for n links of a chunk from first on are about to be sent.
 func (j *Journal) Started(chunk, first, n int) error {
 	if err := checkRange(chunk, first, n); err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -167,8 +164,7 @@ func (j *Journal) Commit(entries []ledger.Entry) error {
 	})
 }
 
-// CanaryOff notes that the canary is off and that the outcomes that tripped it, if any, are
-// withdrawn: their links are sent again.
+// CanaryOff notes that the canary is off and the outcomes that tripped it are withdrawn.
 func (j *Journal) CanaryOff() error {
 	return j.write(func(b []byte) []byte { return append(b, "c\n"...) })
 }
@@ -223,8 +219,7 @@ func (j *Journal) sync() {
 	}
 }
 
-// Close syncs and closes the journal and returns the first error of any call. A second
-// Close does nothing.
+// Close syncs and closes the journal and returns the first error of any call.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	closed := j.closed

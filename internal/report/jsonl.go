@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// jsonLines writes one object per line, with the keys in the order of the columns, which
-// encoding/json cannot do for a map.
+// jsonLines writes one object per line, with the keys in the order of the columns.
 type jsonLines struct {
 	w    *bufio.Writer
 	keys [][]byte // quoted, with the colon

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// ownNames returns the names of the report's own columns. A name that the user's file has
-// too, in any case, gets the prefix lc_.
+// ownNames returns the report's own columns, with lc_ where the user's file has that name.
 func ownNames(theirs []string) []string {
 	names := make([]string, len(columns))
 	for i, name := range columns {

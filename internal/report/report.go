@@ -37,8 +37,7 @@ const (
 type Options struct {
 	// Format is csv or jsonl. Empty means csv.
 	Format string
-	// Outcomes selects rows by outcome, with None for pending links. Empty selects all
-	// rows, including those without a link of the batch.
+	// Outcomes selects rows by outcome, with None for pending links. Empty selects all rows.
 	Outcomes []ledger.Outcome
 	// NoFormulaGuard leaves formulas in cells as they are. JSON is never guarded.
 	NoFormulaGuard bool

@@ -6,8 +6,7 @@ import (
 	"linkcancel/internal/ledger"
 )
 
-// State is the state of all links according to a journal. It takes 24 bytes for each link,
-// and stores each text once.
+// State is the state of all links by a journal. It takes 24 bytes a link, and the texts.
 type State struct {
 	chunks map[int][]linkState
 	texts  []string
@@ -42,11 +41,9 @@ func newState() *State {
 }
 
 // Tripped reports whether the canary stopped the run and the run was not resumed since.
-// CanaryOff then withdraws the outcomes that tripped it.
 func (s *State) Tripped() bool { return !s.canaryOff && len(s.row) >= ledger.CanaryRow }
 
-// CanaryOff withdraws the outcomes that tripped the canary: Records returns their links as
-// pending. Call Journal.CanaryOff too.
+// CanaryOff makes the outcomes that tripped the canary pending. Call Journal.CanaryOff too.
 func (s *State) CanaryOff() {
 	s.withdraw()
 	s.canaryOff = true
@@ -86,9 +83,8 @@ func (s *State) count(e ledger.Entry) {
 	s.others = s.others || o != ledger.NotFound
 }
 
-// Records returns the links of a chunk, up to n, that have an outcome or a note or may have
-// been sent. A link whose slice was started after its last note, or without one, is
-// ambiguous, because its request may have been sent.
+// Records returns the links of a chunk, up to n, that have an outcome or a note or may have been
+// sent. A link whose slice was started after its last note is ambiguous.
 func (s *State) Records(chunk, n int) []ledger.Entry {
 	var entries []ledger.Entry
 	links := s.chunks[chunk]
@@ -108,8 +104,8 @@ func (s *State) Records(chunk, n int) []ledger.Entry {
 			e.Record.Ambiguous = true
 		}
 		if e.Record.Outcome == ledger.None && e.Record.Plains > 0 {
-			// The kind of the answers is not in the journal. They are counted anew, and the
-			// DELETE is sent again.
+			// The journal lacks the kind of the answers: count them anew, and send the DELETE
+			// again.
 			e.Record.Plains, e.Record.LinkStatus, e.Record.Attempts, e.Record.Settling = 0, 0, 0, false
 		}
 		e.Record.Due = 0
@@ -136,8 +132,7 @@ func (s *State) start(chunk, first, n int) {
 	}
 }
 
-// commit applies an entry. A later entry replaces an earlier one, but a note never replaces
-// an outcome, and the ambiguous flag stays.
+// commit applies an entry. A note never replaces an outcome, and the ambiguous flag stays.
 func (s *State) commit(e ledger.Entry) {
 	link := &s.reach(e.Chunk, e.Position+1)[e.Position]
 	before := ledger.DecodeRecord(link.record[:])

@@ -8,19 +8,16 @@ import (
 
 // Answer is an answer that a script, a gateway or a poisoned link gives instead of the API.
 type Answer struct {
-	// Status is the HTTP status. 0 means the normal answer, including faults, unless Cut or
-	// Hang is set.
+	// Status is the HTTP status. 0 means the normal answer, unless Cut or Hang is set.
 	Status int
-	// Body is sent as it is. Its Content-Type is JSON if it begins with { or [, else HTML,
-	// unless Header sets one.
+	// Body is sent as it is, as JSON if it begins with { or [, else as HTML.
 	Body   string
 	Header map[string]string
 	// Apply cancels the link, if it is active, before the answer. It works in scripts only.
 	Apply bool
 	// Cut closes the connection instead of answering. Hang never answers.
 	Cut, Hang bool
-	// Method is the method that a scripted answer waits for: "" or DELETE, or GET. A
-	// poisoned link answers only that method, or all if it is "".
+	// Method is that of the requests to answer. "" means DELETE in scripts, all for poison.
 	Method string
 }
 

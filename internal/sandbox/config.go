@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"io"
 	"time"
 )
@@ -12,8 +13,7 @@ const (
 	DefaultRetryAfter = time.Second
 )
 
-// Config is the content and the behavior of the sandbox API. The zero value is an API
-// without links that accepts any key.
+// Config is content and behavior of the sandbox API. The zero value has no links.
 type Config struct {
 	// Seed determines the seeded links and all faults.
 	Seed uint64
@@ -43,11 +43,9 @@ type Config struct {
 	// Latency is how long each answer waits, and Jitter the maximum that is added. A change
 	// is made before the wait: a client that times out may have cancelled the link.
 	Latency, Jitter time.Duration
-	// Rate is the maximum number of requests in any second. More are answered 429. 0 means
-	// no limit.
+	// Rate is how many requests in any second are allowed. Others get 429. 0 means no limit.
 	Rate float64
-	// RetryAfter is sent with a 429, rounded up to whole seconds. The default is
-	// DefaultRetryAfter. RetryAfterDate sends it as an HTTP date.
+	// RetryAfter, by default DefaultRetryAfter, is sent with a 429, or as an HTTP date.
 	RetryAfter     time.Duration
 	RetryAfterDate bool
 	// PageSize is the maximum number of links per page of the list. The default is DefaultPageSize.
@@ -61,9 +59,7 @@ type Config struct {
 }
 
 func (cfg Config) withDefaults() Config {
-	if cfg.Prefix == "" {
-		cfg.Prefix = DefaultPrefix
-	}
+	cfg.Prefix = cmp.Or(cfg.Prefix, DefaultPrefix)
 	if cfg.PageSize <= 0 {
 		cfg.PageSize = DefaultPageSize
 	}
@@ -90,8 +86,7 @@ type Faults struct {
 	Cut float64
 	// CutBefore closes the connection without doing the work.
 	CutBefore float64
-	// Hang never answers until the client gives up or the server is closed. The work is
-	// done only with HangApplied.
+	// Hang never answers until the client gives up. Only with HangApplied the work is done.
 	Hang        float64
 	HangApplied bool
 	// BadRequest answers 400, and Forbidden 403.

@@ -1,7 +1,6 @@
 package sandbox
 
-// mix is the finalizer of splitmix64, a bijection in which every bit of x affects about
-// half the bits of the result.
+// mix is the finalizer of splitmix64, a bijection that mixes all bits.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

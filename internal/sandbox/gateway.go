@@ -17,13 +17,11 @@ type Gateway struct {
 	// depends on seed and id only, so it answers all requests for a link or none.
 	Share  float64
 	Sticky bool
-	// From is when it begins, since the start of the server. For is how long it lasts; 0
-	// means forever.
+	// From is when it begins, since the server's start. For is how long it lasts; 0: forever.
 	From, For time.Duration
 	// SpareGets passes GET requests for links to the API, and SpareLists those for the list.
 	SpareGets, SpareLists bool
-	// Page restricts it to pages of the list from this number on. 0 does not. A request
-	// without a number counts as page 1.
+	// Page restricts it to pages of the list from this number on. 0: all pages.
 	Page int
 }
 
@@ -97,8 +95,7 @@ func (g *gatewayState) hits(seed uint64, q asked, age time.Duration) bool {
 	return u < g.Share && g.up(age)
 }
 
-// SetGateway sets the gateway from the next request on. The zero value removes it. From
-// counts from the start of the server.
+// SetGateway sets the gateway from the next request on. The zero value removes it.
 func (s *Server) SetGateway(g Gateway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -45,8 +45,7 @@ func newLinks(cfg Config, start time.Time) *links {
 	return l
 }
 
-// seededStatus draws the status of a seeded link. The spelling of the statuses is
-// the likely one; the vendor documents only "active".
+// seededStatus draws a seeded link's status. The vendor documents only "active".
 func seededStatus(cfg Config, index int) string {
 	u := share(draw(cfg.Seed, drawStatus, uint64(index), 0))
 	for _, s := range []struct {
@@ -161,8 +160,7 @@ func (l *links) document(p *link) document {
 
 func wireTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// page returns a page of the links that are present, counted from 1, and the number
-// of links on all pages. filter is a status, or "" for all.
+// page returns a page, from 1, of the links with a status ("": all), and their total number.
 func (l *links) page(number, size int, filter string) (data []document, total int) {
 	if l.present == nil { // kept, because a whole list can be thousands of pages
 		for _, p := range l.all {

@@ -15,8 +15,7 @@ type connection struct {
 // connectionKey is the context key of a connection.
 type connectionKey struct{}
 
-// ConnContext is for http.Server.ConnContext. It identifies the connections of requests,
-// which Move needs.
+// ConnContext is for http.Server.ConnContext. Move needs it.
 func (s *Server) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -24,9 +23,7 @@ func (s *Server) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, connection{number: s.connections, moves: s.moves})
 }
 
-// Move simulates a move to another server behind DNS or a load balancer: every request on
-// an existing connection is answered 503 with HTML, and the connection stays open. New
-// connections reach the API.
+// Move simulates a move to another server: existing connections get 503, new ones the API.
 func (s *Server) Move() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

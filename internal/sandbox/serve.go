@@ -56,8 +56,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.answer.write(w)
 }
 
-// sleep waits for d, or forever if it is negative. It returns false if the client gave up
-// or the server was closed.
+// sleep waits, forever if wait is negative. It returns false if the client or server stopped.
 func (s *Server) sleep(r *http.Request, wait time.Duration) bool {
 	var over <-chan time.Time
 	if wait >= 0 {
@@ -187,8 +186,7 @@ func (s *Server) single(method, id string, now time.Time) decision {
 		return d
 	}
 	if p == nil {
-		// Requests for unknown ids are not counted, so faults would apply to all or none of
-		// them. They apply to none.
+		// Requests for unknown ids are not counted, so faults apply to none of them.
 		d.answer, _ = s.normal(method, p, now)
 		return d
 	}
@@ -255,8 +253,7 @@ func methodNotAllowed(allow string) Answer {
 	return a
 }
 
-// listing is the envelope of the list. The vendor documents none: this is that of GET
-// /v1/transactions.
+// listing is the envelope of the list: undocumented, so that of GET /v1/transactions.
 type listing struct {
 	Data  []document `json:"data"`
 	Page  int        `json:"page"`
@@ -298,8 +295,7 @@ func pageOf(r *http.Request) (n int, text string) {
 	return n, text
 }
 
-// list answers GET /payment-links. page counts from 1, size is capped by Config.PageSize,
-// and status filters.
+// list answers GET /payment-links. page counts from 1, and size is at most PageSize.
 func (s *Server) list(r *http.Request) Answer {
 	if r.Method != http.MethodGet {
 		return methodNotAllowed("GET")

@@ -4,6 +4,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"net/http"
 	"sync"
 	"time"
@@ -61,8 +62,7 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Close ends hanging and waiting requests without an answer, and flushes the log. Later
-// requests are answered without waiting.
+// Close ends hanging and waiting requests without an answer, and flushes the log.
 func (s *Server) Close() {
 	s.once.Do(func() { close(s.closed) })
 	_ = s.Flush()
@@ -75,8 +75,7 @@ func (s *Server) Flush() error {
 	return s.recorder.flush()
 }
 
-// IDs returns the ids of all links, including missing ones: the seeded ones, then the
-// others in the order in which they were added.
+// IDs returns the ids of all links, including missing ones, in the order of their addition.
 func (s *Server) IDs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,8 +106,7 @@ func (s *Server) SetStatus(id, status string) {
 	s.links.present = nil
 }
 
-// Applied returns how many DELETEs cancelled the link: at most 1, unless SetStatus made it
-// active again.
+// Applied returns how many DELETEs cancelled the link: at most 1 without SetStatus.
 func (s *Server) Applied(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,9 +122,7 @@ func (s *Server) Script(id string, answers ...Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range answers {
-		if a.Method == "" {
-			a.Method = http.MethodDelete
-		}
+		a.Method = cmp.Or(a.Method, http.MethodDelete)
 		name := script{a.Method, id}
 		s.scripts[name] = append(s.scripts[name], a)
 	}

@@ -2,8 +2,7 @@ package sandbox
 
 import "time"
 
-// peakWindow finds the busiest second. It keeps the times of the requests of the last
-// second in a growing ring.
+// peakWindow finds the busiest second. A growing ring has the requests of the last second.
 type peakWindow struct {
 	ring  []int64 // unix nanoseconds
 	first int
@@ -28,8 +27,7 @@ func (w *peakWindow) add(now int64) {
 	w.peak = max(w.peak, w.count)
 }
 
-// rateLimit limits the requests in any window. It keeps the time of each allowed request
-// within one window.
+// rateLimit limits the requests in any window, by the times of the allowed ones.
 type rateLimit struct {
 	allowed []int64 // Unix nanoseconds, a full ring; 0 means never
 	next    int     // index of the oldest
@@ -39,8 +37,7 @@ type rateLimit struct {
 // maxAllowed limits the memory of a rateLimit. A higher rate gets a window shorter than a second.
 const maxAllowed = 1 << 20
 
-// newRateLimit returns a limit of rate requests per second, nil for no limit. A fractional
-// rate gets a window in which it is whole.
+// newRateLimit returns a limit of rate requests per second, or nil for no limit.
 func newRateLimit(rate float64) *rateLimit {
 	if rate <= 0 {
 		return nil

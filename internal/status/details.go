@@ -41,8 +41,7 @@ var rateSpans = [...]time.Duration{time.Minute, 15 * time.Minute, time.Hour}
 
 const maxErrorKinds = 10
 
-// ReadDetails reads every record of a batch: 8 bytes per link. The time of the fleet is
-// the present.
+// ReadDetails reads every record of a batch, 8 bytes per link, for this moment.
 func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error) {
 	d := Details{Batch: b}
 	found, err := l.Snapshot(ctx, b.Batch)
@@ -109,8 +108,7 @@ func (d *Details) count(found *ledger.Snapshot) {
 	d.measure(ended)
 }
 
-// measure chooses the time over which the rate is measured. It begins when the batch
-// started or was resumed, at the earliest.
+// measure chooses the time over which the rate is measured, since the start or resume at most.
 func (d *Details) measure(ended [len(rateSpans)]int64) {
 	if d.Started.IsZero() {
 		return
@@ -159,8 +157,7 @@ func countStatuses(found *ledger.Snapshot, b ledger.Batch) LinkStatuses {
 	return s
 }
 
-// Payable is the number of links that may still take payments: those whose status is
-// not known to end a link.
+// Payable is the number of links that may still be paid: their status does not end a link.
 func (s LinkStatuses) Payable() (n int64) {
 	for status, links := range s {
 		if !plexy.Ended(status) {

@@ -3,8 +3,7 @@ package status
 import "time"
 
 const (
-	// A rate is measured over rateWindow. If fewer than rateLinks links ended in that
-	// time, it is measured over a longer time, up to rateWindowMost.
+	// A rate is measured over rateWindow, or up to rateWindowMost until rateLinks links ended.
 	rateWindow, rateWindowMost = 10 * time.Second, 10 * time.Minute
 	rateLinks                  = 10
 	// minMeasured is the shortest time over which a rate is measured.

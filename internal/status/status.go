@@ -53,8 +53,7 @@ func Read(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, id s
 	return s, err
 }
 
-// Movement says why the links of a batch do not move, or what bears on their rate. The
-// texts are short, and empty where there is nothing to say.
+// Movement says why a batch does not move, or what limits its rate. Texts may be empty.
 type Movement struct {
 	Stopped string // why nothing is sent
 	Beside  string // what limits the rate
@@ -83,8 +82,7 @@ func (s Batch) Movement() Movement {
 	return Movement{Beside: beside}
 }
 
-// TimeLeft is how long the pending links take at a rate, in links per second. It is
-// negative if that is unknown.
+// TimeLeft is how long the pending links take at a rate, or negative if that is unknown.
 func (s Batch) TimeLeft(rate float64) time.Duration {
 	if rate <= 0 || s.Pending() == 0 || !s.Open() || s.Movement().Stopped != "" {
 		return -1
@@ -185,8 +183,7 @@ func (f Fleet) Slow() string {
 // minSlow is how long requests must take to be what limits the rate.
 const minSlow = 500 * time.Millisecond
 
-// Slow says that the API is slow: all allowed requests are in flight, and each takes
-// long. Otherwise it returns "".
+// Slow says that all allowed requests are in flight and take long, or returns "".
 func Slow(inFlight, concurrency int, took time.Duration) string {
 	if concurrency == 0 || inFlight < concurrency || took < minSlow {
 		return ""
@@ -194,12 +191,10 @@ func Slow(inFlight, concurrency int, took time.Duration) string {
 	return fmt.Sprintf("slow API: %d requests in flight, %.1f s each", inFlight, took.Seconds())
 }
 
-// KeysMayDiffer is how long workers may use different API keys, while one key is
-// replaced by another.
+// KeysMayDiffer is how long workers may use different API keys during a change of key.
 const KeysMayDiffer = 10 * time.Minute
 
-// DifferentKeys is how many API keys the workers have used for longer than
-// KeysMayDiffer; 0 if that is one key.
+// DifferentKeys is how many API keys were used for longer than KeysMayDiffer; 0 if one.
 func (f Fleet) DifferentKeys() int {
 	keys := map[string]bool{}
 	var latest int64

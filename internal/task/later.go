@@ -42,8 +42,7 @@ const (
 	MaxBackoff  = 15 * time.Minute
 )
 
-// Backoff returns the delay after attempt n, from 1: uniform between 0 and
-// BackoffUnit · 2ⁿ⁻¹, at most MaxBackoff.
+// Backoff returns the delay after attempt n: 0 to BackoffUnit · 2ⁿ⁻¹, at most MaxBackoff.
 func Backoff(n int) time.Duration {
 	return rand.N(min(MaxBackoff, BackoffUnit<<min(n-1, 10)))
 }

@@ -19,8 +19,7 @@ const (
 	QueueSweep = "sweep"
 	// SweepVersion is the newest payload format of sweeps.
 	SweepVersion = 1
-	// SweepRetention is how long the task of a finished sweep is kept, so that no worker
-	// enqueues it again.
+	// SweepRetention is how long a finished sweep's task is kept, so that it is not repeated.
 	SweepRetention = 48 * time.Hour
 )
 
@@ -39,8 +38,7 @@ type Sweep struct {
 	Selection json.RawMessage `json:"selection"`
 }
 
-// ID returns the id of the sweep's task, which is the same on every worker. Each redelivery
-// has its own.
+// ID returns the id of the sweep's task, the same on every worker, but its own if redelivered.
 func (s Sweep) ID() string {
 	id := "sweep:" + s.Name
 	if s.Redeliveries > 0 {

@@ -1,5 +1,4 @@
-// Package task defines the tasks in the queue: their types, queues, payloads and ids, and
-// how a handler returns one.
+// Package task defines the tasks in the queue: types, queues, payloads, ids and retries.
 package task
 
 import (
@@ -31,8 +30,7 @@ const (
 	MaxSlice, SmallSlice = 200, 50
 	// MaxLookAhead is how many links wait in the queue at most.
 	MaxLookAhead = 20_000
-	// MaxAhead is how many links behind a batch's cursor may have been sent at most: the
-	// look-ahead, and the slice that reaches over it.
+	// MaxAhead is how many links behind a batch's cursor may have been sent at most.
 	MaxAhead = MaxLookAhead + MaxSlice
 	// Version is the newest payload format, with up to MaxSlice links. Slices that are
 	// small enough are still written in format 1 for workers of an earlier release.
@@ -48,8 +46,7 @@ var ErrNewer = errors.New("the task was written by a newer linkcancel")
 // MaxBatchID is the length of the longest batch id.
 const MaxBatchID = 64
 
-// ValidBatchID reports whether an id may be that of a batch: 1 to MaxBatchID letters,
-// digits, dots, underscores and hyphens.
+// ValidBatchID reports whether an id has 1 to MaxBatchID letters, digits, '.', '_' and '-'.
 func ValidBatchID(id string) bool {
 	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	return id != "" && len(id) <= MaxBatchID && strings.Trim(id, allowed) == ""
@@ -59,8 +56,7 @@ func ValidBatchID(id string) bool {
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
-	// Incarnation is when the batch was made, in ms, since another batch may have its id by
-	// now. 0: an older release wrote the task.
+	// Incarnation is when the batch was made, in ms: its id may be reused. 0: an older release.
 	Incarnation int64 `json:"made,omitempty"`
 	Chunk       int   `json:"chunk"`
 	// Index is the position of the first link in its chunk.
@@ -75,9 +71,8 @@ type Slice struct {
 // Key identifies the slice within its batch.
 func (s Slice) Key() string { return strconv.Itoa(s.Chunk) + ":" + strconv.Itoa(s.Index) }
 
-// ID returns the id of the slice's task. Each redelivery has its own. The incarnation is part
-// of it, because a task of a deleted batch may wait for a retry for 15 minutes and must not
-// block a slice of a new batch with the same id.
+// ID returns the id of the slice's task. Each redelivery has its own. It has the incarnation,
+// because a task of a deleted batch may wait and must not block one of a new batch.
 func (s Slice) ID() string {
 	id := s.Batch + ":"
 	if s.Incarnation != 0 {
@@ -104,8 +99,7 @@ func (s Slice) Task() (*asynq.Task, error) {
 		asynq.TaskID(s.ID()),
 		asynq.Queue(QueueCancel),
 		asynq.Timeout(timeout),
-		// The ledger counts attempts. asynq must never archive a task, because its archive
-		// drops entries over 10,000. It stores an int32.
+		// The ledger counts attempts. asynq's archive would drop entries. It stores an int32.
 		asynq.MaxRetry(math.MaxInt32),
 	), nil
 }

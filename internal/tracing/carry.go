@@ -22,8 +22,7 @@ func Carry(ctx context.Context) map[string]string {
 	return headers
 }
 
-// Parent returns ctx with the remote span context from the headers of a task, or ctx itself
-// if there is none.
+// Parent returns ctx with the remote span context from the headers of a task, if any.
 func Parent(ctx context.Context, headers map[string]string) context.Context {
 	if headers[traceparent] == "" {
 		return ctx

@@ -28,8 +28,7 @@ import (
 // scope is the name of our tracer.
 const scope = "linkcancel"
 
-// flushTimeout limits Close, so that a hanging collector does not delay a command or exceed
-// the stop grace of a worker.
+// flushTimeout keeps a hanging collector from delaying the end of a command or worker.
 const flushTimeout = 3 * time.Second
 
 // Config describes the process. All fields are required.
@@ -198,8 +197,7 @@ func line(err error) string {
 	return text
 }
 
-// sink receives the SDK's log. It drops the values, because they may contain a password or
-// a token (OTEL_EXPORTER_OTLP_HEADERS).
+// sink receives the SDK's log without values, which may contain a password or a token.
 type sink struct{ log *slog.Logger }
 
 func (s sink) Init(logr.RuntimeInfo)          {}

@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	// lookAhead is how much work waits in the queue, in seconds of the current rate.
-	// task.MaxLookAhead bounds it in links.
+	// lookAhead is how much work waits in the queue, in seconds of the rate: see MaxLookAhead.
 	lookAhead = 2 * time.Second
 	// maxRetrying is how many slices may wait for a retry before feeding stops.
 	maxRetrying = 20_000
@@ -139,8 +138,7 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 	c := capacity{now: now, asOf: now, rate: float64(limit.Rate), ceiling: float64(limit.Ceiling)}
 	for _, h := range heartbeats {
 		c.workers++
-		// Do not wait for links under a worker's own hold, which come back, nor for
-		// those of a silent worker, which others take over.
+		// Links under a worker's own hold come back, and those of a silent worker are taken over.
 		if !h.Own && now.Sub(h.At) < silentWorker {
 			c.unsent += h.Unsent
 			// An idle worker sends a heartbeat as soon as it has links.
@@ -152,9 +150,8 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 	return c, nil
 }
 
-// sliceSize returns the links of a slice: half a second of the ceiling, 1 to 50 links,
-// so that a slow fleet shares its work. From 5,000/s it is 10 ms of the ceiling, up to
-// task.MaxSlice links, so that a fast fleet handles fewer tasks.
+// sliceSize returns the links of a slice: half a second of the ceiling, 1 to 50 links, so that a
+// slow fleet shares its work. From 5,000/s it is 10 ms, for fewer tasks.
 func (c capacity) sliceSize() int {
 	return int(max(1, min(c.ceiling/2, task.SmallSlice), min(c.ceiling/100, task.MaxSlice)))
 }
@@ -201,9 +198,8 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 	return nil
 }
 
-// waiting returns how many links wait in the queue and in the workers' hands at most.
-// The heartbeats are some time old: since then the workers may have taken all that was
-// in the queue, and all that was fed.
+// waiting returns how many links wait in queue and workers at most. The heartbeats are old: the
+// workers may have taken all that was in the queue, and all that was fed.
 func (t *term) waiting(c capacity, queued int) int {
 	for len(t.rounds) > 1 && !t.rounds[1].at.After(c.asOf) {
 		t.rounds = t.rounds[1:]
@@ -227,8 +223,7 @@ func (b *batch) advance(ctx context.Context, l *ledger.Ledger, epoch int64) erro
 	return err
 }
 
-// gather takes slices from the open batches in turn until they have room pending links
-// in all. It moves the cursors of the batches, but does not write them.
+// gather takes slices in turn until room is filled. It moves cursors without writing them.
 func (t *term) gather(ctx context.Context, open []*batch, room, size int) (next []task.Slice, links int, err error) {
 	slices.SortFunc(open, func(a, b *batch) int { return strings.Compare(a.ID, b.ID) })
 	for links < room {
@@ -252,8 +247,7 @@ func (t *term) gather(ctx context.Context, open []*batch, room, size int) (next 
 	return next, links, nil
 }
 
-// next returns the batch whose turn it is, or nil if none has anything left to feed:
-// imports before sweeps 4:1, round robin among equals.
+// next returns the batch whose turn it is, or nil: imports before sweeps 4:1, round robin.
 func (t *term) next(open []*batch) *batch {
 	var found [2]*batch
 	for class, sweep := range []bool{false, true} {

@@ -92,8 +92,7 @@ func (f *Feeder) Run(ctx context.Context) {
 	}
 }
 
-// tick does one round. It returns busy if there is work to feed or to watch, and
-// ledger.ErrNotLeader if another feeder leads.
+// tick does one round. busy: there is work. The error is ledger.ErrNotLeader if another leads.
 func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 	if err := f.lead(ctx); err != nil || f.term == nil {
 		return false, err
@@ -101,8 +100,7 @@ func (f *Feeder) tick(ctx context.Context) (busy bool, err error) {
 	return f.term.round(ctx)
 }
 
-// lead takes or renews the lease. A lease that expires unnoticed does no harm: the
-// ledger refuses cursor moves of an earlier epoch.
+// lead takes or renews the lease. The ledger refuses cursor moves of an earlier epoch.
 func (f *Feeder) lead(ctx context.Context) error {
 	if f.term != nil && time.Since(f.renewed) < leaseRenew {
 		return nil

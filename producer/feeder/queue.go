@@ -20,9 +20,8 @@ import (
 // parallel is how many slices are enqueued or looked up at the same time.
 const parallel = 16
 
-// tracedChunks is how many chunks of a batch are in the batch's own trace. Each later
-// slice has a trace of its own, linked with the batch's and sampled separately: a trace
-// of a million links is useless, and few stores would accept it.
+// tracedChunks is how many chunks of a batch are in its own trace. Each later slice has a trace of
+// its own, linked and sampled separately: few stores accept a million spans.
 const tracedChunks = 1
 
 // queue is asynq's queue of slices.

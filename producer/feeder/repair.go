@@ -73,8 +73,7 @@ func (r *repairer) do(ctx context.Context, batches []*batch) error {
 	return nil
 }
 
-// checkLeases looks for workers that lost their lease on a task. If there are more than
-// before, it does not wait for the next turn of requeueOrphans.
+// checkLeases counts expired leases. If there are more, it requeues orphans at once.
 func (r *repairer) checkLeases(ctx context.Context, batches []*batch) error {
 	expired, err := task.ExpiredLeases(ctx, r.queue.rdb, task.QueueCancel)
 	if err != nil {
@@ -88,8 +87,7 @@ func (r *repairer) checkLeases(ctx context.Context, batches []*batch) error {
 	return nil
 }
 
-// requeueOrphans enqueues every slice whose worker lost its lease as a copy with its own
-// id. asynq itself would take another minute or more.
+// requeueOrphans enqueues slices of lost leases as copies. asynq would take another minute.
 func (r *repairer) requeueOrphans(ctx context.Context, _ []*batch) error {
 	if r.expired == 0 {
 		return nil
@@ -200,8 +198,7 @@ func (r *repairer) requeueMissing(ctx context.Context, batches []*batch) error {
 	return nil
 }
 
-// findMissing enqueues every slice behind the cursor that has a pending link and is not in
-// the queue, and moves the low-water mark.
+// findMissing enqueues pending slices that the queue has lost, and moves the low-water mark.
 func (r *repairer) findMissing(ctx context.Context, b *batch) error {
 	if b.Slice == 0 {
 		return nil // nothing was fed yet

@@ -26,8 +26,7 @@ type ListProgress struct {
 var (
 	// ErrKeyRefused: the API answered 401 or 403.
 	ErrKeyRefused = errors.New("the API refused the key")
-	// ErrNoList: the base URL has no list of payment links, or something in front of it
-	// answered the first page each time.
+	// ErrNoList: the base URL has no list, or something else answered the first page each time.
 	ErrNoList = errors.New("no list is there")
 	// ErrPageIgnored: the list shows the same links again and again.
 	ErrPageIgnored = errors.New("the list ignores page")
@@ -38,13 +37,11 @@ const (
 	pageSize = 100
 	// maxPasses is how often the list is read at most.
 	maxPasses = 3
-	// repeatsSlack is how many links more than its distinct ones a pass may show again:
-	// those that move from page to page while it reads.
+	// repeatsSlack is how many moving links more than its distinct ones a pass may show again.
 	repeatsSlack = 1000
 	// listMost bounds an endless list, in links.
 	listMost = 10_000_000
-	// barrenMost bounds an endless list without usable links, in pages in a row after the
-	// last one with a new link.
+	// barrenMost bounds a list without usable links, in pages after the last new link.
 	barrenMost = 1000
 )
 
@@ -67,8 +64,7 @@ type listReader struct {
 	most     int64 // links of a list that has an end
 	progress func(ListProgress)
 	first    func(plexy.Page) // is called with the first page, before its links
-	// see is called with every link. It reports whether no pass has shown the link before,
-	// and whether this pass has not.
+	// see is called with every link. It reports whether it is new to all passes and to this one.
 	see func(link plexy.Link, pass int) (isNew, inPass bool)
 
 	known    int64 // distinct links
@@ -94,8 +90,7 @@ type passCounts struct {
 // Why there is no page.
 var (
 	errPastEnd = errors.New("past the end of the list")
-	// errGone: the API says so of a page that was there. The pages before it must show
-	// whether the list ends now.
+	// errGone: the API says so of a page that was there. The pages before must show the end.
 	errGone = errors.New("the page is gone")
 )
 

@@ -673,7 +673,7 @@ func TestListTroubles(t *testing.T) {
 		}
 		r := newReading(s)
 		r.listReader.limiter = fleetLimiter(t, 20)
-		r.attempts = DefaultListAttempts
+		r.attempts = listAttempts
 		testutil.Must(t, r.read(t.Context()))
 		if len(r.seen) != 5000 {
 			t.Errorf("%d links", len(r.seen))

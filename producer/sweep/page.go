@@ -15,8 +15,7 @@ import (
 
 // Lister reads the API's list of links.
 type Lister interface {
-	// List returns one page. Its error is a *plexy.Error or a *plexy.TransportError. A page
-	// or size of 0 leaves the parameter out.
+	// List returns one page, or a *plexy.Error or *plexy.TransportError. 0 leaves a parameter out.
 	List(ctx context.Context, page, size int) (plexy.Page, error)
 }
 
@@ -27,11 +26,10 @@ type Limiter interface {
 }
 
 const (
-	// DefaultListAttempts is how often a page is asked for by default: about two minutes.
-	DefaultListAttempts = 8
+	// listAttempts is how often a page is asked for, with backoff: about two minutes.
+	listAttempts = 8
 
-	// throttledMost is how often one page may be answered 429, and refusedMost how often
-	// 401 or 403 after the key was good. Neither uses up an attempt.
+	// throttledMost and refusedMost are how often a page may get 429, or 401 and 403.
 	throttledMost = 50
 	refusedMost   = 3
 	// throttledWait is the longest wait after a 429 without Retry-After.
@@ -140,8 +138,7 @@ func missing(n int, err error) bool {
 	return api.Status == 400 || api.Status == 404 || api.Status == 422
 }
 
-// ask sends one request with a slot of the limiter, and reports the answer to it. Kind
-// Unused: nothing was sent, or ctx ended it.
+// ask sends one request and reports its answer. Unused: nothing was sent, or ctx ended it.
 func (p *pageReader) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, error) {
 	slot, err := p.limiter.Acquire(ctx)
 	for err == nil && slot.Stale() {
@@ -186,8 +183,7 @@ var kinds = [...]ratelimit.Kind{
 	plexy.Throttled: ratelimit.Throttled, plexy.Transient: ratelimit.Transient,
 }
 
-// answerOf returns what an answer to the list means to the limiter. Without an answer the
-// status is 0.
+// answerOf returns what an answer to the list means to the limiter. Status 0: no answer.
 func answerOf(err error) ratelimit.Answer {
 	var api *plexy.Error
 	switch {

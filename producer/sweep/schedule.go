@@ -62,8 +62,7 @@ func ParseSchedule(expression, zone string) (*Schedule, error) {
 	return s, nil
 }
 
-// sundayAsZero rewrites a 7 in the day of the week for the parser, which accepts only 0 as
-// Sunday. It leaves invalid fields to the parser.
+// sundayAsZero rewrites a 7 in the day of the week, where the parser accepts only 0.
 func sundayAsZero(expression string) string {
 	fields := strings.Split(expression, " ")
 	if len(fields) != 5 {
@@ -109,15 +108,13 @@ var errNever = errors.New("there is no such day within five years")
 // String returns the expression and the time zone.
 func (s *Schedule) String() string { return s.text }
 
-// Next returns the first instant after t at which a sweep is due, in the schedule's time
-// zone. It is zero if there is none within five years.
+// Next returns the first due instant after t, in the schedule's zone, or zero if none in 5 years.
 func (s *Schedule) Next(t time.Time) time.Time {
 	t = t.In(s.loc)
 	if s.cron.Hour&everyValue != 0 {
 		return s.nextShown(t)
 	}
-	// Evaluate the expression on a clock that is never set, then look the result up on the
-	// real one.
+	// Evaluate the expression on a clock that is never set, then look it up on the real one.
 	for wall := onUTC(t); ; {
 		wall = s.cron.Next(wall)
 		if wall.IsZero() {
@@ -148,8 +145,7 @@ func (s *Schedule) nextShown(t time.Time) time.Time {
 	}
 }
 
-// Name returns the name of the sweep that is due: the date if there is at most one a day,
-// otherwise date and time.
+// Name returns the name of the due sweep: the date, and the time if there are several a day.
 func (s *Schedule) Name(due time.Time) string {
 	due = due.In(s.loc)
 	if !one(s.cron.Hour) || !one(s.cron.Minute) {
@@ -170,11 +166,9 @@ func onUTC(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// firstAt returns the first instant at which the schedule's clock shows a time, or the end
-// of the gap if the clock skips it.
+// firstAt returns the first instant when the clock shows a time or, if skipped, the gap's end.
 func (s *Schedule) firstAt(wall time.Time) time.Time {
-	// No zone is more than 14 h from UTC, and none skips more than a day. time.Date does not
-	// specify which of two instants it returns.
+	// No zone is over 14 h from UTC or skips over a day. time.Date may return either instant.
 	for t := wall.Add(-48 * time.Hour).In(s.loc); ; {
 		_, offset := t.Zone()
 		begin, end := t.ZoneBounds()

@@ -32,8 +32,7 @@ const (
 	verdicts
 )
 
-// selector judges links as they are listed. If a link is listed again, its latest state
-// counts. It takes about 110 bytes a link.
+// selector judges links by the latest that the list shows. It takes about 110 bytes a link.
 type selector struct {
 	sel   Selection
 	began time.Time // when the reading began, by Redis' clock, rounded down
@@ -199,9 +198,8 @@ func settledStatus(name string) bool {
 	return plexy.Ended(name) && !strings.EqualFold(name, "expired")
 }
 
-// leaveOut leaves out the selected links that wait in an unfinished batch, and
-// those that a batch has settled since the list was begun: the ledger knows
-// better of them. It reads the batches a chunk at a time.
+// leaveOut leaves out the selected links that wait in an unfinished batch, and those that a batch
+// has settled since the list was begun. It reads a chunk at a time.
 func (c *selector) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Logger) error {
 	if !slices.ContainsFunc(c.links, func(l listedLink) bool { return l.verdict == verdictSelected }) {
 		return nil
@@ -307,8 +305,7 @@ func (c *selector) plan(w *listReader) Plan {
 	slices.SortFunc(p.ByStatus, func(a, b StatusCount) int {
 		return cmp.Or(cmp.Compare(b.Links, a.Links), cmp.Compare(a.Status, b.Status))
 	})
-	// Where links have the wanted status, "expired" is not another name for it, but a state
-	// in which a link cannot be paid.
+	// Beside the wanted status, "expired" is a state of its own, not another name for it.
 	var otherwise int64
 	for s, n := range misspelt {
 		if p.Dates.Links == 0 || !strings.EqualFold(s.name, "expired") {

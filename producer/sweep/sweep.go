@@ -22,19 +22,15 @@ const (
 	DefaultMax    = 10_000
 )
 
-// clockOffMost is how far the API's clock may differ from this machine's before dates are
-// judged by the earlier one.
+// clockOffMost is how far the clocks may differ before dates are judged by the earlier one.
 const clockOffMost = 5 * time.Minute
 
-// manyLeft is how many links must meet everything but the status for a sweep that selects
-// nothing to be suspicious.
+// manyLeft is how many links of another status make a sweep that selects nothing suspicious.
 const manyLeft = 10
 
-// Selection is what a link must meet for a sweep to take it. As JSON it is part of the
-// payload of a sweep task, with durations in nanoseconds.
+// Selection is what a sweep takes. As JSON it is part of a task, with times in nanoseconds.
 type Selection struct {
-	// Expired takes links that expired more than Grace ago. A link without a readable
-	// expiry never counts as expired.
+	// Expired takes links that expired more than Grace ago, by a readable expiry.
 	Expired bool          `json:"expired"`
 	Grace   time.Duration `json:"grace"`
 	// OlderThan takes links that were created longer ago. 0: links of any age.
@@ -74,8 +70,7 @@ func (s Selection) String() string {
 	return strings.Join(words, ", ")
 }
 
-// ShortDuration returns two or more whole days as "30d", and any other duration without the
-// trailing zeros of time.Duration.String.
+// ShortDuration returns whole days from 2 on as "30d", else a duration without zeros.
 func ShortDuration(d time.Duration) string {
 	if days := d / (24 * time.Hour); days > 1 && d%(24*time.Hour) == 0 {
 		return strconv.FormatInt(int64(days), 10) + "d"
@@ -97,27 +92,21 @@ type Config struct {
 	Limiter   Limiter
 	Log       *slog.Logger
 
-	// BatchID is the id of the batch. "": FreeID chooses it. If a sealed sweep has a given
-	// id, it is returned and nothing is listed.
+	// BatchID is the id of the batch. "": FreeID chooses it. A sealed sweep of this id is returned.
 	BatchID string
 	// Timezone is the time zone of the day in a chosen id. nil: UTC.
 	Timezone *time.Location
 	Name     string // of the batch; "": the selection in words
 	Canary   bool
 
-	// Attempts is how often one page is asked for, with backoff, before the sweep fails.
-	// 0: DefaultListAttempts.
-	Attempts int
 	// Keep is how many of the selected links the plan shows. < 0: all.
 	Keep int
 	// DryRun ends the sweep after the plan. Nothing is written.
 	DryRun bool
 
-	// Progress, if not nil, is called after each page, and before a page is asked for
-	// again. It must be quick.
+	// Progress, if not nil, is called after each page and before a repetition. It must be quick.
 	Progress func(ListProgress)
-	// Confirm, if not nil, is called before anything is written, unless nothing was
-	// selected. Its error ends the sweep.
+	// Confirm, if not nil, is called before a batch is written. Its error ends the sweep.
 	Confirm func(Plan) error
 	// Observe, if not nil, is called after each request, for metrics. Status 0: no answer.
 	Observe func(method string, status int, took time.Duration)
@@ -126,26 +115,16 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.Timezone == nil {
-		c.Timezone = time.UTC
-	}
-	if c.Name == "" {
-		c.Name = c.Selection.String()
-	}
-	if c.Attempts == 0 {
-		c.Attempts = DefaultListAttempts
-	}
+	c.Timezone = cmp.Or(c.Timezone, time.UTC)
+	c.Name = cmp.Or(c.Name, c.Selection.String())
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 }
 
 func (c *Config) validate() error {
-	switch {
-	case c.API == nil || c.Limiter == nil || c.Log == nil:
+	if c.API == nil || c.Limiter == nil || c.Log == nil {
 		return errors.New("a sweep needs the API, a limiter and a logger")
-	case c.Attempts < 1:
-		return fmt.Errorf("attempts %d: use 1 or more", c.Attempts)
 	}
 	if c.BatchID != "" {
 		if err := ledger.CheckBatchID(c.BatchID); err != nil {
@@ -166,14 +145,12 @@ type Plan struct {
 	Settled  int64 // left out: a batch finished them after the reading of the list began
 	Selected int64
 
-	// PastExpiry counts the links that expired for longer than the grace and are neither
-	// cancelled nor paid, whether or not the selection asks for that.
+	// PastExpiry counts the links past their grace that are neither cancelled nor paid.
 	PastExpiry int64
 	// Suspicious: nothing was selected, but many links that are neither cancelled nor paid
 	// meet everything but the status. Perhaps the API spells it differently.
 	Suspicious bool
-	// ClockOff is how far the API's clock is ahead of this machine's. It is 0 unless they
-	// differ by more than 5 minutes.
+	// ClockOff is how far the API's clock is ahead, 0 unless they differ by more than 5 minutes.
 	ClockOff time.Duration
 
 	Requests, Passes int    // of reading the list
@@ -186,8 +163,7 @@ type StatusCount struct {
 	Links  int64  `json:"links"`
 }
 
-// Dropped counts the links that each condition of the selection left out. A link counts at
-// the first condition that it does not meet.
+// Dropped counts links by the first condition of the selection that they do not meet.
 type Dropped struct {
 	Status            int64 `json:"status"` // another one
 	NoExpiry          int64 `json:"no_expiry"`
@@ -203,13 +179,11 @@ func (d Dropped) Sum() int64 {
 	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld
 }
 
-// Dates counts the links that have a date which the selection uses. All but Other is about
-// links with the wanted status.
+// Dates counts links by a date that the selection uses. All but Other have the wanted status.
 type Dates struct {
 	Links           int64     // of the wanted status
 	Expiry, Created DateCount // zero if the selection does not use it
-	// Other counts links with another status that are neither cancelled nor paid. Its
-	// Known is not counted.
+	// Other counts links with another status that can be paid. Its Known is not counted.
 	Other         DateCount
 	NoZone        int64  // links with a date without a time zone
 	NoZoneExample string // one of these dates, as plexy.DateNote.Text
@@ -290,7 +264,7 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 	c := newSelector(cfg.Selection, cfg.Keep)
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
 	w := &listReader{
-		pageReader: pageReader{api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: cfg.Attempts, observe: cfg.Observe},
+		pageReader: pageReader{api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: listAttempts, observe: cfg.Observe},
 		most:       listMost, progress: cfg.Progress, see: c.see,
 	}
 	w.first = func(p plexy.Page) { c.now, c.clockOff = judgingTime(cfg.Now(), p.Date) }
@@ -313,8 +287,7 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 			return r, err
 		}
 	}
-	// The confirmation may have taken long, and another sweep may have made its batch
-	// meanwhile. From here on, no other can.
+	// Another sweep may have made its batch meanwhile. From here on, no other can.
 	release, err := l.SealSweep(ctx)
 	if err != nil {
 		return r, err
@@ -433,8 +406,7 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 	}
 }
 
-// FreeID returns the first of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, … that is not the id of
-// a batch, sealed or not. The day is that of date in its location.
+// FreeID returns the first free id of sweep-YYYY-MM-DD, sweep-YYYY-MM-DD-2, … for the date.
 func FreeID(ctx context.Context, l *ledger.Ledger, date time.Time) (string, error) {
 	day := "sweep-" + date.Format(time.DateOnly)
 	id := day

@@ -27,11 +27,9 @@ const (
 	// orphansEvery is how often the tasks of dead workers are looked for.
 	orphansEvery = 5 * time.Second
 
-	// sweepLate is how late a sweep may begin. A worker that starts in the morning does not
-	// make up for the night, because people pay during the day.
+	// sweepLate is how late a sweep may begin: it must not run by day because a night was missed.
 	sweepLate = time.Hour
-	// sweepForgotten is how long a sweep that was planned while no worker ran can still be
-	// made up for, or recorded as missed.
+	// sweepForgotten is how long a missed sweep can still be made up for, or recorded as missed.
 	sweepForgotten = 48 * time.Hour
 	// sweepOver is how long after its time a sweep is continued.
 	sweepOver = 12 * time.Hour
@@ -44,8 +42,7 @@ const (
 	sweepWrite  = 5 * time.Second  // timeout for writing the result of a sweep
 )
 
-// sweepDelays are the delays before a failed sweep is tried again. After the last one it is
-// recorded as failed.
+// sweepDelays are the delays after failures. After the last one the sweep has failed.
 var sweepDelays = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
 // SweeperConfig configures a Sweeper. All fields but Observe and Tracer are required.
@@ -60,10 +57,9 @@ type SweeperConfig struct {
 	Tracer  trace.Tracer // nil: no traces
 }
 
-// Sweeper runs sweeps by a schedule. All workers of a fleet may have one. Each enqueues a
-// task when a sweep is due, with the same id on every worker, so that there is one task and
-// one of them runs it. The ledger stores how far a sweep is: see ledger.SweepLease. A sweep
-// continues after a crash, and makes one batch.
+// Sweeper runs sweeps by a schedule, on all workers. Each enqueues a task when a sweep is due, with
+// the same id on every worker, so that one of them runs it. The ledger stores how far a sweep is:
+// see ledger.SweepLease. A sweep continues after a crash, and makes one batch.
 type Sweeper struct {
 	cfg    SweeperConfig
 	broker *broker.Broker
@@ -87,8 +83,7 @@ func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper 
 // Run enqueues and runs sweeps until ctx ends. It then returns the sweep in hand to the queue.
 func (s *Sweeper) Run(ctx context.Context) error {
 	s.runCtx = ctx
-	// A server of its own: a sweep must not take a place from slices, nor wait for one.
-	// The ledger allows one sweep at a time.
+	// A server of its own: a sweep and slices must not wait for each other.
 	server := s.broker.NewServer(&broker.ServerHook{}, s.cfg.Log, asynq.Config{
 		Concurrency:              1,
 		Queues:                   map[string]int{task.QueueSweep: 1},
@@ -214,9 +209,8 @@ func enqueueSweep(ctx context.Context, client *asynq.Client, p task.Sweep) (enqu
 	return false, fmt.Errorf("enqueue %s: %w", p.ID(), err)
 }
 
-// repair enqueues every sweep whose worker died as a copy with its own id, until ctx ends.
-// All workers do so, and the queue keeps one copy. The ledger lets one worker at a time
-// run a sweep, and knows whether it has ended.
+// repair enqueues sweeps of dead workers as copies until ctx ends. All workers do so, and the queue
+// keeps one copy. The ledger lets one worker at a time run a sweep.
 func (s *Sweeper) repair(ctx context.Context) {
 	ticker := time.NewTicker(orphansEvery)
 	defer ticker.Stop()
@@ -258,8 +252,7 @@ func (s *Sweeper) requeueOrphans(ctx context.Context) error {
 	return nil
 }
 
-// ProcessTask runs one sweep, as an asynq.Handler. It returns nil when the sweep is done or
-// has failed for good.
+// ProcessTask runs one sweep, as an asynq.Handler. nil: it is done or has failed for good.
 func (s *Sweeper) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	p, err := task.ParseSweep(t.Payload())
 	if t.Type() != task.TypeSweep {

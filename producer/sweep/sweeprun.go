@@ -48,8 +48,7 @@ func (e *interruptedError) Unwrap() error { return e.cause }
 
 var errSweepStopping = errors.New("the worker is stopping")
 
-// run runs the sweep until it ends, this process stops, asynq's lease is over, or another
-// worker takes the sweep over.
+// run runs the sweep until it or this process ends, or another worker takes it over.
 func (r *sweepRun) run(ctx context.Context) error {
 	run := r.lease.Run
 	switch {
@@ -81,8 +80,7 @@ func (r *sweepRun) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// heartbeat writes heartbeats, and ends the sweep if another worker has taken it over. It
-// continues while Redis is down, because then no batch can be made.
+// heartbeat writes heartbeats, and ends the sweep if another worker has taken it over.
 func (r *sweepRun) heartbeat(ctx context.Context) error {
 	ticker := time.NewTicker(ledger.SweepBeat)
 	defer ticker.Stop()
@@ -106,8 +104,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	// The id is claimed before the batch is made, and the batch has our name. So a batch is
-	// found again if the worker that made it died.
+	// The id is claimed and the name is ours, so the batch of a dead worker is found again.
 	for {
 		found, err := r.findBatch(ctx)
 		if err != nil || found == batchMade {
@@ -211,8 +208,7 @@ func (r *sweepRun) end(err error) error {
 	return &task.Later{Delay: delay, Why: text}
 }
 
-// fail ends the sweep for good, unless its batch was made after all: the reply to the seal
-// may have been lost, or the worker that made it may have died.
+// fail ends the sweep for good, unless its batch was made: a reply may have been lost.
 func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, tries int) error {
 	found, err := r.findBatch(ctx)
 	switch {
