@@ -61,17 +61,24 @@ vuln: ## Look for known vulnerabilities in what the code calls
 	  if echo "$$out" | grep -q 'fetching vulnerabilities:'; then echo "left out: govulncheck (its database, vuln.go.dev, cannot be reached)"; \
 	  else echo "$$out"; exit 1; fi; }
 
+# The tests of documents are in few packages.
+DOCS := $(TEST) -count=1 -run 'TestImports|TestDocs|TestDeploy' \
+  $$(grep -rlE '^func Test(Imports|Docs|Deploy)' --include='*_test.go' . | xargs -n 1 dirname | sort -u)
+
 docs: ## Write what is generated: parts of docs, the rules for Kubernetes
-	UPDATE=1 $(TEST) -count=1 -run 'TestDocs|TestDeploy' ./...
+	UPDATE=1 $(DOCS)
 
 docs-check:
-	$(TEST) -count=1 -run 'TestImports|TestDocs|TestDeploy' ./...
+	$(DOCS)
 
 # What it finds is kept in testdata/fuzz, and tried by every make test from then on.
+# FUZZBUILD= uses the build of the tests, and fuzzes without the guidance of coverage.
+FUZZBUILD ?= -fuzz .
+
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@dir=$$(mktemp -d); trap 'rm -rf '"$$dir" EXIT; cache=$$($(GO) env GOCACHE)/fuzz; \
 	for pkg in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u); do \
-	  $(TEST) -c -fuzz . -o "$$dir/fuzz.test" $$pkg || exit 1; \
+	  $(TEST) -c $(FUZZBUILD) -o "$$dir/fuzz.test" $$pkg || exit 1; \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$pkg/*_test.go); do \
 	    echo "fuzz $$pkg $$target $(FUZZTIME)"; \
 	    (cd $$pkg && "$$dir/fuzz.test" -test.run '^$$' -test.fuzz "^$$target$$" -test.fuzztime $(FUZZTIME) \
