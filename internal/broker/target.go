@@ -93,12 +93,11 @@ func (to target) forServer() target {
 func (to target) client() redis.UniversalClient {
 	switch {
 	case to.single != nil:
-		o := *to.single
-		return redis.NewClient(&o)
+		return redis.NewClient(to.single) // copies the options, unlike the others
 	case to.sentinel != nil:
 		o := *to.sentinel
 		client := redis.NewFailoverClient(&o)
-		client.AddHook(noMaster{o.MasterName})
+		client.AddHook(noMaster{name: o.MasterName})
 		return client
 	}
 	o := *to.cluster
@@ -106,7 +105,10 @@ func (to target) client() redis.UniversalClient {
 }
 
 // noMaster replaces the error of go-redis when the Sentinels do not know the master.
-type noMaster struct{ name string }
+type noMaster struct {
+	passThrough
+	name string
+}
 
 // DialHook implements redis.Hook.
 func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
@@ -117,12 +119,4 @@ func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
 		}
 		return conn, err
 	}
-}
-
-// ProcessHook implements redis.Hook.
-func (noMaster) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-// ProcessPipelineHook implements redis.Hook.
-func (noMaster) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
 }
