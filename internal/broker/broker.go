@@ -43,11 +43,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	to.configure(cfg)
 	cfg.Secrets = cmp.Or(cfg.Secrets, &clean.Secrets{})
-	for _, password := range to.passwords() {
-		cfg.Secrets.Add(password)
-	}
+	to.configure(cfg)
 	b := newBroker(to, safeURL(cfg.URL), cfg.Secrets)
 	if err := b.check(ctx); err != nil {
 		_ = b.Close()
@@ -132,7 +129,7 @@ func (b *Broker) Warning(ctx context.Context) string {
 	var mu sync.Mutex
 	warning := ""
 	// INFO, because managed services refuse CONFIG. Errors are ignored.
-	_ = b.eachServer(ctx, func(ctx context.Context, server *redis.Client) error {
+	look := func(ctx context.Context, server *redis.Client) error {
 		info, err := server.Info(ctx, "memory").Result()
 		policy := infoField(info, "maxmemory_policy")
 		if err == nil && policy != "" && policy != "noeviction" && infoField(info, "maxmemory") != "0" {
@@ -141,19 +138,14 @@ func (b *Broker) Warning(ctx context.Context) string {
 			warning = fmt.Sprintf("Redis may evict links when memory is short (maxmemory-policy %s): set it to noeviction", policy)
 		}
 		return err
-	})
-	return warning
-}
-
-// eachServer calls do for each server that takes writes.
-func (b *Broker) eachServer(ctx context.Context, do func(context.Context, *redis.Client) error) error {
+	}
 	switch client := b.client.(type) {
 	case *redis.ClusterClient:
-		return client.ForEachMaster(ctx, do)
+		_ = client.ForEachMaster(ctx, look)
 	case *redis.Client:
-		return do(ctx, client)
+		_ = look(ctx, client)
 	}
-	return nil
+	return warning
 }
 
 func (b *Broker) check(ctx context.Context) error {

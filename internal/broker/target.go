@@ -29,28 +29,21 @@ type target struct {
 	cluster  *redis.ClusterOptions
 }
 
-// configure applies the rest of the configuration.
+// configure applies the rest of the configuration, and adds all passwords to its secrets.
 func (to target) configure(cfg Config) {
 	switch {
 	case to.single != nil:
 		to.single.Password, to.single.DialTimeout = cmp.Or(cfg.Password, to.single.Password), dialTimeout
+		cfg.Secrets.Add(to.single.Password)
 	case to.sentinel != nil:
 		to.sentinel.Password, to.sentinel.DialTimeout = cmp.Or(cfg.Password, to.sentinel.Password), dialTimeout
 		to.sentinel.SentinelPassword = cmp.Or(cfg.SentinelPassword, to.sentinel.SentinelPassword)
+		cfg.Secrets.Add(to.sentinel.Password)
+		cfg.Secrets.Add(to.sentinel.SentinelPassword)
 	case to.cluster != nil:
 		to.cluster.Password, to.cluster.DialTimeout = cmp.Or(cfg.Password, to.cluster.Password), dialTimeout
+		cfg.Secrets.Add(to.cluster.Password)
 	}
-}
-
-// passwords returns all passwords for servers and Sentinels.
-func (to target) passwords() []string {
-	switch {
-	case to.single != nil:
-		return []string{to.single.Password}
-	case to.sentinel != nil:
-		return []string{to.sentinel.Password, to.sentinel.SentinelPassword}
-	}
-	return []string{to.cluster.Password}
 }
 
 // adapt sets the options that our use of go-redis needs.
