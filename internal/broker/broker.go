@@ -2,12 +2,12 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -23,7 +23,7 @@ type Broker struct {
 	name     string // without the password, for messages
 	client   redis.UniversalClient
 	embedded *miniredis.Miniredis
-	hider    hider
+	errors   errorHook
 	unseen   string // what Redis hides by refusing INFO, "" if nothing
 }
 
@@ -43,13 +43,8 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Secrets = cmp.Or(cfg.Secrets, &clean.Secrets{})
 	to.configure(cfg)
-	if cfg.Secrets == nil {
-		cfg.Secrets = &clean.Secrets{}
-	}
-	for _, password := range to.passwords() {
-		cfg.Secrets.Add(password)
-	}
 	b := newBroker(to, safeURL(cfg.URL), cfg.Secrets)
 	if err := b.check(ctx); err != nil {
 		_ = b.Close()
@@ -92,9 +87,8 @@ var (
 
 func newBroker(to target, name string, passwords *clean.Secrets) *Broker {
 	to.adapt()
-	b := &Broker{to: to, name: name, client: to.client(), hider: hider{passwords}}
-	b.client.AddHook(b.hider)
-	b.client.AddHook(permissions{})
+	b := &Broker{to: to, name: name, client: to.client(), errors: errorHook{passwords: passwords}}
+	b.client.AddHook(b.errors)
 	return b
 }
 
@@ -104,8 +98,7 @@ func (b *Broker) Client() redis.UniversalClient { return b.client }
 // NewServerClient opens a client for an asynq server: see ServerHook. The caller closes it.
 func (b *Broker) NewServerClient(hook *ServerHook) redis.UniversalClient {
 	client := b.to.forServer().client()
-	client.AddHook(b.hider)
-	client.AddHook(permissions{})
+	client.AddHook(b.errors)
 	client.AddHook(hook)
 	return client
 }
@@ -136,7 +129,7 @@ func (b *Broker) Warning(ctx context.Context) string {
 	var mu sync.Mutex
 	warning := ""
 	// INFO, because managed services refuse CONFIG. Errors are ignored.
-	_ = b.eachServer(ctx, func(ctx context.Context, server *redis.Client) error {
+	look := func(ctx context.Context, server *redis.Client) error {
 		info, err := server.Info(ctx, "memory").Result()
 		policy := infoField(info, "maxmemory_policy")
 		if err == nil && policy != "" && policy != "noeviction" && infoField(info, "maxmemory") != "0" {
@@ -145,19 +138,14 @@ func (b *Broker) Warning(ctx context.Context) string {
 			warning = fmt.Sprintf("Redis may evict links when memory is short (maxmemory-policy %s): set it to noeviction", policy)
 		}
 		return err
-	})
-	return warning
-}
-
-// eachServer calls do for each server that takes writes.
-func (b *Broker) eachServer(ctx context.Context, do func(context.Context, *redis.Client) error) error {
+	}
 	switch client := b.client.(type) {
 	case *redis.ClusterClient:
-		return client.ForEachMaster(ctx, do)
+		_ = client.ForEachMaster(ctx, look)
 	case *redis.Client:
-		return do(ctx, client)
+		_ = look(ctx, client)
 	}
-	return nil
+	return warning
 }
 
 func (b *Broker) check(ctx context.Context) error {
@@ -174,7 +162,8 @@ func (b *Broker) check(ctx context.Context) error {
 		b.unseen = "whether its version is 6.2 or later, " + b.unseen
 		return nil
 	}
-	major, minor := versionOf(version)
+	var major, minor int
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
 	if major < 6 || major == 6 && minor < 2 {
 		return fmt.Errorf("Redis at %s is version %s: 6.2 or later is needed", b.name, version)
 	}
@@ -193,8 +182,7 @@ func (b *Broker) identify(ctx context.Context) (version, mode string, err error)
 	}
 	b.unseen = "whether maxmemory-policy is noeviction, or whether a replica took over and forgot outcomes"
 	reply, err := b.client.Do(ctx, "hello").Slice()
-	var refused redis.Error
-	if err != nil && !errors.As(err, &refused) {
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
 		return "", "", err
 	}
 	for i := 0; i+1 < len(reply); i += 2 { // pairs of name and value
@@ -211,6 +199,7 @@ func (b *Broker) identify(ctx context.Context) (version, mode string, err error)
 // unusable says why a server cannot be used.
 func (b *Broker) unusable(err error) error {
 	why, shown := ErrNoAnswer, error(plain{err})
+	_, untrusted := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case passwordRefused(err) && strings.Contains(err.Error(), "sentinel"): // go-redis names them
 		return fmt.Errorf("the Sentinels at %s %w: %w", b.name, ErrSentinelPassword, shown)
@@ -224,7 +213,7 @@ func (b *Broker) unusable(err error) error {
 		why, shown = ErrNotCluster, answer(err)
 	case b.to.sentinel != nil && unknownCommand(err):
 		return fmt.Errorf("the servers at %s %w: %w", b.name, ErrNotSentinels, answer(err))
-	case unknownAuthority(err):
+	case untrusted:
 		why = ErrCertificate
 	}
 	return fmt.Errorf("Redis at %s %w: %w", b.name, why, shown)
@@ -236,22 +225,15 @@ func unknownCommand(err error) bool {
 
 // answer returns the error that the server sent, without what go-redis adds.
 func answer(err error) error {
-	var reply redis.Error
-	if errors.As(err, &reply) {
+	if reply, ok := errors.AsType[redis.Error](err); ok {
 		return reply
 	}
 	return err
 }
 
 func passwordRefused(err error) bool {
-	var reply redis.Error
-	return errors.As(err, &reply) &&
-		(strings.HasPrefix(reply.Error(), "NOAUTH") || strings.HasPrefix(reply.Error(), "WRONGPASS"))
-}
-
-func unknownAuthority(err error) bool {
-	var unknown x509.UnknownAuthorityError
-	return errors.As(err, &unknown)
+	reply, ok := errors.AsType[redis.Error](err)
+	return ok && (strings.HasPrefix(reply.Error(), "NOAUTH") || strings.HasPrefix(reply.Error(), "WRONGPASS"))
 }
 
 func infoField(info, name string) string {
@@ -261,13 +243,4 @@ func infoField(info, name string) string {
 		}
 	}
 	return ""
-}
-
-func versionOf(s string) (major, minor int) {
-	parts := strings.SplitN(s, ".", 3)
-	major, _ = strconv.Atoi(parts[0])
-	if len(parts) > 1 {
-		minor, _ = strconv.Atoi(parts[1])
-	}
-	return major, minor
 }

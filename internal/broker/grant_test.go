@@ -21,16 +21,16 @@ func TestRefusalsOfOtherReleases(t *testing.T) {
 		"ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:1.":                                                     "EVALSHA on lc:a: grant all commands of scripts; ",
 	} {
 		cmd := redis.NewCmd(t.Context(), "evalsha", "sha", 1, "lc:a", "arg")
-		err := permissions{}.explain(cmd, reply(text))
+		err := explain(cmd, reply(text))
 		if want := text + " (" + want + seePermissions + ")"; err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
-		if again := (permissions{}).explain(cmd, err); again.Error() != err.Error() {
+		if again := explain(cmd, err); again.Error() != err.Error() {
 			t.Errorf("explained twice: %v", again)
 		}
 	}
 	for _, err := range append(lasting, passing...) {
-		if got := (permissions{}).explain(redis.NewCmd(t.Context(), "get"), err); !errors.Is(got, err) || got.Error() != err.Error() {
+		if got := explain(redis.NewCmd(t.Context(), "get"), err); !errors.Is(got, err) || got.Error() != err.Error() {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -10,11 +10,15 @@ import (
 	"linkcancel/internal/clean"
 )
 
-// hider removes passwords from errors. If AUTH is renamed, or a proxy does not know it, the
-// answer is "ERR unknown command 'auth', with args beginning with:" and the password.
-type hider struct{ passwords *clean.Secrets }
+// errorHook is a hook that removes passwords from errors, and adds to a refusal what to grant. If
+// AUTH is renamed, or a proxy does not know it, the answer is "ERR unknown command 'auth', with
+// args beginning with:" and the password.
+type errorHook struct {
+	passThrough
+	passwords *clean.Secrets
+}
 
-func (h hider) error(err error) error {
+func (h errorHook) hide(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -24,8 +28,7 @@ func (h hider) error(err error) error {
 		return err
 	}
 	hidden := hiddenError{text: shown, err: err}
-	var reply redis.Error
-	if errors.As(err, &reply) {
+	if _, ok := errors.AsType[redis.Error](err); ok {
 		return hiddenReply{hidden}
 	}
 	return hidden
@@ -47,17 +50,17 @@ type hiddenReply struct{ hiddenError }
 func (hiddenReply) RedisError() {}
 
 // DialHook implements redis.Hook.
-func (h hider) DialHook(next redis.DialHook) redis.DialHook {
+func (h errorHook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
-		return conn, h.error(err)
+		return conn, h.hide(err)
 	}
 }
 
 // ProcessHook implements redis.Hook.
-func (h hider) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h errorHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := h.error(next(ctx, cmd))
+		err := h.hide(explain(cmd, next(ctx, cmd)))
 		if err != nil {
 			cmd.SetErr(err)
 		}
@@ -66,14 +69,20 @@ func (h hider) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 }
 
 // ProcessPipelineHook implements redis.Hook.
-func (h hider) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h errorHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		err := h.error(next(ctx, cmds))
+		err := next(ctx, cmds)
 		for _, cmd := range cmds {
-			if cmd.Err() != nil {
-				cmd.SetErr(h.error(cmd.Err()))
+			original := cmd.Err()
+			if original == nil {
+				continue
+			}
+			explained := explain(cmd, original)
+			cmd.SetErr(h.hide(explained))
+			if permissionRefused(original) && errors.Is(err, original) {
+				err = explained
 			}
 		}
-		return err
+		return h.hide(err)
 	}
 }

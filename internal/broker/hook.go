@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 //
 // It also records the renewal of task leases: see LastRenewal.
 type ServerHook struct {
+	passThrough
 	renewed atomic.Pointer[time.Time]
 	givenUp atomic.Bool
 }
@@ -44,10 +46,7 @@ var errGivenUp = errors.New("the process is ending")
 // GiveUp makes every further command fail at once, so that the process can end without Redis.
 func (h *ServerHook) GiveUp() { h.givenUp.Store(true) }
 
-// DialHook implements redis.Hook.
-func (h *ServerHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-// ProcessHook implements redis.Hook.
+// ProcessHook implements redis.Hook. asynq servers send no scripts in pipelines.
 func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if h.givenUp.Load() {
@@ -82,17 +81,17 @@ func (h *ServerHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// ProcessPipelineHook implements redis.Hook. asynq servers send no scripts in pipelines.
-func (h *ServerHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+// passThrough is a redis.Hook that does nothing. Other hooks embed it and replace some methods.
+type passThrough struct{}
+
+func (passThrough) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (passThrough) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (passThrough) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
 func isScript(cmd redis.Cmder) bool {
-	switch cmd.Name() {
-	case "eval", "evalsha":
-		return true
-	}
-	return false
+	return cmd.Name() == "eval" || cmd.Name() == "evalsha"
 }
 
 // isRenewal recognizes asynq's extension of leases: ZADD <queue>:lease XX ….
@@ -110,26 +109,25 @@ func mayPass(err error) bool {
 	if err == nil || errors.Is(err, redis.Nil) || errors.Is(err, redis.ErrClosed) {
 		return false
 	}
-	var reply redis.Error
-	if !errors.As(err, &reply) {
+	reply, ok := errors.AsType[redis.Error](err)
+	if !ok {
 		return !errors.Is(err, context.Canceled)
 	}
-	for _, prefix := range []string{"OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF", "NOREPLICAS", "ERR max number of clients"} {
-		if strings.Contains(reply.Error(), prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(temporary, func(text string) bool { return strings.Contains(reply.Error(), text) })
+}
+
+// temporary are texts in the errors of a server that cannot serve now.
+var temporary = []string{
+	"OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF", "NOREPLICAS",
+	"ERR max number of clients",
 }
 
 // wait returns false if the context ended first.
 func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	}
 }

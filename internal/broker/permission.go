@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -13,29 +12,18 @@ import (
 // seePermissions refers to the list of all permissions.
 const seePermissions = `"Permissions" in deploy/README.md lists all of them`
 
-// permissionRefusals are the errors for a missing permission. Releases before 7.0 and since
-// 7.2 also use NOPERM inside a script, and 7.0 uses the other text.
-var permissionRefusals = []string{
-	"NOPERM",
-	"user executing the script can't",
-}
-
 // commandRefused matches the refused command. Since 7.2 the user's name comes before it.
 var commandRefused = regexp.MustCompile(`permissions to run the '([^']+)' command`)
 
 // permissionRefused reports whether Redis refused a command for lack of a permission.
 func permissionRefused(err error) bool {
-	var reply redis.Error
-	return errors.As(err, &reply) && mentionsPermission(reply.Error())
+	reply, ok := errors.AsType[redis.Error](err)
+	return ok && mentionsPermission(reply.Error())
 }
 
+// mentionsPermission recognizes a missing permission. Redis 7.0 uses the second text in scripts.
 func mentionsPermission(text string) bool {
-	for _, refusal := range permissionRefusals {
-		if strings.Contains(text, refusal) {
-			return true
-		}
-	}
-	return false
+	return strings.Contains(text, "NOPERM") || strings.Contains(text, "user executing the script can't")
 }
 
 // infoRefused reports whether the server forbids INFO, by access control or rename-command.
@@ -49,10 +37,6 @@ func infoRefused(err error) bool {
 
 var infoUnknown = regexp.MustCompile("(?i)^ERR unknown command [`']?info\\b")
 
-// permissions is a hook that adds to a refusal what to grant. Redis names neither the
-// refused key nor, before 7.2, the refused command of a script.
-type permissions struct{}
-
 // permissionError is a redis.Error.
 type permissionError struct {
 	error
@@ -65,9 +49,10 @@ func (e permissionError) Unwrap() error { return e.error }
 // RedisError implements redis.Error.
 func (permissionError) RedisError() {}
 
-func (permissions) explain(cmd redis.Cmder, err error) error {
-	var explained permissionError
-	if !permissionRefused(err) || errors.As(err, &explained) {
+// explain adds to a refusal what to grant. Redis names neither the refused key nor, before 7.2,
+// the refused command of a script.
+func explain(cmd redis.Cmder, err error) error {
+	if _, explained := errors.AsType[permissionError](err); explained || !permissionRefused(err) {
 		return err
 	}
 	what := strings.ToUpper(cmd.Name())
@@ -108,37 +93,4 @@ func keysOf(cmd redis.Cmder) (keys []string) {
 		}
 	}
 	return keys
-}
-
-// DialHook implements redis.Hook.
-func (permissions) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-// ProcessHook implements redis.Hook.
-func (p permissions) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := p.explain(cmd, next(ctx, cmd))
-		if err != nil {
-			cmd.SetErr(err)
-		}
-		return err
-	}
-}
-
-// ProcessPipelineHook implements redis.Hook.
-func (p permissions) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		err := next(ctx, cmds)
-		for _, cmd := range cmds {
-			refused := cmd.Err()
-			if !permissionRefused(refused) {
-				continue
-			}
-			explained := p.explain(cmd, refused)
-			cmd.SetErr(explained)
-			if errors.Is(err, refused) {
-				err = explained
-			}
-		}
-		return err
-	}
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"net"
 	"sync"
 	"time"
@@ -10,11 +11,10 @@ import (
 type bufferedConn struct {
 	net.Conn
 
-	mu     sync.Mutex
-	wake   *sync.Cond
-	buf    []byte
-	err    error // of the connection
-	closed bool
+	mu   sync.Mutex
+	wake *sync.Cond
+	buf  []byte
+	err  error // why the connection has ended
 }
 
 func newBufferedConn(conn net.Conn) *bufferedConn {
@@ -28,9 +28,6 @@ func newBufferedConn(conn net.Conn) *bufferedConn {
 func (c *bufferedConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return 0, net.ErrClosed
-	}
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -42,7 +39,7 @@ func (c *bufferedConn) Write(b []byte) (int, error) {
 // Close closes the connection and drops what is not read yet.
 func (c *bufferedConn) Close() error {
 	c.mu.Lock()
-	c.closed = true
+	c.err = net.ErrClosed
 	c.wake.Signal()
 	c.mu.Unlock()
 	return c.Conn.Close()
@@ -53,10 +50,10 @@ func (c *bufferedConn) flush() {
 	var spare []byte
 	for {
 		c.mu.Lock()
-		for len(c.buf) == 0 && !c.closed {
+		for len(c.buf) == 0 && c.err == nil {
 			c.wake.Wait()
 		}
-		if c.closed {
+		if c.err != nil {
 			c.mu.Unlock()
 			return
 		}
@@ -70,7 +67,7 @@ func (c *bufferedConn) flush() {
 		}
 		if err != nil {
 			c.mu.Lock()
-			c.err = err
+			c.err = cmp.Or(c.err, err)
 			c.mu.Unlock()
 			return
 		}

@@ -29,28 +29,21 @@ type target struct {
 	cluster  *redis.ClusterOptions
 }
 
-// configure applies the rest of the configuration.
+// configure applies the rest of the configuration, and adds all passwords to its secrets.
 func (to target) configure(cfg Config) {
 	switch {
 	case to.single != nil:
 		to.single.Password, to.single.DialTimeout = cmp.Or(cfg.Password, to.single.Password), dialTimeout
+		cfg.Secrets.Add(to.single.Password)
 	case to.sentinel != nil:
 		to.sentinel.Password, to.sentinel.DialTimeout = cmp.Or(cfg.Password, to.sentinel.Password), dialTimeout
 		to.sentinel.SentinelPassword = cmp.Or(cfg.SentinelPassword, to.sentinel.SentinelPassword)
+		cfg.Secrets.Add(to.sentinel.Password)
+		cfg.Secrets.Add(to.sentinel.SentinelPassword)
 	case to.cluster != nil:
 		to.cluster.Password, to.cluster.DialTimeout = cmp.Or(cfg.Password, to.cluster.Password), dialTimeout
+		cfg.Secrets.Add(to.cluster.Password)
 	}
-}
-
-// passwords returns all passwords for servers and Sentinels.
-func (to target) passwords() []string {
-	switch {
-	case to.single != nil:
-		return []string{to.single.Password}
-	case to.sentinel != nil:
-		return []string{to.sentinel.Password, to.sentinel.SentinelPassword}
-	}
-	return []string{to.cluster.Password}
 }
 
 // adapt sets the options that our use of go-redis needs.
@@ -93,12 +86,11 @@ func (to target) forServer() target {
 func (to target) client() redis.UniversalClient {
 	switch {
 	case to.single != nil:
-		o := *to.single
-		return redis.NewClient(&o)
+		return redis.NewClient(to.single) // copies the options, unlike the others
 	case to.sentinel != nil:
 		o := *to.sentinel
 		client := redis.NewFailoverClient(&o)
-		client.AddHook(noMaster{o.MasterName})
+		client.AddHook(noMaster{name: o.MasterName})
 		return client
 	}
 	o := *to.cluster
@@ -106,7 +98,10 @@ func (to target) client() redis.UniversalClient {
 }
 
 // noMaster replaces the error of go-redis when the Sentinels do not know the master.
-type noMaster struct{ name string }
+type noMaster struct {
+	passThrough
+	name string
+}
 
 // DialHook implements redis.Hook.
 func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
@@ -117,12 +112,4 @@ func (n noMaster) DialHook(next redis.DialHook) redis.DialHook {
 		}
 		return conn, err
 	}
-}
-
-// ProcessHook implements redis.Hook.
-func (noMaster) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-// ProcessPipelineHook implements redis.Hook.
-func (noMaster) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
 }

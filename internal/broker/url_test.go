@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"linkcancel/internal/clean"
 )
 
 func TestURLInMessagesHasNoPassword(t *testing.T) {
@@ -223,6 +225,7 @@ func TestPasswordsBesideTheURL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			cfg.Secrets = &clean.Secrets{}
 			to.configure(cfg)
 			want, wantSentinel := cmp.Or(cfg.Password, "old"), cmp.Or(cfg.SentinelPassword, "older")
 			var got string

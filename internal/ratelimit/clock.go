@@ -52,9 +52,7 @@ func (c *clock) update(sent, received instant, epoch, now micros) {
 	passed := float64((now - c.seen).duration())
 	zero := c.zero + time.Duration(maxDrift*passed)
 	switch {
-	case c.samples == 0 || zero < low || zero > high+c.lag+clockTolerance:
-		zero = high
-	case zero > high && c.samples < clockSamples:
+	case c.samples == 0, zero < low, zero > high+c.lag+clockTolerance, zero > high && c.samples < clockSamples:
 		zero = high
 	case zero > high:
 		zero = max(high, zero-time.Duration(maxSlew*passed))

@@ -31,9 +31,9 @@ type FleetWorker struct {
 // ShowFleet returns the fleet's state, with workers in order of their ids. It changes nothing.
 func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, error) {
 	start := time.Now()
-	r, err := command(ctx, rdb)
+	r, err := command(ctx, rdb, "show the fleet's rate")
 	if err != nil {
-		return FleetStatus{}, fmt.Errorf("show the fleet's rate: %w", err)
+		return FleetStatus{}, err
 	}
 	now := time.Since(start)
 	s := FleetStatus{
@@ -67,10 +67,8 @@ func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error 
 	if r != 0 && !r.valid() {
 		return fmt.Errorf("set the fleet's rate: %v is not between one request a day and %v", r, MaxRate)
 	}
-	if _, err := command(ctx, rdb, event{kind: "set", rate: r}); err != nil {
-		return fmt.Errorf("set the fleet's rate: %w", err)
-	}
-	return nil
+	_, err := command(ctx, rdb, "set the fleet's rate", event{kind: "set", rate: r})
+	return err
 }
 
 // HoldFleet stops sending until a time or, if zero, until [ReleaseFleet]. It may be repeated.
@@ -79,20 +77,21 @@ func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) 
 	if !until.IsZero() {
 		lasts = microsOf(time.Until(until))
 	}
-	if _, err := command(ctx, rdb, event{kind: "hold", wait: lasts}); err != nil {
-		return fmt.Errorf("hold the fleet: %w", err)
-	}
-	return nil
+	_, err := command(ctx, rdb, "hold the fleet", event{kind: "hold", wait: lasts})
+	return err
 }
 
 // ReleaseFleet ends every hold, also of single workers. After an outage sending starts slowly.
 func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient) error {
-	if _, err := command(ctx, rdb, event{kind: "release"}); err != nil {
-		return fmt.Errorf("release the fleet: %w", err)
-	}
-	return nil
+	_, err := command(ctx, rdb, "release the fleet", event{kind: "release"})
+	return err
 }
 
-func command(ctx context.Context, rdb redis.UniversalClient, events ...event) (*reply, error) {
-	return (&request{events: events}).do(ctx, rdb, 0)
+// command calls the script outside of any process. what describes the command in errors.
+func command(ctx context.Context, rdb redis.UniversalClient, what string, events ...event) (*reply, error) {
+	r, err := (&request{events: events}).do(ctx, rdb, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return r, nil
 }

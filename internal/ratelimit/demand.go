@@ -71,8 +71,7 @@ func (d demand) share() int { return int(microsOf(d.horizon) / d.interval / micr
 // next call: a quarter of its share, and only while the others leave half of the schedule free.
 func (d demand) spare() int {
 	n := d.share() / 4
-	switch {
-	case n < spareLeast, n < int(d.speed*d.horizon.Seconds()), d.backlog > d.horizon/2, d.ownRate > 0, d.held:
+	if n < spareLeast || n < int(d.speed*d.horizon.Seconds()) || d.backlog > d.horizon/2 || d.ownRate > 0 || d.held {
 		return 0
 	}
 	return n

@@ -14,15 +14,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// FleetConfig configures the limiter of one process of a fleet. Rate is the process's own: the
-// fleet's ceiling is the lowest one of the processes that are alive, or what [SetFleetRate] set,
-// and a process never exceeds its own Rate. The same applies to Burst.
+// FleetConfig configures the limiter of one process of a fleet. Rate and Burst are the process's own.
 type FleetConfig struct {
 	Config
-	// Redis is the database that the fleet shares.
-	Redis redis.UniversalClient
-	// Process identifies the process within the fleet.
-	Process string
+	Redis   redis.UniversalClient // the database that the fleet shares
+	Process string                // identifies the process within the fleet
 	// Observer: the process is not a worker. It keeps to the fleet's limit and to its
 	// own Rate, which lowers the fleet's ceiling only while no worker is alive.
 	Observer bool
@@ -62,7 +58,8 @@ type Fleet struct {
 
 // NewFleet returns a limiter, which joins the fleet when [Fleet.Run] runs.
 func NewFleet(cfg FleetConfig) (*Fleet, error) {
-	cfg.Config = cfg.withDefaults()
+	cfg.Burst = cmp.Or(cfg.Burst, 1)
+	cfg.giveUp, cfg.giveUpOwn = cmp.Or(cfg.giveUp, giveUp), cmp.Or(cfg.giveUpOwn, giveUpOwn)
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("new fleet limiter: %w", err)
 	}
@@ -145,11 +142,9 @@ func (f *Fleet) Report(s Slot, a Answer) {
 	if sent == nil {
 		return
 	}
-	timer := time.NewTimer(reportWait)
-	defer timer.Stop()
 	select {
 	case <-sent:
-	case <-timer.C:
+	case <-time.After(reportWait):
 	}
 }
 
@@ -195,15 +190,13 @@ func (f *Fleet) Status() Status {
 	return Status{
 		Ceiling: Rate(f.shared.ceiling),
 		Rate:    Rate(f.shared.rate),
-		Burst:   f.cfg.Burst,
 		Hold:    f.holdNow(now).at(now),
 	}
 }
 
 // HoldOwn begins a hold of this process alone, with a cause to show: ReasonUnauthorized if the API
 // refuses the key and not only a link, or ReasonOutage if this process gets no answers from the API
-// while others do. The first probe goes after 1 s. The time between probes doubles up to 30 s, or
-// 10 s in an outage. A [OK] answer to a later request with the present key ends the hold.
+// while others do. An [OK] answer to a later request with the present key ends the hold.
 func (f *Fleet) HoldOwn(reason Reason, cause string) {
 	f.mu.Lock()
 	now := f.now()
@@ -215,8 +208,7 @@ func (f *Fleet) HoldOwn(reason Reason, cause string) {
 
 // AwaitHold waits for a hold of this process for a reason. It returns false if none comes.
 func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Duration) bool {
-	over := time.NewTimer(within)
-	defer over.Stop()
+	over := time.After(within)
 	for {
 		f.mu.Lock()
 		is, changed := f.holdNow(f.now()).reason == reason, f.changed
@@ -228,7 +220,7 @@ func (f *Fleet) AwaitHold(ctx context.Context, reason Reason, within time.Durati
 		case <-changed:
 		case <-ctx.Done():
 			return false
-		case <-over.C:
+		case <-over:
 			return f.Status().Hold.Reason == reason
 		}
 	}
@@ -261,7 +253,10 @@ func (f *Fleet) holdNow(now instant) held {
 func (f *Fleet) serve(now instant) {
 	f.observe(now)
 	f.slots.expire(now, f.waiters.count())
-	giveUpAfter := f.cfg.giveUpAfter(f.hold)
+	giveUpAfter := f.cfg.giveUp
+	if f.hold.own {
+		giveUpAfter = f.cfg.giveUpOwn
+	}
 	f.waiters.giveUp(now, f.hold, giveUpAfter)
 	for f.waiters.count() > 0 {
 		s, ok := f.slots.next(now)

@@ -63,7 +63,9 @@ end
 if ceiling == math.huge and observers < math.huge then ceiling, burst = observers, 1 end
 if ceiling < math.huge then g.burst = burst else ceiling = g.ceiling end
 if g.override > 0 then ceiling = g.override end
-setCeiling(ceiling)
+-- A rate that was not cut follows the ceiling.
+if g.rate >= g.ceiling or g.rate > ceiling then g.rate = ceiling end
+g.ceiling = ceiling
 
 local interval = g.rate > 0 and second / (g.rate * (g.rate > marginAbove and marginWide or margin)) or 0
 local horizon = math.min(math.max(horizonLeast, active * interval), horizonMost) + 2 * lead

@@ -1,9 +1,6 @@
 -- The rules by which a fleet adapts its rate and holds. doc.go explains them. fleet_reserve.lua
 -- follows and uses them. The unauthorized hold is not here: each process has its own.
 --
--- Grants are numbered from 1. "Before the hold" and "after the cut" compare these
--- numbers and not times, because an answer describes the API at the time of its request.
---
 -- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links,
 -- suspects, proper and cause, and w:<id> for each process. Times are in µs of a clock
 -- that starts near 0 with the key, so that doubles keep fractions of a µs. The clock
@@ -190,12 +187,6 @@ local function tick()
     g.rate = g.rate + g.ceiling * climbStep * (climbed(g.clear) - climbed(before))
   end
   if g.rate >= g.ceiling then g.rate, g.slope = g.ceiling, 0 end
-end
-
--- A rate that was not cut follows the ceiling.
-local function setCeiling(ceiling)
-  if g.rate >= g.ceiling or g.rate > ceiling then g.rate = ceiling end
-  g.ceiling = ceiling
 end
 
 local function turnMeter()

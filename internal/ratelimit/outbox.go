@@ -24,8 +24,6 @@ type outbox struct {
 	confirmed   chan struct{} // nil: no call awaits a reply
 }
 
-func newOutbox() outbox { return outbox{sendBy: never, carried: make(chan struct{})} }
-
 // add adds an event. Good and unproven answers of about the same time become one event.
 func (o *outbox) add(e event) {
 	switch e.kind {

@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -105,4 +104,4 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func (r Rate) valid() bool { return r >= minRate && r <= MaxRate && !math.IsNaN(float64(r)) }
+func (r Rate) valid() bool { return r >= minRate && r <= MaxRate } // false for NaN

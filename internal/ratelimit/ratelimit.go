@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -38,7 +37,6 @@ type Hold struct {
 type Status struct {
 	Ceiling Rate // the configured rate
 	Rate    Rate // the present rate, at most Ceiling; during a hold, the rate to continue at
-	Burst   int  // requests that may be sent at once after a quiet time
 	Hold    Hold
 }
 
@@ -126,7 +124,7 @@ const ControlLink = "control"
 // causeMost is how many bytes of a cause are kept.
 const causeMost = 200
 
-// cause returns the answer's cause as valid UTF-8 of at most causeMost bytes.
+// cause returns the start of the answer's cause as valid UTF-8.
 func (a Answer) cause() string {
 	text := strings.ToValidUTF8(a.Cause, "\uFFFD")
 	if len(text) <= causeMost {
@@ -137,14 +135,6 @@ func (a Answer) cause() string {
 		end--
 	}
 	return text[:end]
-}
-
-// wait returns how long a Throttled answer asks to wait, or 0.
-func (a Answer) wait() micros {
-	if !a.HasRetryAfter {
-		return 0
-	}
-	return max(0, microsOf(a.RetryAfter))
 }
 
 // ErrHeld is returned by Acquire when a hold lasts longer than work should wait.
@@ -166,13 +156,6 @@ type Config struct {
 // How long Acquire waits before ErrHeld: in a hold of this process alone, or any other.
 const giveUpOwn, giveUp = 30 * time.Second, time.Hour
 
-func (c Config) withDefaults() Config {
-	c.Burst = cmp.Or(c.Burst, 1)
-	c.giveUp = cmp.Or(c.giveUp, giveUp)
-	c.giveUpOwn = cmp.Or(c.giveUpOwn, giveUpOwn)
-	return c
-}
-
 // validate checks a Config that has its defaults.
 func (c Config) validate() error {
 	switch {
@@ -182,12 +165,4 @@ func (c Config) validate() error {
 		return fmt.Errorf("burst %d is below 1: nothing could ever be sent; use 1 or more", c.Burst)
 	}
 	return nil
-}
-
-// giveUpAfter is how long Acquire waits in a hold.
-func (c Config) giveUpAfter(h held) time.Duration {
-	if h.own {
-		return c.giveUpOwn
-	}
-	return c.giveUp
 }

@@ -51,18 +51,17 @@ type reserver struct {
 func newReserver(f *Fleet) reserver {
 	return reserver{
 		fleet: f, run: rand.Text(), wakeUp: make(chan struct{}, 1), sleeps: -1,
-		outbox: newOutbox(), called: -heartbeat, usage: usage{trust: trustMost},
+		outbox: outbox{sendBy: never, carried: make(chan struct{})},
+		called: -heartbeat, usage: usage{trust: trustMost},
 	}
 }
 
 // loop runs until ctx ends, and then takes the process out of the fleet.
 func (r *reserver) loop(ctx context.Context) {
 	f := r.fleet
-	listenCtx, stop := context.WithCancel(ctx)
 	var listener sync.WaitGroup
-	listener.Go(func() { r.listen(listenCtx) })
+	listener.Go(func() { r.listen(ctx) })
 	defer listener.Wait()
-	defer stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {

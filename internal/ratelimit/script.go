@@ -49,7 +49,10 @@ func newEvent(now instant, s Slot, a Answer) event {
 	case Unauthorized:
 		e.kind = Unproven.String() // of no use to the fleet
 	case Throttled:
-		e.wait, e.link = a.wait(), suspectText(a)
+		e.link = suspectText(a)
+		if a.HasRetryAfter {
+			e.wait = max(0, microsOf(a.RetryAfter))
+		}
 	case Transient:
 		e.link = linkHash(a.Link)
 	}
