@@ -16,7 +16,16 @@
 //	                               │
 //	        fleet_rules.lua, fleet_reserve.lua on the key lc:rate
 //
-// Each part has a file of its own. The reserver is the goroutine that calls the script.
+// The parts of a Fleet:
+//
+//   - The waiters are the calls of Acquire, in order of arrival.
+//   - The slots are those that the process has reserved. One that is not used within
+//     5 ms is given up, so a process that was stopped never sends a burst.
+//   - The outbox holds the answers that the script does not know yet.
+//   - The reserver is the goroutine that calls the script: it reports the answers and
+//     reserves as many slots as the process needs soon (demand).
+//   - The clock estimates what the time in Redis is.
+//
 // A local limiter from x/time/rate is a second guard. While Redis is away nothing is granted.
 //
 // The rate of the fleet has a ceiling: the lowest Rate of the processes that are
@@ -65,7 +74,7 @@
 //
 // # Time
 //
-// Grants are numbered from 1. "Before the hold" and "after the cut" compare these numbers
+// Grants are numbered. "Before the hold" and "after the cut" compare these numbers
 // and not times, because an answer describes the API at the time of its request. The
 // script uses the clock of Redis.
 package ratelimit
