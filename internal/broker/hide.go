@@ -13,10 +13,7 @@ import (
 // errorHook is a hook that removes passwords from errors, and adds to a refusal what to grant. If
 // AUTH is renamed, or a proxy does not know it, the answer is "ERR unknown command 'auth', with
 // args beginning with:" and the password.
-type errorHook struct {
-	passThrough
-	passwords *clean.Secrets
-}
+type errorHook struct{ passwords *clean.Secrets }
 
 func (h errorHook) hide(err error) error {
 	if err == nil {
