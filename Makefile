@@ -57,7 +57,9 @@ lint: ## Run the linters
 
 # A machine without access to the database cannot run it, which is no finding.
 vuln: ## Look for known vulnerabilities in what the code calls
-	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1) || { \
+	@if command -v curl >/dev/null && ! curl -sfo /dev/null --max-time 10 https://vuln.go.dev/index/db.json; then \
+	  echo "left out: govulncheck (its database, vuln.go.dev, cannot be reached)"; exit 0; fi; \
+	out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1) || { \
 	  if echo "$$out" | grep -q 'fetching vulnerabilities:'; then echo "left out: govulncheck (its database, vuln.go.dev, cannot be reached)"; \
 	  else echo "$$out"; exit 1; fi; }
 

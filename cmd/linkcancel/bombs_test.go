@@ -59,7 +59,7 @@ func TestBombs(t *testing.T) {
 		"NUL bytes":                {repeat("id\n", "pl_1\x00\n", 100), "a binary file, not a CSV file"},
 		"UTF-16":                   {func(w io.Writer) { writeUTF16(w, "id\npl_1\n") }, "the file is in UTF-16"},
 	}
-	highest := int64(0)
+	highest, others := int64(0), 0
 	for name, bomb := range bombs {
 		file := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 		f, err := os.Create(file)
@@ -82,9 +82,15 @@ func TestBombs(t *testing.T) {
 			}
 		}
 		check("", "import", "--dry-run", file)
-		check(file, "import", "--dry-run", "-")
-		check("", "run", "--yes", "--base-url", "http://127.0.0.1:1", file)
-		check("", "sandbox", "--load", file)
+		// All read with the same code, so the others take turns.
+		switch others++; others % 3 {
+		case 0:
+			check(file, "import", "--dry-run", "-")
+		case 1:
+			check("", "run", "--yes", "--base-url", "http://127.0.0.1:1", file)
+		case 2:
+			check("", "sandbox", "--load", file)
+		}
 		_ = os.Remove(file)
 	}
 	if highest == 0 {

@@ -24,20 +24,22 @@ func TestEmptyVariableIsUnset(t *testing.T) {
 	for _, leaf := range leaves {
 		args := commandLine(t, leaf)
 		want := parsed(t, args)
-		for _, name := range variablesOf(leaf) {
-			found++
-			for _, value := range []string{"", " \t\r\n"} {
+		names := variablesOf(leaf)
+		found += len(names)
+		for _, value := range []string{"", " \t\r\n"} {
+			for _, name := range names {
 				if err := os.Setenv(name, value); err != nil {
 					t.Fatal(err)
 				}
-				cleanEnvironment()
+			}
+			cleanEnvironment()
+			for _, name := range names {
 				if _, ok := os.LookupEnv(name); ok {
 					t.Errorf("%s=%q is still set: see ownPrefixes", name, value)
 				}
-				if got := parsed(t, args); !reflect.DeepEqual(got, want) {
-					t.Errorf("%s=%q %q: %+v, want %+v", name, value, args, got, want)
-				}
-				_ = os.Unsetenv(name)
+			}
+			if got := parsed(t, args); !reflect.DeepEqual(got, want) {
+				t.Errorf("%q with all variables %q: %+v, want %+v", args, value, got, want)
 			}
 		}
 	}

@@ -18,7 +18,7 @@ const (
 	// serverReadTimeout is how long a command of an asynq server waits for its reply.
 	serverReadTimeout = 2 * time.Second
 
-	// clusterRefresh is how often a cluster client reads the slots. go-redis waits for a redirect.
+	// clusterRefresh is how often a cluster client reads the slots, since a server may be gone.
 	clusterRefresh = time.Second
 )
 
@@ -65,7 +65,8 @@ func (to target) adapt() {
 	}
 }
 
-// forServer returns the target for an asynq server. The hook does the retries.
+// forServer returns the target for an asynq server. The hook does the retries, and the end of the
+// process must not wait for a hanging Redis.
 func (to target) forServer() target {
 	switch {
 	case to.single != nil:

@@ -30,8 +30,8 @@ var (
 	ErrSkipVerify = errors.New("skip_verify is refused")
 )
 
-// splitURL parses a URL without white space around it. The URL has the first host, and hosts has
-// all: with Sentinels and clusters there may be many.
+// splitURL parses a URL. A file with a secret may end with a line end, so white space is trimmed.
+// The URL has the first host, and hosts has all: with Sentinels and clusters there may be many.
 func splitURL(raw string) (u *url.URL, hosts []string, err error) {
 	raw = strings.TrimSpace(raw)
 	scheme, rest, _ := strings.Cut(raw, "://")
@@ -105,7 +105,7 @@ func parseURL(raw string) (target, error) {
 	return to, nil
 }
 
-// unreadable returns the error of a URL that cannot be parsed, without its password.
+// unreadable returns the error of a URL that cannot be parsed. net/url would show the password.
 func unreadable(raw string) error {
 	form := FormSingle
 	switch {

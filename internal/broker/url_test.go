@@ -248,6 +248,17 @@ func TestPasswordsBesideTheURL(t *testing.T) {
 	}
 }
 
+func TestPoolSizeOfTheURL(t *testing.T) {
+	to, err := parseURL("redis://a?pool_size=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.configure(Config{Secrets: &clean.Secrets{}})
+	if to.single.PoolSize != 3 {
+		t.Errorf("a pool of %d", to.single.PoolSize)
+	}
+}
+
 func TestHasPassword(t *testing.T) {
 	for raw, want := range map[string]bool{
 		"redis://user:p@host": true, "redis://:p@host": true, "rediss://user:@host": true,
