@@ -16,6 +16,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
 	"linkcancel/producer"
@@ -78,7 +79,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil || c.Timezone == "Local" {
 		return usagef("--timezone %q is not known: use UTC, or a name such as Asia/Almaty", c.Timezone)
 	}
-	_, api, err := c.connect(a, 1)
+	key, api, err := c.connect(a, 1)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	progress := newListProgress(a.stderr)
 	a.log = a.logger(progress, a.LogLevel)
-	limiter, stop, err := c.limiter(ctx, a, b)
+	limiter, stop, err := c.limiter(ctx, a, b, key)
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) er
 }
 
 // limiter joins the fleet's limit until stop, which may be called twice.
-func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fleet *ratelimit.Fleet, stop func(), err error) {
+func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker, key *plexy.Key) (fleet *ratelimit.Fleet, stop func(), err error) {
 	fleet, err = ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: ratelimit.Config{Rate: c.Rate}, Redis: b.Client(), Process: a.id, Observer: true, Log: a.log,
 		Demand: func() int { return 0 }, // one request at a time, and that one waits in Acquire
@@ -182,6 +183,7 @@ func (c sweepCmd) limiter(ctx context.Context, a *cliApp, b *broker.Broker) (fle
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // to report the last answer to Redis
 	var pump sync.WaitGroup
 	pump.Go(func() { fleet.Run(ctx) })
+	pump.Go(func() { app.WatchKey(ctx, key, fleet, a.log) })
 	return fleet, func() { cancel(); pump.Wait() }, nil
 }
 

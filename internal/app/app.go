@@ -154,7 +154,7 @@ func (a *App) Run(ctx context.Context) error {
 	context.AfterFunc(ctx, func() { a.stopping.Store(true) })
 	var side sync.WaitGroup
 	side.Go(func() { a.feeder.Run(ctx) })
-	side.Go(func() { a.watchKey(ctx) })
+	side.Go(func() { WatchKey(ctx, a.opt.Key, a.limiter, a.opt.Log) })
 	if !a.opt.ShowsHolds {
 		side.Go(func() { a.watchCause(ctx) })
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
 )
@@ -31,15 +32,15 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 	}
 }
 
-// watchKey reads the key file again when it changes, and probes with the new key at once.
-func (a *App) watchKey(ctx context.Context) {
+// WatchKey reads the key file again when it changes, and probes with the new key at once.
+func WatchKey(ctx context.Context, key *plexy.Key, limiter *ratelimit.Fleet, log *slog.Logger) {
 	every(ctx, keyCheck, func() {
-		switch fresh, err := a.opt.Key.Reload(); {
+		switch fresh, err := key.Reload(); {
 		case err != nil:
-			a.opt.Log.Warn("cannot read the api key file", "error", err)
+			log.Warn("cannot read the api key file", "error", err)
 		case fresh:
-			a.opt.Log.Info("api key changed")
-			a.limiter.KeyChanged()
+			log.Info("api key changed")
+			limiter.KeyChanged()
 		}
 	})
 }

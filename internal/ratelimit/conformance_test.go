@@ -379,12 +379,27 @@ func testLimiter(t *testing.T, real *realRedis) {
 			inFlight := d.outage()
 			d.Report(inFlight, Answer{Kind: Unproven, Cause: "late"})
 			d.wantHold(ReasonOutage, time.Second)
-			for i, k := range []Kind{Unproven, Unauthorized, Unproven} {
-				d.Report(d.wantNext(time.Second<<i, true), Answer{Kind: k, Cause: "404, text/html"})
+			for i := range 3 {
+				d.Report(d.wantNext(time.Second<<i, true), Answer{Kind: Unproven, Cause: "404, text/html"})
 				d.wantHold(ReasonOutage, time.Second<<(i+1))
 				d.wantCause("404, text/html")
 			}
 			d.Report(d.wantNext(8*time.Second, true), Answer{Kind: OK})
+			d.wantHold(ReasonNone, 0)
+		}},
+		{"outage: another process soon probes after one with a bad key", Config{Rate: 100}, func(t *testing.T, d *driver) {
+			d.outage()
+			for i := range 4 {
+				d.Report(d.wantNext(time.Second<<i, true), Answer{Kind: Unproven})
+			}
+			wait := 10 * time.Second
+			for range 3 {
+				d.Report(d.wantNext(wait, true), Answer{Kind: Unauthorized, Cause: "401"})
+				wait = time.Second
+				d.wantHold(ReasonOutage, wait)
+				d.wantCause("401")
+			}
+			d.Report(d.wantNext(wait, true), Answer{Kind: OK})
 			d.wantHold(ReasonNone, 0)
 		}},
 		{"outage: probes", Config{Rate: 100}, func(t *testing.T, d *driver) {

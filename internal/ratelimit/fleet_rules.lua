@@ -354,6 +354,14 @@ function happened.unproven(seq, count, age, why) -- count answers; seq is the la
   if g.unproven >= rowBreaks then resetFailures() end
 end
 
+-- The key of the process that probed is refused. Another process may have a better one, so the
+-- next probe goes soon. This process waits, by its own hold or the pause of its sweep.
+function happened.refused(seq, _, _, why)
+  local probe = seq == g.probe
+  happened.unproven(seq, 1, 0, why)
+  if probe and g.outage == 1 then g.nextProbe = now + outageFirst end
+end
+
 -- A link gets the same answer as before, during a hold. A probe by it counts as one without an
 -- answer, or the hold would never end when no other link is left.
 local function throttledAgain(seq, wait, why)

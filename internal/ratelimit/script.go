@@ -48,6 +48,9 @@ func newEvent(now instant, s Slot, a Answer) event {
 		}
 	case Unauthorized:
 		e.kind = Unproven.String() // of no use to the fleet
+		if s.probe {
+			e.kind = "refused"
+		}
 	case Throttled:
 		e.link = suspectText(a)
 		if a.HasRetryAfter {

@@ -382,7 +382,7 @@ func (p *play) field(name string) string {
 
 // answer returns a random answer to a grant.
 func (p *play) answer(seq uint64) event {
-	e := event{kind: []string{"unused", "proper", "unproven", "throttled", "down", "transient"}[p.rng.IntN(6)], seq: seq, count: 1}
+	e := event{kind: []string{"unused", "proper", "unproven", "throttled", "down", "transient", "refused"}[p.rng.IntN(7)], seq: seq, count: 1}
 	if p.seed%2 == 0 && p.rng.IntN(4) > 0 {
 		e.kind = "transient" // so that outages happen
 	}
