@@ -76,7 +76,7 @@ const tracingDocs = "../../docs/tracing.md"
 
 type spanPath struct{ trace, path string }
 
-// paths tells where in its trace each span stands; a process is told where it changes.
+// paths returns the path of each span in its trace. It names the process where that changes.
 func paths(spans []otlptest.Span) (all []spanPath) {
 	known := map[string]otlptest.Span{}
 	for _, s := range spans {

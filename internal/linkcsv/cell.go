@@ -222,7 +222,7 @@ func isURL(text string) bool {
 }
 
 // plainID is a fast path for ids such as UUIDs or ORD-123: '_', '-', letters and digits, with both.
-// Such a cell is no word, number or documented id.
+// Such a cell is not a word, a number or a documented id.
 func plainID(cell string) bool {
 	digit, letter, underscore := false, false, false
 	for i := range len(cell) {

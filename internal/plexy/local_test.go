@@ -67,7 +67,7 @@ func TestLocalClosesIdleConnections(t *testing.T) {
 	s.wait(2, 0)
 }
 
-// A lack that comes up while the request is written is no proof that nothing left.
+// If memory or ports run out while the request is written, a part of it may have been sent.
 func TestLocalIsNeverSent(t *testing.T) {
 	c := newTestClient(t, "http://127.0.0.1:1", 10*time.Second)
 	c.lanes.dial = func(context.Context, string, string) (net.Conn, error) {

@@ -138,7 +138,7 @@ func TestProvenError(t *testing.T) {
 	}
 }
 
-// An answer that does not carry what was asked for is no proof, whatever its status.
+// An answer without the requested link proves nothing, whatever its status.
 func TestUnprovenSuccess(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server", "nginx")

@@ -37,7 +37,8 @@ type rateLimit struct {
 // maxAllowed limits the memory of a rateLimit. A higher rate gets a window shorter than a second.
 const maxAllowed = 1 << 20
 
-// newRateLimit returns a limit of rate requests per second, or nil for no limit.
+// newRateLimit returns a limit of rate requests per second, or nil for no limit. A fractional rate
+// gets a window in which it is whole.
 func newRateLimit(rate float64) *rateLimit {
 	if rate <= 0 {
 		return nil
