@@ -295,8 +295,12 @@ func (f *Fleet) fire() {
 
 // grant gives a slot to the first waiter, unless one of the guards forbids it.
 func (f *Fleet) grant(now instant, s slot) {
-	if f.own.open(now) > now || !f.guard.AllowN(f.start.Add(now), 1) {
-		f.slots.giveUp(s)
+	switch {
+	case f.own.open(now) > now:
+		f.slots.lose(s)
+		return
+	case !f.guard.AllowN(f.start.Add(now), 1):
+		f.slots.giveUp(s) // the guard would refuse another one, too
 		return
 	}
 	f.own.granted(now, s.seq)

@@ -265,6 +265,18 @@ func TestFleetRules(t *testing.T) {
 				t.Errorf("shown without workers: %+v", s)
 			}
 		}},
+		{"a process with a low rate of its own gets another slot for one that comes too late", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
+			observer := m.join(FleetConfig{Config: Config{Rate: 1.0 / 60}, Observer: true})
+			time.Sleep(soon)
+			observer.latency.Store(int64(100 * time.Millisecond))
+			for _, least := range []time.Duration{0, 58 * time.Second} {
+				start := time.Now()
+				if _, err := observer.Acquire(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				between(t, "a request waited", time.Since(start), least, least+5*time.Second)
+			}
+		}},
 		{"idle processes call seldom", []Rate{100}, func(t *testing.T, m *model, _ []*driver) {
 			time.Sleep(time.Minute)
 			if n := m.processes[0].calls.Load(); n > 130 { // two per second, and the first ones

@@ -43,7 +43,7 @@ type reserver struct {
 	usage   usage
 	asked   int           // slots that the last call asked for
 	askAt   instant       // ask for no slots before
-	pacedAt instant       // nor before this, if paced by the process's own Rate
+	pacedAt instant       // nor before this, if paced by the process's own Rate and it uses its slots
 	backlog time.Duration // see demand
 	seq     uint64        // the latest grant of the fleet
 }
@@ -167,11 +167,25 @@ func (r *reserver) due(now instant) instant {
 		at = now
 	}
 	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
-		at = min(at, max(now, r.askAt, r.opens(), f.own.open(now)))
+		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now)))
 	} else if d.reserved > 0 && d.spare() > 0 {
 		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
 	}
 	return max(at, r.retryAt)
+}
+
+// paced returns from when on the process's own rate allows a slot. Slots that it did not use do not
+// count: at 1/m, one that came too late would otherwise cost a minute.
+func (r *reserver) paced(ownRate float64) instant {
+	if ownRate <= 0 {
+		return 0
+	}
+	return r.pacedAt - paceOf(r.fleet.slots.lost, ownRate)
+}
+
+// paceOf returns the time in which n requests are sent at a rate per second.
+func paceOf(n int, rate float64) time.Duration {
+	return time.Duration(float64(n) / rate * float64(time.Second))
 }
 
 // opens returns from when on the fleet's holds allow a slot.
@@ -209,11 +223,12 @@ func (r *reserver) request(now instant) *request {
 
 	d := r.demand(now)
 	usable, want := d.slots()
-	if want < 0 || f.own.open(now) > now || d.ownRate > 0 && now < r.pacedAt || !r.clock.ready() {
+	r.pacedAt, f.slots.lost = r.paced(d.ownRate), 0
+	if want < 0 || f.own.open(now) > now || now < r.pacedAt || !r.clock.ready() {
 		want = 0
 	}
 	if d.ownRate > 0 && want > 0 {
-		r.pacedAt = now + time.Duration(float64(want)/d.ownRate*float64(time.Second))
+		r.pacedAt = now + paceOf(want, d.ownRate)
 	}
 	r.asked = want
 	burst := f.cfg.Burst
@@ -247,6 +262,7 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 		}
 		r.retry = min(max(2*r.retry, retryFirst), retryMost)
 		r.retryAt = now + r.retry
+		f.slots.lost += r.asked
 	}
 	f.serve(now)
 	f.unlock()
@@ -284,11 +300,12 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 		f.slots.add(reply, &r.clock, step)
 	}
 
-	r.askAt = r.pacedAt
-	if reply.n < r.asked {
-		r.askAt = max(r.askAt, now+time.Millisecond)
+	r.askAt = now
+	if lacking := r.asked - reply.n; lacking > 0 {
+		f.slots.lost += lacking
+		r.askAt = now + time.Millisecond
 		if r.opens() <= now {
-			r.askAt = max(r.askAt, now+reply.askAgain())
+			r.askAt = now + reply.askAgain()
 		}
 	}
 }

@@ -23,6 +23,7 @@ type slots struct {
 	buffer []slot // the array below list
 	step   int    // every step-th slot of the last reply is kept
 	wasted int    // slots given up while nobody waited, since the last call
+	lost   int    // slots that may be replaced, since the last call
 
 	giveBack func(probe uint64) // reports a probe that is given up
 }
@@ -32,6 +33,12 @@ func (s *slots) giveUp(one slot) {
 	if one.probe {
 		s.giveBack(one.seq)
 	}
+}
+
+// lose gives up a slot that the process may replace.
+func (s *slots) lose(one slot) {
+	s.lost++
+	s.giveUp(one)
 }
 
 // next takes the first slot off the list if it is due.
@@ -47,7 +54,7 @@ func (s *slots) next(now instant) (slot, bool) {
 // expire gives up the slots that are too late.
 func (s *slots) expire(now instant, waiting int) {
 	for len(s.list) > 0 && now-s.list[0].due > maxLateness {
-		s.giveUp(s.list[0])
+		s.lose(s.list[0])
 		s.list = s.list[1:]
 		if waiting == 0 {
 			s.wasted++
@@ -58,13 +65,15 @@ func (s *slots) expire(now instant, waiting int) {
 // clear gives up all slots, and keepProbe all but a probe.
 func (s *slots) clear() {
 	for _, one := range s.list {
-		s.giveUp(one)
+		s.lose(one)
 	}
 	s.list = s.list[:0]
 }
 
 func (s *slots) keepProbe() {
+	before := len(s.list)
 	s.list = slices.DeleteFunc(s.list, func(one slot) bool { return !one.probe })
+	s.lost += before - len(s.list)
 }
 
 // after returns how many slots are due at t or later.
