@@ -83,6 +83,7 @@ var mutants = []mutant{
 		name:   "blames the link for a refused key",
 		edits:  []edit{{"worker/classify.go", "		v.step, v.kind = stepAttribute, ratelimit.Unauthorized", "		v.step, v.outcome, v.kind = stepDone, ledger.Rejected, ratelimit.Unauthorized"}},
 		faults: []kind{keyRotated},
+		within: stagedWithin, // the canary pauses the batch, and the round waits for it
 	},
 	{
 		name: "repairs nothing after a crash",

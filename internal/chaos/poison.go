@@ -52,7 +52,7 @@ const notSlowed = "a locked link does not slow the others"
 // timed imports a batch that has a locked link for each of the answers, and a second
 // batch, and returns how long the other links take; 0 if it is far too long.
 func (r *round) timed(ctx context.Context, answers []string) (time.Duration, error) {
-	links := slices.DeleteFunc(slices.Clone(r.take(1000)), func(id string) bool { return r.links.status[id] != "active" })
+	links := slices.DeleteFunc(slices.Clone(r.take(1200)), func(id string) bool { return r.links.status[id] != "active" })
 	if len(links) < 900 {
 		return 0, fmt.Errorf("%d active links are too few", len(links))
 	}
