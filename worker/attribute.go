@@ -17,7 +17,7 @@ func (w *Worker) concernsAll(u *unattributed) bool {
 	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, attributeSoon) {
 		return true
 	}
-	if !w.lastProven.after(w.stopCtx, u.slot, 0) {
+	if !w.lastProven.after(w.stopCtx, u.slot, u.key, 0) {
 		w.control.ask(false)
 	}
 	return w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonThrottled, maxAttribute-attributeSoon) || w.stopCtx.Err() != nil
@@ -28,22 +28,25 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonUnauthorized, 0) {
 		// A key that may neither list nor read links can only probe with DELETEs. A
 		// link that is refused again and again is then refused on its own account.
-		if u.repeat && u.slot.Probe() && w.control.blind() && w.lastProven.had(u.slot.Key()) {
+		if u.repeat && u.slot.Probe() && w.control.blind() && w.lastProven.had(u.key) {
 			return false
 		}
 		w.refused(u)
 		return true
 	}
-	if w.lastProven.after(w.stopCtx, u.slot, w.othersSoon()) {
+	if u.key != w.cfg.KeyVersion() { // the key has changed
+		return true
+	}
+	if w.lastProven.after(w.stopCtx, u.slot, u.key, w.othersSoon()) {
 		return false
 	}
 	r, ok := w.control.result(w.stopCtx, false, maxAttribute)
 	switch {
 	case w.stopCtx.Err() != nil:
 		return true
-	case ok && r.key != u.slot.Key(): // the key has changed
+	case u.key != w.cfg.KeyVersion(), ok && r.key != u.key:
 		return true
-	case ok && r.proven && (r.kind == ratelimit.OK || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, 0):
+	case ok && r.proven && (r.kind == ratelimit.OK || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, u.key, 0):
 		return false
 	case !ok || r.kind != ratelimit.Unauthorized:
 		u.unclear = true
@@ -89,11 +92,11 @@ type lastProven struct {
 	next    chan struct{} // closed at the next one if waiting > 0
 }
 
-func (p *lastProven) set(slot ratelimit.Slot) {
+func (p *lastProven) set(slot ratelimit.Slot, key uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if slot.Seq() > p.seq {
-		p.seq, p.key = slot.Seq(), slot.Key()
+		p.seq, p.key = slot.Seq(), key
 	}
 	if p.waiting > 0 {
 		close(p.next)
@@ -108,7 +111,7 @@ func (p *lastProven) ever() bool {
 	return p.seq > 0
 }
 
-// had says whether there was one to a request with this key.
+// had says whether the latest was to a request with this key.
 func (p *lastProven) had(key uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,12 +119,12 @@ func (p *lastProven) had(key uint64) bool {
 }
 
 // after waits for a proof by a request that got its slot later and used the same key.
-func (p *lastProven) after(ctx context.Context, slot ratelimit.Slot, within time.Duration) bool {
+func (p *lastProven) after(ctx context.Context, slot ratelimit.Slot, key uint64, within time.Duration) bool {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		if p.seq > slot.Seq() && p.key == slot.Key() {
+		if key != 0 && p.key == key && p.seq > slot.Seq() {
 			p.mu.Unlock()
 			return true
 		}

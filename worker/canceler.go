@@ -84,6 +84,7 @@ type canceler struct {
 	attempts int
 	observe  Observer
 	proof    proof
+	key      func() uint64 // Config.KeyVersion
 
 	// gate waits until one request may be sent. Its error ends the link's run.
 	gate func() (ratelimit.Slot, error)
@@ -358,12 +359,14 @@ func (c *canceler) cancel(l *link, slot ratelimit.Slot) verdict {
 	if slot.Probe() {
 		ctx = plexy.Fresh(ctx)
 	}
+	key := c.key()
 	status, err := c.api.Cancel(ctx, l.id)
 	if errors.Is(err, plexy.ErrBadID) {
 		c.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 		return verdict{step: stepDone, outcome: ledger.Rejected, text: err.Error()}
 	}
 	v := classifyCancel(status, err, l.record.Ambiguous)
+	v.key = sameKey(key, c.key())
 	c.report(l, slot, "DELETE", v, v.status, began)
 	c.answered = c.answered || v.proven
 	return v
@@ -376,8 +379,10 @@ func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verd
 	if fresh || slot.Probe() {
 		ctx = plexy.Fresh(ctx)
 	}
+	key := c.key()
 	found, err := c.api.Get(ctx, l.id)
 	v := classifySettle(r, found, err)
+	v.key = sameKey(key, c.key())
 	asked := 200
 	var api *plexy.Error
 	if errors.As(err, &api) {
@@ -387,6 +392,14 @@ func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verd
 	}
 	c.report(l, slot, "GET", v, asked, began)
 	return v
+}
+
+// sameKey returns the version of the key that a request was sent with, or 0 if it changed meanwhile.
+func sameKey(before, after uint64) uint64 {
+	if before != after {
+		return 0
+	}
+	return before
 }
 
 // cause describes an answer that may stop sending.

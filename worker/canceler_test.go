@@ -58,7 +58,7 @@ func (s *script) canceler(api Canceler) *canceler {
 	gates := 0
 	return &canceler{
 		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, callCtx: s.ctx,
-		took: &average{}, backoff: func(n int) time.Duration { return time.Duration(n) * time.Second },
+		key: func() uint64 { return 1 }, took: &average{}, backoff: func(n int) time.Duration { return time.Duration(n) * time.Second },
 		gate: func() (ratelimit.Slot, error) {
 			if gates++; s.gates > 0 && gates >= s.gates {
 				return ratelimit.Slot{}, errNoSlot

@@ -37,6 +37,7 @@ type verdict struct {
 	kind       ratelimit.Kind
 	retryAfter time.Duration
 	hasRetry   bool
+	key        uint64 // the version of the key that was sent; 0: it changed meanwhile
 }
 
 // Notes that go with an outcome.

@@ -86,6 +86,8 @@ type Config struct {
 	Version       string        // of this program, for the heartbeat
 	Key           func() string // returns the key's fingerprint, for the heartbeat; may be nil
 	KeySource     string        // where the key comes from, for error texts
+	// KeyVersion returns a number that changes with the key of the Canceler. Nil: it never changes.
+	KeyVersion func() uint64
 }
 
 func (c *Config) setDefaults() {
@@ -94,6 +96,9 @@ func (c *Config) setDefaults() {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 6*time.Second)
 	if c.Observer == nil {
 		c.Observer = noObserver{}
+	}
+	if c.KeyVersion == nil {
+		c.KeyVersion = func() uint64 { return 1 }
 	}
 }
 

@@ -67,7 +67,7 @@ type controlResult struct {
 	good   bool // the API works
 	kind   ratelimit.Kind
 	proven bool
-	key    uint64
+	key    uint64 // as in verdict
 	slot   ratelimit.Slot
 	saw    string // what came back
 }
@@ -128,7 +128,7 @@ func (c *control) fly(f *flight) {
 	case c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonOutage, outageSoon),
 		c.w.limiter.AwaitHold(c.w.stopCtx, ratelimit.ReasonUnauthorized, 0),
 		c.w.stopCtx.Err() != nil,
-		c.w.lastProven.after(c.w.stopCtx, r.slot, 0):
+		c.w.lastProven.after(c.w.stopCtx, r.slot, r.key, 0):
 	default:
 		c.w.limiter.HoldOwn(ratelimit.ReasonOutage, r.saw)
 	}
@@ -154,7 +154,7 @@ func (c *control) try(f *flight, link string) controlResult {
 	if err != nil {
 		return controlResult{kind: ratelimit.Unused}
 	}
-	began := time.Now()
+	began, key := time.Now(), w.cfg.KeyVersion()
 	ctx := plexy.Fresh(w.callCtx)
 	what := "GET of the list"
 	var page plexy.Page
@@ -167,7 +167,7 @@ func (c *control) try(f *flight, link string) controlResult {
 	r, answer := classifyControl(err)
 	status := answer.Status
 	w.observe.Request("GET", status, time.Since(began))
-	r.key, r.slot = slot.Key(), slot
+	r.key, r.slot = sameKey(key, w.cfg.KeyVersion()), slot
 	if !r.good {
 		r.saw = cause(what, verdict{status: status, saw: r.saw})
 	}
@@ -184,7 +184,7 @@ func (c *control) try(f *flight, link string) controlResult {
 		for _, listed := range page.Links[:min(len(page.Links), knownAsked)] {
 			w.evidence.given(listed.ID)
 		}
-		w.lastProven.set(slot)
+		w.lastProven.set(slot, r.key)
 	case down && (answer.Kind == ratelimit.Unproven || answer.Kind == ratelimit.Transient):
 		answer.Kind = ratelimit.Down
 	}

@@ -433,6 +433,74 @@ func TestRefusedWhileNothingTells(t *testing.T) {
 	}
 }
 
+// rotating is an API whose key changes three times, each time as it gets the DELETE of one link. The
+// worker reads the new key just before it sends its next request, or while this one is answered.
+type rotating struct {
+	Canceler
+	link      string
+	during    bool
+	mu        sync.Mutex
+	key, used uint64 // the versions that the API takes, and that the worker sends
+}
+
+func (r *rotating) version() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.used
+}
+
+func (r *rotating) send(isLink bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if isLink && r.key < 4 && r.used == r.key {
+		r.key++
+		if r.during {
+			r.used = r.key
+		}
+		return answered(401)
+	}
+	r.used = r.key
+	return nil
+}
+
+func (r *rotating) Cancel(ctx context.Context, id string) (int, error) {
+	if err := r.send(id == r.link); err != nil {
+		return 0, err
+	}
+	return r.Canceler.Cancel(ctx, id)
+}
+
+func (r *rotating) List(ctx context.Context, page, size int) (plexy.Page, error) {
+	if err := r.send(false); err != nil {
+		return plexy.Page{}, err
+	}
+	return r.Canceler.List(ctx, page, size)
+}
+
+// A 401 for a replaced key says nothing of the link, though requests that got their slots before the
+// change and were sent after it work.
+func TestRefusedWhileTheKeyChanges(t *testing.T) {
+	t.Parallel()
+	for name, during := range map[string]bool{"during the request": true, "after it": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fleet) {
+				links := names(200)
+				box := sandbox.New(sandbox.Config{IDs: links, Latency: 20 * time.Millisecond})
+				before := truth(box)
+				api := &rotating{Canceler: memory{box}, link: links[10], during: during, key: 1, used: 1}
+				b := f.batch("b1", links...)
+				f.watched(Config{Rate: 50, Concurrency: 8, Attempts: 4, KeyVersion: api.version}, api)
+				f.feed(50)
+				f.done(b.ID)
+				f.check(b.ID, box, before)
+				if r := f.records(b.ID)[links[10]]; r.Record.Outcome != ledger.Cancelled || r.Record.Attempts != 1 {
+					t.Errorf("ended %+v", r)
+				}
+			})
+		})
+	}
+}
+
 // Half of the links are forbidden to a valid key: they take twice the time at most.
 func TestForbiddenLinks(t *testing.T) {
 	t.Parallel()

@@ -135,7 +135,7 @@ func (p *batchProof) answered(slot ratelimit.Slot, link, method string, v verdic
 	}
 	switch v.kind {
 	case ratelimit.OK:
-		w.lastProven.set(slot)
+		w.lastProven.set(slot, v.key)
 		w.control.proper()
 	case ratelimit.Unproven:
 		w.control.plain(link, method+" answered "+v.saw)

@@ -12,18 +12,18 @@ import (
 // Only answers to later requests with the same key decide about a refusal.
 func TestLastProven(t *testing.T) {
 	t.Parallel()
-	slot := func(seq, key uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq, key) }
+	slot := func(seq uint64) ratelimit.Slot { return ratelimit.NewSlot(time.Now(), seq) }
 	var p lastProven
 	if p.ever() {
 		t.Error("there was an answer before the first")
 	}
-	p.set(slot(5, 1))
-	p.set(slot(4, 1)) // its answer came late
+	p.set(slot(5), 1)
+	p.set(slot(4), 1) // its answer came late
 	for _, tt := range []struct {
 		seq, key uint64
 		want     bool
 	}{{3, 1, true}, {4, 1, true}, {5, 1, false}, {6, 1, false}, {3, 0, false}, {3, 2, false}} {
-		if got := p.after(t.Context(), slot(tt.seq, tt.key), 0); got != tt.want {
+		if got := p.after(t.Context(), slot(tt.seq), tt.key, 0); got != tt.want {
 			t.Errorf("after slot %d of key %d: %v", tt.seq, tt.key, got)
 		}
 	}
@@ -45,7 +45,7 @@ func TestBadKeyAtTheSecondRefusal(t *testing.T) {
 	}
 	calls = 0
 	w = &Worker{cfg: w.cfg}
-	w.lastProven.set(ratelimit.NewSlot(time.Now(), 1, 0))
+	w.lastProven.set(ratelimit.NewSlot(time.Now(), 1), 1)
 	w.refused(&unattributed{})
 	w.refused(&unattributed{})
 	if calls > 0 {
@@ -61,7 +61,7 @@ func TestProvenAnswersNeedEvidence(t *testing.T) {
 		api := sandbox.New(sandbox.Config{Gateway: sandbox.Gateway{Answer: says(t, "404:html"), Share: 1}})
 		p := f.work(Config{}, memory{api}, nil)
 		proof := &batchProof{w: p.w, batch: "b1"}
-		slot := ratelimit.NewSlot(time.Now(), 1, 0)
+		slot := ratelimit.NewSlot(time.Now(), 1)
 		refused := verdict{proven: true, status: 404, kind: ratelimit.OK, saw: "404"}
 		if got := proof.answered(slot, "pl_1", "DELETE", refused); got != ratelimit.Unproven {
 			t.Errorf("without evidence: %v", got)

@@ -388,7 +388,7 @@ func (r *sliceRun) sendAgain(l *link) bool {
 func (r *sliceRun) canceler(callCtx context.Context) canceler {
 	return canceler{
 		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
-		proof: r.proof, gate: r.gate.pass, callCtx: callCtx, backoff: r.backoff, took: &r.w.took,
+		proof: r.proof, key: r.w.cfg.KeyVersion, gate: r.gate.pass, callCtx: callCtx, backoff: r.backoff, took: &r.w.took,
 	}
 }
 

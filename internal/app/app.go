@@ -91,7 +91,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		ID: opt.ID, Concurrency: opt.Concurrency, Attempts: opt.Attempts, Rate: float64(opt.Rate),
 		DrainTimeout: opt.DrainTimeout, Log: opt.Log, Observer: a.metrics, Journal: opt.Journal, BadKey: opt.BadKey,
 		Unproved: opt.Unproved, TrustPlain404: opt.TrustPlain404, API: opt.Client.BaseURL(), Host: opt.Client.Host(), Version: opt.Version,
-		Key: func() string { return opt.Key.Fingerprint(salt) }, KeySource: opt.Key.Source(), Tracer: opt.Tracer,
+		Key: func() string { return opt.Key.Fingerprint(salt) }, KeySource: opt.Key.Source(), KeyVersion: opt.Key.Version, Tracer: opt.Tracer,
 	}, opt.Broker, opt.Ledger, api, a.limiter)
 	if err != nil {
 		return nil, err

@@ -25,9 +25,10 @@ type Key struct {
 
 // secret is one value of a key, with the scrubber that removes it from texts.
 type secret struct {
-	value  string
-	header []string // of Authorization; read only
-	scrub  scrubber
+	value   string
+	version uint64   // 1, 2, 3…
+	header  []string // of Authorization; read only
+	scrub   scrubber
 }
 
 // NewKey returns a key with the value of PLEXY_API_KEY, trimmed. The error never shows the value.
@@ -88,6 +89,10 @@ func (k *Key) Source() string {
 	return "the file " + k.path
 }
 
+// Version returns a number that grows each time the key changes. If it is the same before and after
+// a request, the request was sent with that key.
+func (k *Key) Version() uint64 { return k.secret().version }
+
 // Fingerprint returns 6 hex digits of the key's HMAC-SHA256, to compare keys under one salt.
 func (k *Key) Fingerprint(salt []byte) string {
 	mac := hmac.New(sha256.New, salt)
@@ -111,9 +116,12 @@ func (k *Key) set(value string) (changed bool, err error) {
 	if secrets := k.hideBy.Load(); secrets != nil {
 		secrets.Add(value) // before anything can use it
 	}
-	old := k.secret().value
-	k.current.Store(&secret{value: value, header: []string{value}, scrub: newScrubber(value)})
-	return value != old, nil
+	old := k.secret()
+	if value == old.value {
+		return false, nil
+	}
+	k.current.Store(&secret{value: value, version: old.version + 1, header: []string{value}, scrub: newScrubber(value)})
+	return true, nil
 }
 
 // secret returns the present value. It is empty for a zero Key.

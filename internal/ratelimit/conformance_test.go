@@ -203,8 +203,8 @@ func testLimiter(t *testing.T, real *realRedis) {
 			d.Report(old, Answer{Kind: OK})
 			d.wantHold(ReasonUnauthorized, 0)
 			present := d.wantNext(0, true)
-			if old.Key() != 0 || present.Key() != 1 || present.Seq() <= old.Seq() {
-				t.Errorf("slots %d of key %d and %d of key %d", old.Seq(), old.Key(), present.Seq(), present.Key())
+			if old.key != 0 || present.key != 1 || present.Seq() <= old.Seq() {
+				t.Errorf("slots %d of key %d and %d of key %d", old.Seq(), old.key, present.Seq(), present.key)
 			}
 			d.Report(present, Answer{Kind: OK})
 			d.wantHold(ReasonNone, 0)

@@ -51,18 +51,11 @@ type Slot struct {
 	probe   bool
 }
 
-// NewSlot returns a slot for limiters other than [Fleet], with the number of the grant
-// and the number of times that the API key had changed.
-func NewSlot(granted time.Time, seq, key uint64) Slot {
-	return Slot{granted: granted, seq: seq, key: key}
-}
+// NewSlot returns a slot for limiters other than [Fleet], with the number of the grant.
+func NewSlot(granted time.Time, seq uint64) Slot { return Slot{granted: granted, seq: seq} }
 
 // Seq returns the number of the grant, from 1, across the whole fleet.
 func (s Slot) Seq() uint64 { return s.seq }
-
-// Key returns how often the API key had changed, as reported to [Fleet.KeyChanged], when
-// the slot was granted. Requests with the same number used the same key.
-func (s Slot) Key() uint64 { return s.key }
 
 // Stale reports whether the slot is older than 50 ms, as when the process stalled. Many could then
 // be used at once: report it as [Unused] and acquire another.

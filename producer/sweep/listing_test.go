@@ -99,7 +99,7 @@ func (a *answers) Acquire(ctx context.Context) (ratelimit.Slot, error) {
 			return ratelimit.Slot{}, err
 		}
 	}
-	return ratelimit.NewSlot(time.Now(), 0, 0), ctx.Err()
+	return ratelimit.NewSlot(time.Now(), 0), ctx.Err()
 }
 
 func (a *answers) Report(_ ratelimit.Slot, answer ratelimit.Answer) { a.told = append(a.told, answer) }

@@ -54,7 +54,7 @@ func (s *shelf) List(ctx context.Context, page, _ int) (plexy.Page, error) {
 type unlimited struct{}
 
 func (unlimited) Acquire(ctx context.Context) (ratelimit.Slot, error) {
-	return ratelimit.NewSlot(time.Now(), 0, 0), ctx.Err()
+	return ratelimit.NewSlot(time.Now(), 0), ctx.Err()
 }
 func (unlimited) Report(ratelimit.Slot, ratelimit.Answer) {}
 
