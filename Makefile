@@ -1,8 +1,8 @@
 # linkcancel: make help lists the targets.
 
 GO         ?= go
-# Only what is shipped needs the profile, and make check vets.
-TEST       := $(GO) test -pgo=off -vet=off
+# make check vets.
+TEST       := $(GO) test -vet=off
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS    := -s -w -X main.version=$(VERSION)
 FUZZTIME   ?= 30s
@@ -14,7 +14,7 @@ ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro pgo cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,12 +95,6 @@ fuzz: ## Fuzz each target for FUZZTIME (30s)
 # A module of its own: what the contenders need is none of the product's.
 bench: ## Measure linkcancel beside its peers, 40 min; BENCH=-quick only tries it
 	cd internal/bench && $(GO) vet ./... && $(TEST) -count=1 ./... && $(GO) run . $(BENCH)
-
-# The compiler reads cmd/linkcancel/default.pgo: where a worker's time went when this was last made.
-pgo: ## Take the profile that the compiler optimises by; after a change of the hot path
-	@dir=$$(mktemp -d); trap 'rm -rf '"$$dir" EXIT; \
-	cd internal/bench && $(GO) run . -only drain -settings near -peers linkcancel -links 300000 -times 3 -profile "$$dir" -profile-seconds 6 && \
-	$(GO) tool pprof -proto -output ../../cmd/linkcancel/default.pgo "$$dir"/*.pprof
 
 bench-micro: ## Run the Go benchmarks of single functions
 	$(TEST) -run '^$$' -bench . -benchmem -count $${COUNT:-5} ./...
