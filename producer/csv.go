@@ -68,6 +68,9 @@ type CSV struct {
 	rows    *linkcsv.Rows // nil between files
 	seen    *linkcsv.Index
 	rejects *rejects
+	column  string // of the first file
+	sample  string // the first link
+	skipped rowRanges
 	stats   Stats
 	bad     InputError // rows for which the input is refused
 	err     error      // the last error of Next
@@ -100,6 +103,24 @@ func OpenCSV(cfg CSVConfig) (*CSV, error) {
 	return c, nil
 }
 
+// About describes the input for someone who is asked about it.
+type About struct {
+	Column  string // of the first file: column 2 "Link"
+	Sample  string // the first link
+	Skipped string // the skipped rows: rows 302–308, 310
+}
+
+// About describes what was read so far.
+func (c *CSV) About() About {
+	return About{Column: c.column, Sample: c.sample, Skipped: c.skipped.text(len(c.cfg.Paths) > 1)}
+}
+
+// Has reports whether a link was read.
+func (c *CSV) Has(link string) bool {
+	_, ok := c.seen.Find(link)
+	return ok
+}
+
 func refuseInput(why, hint string) error {
 	return &InputError{Bad: []linkcsv.Bad{{Why: why}}, Hint: hint}
 }
@@ -109,10 +130,17 @@ func (c *CSV) open() error {
 	rows, err := linkcsv.OpenRows(c.paths[0], c.cfg.Stdin, linkcsv.Options{
 		Column: c.cfg.Column, AnyID: c.cfg.AnyID, Ahead: c.cfg.SkipInvalid,
 	})
+	if errors.Is(err, linkcsv.ErrNoRows) && len(c.paths) > 1 {
+		c.paths = c.paths[1:] // another file has rows
+		return c.open()
+	}
 	if err != nil {
 		return err
 	}
 	c.rows, c.paths = rows, c.paths[1:]
+	if c.column == "" {
+		c.column = rows.ColumnText()
+	}
 	return nil
 }
 
@@ -148,6 +176,9 @@ func (c *CSV) Next() (string, error) {
 			continue
 		}
 		c.stats.Links++
+		if c.stats.Links == 1 {
+			c.sample = strings.Clone(row.Link)
+		}
 		if len(c.bad.Bad) > 0 {
 			continue // the input is refused already, and only its bad rows matter
 		}
@@ -182,7 +213,12 @@ func (c *CSV) next() (linkcsv.Row, error) {
 			if len(c.paths) == 0 {
 				return linkcsv.Row{}, io.EOF
 			}
-			if err := c.open(); err != nil {
+			err := c.open()
+			if errors.Is(err, linkcsv.ErrNoRows) && c.stats.Rows > 0 {
+				c.paths = nil // the last file has none, and earlier ones had
+				continue
+			}
+			if err != nil {
 				return linkcsv.Row{}, err
 			}
 		}
@@ -219,6 +255,7 @@ func (c *CSV) invalid(row linkcsv.Row) error {
 		}
 		return nil
 	}
+	c.skipped.add(row.File, row.Row)
 	if c.rejects == nil {
 		return nil
 	}

@@ -191,7 +191,7 @@ func TestCSVRefuses(t *testing.T) {
 		{"id of 200", "id\n" + strings.Repeat("x", 200) + "\n", "", "stdin: row 2, column id: the id is longer"},
 		{"id with a space", "id\na b\n", "", "stdin: row 2, column id: the id contains white space"},
 		{"id with a control character", "id\na\x01b\n", "", "stdin: row 2, column id: the id contains a control character"},
-		{"id not UTF-8", "id\na\xffb\n", "", "stdin: row 2, column id: the id is not valid UTF-8"},
+		{"id not UTF-8", "id\na\xffb\n", "", "stdin: row 2, column id: the id has a character beyond ASCII, and the file is not UTF-8"},
 		{"id with a line end", "id\n\"a\nb\"\n", "", "stdin: row 2, column id: the id contains white space"},
 		{"bad id after the look-ahead", "n,id\n" + strings.Repeat("7,@1\n", 40) + "777,a/b\n", "", "stdin: row 42, column id: the id contains '/'"},
 		{"bad id in the look-ahead, after lines in quotes", "note,id\n\"a\nb\nc\",@1\nx,a/b\n", "", "stdin: row 3 (line 5), column id: the id contains '/'"},

@@ -12,20 +12,26 @@ import (
 
 // rejects writes skipped rows, so that they can be corrected and imported separately.
 type rejects struct {
+	to        io.Writer
 	csv       *csv.Writer
 	manyFiles bool     // errors name the file
 	header    []string // the last one written
 }
 
 func newRejects(w io.Writer, manyFiles bool) *rejects {
-	return &rejects{csv: csv.NewWriter(w), manyFiles: manyFiles}
+	return &rejects{to: w, csv: csv.NewWriter(w), manyFiles: manyFiles}
 }
 
 // write writes a row below the header of its file, a new one if the header differs.
 func (r *rejects) write(rows *linkcsv.Rows, row linkcsv.Row) error {
 	header := rows.Header()
 	if r.header == nil {
-		r.csv.Comma = rows.Comma()
+		r.csv.Comma, r.csv.UseCRLF = rows.Comma(), rows.CRLF()
+		if rows.Mark() {
+			if _, err := io.WriteString(r.to, "\ufeff"); err != nil {
+				return fmt.Errorf("write rejected rows: %w", err)
+			}
+		}
 	}
 	if !slices.Equal(header, r.header) {
 		r.header = header

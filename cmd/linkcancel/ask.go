@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"linkcancel/internal/humanize"
-	"linkcancel/producer"
 	"os"
 	"strconv"
 	"strings"
+
+	"linkcancel/internal/humanize"
 )
 
 // question is what confirm asks.
@@ -20,22 +20,15 @@ type question struct {
 	links int64
 	// dataOnStdin: standard input is taken by the data, so the terminal is asked.
 	dataOnStdin bool
+	// yes: an empty answer means yes.
+	yes bool
 }
 
 // typedFrom is the number of links from which the user must type it: a y is typed too easily.
 const typedFrom = 1001
 
-// confirmPlan returns a function that prints a plan and asks before the links are cancelled.
-func (a *cliApp) confirmPlan(ctx context.Context, rate float64, q question) func(producer.Stats) error {
-	return func(stats producer.Stats) error {
-		fmt.Fprintln(a.stderr, plan(stats, rate))
-		q.text = "Cancel them?"
-		if stats.Links >= typedFrom {
-			q.links = stats.Links
-		}
-		return a.confirm(ctx, q)
-	}
-}
+// errDeclined means that the user answered no.
+var errDeclined = errors.New("nothing was done")
 
 // confirm asks on the terminal. Without one, --yes is needed. Earlier input is discarded.
 func (a *cliApp) confirm(ctx context.Context, q question) error {
@@ -51,11 +44,7 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 		errs.flush(lastFlush)
 	}
 	discardTyped(from)
-	if q.links > 0 {
-		fmt.Fprintf(a.stderr, "Type the number of links to cancel them (%s): ", humanize.Digits(q.links))
-	} else {
-		fmt.Fprintf(a.stderr, "%s [y/N] ", q.text)
-	}
+	fmt.Fprint(a.stderr, q.prompt())
 	answer := make(chan string, 1)
 	go func() { // a read from a terminal cannot be ended
 		line, err := bufio.NewReader(from).ReadString('\n')
@@ -69,21 +58,31 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 		fmt.Fprintln(a.stderr)
 		return ctx.Err()
 	case line := <-answer:
-		if q.agrees(strings.TrimSpace(line)) {
+		if answered := strings.HasSuffix(line, "\n"); (answered || line != "") && q.agrees(strings.TrimSpace(line)) {
 			return nil
 		}
 	}
 	if q.links > 0 {
-		return usagef("nothing was done: the number of links is %s", humanize.Digits(q.links))
+		return usagef("%w: the number of links is %s", errDeclined, humanize.Digits(q.links))
 	}
-	return usagef("nothing was done")
+	return usagef("%w", errDeclined)
+}
+
+func (q question) prompt() string {
+	switch {
+	case q.links > 0:
+		return fmt.Sprintf("%s Type the number of links (%s) to go ahead: ", q.text, humanize.Digits(q.links))
+	case q.yes:
+		return q.text + " [Y/n] "
+	}
+	return q.text + " [y/N] "
 }
 
 // agrees says whether an answer is yes, or the number of links: digits, perhaps in groups.
 func (q question) agrees(answer string) bool {
 	if q.links == 0 {
 		answer = strings.ToLower(answer)
-		return answer == "y" || answer == "yes"
+		return answer == "y" || answer == "yes" || q.yes && answer == ""
 	}
 	digits := strings.NewReplacer(" ", "", ",", "", ".", "", "'", "", "\u00a0", "", "\u202f", "").Replace(answer)
 	return digits == strconv.FormatInt(q.links, 10)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,10 +17,11 @@ import (
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
+	"linkcancel/producer"
 )
 
 type batchCmd struct {
-	List   batchListCmd   `cmd:"" help:"List all batches, the newest first."`
+	List   batchListCmd   `cmd:"" default:"withargs" help:"List batches, the newest first."`
 	Show   batchShowCmd   `cmd:"" help:"Show one batch: its counts, rate, time left, holds and last errors."`
 	Watch  batchWatchCmd  `cmd:"" help:"Follow a batch to its end."`
 	Report batchReportCmd `cmd:"" help:"Write the outcome of each link."`
@@ -42,6 +46,14 @@ type batchArg struct {
 	Batch string `arg:"" help:"Id of the batch, a unique prefix of it, or latest."`
 	redisFlags
 }
+
+// batchOrLatest names a batch for a command that changes nothing.
+type batchOrLatest struct {
+	Batch string `arg:"" optional:"" default:"latest" help:"Id of the batch, a unique prefix of it, or latest; by default ${default}."`
+	redisFlags
+}
+
+func (c batchOrLatest) named() batchArg { return batchArg(c) }
 
 // with resolves the batch and calls do with it.
 func (c batchArg) with(ctx context.Context, a *cliApp, do func(*ledger.Ledger, ledger.Batch) error) error {
@@ -79,46 +91,171 @@ func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.Uni
 	return err
 }
 
-type batchListCmd struct{ redisFlags }
+type batchListCmd struct {
+	State  []string `help:"Only batches in these states: importing, ready, running, paused, done or aborted." placeholder:"A,B"`
+	Source string   `help:"Only batches from import or sweep." placeholder:"SOURCE"`
+	Limit  int      `default:"20" help:"Show at most so many, 0 means all; by default ${default}, into a pipe all." placeholder:"N"`
+	redisFlags
+}
 
 // Help is shown by batch list --help.
 func (batchListCmd) Help() string {
-	return `Standard output has a row for each batch; with --json it has one object, {"batches":[…]}.
+	return `On a terminal it shows the newest 20. Into a pipe it writes all, with a tab between columns and plain numbers; with --json one object, {"batches":[…]}.
 
+    linkcancel batch list --state running,paused
+    linkcancel batch list | cut -f 1,4
     linkcancel batch list --json | jq -r '.batches[] | select(.pending > 0) | .batch'`
 }
 
+// states are the states that a batch can have.
+var states = []ledger.State{ledger.Importing, ledger.Ready, ledger.Running, ledger.Paused, ledger.Done, ledger.AbortedState}
+
+func (c batchListCmd) check() error {
+	for _, name := range c.State {
+		if !slices.Contains(states, ledger.State(name)) {
+			return usagef("--state %s: use importing, ready, running, paused, done or aborted", name)
+		}
+	}
+	sources := []string{"", producer.SourceImport, producer.SourceSweep}
+	switch {
+	case !slices.Contains(sources, c.Source):
+		return usagef("--source %s: use import or sweep", c.Source)
+	case c.Limit < 0:
+		return usagef("--limit %d: use 0 or more", c.Limit)
+	}
+	return nil
+}
+
+func (c batchListCmd) wants(b ledger.Batch) bool {
+	return (len(c.State) == 0 || slices.Contains(c.State, string(b.State))) && (c.Source == "" || b.Source == c.Source)
+}
+
 func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error {
-		batches, err := l.List(ctx)
+		all, err := l.List(ctx)
 		if err != nil {
 			return err
 		}
-		if a.JSON {
+		var batches []ledger.Batch
+		for _, b := range all {
+			if c.wants(b) {
+				batches = append(batches, b)
+			}
+		}
+		limit := c.Limit
+		if t := terminalOf(a.stdout); t == nil && len(given(a.args, "--limit")) == 0 {
+			limit = 0
+		}
+		shown := batches
+		if limit > 0 {
+			shown = batches[:min(len(batches), limit)]
+		}
+		switch {
+		case a.JSON:
 			list := []status.BatchView{}
-			for _, b := range batches {
+			for _, b := range shown {
 				list = append(list, status.ViewOf(b))
 			}
 			return printJSON(a.stdout, map[string]any{"batches": list})
+		case len(all) == 0:
+			fmt.Fprintln(a.notes, "There are no batches. Next: linkcancel import FILE")
+		case isTerminal(a.stdout):
+			printTable(a.stdout, shown)
+			if more := len(batches) - len(shown); more > 0 {
+				fmt.Fprintf(a.stdout, "… and %s more: --limit 0 shows all, --state ready,running,paused the open ones\n", humanize.Digits(int64(more)))
+			}
+		default:
+			printTabs(a.stdout, shown)
 		}
-		if len(batches) == 0 {
-			fmt.Fprintln(a.stderr, "There are no batches. Next: linkcancel import FILE")
-			return nil
-		}
-		printList(a, batches)
 		return nil
 	})
 }
 
-func printList(a *cliApp, batches []ledger.Batch) {
-	width := len("BATCH")
+// listed are the columns of a list of batches.
+var listed = []string{"BATCH", "NAME", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "FAILED", "CREATED (UTC)"}
+
+// problems counts the links that were rejected or failed.
+func problems(b ledger.Batch) int64 { return b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] }
+
+// printTable prints batches for a terminal. It shortens names and drops the last columns rather than
+// wrap rows.
+func printTable(w io.Writer, batches []ledger.Batch) {
+	rows := [][]string{listed}
 	for _, b := range batches {
-		width = max(width, len(b.ID))
+		rows = append(rows, []string{
+			b.ID, clean.Line(b.Name), string(b.State), b.Source, humanize.Digits(b.Total), humanize.Digits(b.Pending()),
+			humanize.Digits(b.Counts[ledger.Cancelled]), humanize.Digits(problems(b)), listTime(b.Created),
+		})
 	}
-	fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, "BATCH", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "CREATED (UTC)", "NAME")
+	const nameColumn, failedColumn, leastName = 1, 7, 8
+	widths := make([]int, len(listed))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	shown := []int{0, 1, 2, 3, 4, 5, 6, 7, 8}
+	total := func() (n int) {
+		for _, i := range shown {
+			n += widths[i] + 2
+		}
+		return n - 2
+	}
+	t := terminalOf(w)
+	columns := 1000
+	if t != nil {
+		columns = t.columns()
+	}
+	for _, drop := range []int{8, 3, 6} { // created, source, cancelled
+		if over := total() - columns; over > 0 {
+			widths[nameColumn] = max(leastName, min(widths[nameColumn], widths[nameColumn]-over))
+		}
+		if total() > columns {
+			shown = slices.DeleteFunc(shown, func(i int) bool { return i == drop })
+		}
+	}
+	for n, row := range rows {
+		var line strings.Builder
+		for k, i := range shown {
+			if k > 0 {
+				line.WriteString("  ")
+			}
+			cell := cutTo(row[i], widths[i])
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			switch {
+			case i >= 4 && i <= failedColumn:
+				cell = pad + cell
+			case k+1 < len(shown):
+				cell += pad
+			}
+			line.WriteString(cell)
+		}
+		color := ""
+		if n > 0 && problems(batches[n-1]) > 0 {
+			color = yellow
+		}
+		paintLine(w, t, color, line.String())
+	}
+}
+
+// cutTo shortens a text to so many characters.
+func cutTo(text string, most int) string {
+	runes := []rune(text)
+	if len(runes) <= most {
+		return text
+	}
+	return string(runes[:most-1]) + "…"
+}
+
+// printTabs prints batches for programs.
+func printTabs(w io.Writer, batches []ledger.Batch) {
+	fmt.Fprintln(w, strings.Join(listed, "\t"))
 	for _, b := range batches {
-		fmt.Fprintf(a.stdout, "%-*s  %-9s  %-6s  %12s  %12s  %12s  %-16s  %s\n", width, b.ID, b.State, b.Source,
-			humanize.Digits(b.Total), humanize.Digits(b.Pending()), humanize.Digits(b.Counts[ledger.Cancelled]), listTime(b.Created), clean.Line(b.Name))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", b.ID, strings.ReplaceAll(clean.Line(b.Name), "\t", " "), b.State, b.Source,
+			b.Total, b.Pending(), b.Counts[ledger.Cancelled], problems(b), listTime(b.Created))
 	}
 }
 
@@ -139,8 +276,8 @@ func nextStep(b ledger.Batch) string {
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:
 		return "linkcancel batch abort " + b.ID + " marks the links that are left"
-	case b.Counts[ledger.Failed] > 0 && b.Ended():
-		return "linkcancel batch report " + b.ID + " -o FILE, or linkcancel batch retry " + b.ID
+	case problems(b) > 0 && b.Ended():
+		return "linkcancel batch retry " + b.ID + " --outcome failed,rejected, or linkcancel batch report " + b.ID + " -o FILE"
 	case b.Ended():
 		return "linkcancel batch report " + b.ID + " -o FILE"
 	}

@@ -15,7 +15,9 @@ type batchPauseCmd struct{ batchArg }
 
 // Help is shown by batch pause --help.
 func (batchPauseCmd) Help() string {
-	return `All workers stop sending its links within about a second. Requests in flight are finished and recorded. It is not an error if the batch is paused already.`
+	return `All workers stop sending its links within about a second. Requests in flight are finished and recorded. It is not an error if the batch is paused already.
+
+    linkcancel batch pause latest`
 }
 
 func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
@@ -31,7 +33,9 @@ type batchResumeCmd struct{ batchArg }
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
-	return `The batch continues where it stopped. If it was paused because 50 links in a row were not_found, or rejected, these links are sent again, and the batch is not paused for this reason again. It is not an error if the batch is running already.`
+	return `The batch continues where it stopped. If it was paused because 50 links in a row were not_found, or rejected, these links are sent again, and the batch is not paused for this reason again. It is not an error if the batch is running already.
+
+    linkcancel batch resume latest`
 }
 
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
@@ -107,11 +111,11 @@ func (c batchArg) change(ctx context.Context, a *cliApp, ch change) error {
 		case a.JSON:
 			return printJSON(a.stdout, status.ViewOf(b))
 		case a.DryRun:
-			fmt.Fprintf(a.stdout, "Batch %s would be %s: it is %s, %s pending\n%s\n", b.ID, ch.verb, b.State, pending, dryRunNote)
+			fmt.Fprintf(a.says, "Batch %s would be %s: it is %s, %s pending\n%s\n", b.ID, ch.verb, b.State, pending, dryRunNote)
 		case !changed:
-			fmt.Fprintf(a.stdout, "Batch %s is %s already: %s pending\n", b.ID, b.State, pending)
+			fmt.Fprintf(a.says, "Batch %s is %s already: %s pending\n", b.ID, b.State, pending)
 		default:
-			fmt.Fprintf(a.stdout, "Batch %s is %s: %s pending\n", b.ID, ch.verb, pending)
+			fmt.Fprintf(a.says, "Batch %s is %s: %s pending\n", b.ID, ch.verb, pending)
 		}
 		return nil
 	})

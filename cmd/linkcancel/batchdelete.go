@@ -29,7 +29,7 @@ func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 			if a.JSON {
 				return printJSON(a.stdout, status.ViewOf(b))
 			}
-			fmt.Fprintf(a.stdout, "Batch %s would be deleted: it is %s, %s\n%s\n", b.ID, b.State, humanize.Plural(b.Total, "link"), dryRunNote)
+			fmt.Fprintf(a.says, "Batch %s would be deleted: it is %s, %s\n%s\n", b.ID, b.State, humanize.Plural(b.Total, "link"), dryRunNote)
 			return nil
 		}
 		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and the outcomes of its %s?", b.ID, humanize.Plural(b.Total, "link"))}); err != nil {
@@ -47,7 +47,7 @@ func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 			b.State = "deleted"
 			return printJSON(a.stdout, status.ViewOf(b))
 		}
-		fmt.Fprintf(a.stdout, "Batch %s is deleted\n", b.ID)
+		fmt.Fprintf(a.says, "Batch %s is deleted\n", b.ID)
 		return nil
 	})
 }

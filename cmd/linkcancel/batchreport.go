@@ -14,8 +14,8 @@ import (
 )
 
 type batchReportCmd struct {
-	batchArg
-	Output         string   `short:"o" help:"Write to this file instead of standard output." placeholder:"FILE"`
+	batchOrLatest
+	Output         string   `short:"o" help:"Write to this file; - or nothing for standard output." placeholder:"FILE"`
 	Join           string   `help:"Put the columns of this CSV file first, in its order." placeholder:"FILE"`
 	Column         string   `help:"Column of the links in the joined file." placeholder:"NAME|N"`
 	Outcome        []string `list:"cancelled,already_cancelled,not_found,not_cancellable,rejected,failed,aborted,pending" help:"Only these outcomes." placeholder:"A,B"`
@@ -48,7 +48,7 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 	if sameFile(c.Output, c.Join) {
 		return hint(usagef("-o %s would overwrite the file that is joined", c.Output), "choose another name")
 	}
-	return c.with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
+	return c.named().with(ctx, a, func(l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing {
 			return fmt.Errorf("batch %s is still being imported", b.ID)
 		}
@@ -66,12 +66,25 @@ func (c batchReportCmd) Run(ctx context.Context, a *cliApp) error {
 			fmt.Fprintf(a.stderr, "Report: %s\n%s\n", c.Output, dryRunNote)
 			return nil
 		}
-		if err := report.WriteFile(c.Output, true, write); err != nil {
+		if err := a.writeOutput(c.Output, true, write); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stderr, "Report: %s\n", c.Output)
+		if c.Output != "-" {
+			fmt.Fprintf(a.notes, "Report: %s\n", c.Output)
+		}
 		return nil
 	})
+}
+
+// writeOutput writes a report to a file; - is standard output, and "" nothing.
+func (a *cliApp) writeOutput(path string, overwrite bool, write func(io.Writer) error) error {
+	switch path {
+	case "":
+		return nil
+	case "-":
+		return write(a.stdout)
+	}
+	return report.WriteFile(path, overwrite, write)
 }
 
 // sameFile says whether two paths are one file.
@@ -130,18 +143,38 @@ func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Ba
 	if len(files) == 0 {
 		return report.Write(w, results(ctx, l, b), opt)
 	}
-	found, err := l.Snapshot(ctx, b)
+	find, ascii, err := finder(ctx, l, b)
 	if err != nil {
 		return err
+	}
+	opt.Mark = !ascii
+	return report.WriteJoined(w, files, column, find, opt)
+}
+
+// rewriteReport writes a report again, with the results of the links that the batch has.
+func rewriteReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, path string) error {
+	find, ascii, err := finder(ctx, l, b)
+	if err != nil {
+		return err
+	}
+	return report.Rewrite(untilDone{ctx, w}, path, find, report.Options{Mark: !ascii})
+}
+
+// finder returns a function that finds the results of a batch by link, and whether all of their
+// texts are ASCII.
+func finder(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (find func(link string) (report.Result, bool), ascii bool, err error) {
+	found, err := l.Snapshot(ctx, b)
+	if err != nil {
+		return nil, false, err
 	}
 	index := linkcsv.NewIndex(int(b.Total))
 	for link, err := range l.AllLinks(ctx, b) {
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 		index.Add(link)
 	}
-	return report.WriteJoined(w, files, column, func(link string) (report.Result, bool) {
+	return func(link string) (report.Result, bool) {
 		at, ok := index.Find(link)
 		if !ok {
 			return report.Result{}, false
@@ -149,5 +182,5 @@ func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Ba
 		lr := found.At(at)
 		lr.Link = link
 		return result(b, lr), true
-	}, opt)
+	}, found.ASCII(), nil
 }

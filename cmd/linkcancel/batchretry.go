@@ -104,17 +104,27 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	if src.Links() == 0 {
 		return c.nothing(a, parent, src, others)
 	}
-	rate, alive, err := plannedRate(ctx, rdb)
+	p, alive, err := fleetPreview(ctx, rdb, l)
 	if err != nil {
 		return err
 	}
 	name := cmp.Or(c.Name, parent.Name)
 	if a.DryRun {
-		return a.dryRun(producer.Stats{Links: src.Links()}, rate, name, parent.Source)
+		stats := producer.Stats{Links: src.Links()}
+		if a.JSON {
+			return a.dryRunJSON(stats, name, parent.Source, nil)
+		}
+		p.print(a.stdout, stats)
+		fmt.Fprintln(a.stdout, dryRunNote)
+		return nil
 	}
+	existed := true
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
-		Confirm: a.confirmPlan(ctx, rate, question{}),
+		Confirm: func(stats producer.Stats) error {
+			existed = false
+			return a.ask(ctx, p, stats, question{})
+		},
 	})
 	switch {
 	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
@@ -122,7 +132,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	case err != nil:
 		return err
 	}
-	return a.printNew(batch, alive)
+	return a.printNew(batch, alive, existed)
 }
 
 // nothing says why there is nothing to retry.
@@ -132,7 +142,7 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 		if a.JSON {
 			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
-		fmt.Fprintf(a.stderr, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
+		fmt.Fprintf(a.notes, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
 		return nil
 	}
 	var where []string
@@ -147,10 +157,12 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 		where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
 	}
 	if a.JSON {
-		return printJSON(a.stdout, status.ViewOf(newest))
+		view := status.ViewOf(newest)
+		view.Existed = true
+		return printJSON(a.stdout, view)
 	}
-	fmt.Fprintln(a.stdout, newest.ID)
-	fmt.Fprintf(a.stderr, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
+	fmt.Fprintln(a.says, newest.ID)
+	fmt.Fprintf(a.notes, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
 		parent.ID, humanize.Plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
 	return nil
 }

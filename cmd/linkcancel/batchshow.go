@@ -16,7 +16,7 @@ import (
 	"linkcancel/internal/status"
 )
 
-type batchShowCmd struct{ batchArg }
+type batchShowCmd struct{ batchOrLatest }
 
 // Help is shown by batch show --help.
 func (batchShowCmd) Help() string {
@@ -27,7 +27,7 @@ func (batchShowCmd) Help() string {
 }
 
 func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
-	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+	return c.named().withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
 		if b.State == ledger.Importing && !a.JSON {
 			fmt.Fprintf(a.stdout, "Batch %s is being imported\n", b.ID)
 			return nil
@@ -43,7 +43,7 @@ func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
 		if a.JSON {
 			return printJSON(a.stdout, d.View())
 		}
-		printSummary(a.stdout, b, d.Statuses)
+		summary{Batch: b, Result: d.Result, skipped: b.Invalid}.print(a.stdout)
 		printDetails(a.stdout, d)
 		if next := nextStep(b); next != "" {
 			fmt.Fprintf(a.stderr, "\nNext: %s\n", next)
@@ -75,7 +75,7 @@ func printDetails(w io.Writer, d status.Details) {
 		if left := d.TimeLeft(d.Rate); left >= 0 {
 			row("left", "%s at that rate", humanize.Duration(left))
 		} else if m.Stopped == "" && d.Fleet.Rate > 0 {
-			row("left", "%s at the fleet's limit", humanize.Duration(status.TimeLeft(d.Batch.Batch, float64(d.Fleet.Rate))))
+			row("left", "%s at the fleet's limit", humanize.Duration(time.Duration(d.Ahead/float64(d.Fleet.Rate)*float64(time.Second))))
 		}
 		if workers := len(d.Fleet.Workers); workers > 0 {
 			row("fleet", "%s, limit %s", humanize.Plural(int64(workers), "worker"), d.Fleet.Limit())

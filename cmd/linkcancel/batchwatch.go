@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"linkcancel/internal/status"
 )
 
-type batchWatchCmd struct{ batchArg }
+type batchWatchCmd struct{ batchOrLatest }
 
 // Help is shown by batch watch --help.
 func (batchWatchCmd) Help() string {
@@ -30,14 +31,10 @@ The exit code is 0; 1 if the batch cannot be watched, or was deleted; 3 if some 
 }
 
 func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
-	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
-		w := &watcher{
-			id:   b.ID,
-			read: func(ctx context.Context) (status.Batch, error) { return status.Read(ctx, rdb, l, b.ID) },
-			view: &textView{out: a.stdout},
-		}
+	return c.named().withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+		w := newWatcher(rdb, l, b.ID, &textView{out: a.says})
 		if a.JSON {
-			w.view = &jsonView{out: a.stdout, notes: a.stderr}
+			w.view = &jsonView{out: a.stdout, notes: a.notes}
 		}
 		last, err := w.run(ctx)
 		if errors.Is(err, context.Canceled) {
@@ -47,18 +44,23 @@ func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
 		if err != nil {
 			return err
 		}
-		t, err := status.ReadStatuses(ctx, l, last)
+		result, err := status.ReadResult(ctx, l, last)
 		if err != nil {
 			return err
 		}
+		code := linksExit(last, result)
 		if !a.JSON {
-			printSummary(a.stdout, last, t)
-			if alike := allAlike(last); alike != "" {
-				fmt.Fprintf(a.stderr, "\nEvery link is %s: %s\n", alike, canaryHint)
+			out, notes := a.says, a.notes
+			if code != exitFine {
+				out, notes = a.stdout, a.stderr
 			}
-			fmt.Fprintf(a.stderr, "\nNext: %s\n", nextStep(last))
+			summary{Batch: last, Result: result, skipped: last.Invalid}.print(out)
+			if alike := allAlike(last); alike != "" {
+				fmt.Fprintf(notes, "\nEvery link is %s: %s\n", alike, canaryHint)
+			}
+			fmt.Fprintf(notes, "\nNext: %s\n", nextStep(last))
 		}
-		if code := linksExit(last, t); code != exitFine {
+		if code != exitFine {
 			return exit(code)
 		}
 		return nil
@@ -90,6 +92,10 @@ const (
 
 // watcher follows a batch to its end.
 type watcher struct {
+	// endsOnCanary ends it when the canary has paused the batch, since nobody may be there to
+	// resume it.
+	endsOnCanary bool
+
 	id   string
 	read func(context.Context) (status.Batch, error)
 	view watchView
@@ -98,6 +104,13 @@ type watcher struct {
 	seen bool      // last is one
 	away bool      // Redis did not answer last
 	calm time.Time // since when nothing has changed in an aborted batch
+}
+
+func newWatcher(rdb redis.UniversalClient, l *ledger.Ledger, id string, view watchView) *watcher {
+	return &watcher{
+		id: id, view: view,
+		read: func(ctx context.Context) (status.Batch, error) { return status.Read(ctx, rdb, l, id) },
+	}
 }
 
 // run returns the batch as it ended; the error of ctx if that ended first.
@@ -180,6 +193,9 @@ func (w *watcher) update(now status.Batch) {
 
 // over says whether there is nothing more to watch.
 func (w *watcher) over(b ledger.Batch) bool {
+	if w.endsOnCanary && b.State == ledger.Paused && strings.HasPrefix(b.Reason, "canary:") {
+		return true
+	}
 	return b.Ended() || b.State == ledger.AbortedState && time.Since(w.calm) > fillPatience
 }
 

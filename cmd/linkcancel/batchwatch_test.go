@@ -238,7 +238,7 @@ func TestNextStep(t *testing.T) {
 		got = append(got, nextStep(b))
 	}
 	want := []string{
-		"", "linkcancel batch report march -o FILE", "linkcancel batch report march -o FILE, or linkcancel batch retry march",
+		"", "linkcancel batch report march -o FILE", "linkcancel batch retry march --outcome failed,rejected, or linkcancel batch report march -o FILE",
 		"linkcancel batch abort march marks the links that are left", "linkcancel batch report march -o FILE", "linkcancel batch resume march",
 	}
 	if !slices.Equal(got, want) {

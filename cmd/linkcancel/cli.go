@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +49,7 @@ type cli struct {
 	Completion  completionCmd  `cmd:"" help:"Print the completion script of a shell."`
 	Complete    completeCmd    `cmd:"" name:"__complete" hidden:"" help:"Complete a command line."`
 	Help        helpCmd        `cmd:"" help:"Show the help of a command."`
+	Check       checkCmd       `cmd:"" help:"Check the key, the API, Redis and the clocks, without changing anything."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 
 	globals
@@ -54,12 +57,13 @@ type cli struct {
 
 // globals are the flags that every command has.
 type globals struct {
-	Yes       bool          `short:"y" help:"Do not ask for confirmation."`
-	DryRun    bool          `help:"Show what would happen, without sending or changing anything."`
-	JSON      bool          `help:"Print data as JSON."`
-	Keep      time.Duration `help:"How long finished batches are kept." default:"720h" env:"LINKCANCEL_KEEP"`
-	LogFormat string        `enum:"text,json" default:"text" help:"Log format: ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
-	LogLevel  string        `enum:"debug,info,warn,error" default:"info" help:"Lowest level to log: ${enum}." env:"LINKCANCEL_LOG_LEVEL"`
+	Yes       bool          `group:"Global flags:" short:"y" help:"Do not ask for confirmation."`
+	DryRun    bool          `group:"Global flags:" help:"Show what would happen, without sending or changing anything."`
+	JSON      bool          `group:"Global flags:" help:"Print data as JSON, and errors too."`
+	Quiet     bool          `group:"Global flags:" short:"q" help:"Print nothing but problems."`
+	Keep      time.Duration `group:"Global flags:" help:"How long finished batches are kept." default:"720h" env:"LINKCANCEL_KEEP"`
+	LogFormat string        `group:"Global flags:" enum:"text,json" default:"text" help:"Log format: ${enum}." env:"LINKCANCEL_LOG_FORMAT"`
+	LogLevel  string        `group:"Global flags:" enum:"debug,info,warn,error" default:"info" help:"Lowest level to log: ${enum}." env:"LINKCANCEL_LOG_LEVEL"`
 }
 
 type redisFlags struct {
@@ -106,9 +110,11 @@ type cliApp struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
-	log    *slog.Logger
-	args   []string
-	id     string // of this process in a fleet
+	// says and notes are standard output and standard error for what is well: --quiet hides it.
+	says, notes io.Writer
+	log         *slog.Logger
+	args        []string
+	id          string // of this process in a fleet
 
 	secrets *clean.Secrets // hidden in all that is logged and said
 	tracer  trace.Tracer   // nil: no traces
@@ -161,8 +167,11 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 		fmt.Fprintln(stderr, "linkcancel:", err)
 		return exitFailed
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case len(args) == 1 && (args[0] == "--version" || args[0] == "-V"):
+		args = []string{"version"}
 	}
 	k, err := parser.Parse(args)
 	if code >= 0 { // --help
@@ -172,13 +181,19 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 		if number := negative(args); number != "" && strings.HasPrefix(err.Error(), "unknown flag") {
 			err = fmt.Errorf("%s: no number may be negative here", number)
 		}
-		fmt.Fprintf(stderr, "linkcancel: %v\nhint: %s\n", err, cmp.Or(adviceFor(err), "linkcancel --help, or linkcancel COMMAND --help"))
-		return exitUsage
+		return printError(stdout, stderr, slices.Contains(args, "--json"), exitUsage, parseErrorText(err), cmp.Or(adviceFor(err), parseHint(err), "linkcancel --help, or linkcancel COMMAND --help"))
 	}
 	ctx, stop := signals()
 	defer stop()
 	a := &cliApp{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets}
-	a.log = a.logger(stderr, c.LogLevel)
+	a.says, a.notes = stdout, stderr
+	if a.Quiet {
+		a.says, a.notes = io.Discard, io.Discard
+	}
+	if a.Quiet && a.LogLevel == "info" {
+		a.LogLevel = "warn"
+	}
+	a.log = a.logger(stderr, a.LogLevel)
 	if errs, ok := stderr.(*output); ok {
 		errs.noteWith(a)
 	}
@@ -259,17 +274,80 @@ func (a *cliApp) report(ctx context.Context, err error) int {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		code, err, advice = exitInterrupted, errors.New("interrupted"), ""
 	}
-	if err != nil {
-		text := strings.TrimSpace(err.Error())
-		if errors.As(err, &input) {
-			text = inputHints.Replace(text)
-		}
-		fmt.Fprintf(a.stderr, "linkcancel: %s\n", text)
+	if err == nil {
+		return code
 	}
+	text := strings.TrimSpace(err.Error())
+	if errors.As(err, &input) {
+		text = inputHints.Replace(text)
+		if a.JSON && input.Hint != "" {
+			advice = inputHints.Replace(input.Hint)
+			text = strings.TrimSuffix(text, "\n"+advice)
+		}
+	}
+	return printError(a.stdout, a.stderr, a.JSON, code, text, advice)
+}
+
+// errorView is an error for programs.
+type errorView struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+	Exit  int    `json:"exit"`
+}
+
+// printError prints an error with its hint, and returns the exit code. With --json it is a document
+// on standard error, since standard output may have data already.
+func printError(stdout, stderr io.Writer, asJSON bool, code int, text, advice string) int {
+	if asJSON {
+		_ = printJSON(stderr, map[string]errorView{"error": {Error: text, Hint: advice, Exit: code}})
+		return code
+	}
+	fmt.Fprintf(stderr, "linkcancel: %s\n", text)
 	if advice != "" {
-		fmt.Fprintf(a.stderr, "hint: %s\n", advice)
+		fmt.Fprintf(stderr, "hint: %s\n", advice)
 	}
 	return code
+}
+
+// missingArg matches kong's text for an argument that is not given.
+var missingArg = regexp.MustCompile(`^expected "<(\w+)>( \.\.\.)?"`)
+
+// parseErrorText is the text of an error of the command line.
+func parseErrorText(err error) string {
+	if found := missingArg.FindStringSubmatch(err.Error()); found != nil {
+		return "missing " + strings.ToUpper(found[1])
+	}
+	return err.Error()
+}
+
+// parseHint is advice about a command line that cannot be understood.
+func parseHint(err error) string {
+	var parse *kong.ParseError
+	if !errors.As(err, &parse) || parse.Context == nil || parse.Context.Selected() == nil {
+		for word, instead := range otherNames {
+			if strings.HasPrefix(err.Error(), "unexpected argument "+word+" ") || err.Error() == "unexpected argument "+word {
+				return "do you mean linkcancel " + instead + "?"
+			}
+		}
+		return ""
+	}
+	command := strings.TrimPrefix(parse.Context.Selected().FullPath(), parse.Context.Model.Name+" ")
+	if missingArg.MatchString(err.Error()) {
+		found := missingArg.FindStringSubmatch(err.Error())
+		example := "linkcancel " + command + " " + strings.ToUpper(found[1])
+		if command == "import" {
+			example += ", or - for standard input"
+		}
+		return example
+	}
+	return "linkcancel " + command + " --help"
+}
+
+// otherNames are commands of other tools, and ours.
+var otherNames = map[string]string{
+	"status": "batch list", "list": "batch list", "cancel": "run FILE", "show": "batch show", "watch": "batch watch",
+	"report": "batch report", "retry": "batch retry", "pause": "batch pause", "resume": "batch resume", "abort": "batch abort",
+	"delete": "run FILE",
 }
 
 // quiet drops what is meant for a worker's log: on a terminal, progress and summary show it.

@@ -45,7 +45,7 @@ func (demoCmd) Help() string {
 }
 
 func (runCmd) Help() string {
-	return `It reads the files, shows how many links there are and how long they take, asks for confirmation, cancels the links and writes a report: your own columns, followed by the outcome of each link. Ctrl-C finishes the requests in flight and prints the command that continues. --resume continues, also after a crash.
+	return `It reads the files, shows what would be cancelled, asks for confirmation, cancels the links and writes a report: your own columns, followed by the outcome of each link. Ctrl-C finishes the requests in flight and prints the command that continues. --resume continues, also after a crash. A cancelled link cannot be made active again: --dry-run shows what would happen. If it was the wrong file, press Ctrl-C: the report lists what is cancelled.
 
 The files are CSV with a comma, a semicolon or a tab, with or without a header, compressed with gzip or not. The column is found by its name or its content. Links may be ids or checkout URLs. If one row is bad, the whole input is refused before anything is sent.
 
@@ -53,7 +53,9 @@ The exit code is 3 if some links are failed, rejected, aborted, or not cancellab
 
     linkcancel run stale.csv --rate 20/s
     linkcancel run stale.csv --column link --skip-invalid --rejects bad.csv
-    linkcancel run --resume stale.csv.20260301-120000-0a1b2c.csv`
+    linkcancel run stale.csv --dry-run
+    linkcancel run --resume stale.csv
+    linkcancel run --retry stale.csv.20260301-120000-0a1b2c.csv`
 }
 
 func (workerCmd) Help() string {
@@ -67,7 +69,37 @@ func (importCmd) Help() string {
 	return `All rows are read and checked before the first link is cancelled. If one row is bad, the whole input is refused. Standard output has the id of the batch. The same command with the same --id and the same links returns the same batch.
 
     linkcancel import stale.csv --name "March, stale"
-    psql -c "copy (select link_id from stale) to stdout csv header" | linkcancel import - --yes`
+    linkcancel import stale.csv --yes --quiet --wait --timeout 2h -o report.csv
+    psql -c "copy (select link_id from stale) to stdout csv header" | linkcancel import - --yes --quiet`
+}
+
+func (sweepCmd) Help() string {
+	return `It reads the API's whole list, selects links by expiry, age and status, leaves out those that wait in an unfinished batch, asks for confirmation and makes a batch of the rest. With --yes --quiet it prints nothing if all is well, as cron wants it. sweep status shows the last and the next sweep, also one that selected nothing.
+
+    linkcancel sweep --dry-run
+    linkcancel sweep --older-than 30d --expired --exclude keep.csv
+    linkcancel sweep --yes --quiet
+    linkcancel sweep status`
+}
+
+func (rateSetCmd) Help() string {
+	return `It acts on all running workers within a second, and on workers that start later.
+
+    linkcancel rate set 50/s
+    linkcancel rate set auto`
+}
+
+func (rateHoldCmd) Help() string {
+	return `Nothing is sent by any worker until linkcancel rate release, or until the time is over. Requests in flight are finished.
+
+    linkcancel rate hold
+    linkcancel rate hold --for 10m`
+}
+
+func (rateReleaseCmd) Help() string {
+	return `It also ends the holds of single workers and those for the API's answers. If the cause is still there, they begin again.
+
+    linkcancel rate release`
 }
 
 func (rateCmd) Help() string {

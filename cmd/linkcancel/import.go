@@ -2,19 +2,27 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/linkcsv"
+	"linkcancel/internal/report"
 	"linkcancel/internal/status"
 	"linkcancel/producer"
 )
 
 type importCmd struct {
-	Files []string `arg:"" name:"file" help:"CSV files; - for standard input."`
+	Files   []string      `arg:"" name:"file" help:"CSV files; - for standard input."`
+	Wait    bool          `help:"Wait for the end of the batch; then exit like batch watch."`
+	Timeout time.Duration `help:"Stop waiting after this time. The batch continues." placeholder:"TIME"`
+	Output  string        `short:"o" help:"With --wait, write the report here: the input with the result of each link; - for standard output." placeholder:"FILE"`
 	csvFlags
 	redisFlags
 }
@@ -22,73 +30,201 @@ type importCmd struct {
 // defaultRate is the rate that a plan assumes while no worker is alive.
 const defaultRate = 10
 
+func (c importCmd) check() error {
+	switch {
+	case !c.Wait && c.Output != "":
+		return usagef("-o needs --wait: the report is written when the batch has ended")
+	case !c.Wait && c.Timeout != 0:
+		return usagef("--timeout needs --wait")
+	case c.Timeout < 0:
+		return usagef("--timeout %v: use a positive time such as 2h", c.Timeout)
+	}
+	return nil
+}
+
 func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := refuseReports(c.Files, c.csvFlags); err != nil {
+		return err
+	}
 	src, done, err := c.source(ctx, a, c.Files)
+	if errors.Is(err, linkcsv.ErrNoRows) {
+		return a.nothing(c.name(c.Files), producer.SourceImport)
+	}
 	if err != nil {
 		return err
 	}
 	if a.DryRun {
-		stats, err := countAll(ctx, src)
-		if err := done(err); err != nil {
-			return err
-		}
-		return a.dryRun(stats, defaultRate, c.name(c.Files), producer.SourceImport)
+		return c.dryRun(ctx, a, src, done)
 	}
 	b, err := c.open(ctx, a)
 	if err != nil {
 		return done(err)
 	}
 	defer b.Close()
+	return c.start(ctx, a, b, src, done)
+}
+
+// start makes the batch, and waits for its end with --wait.
+func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *producer.CSV, done func(error) error) error {
 	l := ledger.New(b.Client())
-	rate, alive, err := plannedRate(ctx, b.Client())
-	if err != nil {
-		return done(err)
-	}
+	existed, alive := true, false
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
 		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: a.confirmPlan(ctx, rate, question{dataOnStdin: fromStdin(c.Files)}),
+		Confirm: func(stats producer.Stats) (err error) {
+			existed = false
+			var p preview
+			if p, alive, err = c.preview(ctx, b.Client(), l, src); err != nil {
+				return err
+			}
+			return a.ask(ctx, p, stats, question{dataOnStdin: fromStdin(c.Files)})
+		},
 	})
 	if err := done(err); err != nil {
 		return err
 	}
-	return a.printNew(batch, alive)
-}
-
-// plannedRate is the rate in requests per second for a plan, and whether a worker is alive.
-func plannedRate(ctx context.Context, rdb redis.UniversalClient) (rate float64, alive bool, err error) {
-	s, err := ratelimit.ShowFleet(ctx, rdb)
-	if err != nil {
-		return 0, false, err
+	if existed {
+		fleet, err := status.ReadFleet(ctx, b.Client(), l)
+		if err != nil {
+			return err
+		}
+		alive = len(fleet.Workers) > 0
 	}
-	alive = len(s.Workers) > 0
-	if !alive && !s.Override {
-		return defaultRate, false, nil
+	if !c.Wait {
+		return a.printNew(batch, alive, existed)
 	}
-	return float64(s.Ceiling), alive, nil
-}
-
-// printNew prints a new batch.
-func (a *cliApp) printNew(b ledger.Batch, alive bool) error {
-	if a.JSON {
-		return printJSON(a.stdout, status.ViewOf(b))
-	}
-	fmt.Fprintln(a.stdout, b.ID)
-	next := "linkcancel batch watch " + b.ID
 	if !alive {
+		fmt.Fprintln(a.stderr, "No worker is running: start one with linkcancel worker. Waiting.")
+	}
+	return c.wait(ctx, a, b.Client(), l, batch, existed)
+}
+
+// preview is what the user is shown, with the links that wait in other batches.
+func (c importCmd) preview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, src *producer.CSV) (p preview, alive bool, err error) {
+	if p, alive, err = fleetPreview(ctx, rdb, l); err != nil {
+		return p, alive, err
+	}
+	p.files, p.about = c.Files, src.About
+	p.elsewhere, err = producer.Pending(ctx, l, src.Has)
+	return p, alive, err
+}
+
+// dryRun shows what would happen. It asks Redis if it can.
+func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *producer.CSV, done func(error) error) error {
+	stats, err := countAll(ctx, src)
+	if err := done(err); err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.dryRunJSON(stats, c.name(c.Files), producer.SourceImport, nil)
+	}
+	p := preview{files: c.Files, about: src.About, rate: defaultRate}
+	b, err := c.open(ctx, a)
+	if err == nil {
+		defer b.Close()
+		p, _, err = c.preview(ctx, b.Client(), ledger.New(b.Client()), src)
+	}
+	if err != nil {
+		p = preview{files: c.Files, about: src.About, rate: defaultRate}
+		fmt.Fprintf(a.stderr, "The API, the limit and pending links are unknown: %v\n", err)
+	}
+	p.print(a.stdout, stats)
+	fmt.Fprintln(a.stdout, dryRunNote)
+	return nil
+}
+
+// wait waits for the end of the batch and writes the report.
+func (c importCmd) wait(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch, existed bool) error {
+	waitCtx := ctx
+	if c.Timeout > 0 {
+		var cancel context.CancelFunc
+		waitCtx, cancel = context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+	}
+	w := newWatcher(rdb, l, b.ID, &textView{out: a.notes})
+	w.endsOnCanary = true
+	last, err := w.run(waitCtx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return hint(fmt.Errorf("batch %s has not ended within %s: it continues", b.ID, humanize.Duration(c.Timeout)), "linkcancel batch watch %s", b.ID)
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintf(a.stderr, "No longer waiting: %s. Next: linkcancel batch watch %s\n", goesOn(last, b.ID), b.ID)
+		return exit(exitInterrupted)
+	case err != nil:
+		return err
+	}
+	files := c.Files
+	if fromStdin(files) {
+		files = nil // it was read, so the report has its own columns only
+	}
+	write := func(w io.Writer) error {
+		return writeReport(ctx, w, l, last, files, c.Column, report.Options{})
+	}
+	if err := a.writeOutput(c.Output, true, write); err != nil {
+		return err
+	}
+	result, err := status.ReadResult(ctx, l, last)
+	if err != nil {
+		return err
+	}
+	shown := a.says
+	switch {
+	case a.JSON:
+		view := status.ViewOf(last).With(result)
+		view.Report, view.Existed = c.Output, existed
+		if err := printJSON(a.stdout, view); err != nil {
+			return err
+		}
+		shown = a.notes
+	case c.Output == "-":
+		shown = a.notes
+	}
+	return a.finished(shown, summary{Batch: last, Result: result, skipped: last.Invalid}, c.Output)
+}
+
+// printNew prints a new batch, or one that existed already.
+func (a *cliApp) printNew(b ledger.Batch, alive, existed bool) error {
+	if a.JSON {
+		view := status.ViewOf(b)
+		view.Existed = existed
+		return printJSON(a.stdout, view)
+	}
+	fmt.Fprintln(a.says, b.ID)
+	what := fmt.Sprintf("%s in batch %s (%s)", humanize.Plural(b.Total, "link"), b.ID, b.State)
+	if existed {
+		what = fmt.Sprintf("Batch %s with these %s existed already (%s)", b.ID, humanize.Plural(b.Total, "link"), b.State)
+	}
+	next := "linkcancel batch watch " + b.ID
+	switch {
+	case b.Ended():
+		next = nextStep(b)
+	case !alive:
 		next = "no worker is running: start one with linkcancel worker"
 	}
-	fmt.Fprintf(a.stderr, "%s in batch %s (%s). Next: %s\n", humanize.Plural(b.Total, "link"), b.ID, b.State, next)
+	fmt.Fprintf(a.notes, "%s. Next: %s\n", what, next)
 	return nil
 }
 
-// dryRun says what would be done.
-func (a *cliApp) dryRun(stats producer.Stats, rate float64, name, source string) error {
+// nothing says that the input has no links.
+func (a *cliApp) nothing(name, source string) error {
 	if a.JSON {
-		return printJSON(a.stdout, status.ViewOf(ledger.Batch{
-			State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
-		}))
+		return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "empty", Source: source, Name: name}))
 	}
-	fmt.Fprintf(a.stdout, "%s\n%s\n", plan(stats, rate), dryRunNote)
+	fmt.Fprintln(a.notes, "Nothing to do: the input has a header and no rows.")
 	return nil
+}
+
+// dryRunView is a dry run for programs.
+type dryRunView struct {
+	status.BatchView
+	Probe *probeView `json:"probe,omitempty"` // the GET that it sent
+}
+
+func (a *cliApp) dryRunJSON(stats producer.Stats, name, source string, probe *probeView) error {
+	return printJSON(a.stdout, dryRunView{status.ViewOf(ledger.Batch{
+		State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
+	}), probe})
 }

@@ -3,14 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
-	"time"
 
-	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
 	"linkcancel/producer"
 )
@@ -34,7 +30,7 @@ func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *p
 		cfg.Max = *f.Max
 	}
 	discard, commit := func() {}, func() error { return nil }
-	if f.Rejects != "" && !a.DryRun {
+	if f.Rejects != "" {
 		out, err := report.Create(f.Rejects, false)
 		if errors.Is(err, report.ErrExists) {
 			return nil, nil, hint(usagef("%s already exists, and is never overwritten", f.Rejects), "choose another with --rejects")
@@ -74,22 +70,6 @@ func (f csvFlags) name(files []string) string {
 }
 
 func fromStdin(files []string) bool { return slices.Contains(files, "-") }
-
-// plan says what is about to happen and how long it takes.
-func plan(stats producer.Stats, rate float64) string {
-	text := fmt.Sprintf("%s at %v: %s", humanize.Plural(stats.Links, "link"), ratelimit.Rate(rate),
-		humanize.Duration(time.Duration(float64(stats.Links)/rate*float64(time.Second))))
-	if stats.Duplicates > 0 {
-		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Duplicates, "duplicate"))
-	}
-	if stats.Invalid > 0 {
-		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Invalid, "invalid row"))
-	}
-	if stats.Headers > 0 {
-		text += fmt.Sprintf(" (%s left out)", humanize.Plural(stats.Headers, "repeated header"))
-	}
-	return text
-}
 
 // countAll reads a source to its end, for --dry-run.
 func countAll(ctx context.Context, src *producer.CSV) (producer.Stats, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"sync"
@@ -17,68 +18,59 @@ const listEvery = 30 * time.Second
 
 // listProgress shows how far the reading of the list is, on one line or as plain lines.
 type listProgress struct {
-	out      io.Writer
-	terminal bool
-	limit    func() ratelimit.Status
-	stop     func() // ends the ticker
+	out   io.Writer
+	limit func() ratelimit.Status
+	live  *live  // nil without a terminal, or before start
+	stop  func() // ends the plain lines
 
 	mu      sync.Mutex
 	last    sweep.ListProgress
 	retryAt time.Time
-	shown   bool // the terminal shows a line
 }
 
 func newListProgress(out io.Writer) *listProgress {
-	p := &listProgress{out: out, stop: func() {}, last: sweep.ListProgress{Pass: 1}}
-	if o, ok := out.(*output); ok && isTerminal(out) && width(out) > 0 {
-		p.out, p.terminal = o.queue, true // past what takes away what a terminal obeys
-	}
-	return p
+	return &listProgress{out: out, stop: func() {}, last: sweep.ListProgress{Pass: 1}}
 }
 
 // start shows the progress, and the holds of the limiter, until end.
 func (p *listProgress) start(limit func() ratelimit.Status) {
 	p.limit = limit
-	interval := listEvery
-	if p.terminal {
-		interval = pollEvery
+	live := startLive(p.out, func(_ *terminal, columns int) string {
+		line := []rune(p.line())
+		return string(line[:min(len(line), columns)])
+	})
+	p.mu.Lock()
+	p.live = live
+	p.mu.Unlock()
+	if live != nil {
+		return
 	}
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
 	var ticking sync.WaitGroup
 	ticking.Go(func() {
-		ticker := time.NewTicker(interval)
+		ticker := time.NewTicker(listEvery)
 		defer ticker.Stop()
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				p.show()
+				fmt.Fprintln(p.out, p.line())
 			}
 		}
 	})
-	p.stop = sync.OnceFunc(func() {
-		close(done)
-		ticking.Wait()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.clear()
-	})
+	p.stop = func() { cancel(); ticking.Wait() }
 }
 
 // Write lets a log write above the line.
 func (p *listProgress) Write(b []byte) (int, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.clear()
-	return p.out.Write(b)
-}
-
-func (p *listProgress) clear() {
-	if p.shown {
-		fmt.Fprint(p.out, "\r\x1b[K")
-		p.shown = false
+	live := p.live
+	p.mu.Unlock()
+	if live != nil {
+		return live.Write(b)
 	}
+	return p.out.Write(b)
 }
 
 // update is called by the reader of the list.
@@ -89,25 +81,16 @@ func (p *listProgress) update(now sweep.ListProgress) {
 }
 
 // end removes the line. It may be called twice.
-func (p *listProgress) end() { p.stop() }
-
-func (p *listProgress) show() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	line := p.line()
-	if !p.terminal {
-		fmt.Fprintln(p.out, line)
-		return
+func (p *listProgress) end() {
+	p.stop()
+	if p.live != nil {
+		p.live.end(false)
 	}
-	runes := []rune(line)
-	if most := width(p.out) - 1; len(runes) > most {
-		runes = runes[:max(0, most)]
-	}
-	fmt.Fprintf(p.out, "\r\x1b[K%s", string(runes))
-	p.shown = true
 }
 
 func (p *listProgress) line() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	line, links := "Reading the list: ", p.last.Links
 	if p.last.Pass > 1 {
 		line, links = "Reading the list again, for links that moved: ", p.last.InPass

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type output struct {
 	to      io.Writer
 	secrets *clean.Secrets // to be hidden; nil: none
 	queue   *queue         // of standard error; a write to standard output waits for it
+	ascii   bool           // a terminal without Unicode
 	bounded bool           // no write waits for longer than boundedWrite
 
 	mu    sync.Mutex
@@ -40,12 +42,15 @@ var errNotRead = errors.New("write standard output: nobody reads it")
 // newOutputs wraps standard output and standard error. Piped standard output is data.
 func newOutputs(stdout, stderr io.Writer, secrets *clean.Secrets) (out, errs *output) {
 	q := newQueue(stderr)
-	out = &output{to: stdout, queue: q}
+	out = &output{to: stdout, queue: q, ascii: isTerminal(stdout) && !unicodeLocale()}
 	if isTerminal(stdout) {
 		out.clean = &clean.Writer{To: stdout}
 	}
-	return out, &output{to: q, queue: q, secrets: secrets, clean: &clean.Writer{To: q}}
+	return out, &output{to: q, queue: q, secrets: secrets, clean: &clean.Writer{To: q}, ascii: isTerminal(stderr) && !unicodeLocale()}
 }
+
+// inASCII replaces our own characters beyond ASCII. File names and cells stay as they are.
+var inASCII = strings.NewReplacer("…", "...", "→", "->", "–", "-", "─", "-", "“", `"`, "”", `"`)
 
 // bound keeps a stuck reader from blocking the process.
 func (o *output) bound() { o.bounded = true }
@@ -73,6 +78,9 @@ func (o *output) Write(p []byte) (n int, err error) {
 	if o.secrets != nil {
 		p = []byte(o.secrets.Hide(string(p)))
 	}
+	if o.ascii {
+		p = []byte(inASCII.Replace(string(p)))
+	}
 	to := o.to
 	if o.clean != nil {
 		to = o.clean
@@ -92,6 +100,20 @@ func (o *output) Write(p []byte) (n int, err error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// control writes a control sequence to a terminal, past what removes them from texts.
+func (o *output) control(sequence string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.to != io.Writer(o.queue) {
+		o.flush(orderFlush)
+	}
+	if o.bounded {
+		_ = writeBounded(o.to, []byte(sequence))
+		return
+	}
+	_, _ = o.to.Write([]byte(sequence))
 }
 
 // writeBounded writes p. It gives up on a stuck reader.

@@ -3,16 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"linkcancel/internal/app"
+	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
@@ -24,30 +22,19 @@ const (
 	plainEvery = 5 * time.Second
 )
 
-// progress shows a batch's progress: a bar on a terminal, else a plain line every few seconds.
+// progress shows a batch's progress: a line with a bar on a terminal, else a plain line every few
+// seconds.
 type progress struct {
 	out      io.Writer
 	movement func(ledger.Batch) status.Movement
+	line     *live // nil without a terminal
 
-	mu    sync.Mutex
-	batch ledger.Batch
-	pace  status.Pace
-
+	mu     sync.Mutex
+	batch  ledger.Batch
+	pace   status.Pace
 	causes status.Causes
-
-	bars *mpb.Progress
-	bar  *mpb.Bar
-	draw chan func() // changes of the bar, applied by a goroutine; closed by end
-	done chan struct{}
-	next time.Time // of the plain line
+	next   time.Time // of the plain line
 }
-
-const (
-	// drawAhead is how many changes wait for a terminal that Ctrl-S may have stopped.
-	drawAhead = 16
-	// drawLast is how long end waits for the terminal.
-	drawLast = 2 * time.Second
-)
 
 // newProgress shows b, which an app in this process works on.
 func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
@@ -68,29 +55,8 @@ func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
 func startProgress(out io.Writer, b ledger.Batch, first time.Duration, movement func(ledger.Batch) status.Movement) *progress {
 	p := &progress{out: out, batch: b, movement: movement, next: time.Now().Add(first)}
 	p.pace.Add(time.Now(), b.Counts.Sum())
-	if isTerminal(out) && width(out) > 0 { // on a terminal of no width no bar is seen
-		p.bars = mpb.New(mpb.WithOutput(unwrapWriter(out).(*os.File)), mpb.WithWidth(28), mpb.WithRefreshRate(pollEvery), mpb.WithAutoRefresh())
-		p.bar = p.bars.New(b.Total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
-			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.head() + " " })),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + p.tail() })),
-		)
-		p.draw, p.done = make(chan func(), drawAhead), make(chan struct{})
-		go func() {
-			defer close(p.done)
-			for do := range p.draw {
-				do()
-			}
-		}()
-	}
+	p.line = startLive(out, func(t *terminal, columns int) string { return fit(t, columns, p.segments(t)) })
 	return p
-}
-
-// onBar changes the bar, without waiting for the terminal.
-func (p *progress) onBar(do func()) {
-	select {
-	case p.draw <- do:
-	default:
-	}
 }
 
 func isTerminal(w any) bool {
@@ -99,7 +65,7 @@ func isTerminal(w any) bool {
 }
 
 // width is the width of a terminal in columns; 0 if it is unknown.
-func width(w io.Writer) int {
+func width(w any) int {
 	f, ok := asFile(w)
 	if !ok {
 		return 0
@@ -122,14 +88,14 @@ func (p *progress) update(b ledger.Batch) {
 	p.pace.Add(now, b.Counts.Sum())
 	p.mu.Unlock()
 	p.sayCause(now, b)
-	switch {
-	case p.bar != nil:
-		p.onBar(func() { p.bar.SetCurrent(min(b.Counts.Sum(), b.Total-1)) }) // the last one by end
-	case !now.Before(p.next) && b.Pending() > 0:
+	if p.line == nil && !now.Before(p.next) && b.Pending() > 0 {
 		p.next = now.Add(plainEvery)
-		fmt.Fprintln(p.out, p.head()+"  "+p.tail())
+		fmt.Fprintln(p.out, fit(nil, maxPlain, p.segments(nil)))
 	}
 }
+
+// maxPlain is more columns than a plain line ever has.
+const maxPlain = 1000
 
 // sayCause says why sending is on hold: once for each cause, and again each minute.
 func (p *progress) sayCause(now time.Time, b ledger.Batch) {
@@ -143,8 +109,8 @@ func (p *progress) sayCause(now time.Time, b ledger.Batch) {
 
 // say writes a line of its own.
 func (p *progress) say(line string) {
-	if p.bar != nil {
-		p.onBar(func() { _, _ = p.bars.Write([]byte(line + "\n")) }) // above the bar
+	if p.line != nil {
+		fmt.Fprintln(p.line, clean.Line(line)) // above the line
 		return
 	}
 	fmt.Fprintln(p.out, line)
@@ -152,63 +118,94 @@ func (p *progress) say(line string) {
 
 // end leaves the last line on the terminal. It does not wait long for a stuck one.
 func (p *progress) end() {
-	if p.bar == nil {
-		return
-	}
-	p.mu.Lock()
-	done := p.batch.Counts.Sum()
-	p.mu.Unlock()
-	p.onBar(func() {
-		if done >= p.batch.Total {
-			p.bar.SetCurrent(done)
-		} else {
-			p.bar.Abort(false)
-		}
-		p.bars.Wait()
-	})
-	close(p.draw)
-	select {
-	case <-p.done:
-	case <-time.After(drawLast):
+	if p.line != nil {
+		p.line.end(true)
 	}
 }
 
-func (p *progress) head() string {
+// barColumns are the lengths of the bar, from the longest.
+var barColumns = [...]int{28, 14, 7, 0}
+
+// segments are the parts of the line. If there is no room, the bar goes first, then words, then
+// figures. The problems never go.
+func (p *progress) segments(t *terminal) []segment {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	done, total := p.batch.Counts.Sum(), p.batch.Total
+	b := p.batch
+	rate, known := p.pace.Rate()
+	p.mu.Unlock()
+	done, total := b.Counts.Sum(), b.Total
 	percent := int64(100)
 	if total > 0 {
 		percent = 100 * done / total
 	}
 	whole := humanize.Digits(total)
-	return fmt.Sprintf("%*s of %s links  %3d%%", len(whole), humanize.Digits(done), whole, percent)
+	segments := []segment{{ranks: []int{4}, texts: []string{
+		fmt.Sprintf("%*s of %s links  %3d%%", len(whole), humanize.Digits(done), whole, percent),
+		fmt.Sprintf("%s/%s %d%%", humanize.Digits(done), whole, percent),
+	}}}
+	if t != nil {
+		segments = append(segments, segment{ranks: []int{0, 1, 1}, texts: bars(done, total, t.unicode)})
+	}
+	if b.Pending() > 0 {
+		segments = append(segments, p.motion(b, rate, known)...)
+	}
+	problems := b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] + b.Counts[ledger.Aborted]
+	gone := b.Counts[ledger.AlreadyCancelled] + b.Counts[ledger.NotFound] + b.Counts[ledger.NotCancellable]
+	return append(segments,
+		counted(problems, red, nil, "problems %s"),
+		counted(gone, "", []int{3, 6}, "no longer payable %s", "not payable %s", ""),
+		counted(b.Counts[ledger.Cancelled], "", []int{8}, "cancelled %s", ""))
 }
 
-func (p *progress) tail() string {
-	p.mu.Lock()
-	b := p.batch
-	rate, known := p.pace.Rate()
-	p.mu.Unlock()
-	var parts []string
-	if b.Pending() > 0 {
-		s := p.movement(b)
-		if s.Stopped != "" {
-			parts = append(parts, s.Stopped)
-		} else if known {
-			parts = append(parts, humanize.Rate(rate))
-			if rate > 0 {
-				parts = append(parts, humanize.Duration(status.TimeLeft(b, rate))+" left")
-			}
-		}
-		if s.Beside != "" {
-			parts = append(parts, s.Beside)
+// motion is how fast the links move, or why they do not.
+func (p *progress) motion(b ledger.Batch, rate float64, known bool) []segment {
+	var segments []segment
+	m := p.movement(b)
+	if m.Stopped != "" {
+		stopped := clean.Line(m.Stopped)
+		parts := strings.SplitN(stopped, ": ", 3) // on hold, why, and the answer
+		why := strings.Join(parts[:min(len(parts), 2)], ": ")
+		segments = append(segments, segment{ranks: []int{4, 5}, color: yellow, texts: []string{stopped, why, parts[0]}})
+	} else if known {
+		segments = append(segments, segment{ranks: []int{7}, texts: []string{humanize.Rate(rate), ""}})
+		if rate > 0 {
+			left := humanize.Duration(status.TimeLeft(b, rate))
+			segments = append(segments, segment{ranks: []int{4}, texts: []string{left + " left", left}})
 		}
 	}
-	for _, o := range ledger.Outcomes {
-		if n := b.Counts[o]; n > 0 {
-			parts = append(parts, o.String()+" "+humanize.Digits(n))
-		}
+	if m.Beside != "" {
+		segments = append(segments, segment{ranks: []int{2}, texts: []string{clean.Line(m.Beside), ""}})
 	}
-	return strings.Join(parts, "  ")
+	return segments
+}
+
+// counted is a number of links with a word, in one of several formats; nothing for none.
+func counted(n int64, color string, ranks []int, formats ...string) segment {
+	s := segment{ranks: ranks, color: color}
+	for _, format := range formats {
+		if n > 0 && format != "" {
+			format = fmt.Sprintf(format, humanize.Digits(n))
+		} else {
+			format = ""
+		}
+		s.texts = append(s.texts, format)
+	}
+	return s
+}
+
+// bars are the bar in its lengths.
+func bars(done, total int64, unicode bool) []string {
+	full, empty := "=", "-"
+	if unicode {
+		full, empty = "━", "─"
+	}
+	var texts []string
+	for _, columns := range barColumns {
+		filled := columns
+		if total > 0 {
+			filled = int(int64(columns) * min(done, total) / total)
+		}
+		texts = append(texts, strings.Repeat(full, filled)+strings.Repeat(empty, columns-filled))
+	}
+	return texts
 }

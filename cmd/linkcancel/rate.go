@@ -40,7 +40,7 @@ func rateDo(ctx context.Context, a *cliApp, flags redisFlags, done string, do fu
 			return printJSON(a.stdout, f.View())
 		}
 		if done != "" {
-			fmt.Fprintln(a.stdout, done)
+			fmt.Fprintln(a.says, done)
 		}
 		printRate(a, f)
 		if keys := f.DifferentKeys(); keys > 0 {
@@ -51,17 +51,17 @@ func rateDo(ctx context.Context, a *cliApp, flags redisFlags, done string, do fu
 }
 
 func printRate(a *cliApp, f status.Fleet) {
-	row := func(name, text string) { fmt.Fprintf(a.stdout, "  %-8s %s\n", name, text) }
+	row := func(name, text string) { fmt.Fprintf(a.says, "  %-8s %s\n", name, text) }
 	switch {
 	case len(f.Workers) == 0 && !f.Override:
-		row("ceiling", "none: no worker is alive")
+		row("limit", "none: no worker is running")
 	case f.Override:
-		row("ceiling", f.Ceiling.String()+"  set by command; rate set auto leaves it to the workers")
+		row("limit", f.Ceiling.String()+"  set by command; linkcancel rate set auto lets the workers decide")
 	default:
-		row("ceiling", f.Ceiling.String()+"  the lowest --rate of the workers alive")
+		row("limit", f.Ceiling.String()+"  the lowest --rate of the running workers")
 	}
 	if len(f.Workers) > 0 {
-		row("rate", humanize.PerSecond(float64(f.Rate)))
+		row("now", humanize.PerSecond(float64(f.Rate)))
 	}
 	hold := "none"
 	switch own := f.OwnHolds(); {
@@ -92,7 +92,7 @@ func printRate(a *cliApp, f status.Fleet) {
 		} else if slow := status.Slow(beat.InFlight, beat.Concurrency, time.Duration(beat.TookMillis)*time.Millisecond); slow != "" {
 			text += "  " + slow
 		}
-		fmt.Fprintf(a.stdout, "    %-20s %s\n", clean.Line(w.ID), text)
+		fmt.Fprintf(a.says, "    %-20s %s\n", clean.Line(w.ID), text)
 		flags[w.Rate.String()] = true
 	}
 	if len(flags) > 1 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
 	"linkcancel/internal/status"
 	"linkcancel/producer"
@@ -27,7 +29,9 @@ import (
 type runCmd struct {
 	Files  []string `arg:"" optional:"" name:"file" help:"CSV files."`
 	Report string   `help:"Write the report here; by default FILE.BATCH.csv beside the first file." placeholder:"FILE"`
-	Resume string   `help:"Continue an interrupted run, given its report." placeholder:"REPORT"`
+	Resume string   `help:"Continue an interrupted run, given its report or its CSV file." placeholder:"FILE"`
+	Retry  string   `help:"Run the links of a report again that may still be payable. The new report has all its rows." placeholder:"REPORT"`
+	New    bool     `help:"Start a new run although an unfinished one of the same file is here."`
 	csvFlags
 	apiFlags
 	sendFlags `set:"attempts=6"`
@@ -47,16 +51,23 @@ func (c runCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	a.quiet()
-	if c.Resume != "" {
+	switch {
+	case c.Resume != "":
 		return c.resume(ctx, a, key, client)
+	case c.Retry != "":
+		return c.retry(ctx, a, key, client)
 	}
 	return c.start(ctx, a, key, client)
 }
 
 func (c runCmd) check(a *cliApp) error {
 	switch {
-	case c.Resume == "" && len(c.Files) == 0:
+	case c.Resume != "" && c.Retry != "":
+		return usagef("--resume and --retry cannot be combined")
+	case c.Resume == "" && c.Retry == "" && len(c.Files) == 0:
 		return hint(usagef("no CSV file was given"), "linkcancel run FILE, or linkcancel run --resume REPORT")
+	case c.Retry != "" && len(c.Files) > 0:
+		return usagef("--retry takes its links from the report: omit the files")
 	case c.Resume != "" && c.Report != "":
 		return usagef("--resume names the report already: omit --report")
 	case c.Resume != "" && a.DryRun:
@@ -72,35 +83,43 @@ func (c runCmd) check(a *cliApp) error {
 	return c.sendFlags.check()
 }
 
-// start begins a new run.
+// start begins a new run of files, or resumes an unfinished one if the user wants that.
 func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
+	if err := refuseReports(c.Files, c.csvFlags); err != nil {
+		return err
+	}
 	if err := sameColumns(c.Files, c.csvFlags); err != nil {
+		return err
+	}
+	if found, err := c.resumeInstead(ctx, a, key, client, c.Files); found || err != nil {
 		return err
 	}
 	s := c.open(key, client)
 	defer s.close()
-	id := c.ID
-	if id == "" {
-		id = ledger.NewBatchID(time.Now())
-	}
+	id := cmp.Or(c.ID, ledger.NewBatchID(time.Now()))
 	s.report = cmp.Or(c.Report, c.Files[0]+"."+id+".csv")
 	if err := s.checkReportPath(); err != nil {
 		return err
 	}
 	src, done, err := c.source(ctx, a, c.Files)
+	if errors.Is(err, linkcsv.ErrNoRows) {
+		return a.nothing(c.name(c.Files), producer.SourceRun)
+	}
 	if err != nil {
 		return err
 	}
+	p := c.preview(client, key)
+	p.files, p.about = c.Files, src.About
 	if a.DryRun {
 		stats, err := countAll(ctx, src)
 		if err := done(err); err != nil {
 			return err
 		}
-		return a.dryRun(stats, float64(c.Rate), c.name(c.Files), producer.SourceRun)
+		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
 	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
 		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
-		Confirm: a.confirmPlan(ctx, float64(c.Rate), question{}),
+		Confirm: func(stats producer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
 		return err
@@ -110,25 +129,159 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return err
 	}
 	s.header = report.Header{
-		Batch: batch.ID, Digest: batch.Digest, Name: batch.Name, Files: files, Column: c.Column,
-		AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Total: batch.Total, Created: batch.Created,
+		Files: files, Column: c.Column, AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary,
 	}
+	return s.begin(ctx, a, batch)
+}
+
+// resumeInstead resumes an unfinished run of the files, if there is one and the user wants that.
+func (c runCmd) resumeInstead(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client, files []string) (found bool, err error) {
+	if c.New || a.DryRun {
+		return false, nil
+	}
+	path, err := c.unfinished(ctx, a, files, c.preview(client, key))
+	if path == "" || err != nil {
+		return false, err
+	}
+	c.Resume, c.Retry, c.Files = path, "", nil
+	return true, c.resume(ctx, a, key, client)
+}
+
+// begin writes the journal of a new run and executes it.
+func (s *session) begin(ctx context.Context, a *cliApp, b ledger.Batch) (err error) {
+	s.header.Batch, s.header.Digest, s.header.Name, s.header.Total, s.header.Created = b.ID, b.Digest, b.Name, b.Total, b.Created
+	s.header.API, s.header.Rate, s.header.Attempts = s.client.BaseURL(), s.cmd.Rate.String(), s.cmd.Attempts
 	if s.journal, err = report.CreateJournal(s.report+partialSuffix, s.header); err != nil {
-		return usagef("%w", err)
+		return hint(usagef("%w", err), "choose another place with --report")
+	}
+	if pointer, journal := s.pointer(); pointer != journal {
+		_ = os.Symlink(journal, pointer) // without it the next run of the file does not find this one
 	}
 	return s.execute(ctx, a)
 }
 
+// pointer is a link to the journal, beside the first file, if the report is elsewhere.
+func (s *session) pointer() (pointer, journal string) {
+	journal, err := filepath.Abs(s.report + partialSuffix)
+	if err != nil || filepath.Dir(journal) == filepath.Dir(s.header.Files[0]) {
+		return journal, journal
+	}
+	return s.header.Files[0] + "." + s.header.Batch + ".csv" + partialSuffix, journal
+}
+
+// removeJournal removes the journal of a run that is over, and the link to it.
+func (s *session) removeJournal() error {
+	if pointer, journal := s.pointer(); pointer != journal {
+		if target, err := os.Readlink(pointer); err == nil && target == journal {
+			_ = os.Remove(pointer)
+		}
+	}
+	return s.journal.Remove()
+}
+
+// preview is what the user is shown. Runs share no Redis, so the fingerprint has a fixed salt.
+func (c runCmd) preview(client *plexy.Client, key *plexy.Key) preview {
+	return preview{
+		api: client.BaseURL(), rate: float64(c.Rate),
+		key: key.Fingerprint([]byte("linkcancel run")) + " from " + key.Source(),
+	}
+}
+
+// dryRunOf shows what would happen and reads the first link, which proves key, URL and merchant.
+func (c runCmd) dryRunOf(ctx context.Context, a *cliApp, client *plexy.Client, p preview, first string, stats producer.Stats) error {
+	probe := probeLink(ctx, client, first)
+	if a.JSON {
+		if err := a.dryRunJSON(stats, c.name(append(c.Files, c.Retry)), producer.SourceRun, probe.view()); err != nil {
+			return err
+		}
+	} else {
+		p.print(a.says, stats)
+		if probe.err == nil {
+			fmt.Fprintf(a.says, "The API says: %s\n", probe.text)
+		}
+		fmt.Fprintln(a.says, "Dry run: one link was read, and nothing was changed. Canceling links cannot be undone.")
+	}
+	if probe.err != nil {
+		return hint(probe.err, "%s", probe.advice)
+	}
+	return nil
+}
+
+// retry begins a run of the unfinished links of a report.
+func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
+	unfinished, err := report.ReadUnfinished(c.Retry)
+	if errors.Is(err, report.ErrNoReport) {
+		return hint(usagef("%w", err), "give a report that linkcancel run or batch report --join has written")
+	}
+	if err != nil {
+		return err
+	}
+	if len(unfinished.Links) == 0 {
+		if a.JSON {
+			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: producer.SourceRun, Name: filepath.Base(c.Retry)}))
+		}
+		fmt.Fprintf(a.notes, "Nothing to retry: no link of %s may still be payable.\n", c.Retry)
+		return nil
+	}
+	if found, err := c.resumeInstead(ctx, a, key, client, []string{c.Retry}); found || err != nil {
+		return err
+	}
+	s := c.open(key, client)
+	defer s.close()
+	id := cmp.Or(c.ID, ledger.NewBatchID(time.Now()))
+	s.report = cmp.Or(c.Report, retryReport(c.Retry, id))
+	if err := s.checkReportPath(); err != nil {
+		return err
+	}
+	p := c.preview(client, key)
+	p.files = []string{c.Retry}
+	p.about = func() producer.About { return producer.About{Column: `column "link"`, Sample: unfinished.Links[0]} }
+	if a.DryRun {
+		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], producer.Stats{Links: int64(len(unfinished.Links))})
+	}
+	batch, err := producer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), producer.BatchConfig{
+		ID: id, Source: producer.SourceRun, Name: filepath.Base(c.Retry), Canary: !c.NoCanary,
+		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
+			records := make([]ledger.Record, links)
+			for i := range records {
+				records[i].Ambiguous = unfinished.Ambiguous[chunk*ledger.ChunkLinks+i]
+			}
+			return records, nil, nil
+		},
+		Confirm: func(stats producer.Stats) error { return a.ask(ctx, p, stats, question{}) },
+	})
+	if err != nil {
+		return err
+	}
+	files, err := absolute([]string{c.Retry})
+	if err != nil {
+		return err
+	}
+	s.header = report.Header{Files: files, NoCanary: c.NoCanary, Retry: true}
+	return s.begin(ctx, a, batch)
+}
+
+// batchInName matches the batch in the name of a report.
+var batchInName = regexp.MustCompile(`\.\d{8}-\d{6}-[0-9a-f]{6}\.csv$`)
+
+// retryReport is the default name of the report of a retry: the batch of the first report is
+// replaced.
+func retryReport(report, id string) string {
+	return batchInName.ReplaceAllString(report, "") + "." + id + ".csv"
+}
+
+func unfinishedSource(u report.Unfinished) *producer.Links {
+	n := int64(len(u.Links))
+	return &producer.Links{IDs: u.Links, Counts: producer.Stats{Rows: n, Links: n}}
+}
+
 // resume continues a run that was interrupted or killed.
 func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
-	path := strings.TrimSuffix(c.Resume, partialSuffix)
-	header, state, journal, err := report.OpenJournal(path + partialSuffix)
-	if errors.Is(err, os.ErrNotExist) {
-		if _, statErr := os.Stat(path); statErr == nil {
-			return usagef("nothing to resume: %s is complete (there is no %s)", path, filepath.Base(path)+partialSuffix)
-		}
-		return hint(usagef("there is no %s to resume from", path+partialSuffix), "give the report name that the interrupted run printed")
+	path, err := findJournal(c.Resume)
+	if err != nil {
+		return err
 	}
+	header, state, journal, err := report.OpenJournal(path + partialSuffix)
 	if errors.Is(err, report.ErrBadJournal) {
 		return hint(err, "restore the journal, or start a new run: links that are cancelled will read already_cancelled")
 	}
@@ -141,45 +294,70 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *p
 			return err
 		}
 	}
-	if c.Column != "" {
-		header.Column = c.Column
-	}
-	flags := c.csvFlags
-	flags.Column, flags.SkipInvalid, flags.AnyID = header.Column, header.SkipInvalid, header.AnyID || c.AnyID
+	c.restoreFlags(a, header)
 	s := c.open(key, client)
 	s.journal = journal
 	defer s.close()
-	src, done, err := flags.source(ctx, a, files)
-	if err != nil {
-		return err
-	}
 	s.report, s.resumed = path, true
 	s.header = header
-	s.header.Files = files
+	s.header.Files, s.header.Column = files, c.Column
 	again := state.Tripped()
 	state.CanaryOff()
-	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
-		// A resume switches the canary off.
-		ID: header.Batch, Source: producer.SourceRun, Name: header.Name, Created: header.Created,
-		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
-			return s.restore(ctx, state, chunk, links)
-		},
-	})
-	if err := done(err); err != nil {
+	// A resume switches the canary off.
+	batch, err := s.makeAgain(ctx, a, state)
+	if err != nil {
 		return err
 	}
 	if batch.Digest != header.Digest {
 		return hint(usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s", strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total)), "name the same files, unchanged")
 	}
+	if header.API != "" && header.API != client.BaseURL() && batch.Counts.Sum() > 0 {
+		return hint(usagef("the run was started with the API %s, and --base-url is %s", header.API, client.BaseURL()), "give --base-url %s, or start a new run with --new", header.API)
+	}
 	if err := s.journal.CanaryOff(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "Resuming batch %s: %s of %s have an outcome.\n", batch.ID,
+	fmt.Fprintf(a.notes, "Resuming batch %s: %s of %s are done.\n", batch.ID,
 		humanize.Digits(batch.Counts.Sum()), humanize.Plural(batch.Total, "link"))
 	if again {
-		fmt.Fprintln(a.stderr, "The links that stopped the run are sent again.")
+		fmt.Fprintln(a.notes, "The links that stopped the run are sent again.")
 	}
 	return s.execute(ctx, a)
+}
+
+// makeAgain makes the batch of an interrupted run again, with what its journal knows.
+func (s *session) makeAgain(ctx context.Context, a *cliApp, state *report.State) (ledger.Batch, error) {
+	cfg := producer.BatchConfig{
+		ID: s.header.Batch, Source: producer.SourceRun, Name: s.header.Name, Created: s.header.Created,
+		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
+			return s.restore(ctx, state, chunk, links)
+		},
+	}
+	if s.header.Retry {
+		links, err := report.ReadUnfinished(s.header.Files[0])
+		if err != nil {
+			return ledger.Batch{}, err
+		}
+		return producer.MakeBatch(ctx, s.ledger, unfinishedSource(links), cfg)
+	}
+	src, done, err := s.cmd.source(ctx, a, s.header.Files)
+	if err != nil {
+		return ledger.Batch{}, err
+	}
+	batch, err := producer.MakeBatch(ctx, s.ledger, src, cfg)
+	return batch, done(err)
+}
+
+// restoreFlags gives the run the flags of its first start. Flags that are given again win.
+func (c *runCmd) restoreFlags(a *cliApp, h report.Header) {
+	c.Column = cmp.Or(c.Column, h.Column)
+	c.SkipInvalid, c.AnyID = h.SkipInvalid, h.AnyID || c.AnyID
+	if rate, err := ratelimit.ParseRate(h.Rate); err == nil && len(given(a.args, "--rate")) == 0 {
+		c.Rate = rate
+	}
+	if h.Attempts > 0 && len(given(a.args, "--attempts")) == 0 {
+		c.Attempts = h.Attempts
+	}
 }
 
 // session is one run with its embedded Redis.
@@ -274,13 +452,13 @@ func (s *session) execute(userCtx context.Context, a *cliApp) error {
 	stopServing, err := s.cmd.serve(ctx, e)
 	if err != nil {
 		if !s.resumed {
-			_ = s.journal.Remove() // nothing was sent yet
+			_ = s.removeJournal() // nothing was sent yet
 		}
 		return err
 	}
 	defer stopServing()
 	files := keepSpare(spareFiles)
-	p := newProgress(a.stderr, b, e)
+	p := newProgress(a.notes, b, e)
 	quiet := context.AfterFunc(userCtx, func() {
 		fmt.Fprintln(a.stderr, "\nStopping: calls in flight are finished first. Ctrl-C again quits at once.")
 	})
@@ -305,7 +483,7 @@ func (s *session) execute(userCtx context.Context, a *cliApp) error {
 // Nothing was recorded, so only the journal of an earlier run stays.
 func (s *session) keyRefusedError(b ledger.Batch, badKey error) error {
 	if !s.resumed && b.Counts.Sum() == 0 {
-		_ = s.journal.Remove()
+		_ = s.removeJournal()
 	}
 	return hint(fmt.Errorf("the API refuses the key: %w", badKey), "check PLEXY_API_KEY or --api-key-file, and --base-url (%s)", s.cmd.BaseURL)
 }
@@ -328,7 +506,7 @@ func (s *session) unprovenError(ctx context.Context, b ledger.Batch, why error) 
 	if keep {
 		advice += "; what was sent is in " + s.report + partialSuffix + ": linkcancel run --resume " + s.report
 	} else {
-		_ = s.journal.Remove()
+		_ = s.removeJournal()
 	}
 	return hint(why, "%s", advice)
 }
@@ -343,43 +521,66 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	write := func(w io.Writer) error {
 		return writeReport(ctx, w, s.ledger, b, s.header.Files, s.header.Column, report.Options{})
 	}
+	if s.header.Retry {
+		write = func(w io.Writer) error { return rewriteReport(ctx, w, s.ledger, b, s.header.Files[0]) }
+	}
 	overwrite := s.resumed
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
 		return hint(err, "the progress so far is in %s: linkcancel run --resume %s continues", s.report+partialSuffix, s.report)
 	}
 	// A batch paused by its canary is not finished: a resume asks for its links again.
 	if b.Pending() == 0 && b.State != ledger.Paused {
-		if err := s.journal.Remove(); err != nil {
+		if err := s.removeJournal(); err != nil {
 			return err
 		}
 	}
-	t, err := status.ReadStatuses(ctx, s.ledger, b)
+	result, err := status.ReadResult(ctx, s.ledger, b)
 	if err != nil {
 		return err
 	}
-	out := a.stdout
+	out := a.says
 	if a.JSON {
-		out = a.stderr
-		data := status.ViewOf(b)
-		data.Report = s.report
-		if err := printJSON(a.stdout, data); err != nil {
+		out = a.notes
+		view := status.ViewOf(b).With(result)
+		view.Report = s.report
+		if err := printJSON(a.stdout, view); err != nil {
 			return err
 		}
 	}
+	return a.finished(out, summary{Batch: b, Result: result, interrupted: interrupted, skipped: b.Invalid}, s.report)
+}
+
+// finished prints the summary of a run, and what to do next. It returns the exit code as an error.
+func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
+	code := linksExit(s.Batch, s.Result)
+	if code != exitFine && out == io.Discard {
+		out = a.stderr // --quiet hides only what is well
+	}
 	fmt.Fprintln(out)
-	printSummary(out, b, t)
-	fmt.Fprintf(out, "\nReport: %s\n", clean.Line(s.report))
-	code := linksExit(b, t)
+	s.print(out)
+	if reportPath != "" && reportPath != "-" {
+		fmt.Fprintf(out, "Report: %s\n", clean.Line(reportPath))
+	}
+	run := s.Source == producer.SourceRun
+	next := nextStep(s.Batch)
+	if run {
+		next = "linkcancel run --retry " + reportPath
+	}
 	switch {
-	case interrupted && b.Pending() > 0:
-		fmt.Fprintf(a.stderr, "Interrupted. Next: linkcancel run --resume %s\n", s.report)
+	case s.interrupted && s.Pending() > 0:
+		fmt.Fprintf(a.stderr, "Next: linkcancel run --resume %s\n", reportPath)
 		code = exitInterrupted
-	case b.State == ledger.Paused:
-		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(b), canaryHint, s.report)
-	case allAlike(b) != "":
-		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(b), canaryHint)
+	case s.State == ledger.Paused && run:
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(s.Batch), canaryHint, reportPath)
+	case s.State == ledger.Paused:
+		fmt.Fprintf(a.stderr, "Stopped: %s. Next: %s\n", status.Reason(s.Batch), nextStep(s.Batch))
+	case allAlike(s.Batch) != "":
+		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(s.Batch), canaryHint)
+		if s.Payable > 0 {
+			fmt.Fprintf(a.stderr, "Then: %s\n", next)
+		}
 	case code == exitLinks:
-		fmt.Fprintln(a.stderr, "Some links may still be payable: see the report.")
+		fmt.Fprintf(a.stderr, "Next: %s\n", next)
 	}
 	if code != exitFine {
 		return exit(code)
@@ -395,8 +596,11 @@ func sameColumns(files []string, flags csvFlags) error {
 		}
 	}
 	var first []string
-	for i, file := range files {
+	for _, file := range files {
 		rows, err := linkcsv.OpenRows(file, nil, linkcsv.Options{Column: flags.Column, AnyID: flags.AnyID})
+		if errors.Is(err, linkcsv.ErrNoRows) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -404,7 +608,7 @@ func sameColumns(files []string, flags csvFlags) error {
 		if err := rows.Close(); err != nil {
 			return err
 		}
-		if i == 0 {
+		if first == nil {
 			first = header
 		} else if strings.Join(first, "\x00") != strings.Join(header, "\x00") {
 			return hint(usagef("%s and %s have different columns, and one report holds them all", files[0], file), "run them one after the other")

@@ -90,16 +90,16 @@ func (c sandboxCmd) Run(ctx context.Context, a *cliApp) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.WriteCSV != "" {
-		if err := writeIDs(c.WriteCSV, api.IDs()); err != nil {
-			return err
-		}
-	}
 	url, stop, err := serveLocal(c.Addr, api)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	if c.WriteCSV != "" {
+		if err := writeIDs(c.WriteCSV, api.IDs()); err != nil {
+			return err
+		}
+	}
 	key := "test"
 	if c.Key != "" {
 		key = "KEY" // theirs, which is not shown

@@ -5,13 +5,14 @@ import (
 	"io"
 	"strings"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
 )
 
-// allAlike names the outcome of a finished batch whose links are all not_found or
-// all rejected, which says more of the request than of the links; "" otherwise.
+// allAlike names the outcome of a finished batch whose links are all not_found or all rejected,
+// which says more of the request than of the links; "" otherwise.
 func allAlike(b ledger.Batch) string {
 	for _, o := range [...]ledger.Outcome{ledger.NotFound, ledger.Rejected} {
 		if b.Total > 0 && b.Counts[o] == b.Total {
@@ -22,57 +23,153 @@ func allAlike(b ledger.Batch) string {
 }
 
 // linksExit is the exit code for a finished or paused batch. Outcomes of a paused one may change.
-func linksExit(b ledger.Batch, t status.LinkStatuses) int {
-	payable := b.Counts[ledger.Failed] + b.Counts[ledger.Rejected] + b.Counts[ledger.Aborted] + t.Payable()
-	if payable > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
+func linksExit(b ledger.Batch, r status.Result) int {
+	if r.Payable > 0 || b.Counts[ledger.Failed] > 0 || b.Pending() > 0 || b.State == ledger.Paused || allAlike(b) != "" {
 		return exitLinks
 	}
 	return exitFine
 }
 
-// printSummary shows the outcomes of a batch as an aligned table.
-func printSummary(w io.Writer, b ledger.Batch, t status.LinkStatuses) {
-	head := "Batch " + b.ID + " is " + string(b.State)
-	switch {
-	case !b.Finished.IsZero() && !b.Started.IsZero():
-		head += " (" + humanize.Duration(b.Finished.Sub(b.Started)) + ")"
-	case b.Reason != "":
-		head += " (" + status.Reason(b) + ")"
-	}
-	if b.Parent != "" {
-		head += ", a retry of " + b.Parent
-	}
-	fmt.Fprintf(w, "%s\n\n", head)
-	width := len(humanize.Digits(b.Total))
-	row := func(name string, n int64, more string) {
-		if more != "" {
-			more = "   " + more
+// summary is a batch and its result, for people.
+type summary struct {
+	ledger.Batch
+	status.Result
+	interrupted bool  // by the user
+	skipped     int64 // rows of the input that were not checked
+}
+
+// print shows the outcomes as an aligned table with their reasons, then what may still be payable.
+func (s summary) print(w io.Writer) {
+	t := terminalOf(w)
+	fmt.Fprintf(w, "%s\n\n", s.head())
+	width := len(humanize.Digits(s.Total))
+	row := func(name string, n int64, color string, more ...string) {
+		line := fmt.Sprintf("%-18s %*s", name, width, humanize.Digits(n))
+		for i, text := range more {
+			if i == 0 {
+				line += "   " + text
+			} else {
+				line += "\n" + strings.Repeat(" ", 2+18+1+width+3) + text
+			}
 		}
-		fmt.Fprintf(w, "  %-18s %*s%s\n", name, width, humanize.Digits(n), more)
+		paintLine(w, t, color, "  "+line)
 	}
 	for _, o := range ledger.Outcomes {
-		more := ""
-		if o == ledger.NotCancellable && len(t) > 0 {
-			more = t.String()
+		color := ""
+		if problem := o == ledger.Rejected || o == ledger.Failed || o == ledger.Aborted; problem && s.Counts[o] > 0 {
+			color = red
 		}
-		row(o.String(), b.Counts[o], more)
+		row(o.String(), s.Counts[o], color, s.reasons(o)...)
 	}
-	if b.Pending() > 0 {
-		row("pending", b.Pending(), "")
+	if s.Pending() > 0 {
+		row("pending", s.Pending(), "")
 	}
 	var more []string
-	if b.Duplicates > 0 {
-		more = append(more, humanize.Plural(b.Duplicates, "duplicate"))
+	if s.Duplicates > 0 {
+		more = append(more, humanize.Plural(s.Duplicates, "duplicate"))
 	}
-	if b.Invalid > 0 {
-		more = append(more, humanize.Plural(b.Invalid, "invalid row"))
-	}
-	text := ""
-	if len(more) > 0 {
-		text = "and " + strings.Join(more, ", ")
+	if s.Invalid > 0 {
+		more = append(more, humanize.Plural(s.Invalid, "skipped row"))
 	}
 	fmt.Fprintf(w, "  %s\n", strings.Repeat("─", 19+width))
-	row("total", b.Total, text)
+	if len(more) > 0 {
+		more = []string{"and " + strings.Join(more, ", ")}
+	}
+	row("total", s.Total, "", more...)
+	if s.Ended() || s.interrupted || s.State == ledger.Paused {
+		color := ""
+		if s.Payable > 0 {
+			color = red
+		}
+		fmt.Fprintln(w)
+		paintLine(w, t, color, s.payable())
+	}
+}
+
+func (s summary) head() string {
+	head := "Batch " + s.ID
+	switch {
+	case s.interrupted && s.Pending() > 0:
+		head += fmt.Sprintf(" was interrupted: %s of %s left", humanize.Digits(s.Pending()), humanize.Plural(s.Total, "link"))
+	default:
+		head += " is " + string(s.State)
+	}
+	switch {
+	case !s.Finished.IsZero() && !s.Started.IsZero():
+		head += " (" + humanize.Duration(s.Finished.Sub(s.Started)) + ")"
+	case s.Reason != "":
+		head += " (" + status.Reason(s.Batch) + ")"
+	}
+	if s.Parent != "" {
+		head += ", a retry of " + s.Parent
+	}
+	return head
+}
+
+// shownReasons is how many reasons of one outcome are shown.
+const shownReasons = 5
+
+// reasons are the reasons of an outcome: 400: bad request (20).
+func (s summary) reasons(o ledger.Outcome) []string {
+	if o == ledger.NotCancellable {
+		if len(s.Statuses) == 0 {
+			return nil
+		}
+		return []string{clean.Line(s.Statuses.String())}
+	}
+	var lines []string
+	var rest, reasons int64
+	for _, r := range s.Reasons {
+		if r.Outcome != o || r.HTTPStatus == 0 && r.Text == "" {
+			continue
+		}
+		if len(lines) == shownReasons {
+			rest += r.Links
+			reasons++
+			continue
+		}
+		line := reasonText(r)
+		if r.Links < s.Counts[o] {
+			line += " (" + humanize.Digits(r.Links) + ")"
+		}
+		lines = append(lines, line)
+	}
+	if reasons > 0 {
+		lines = append(lines, fmt.Sprintf("… and %s (%s)", humanize.Plural(reasons, "other reason"), humanize.Digits(rest)))
+	}
+	return lines
+}
+
+// reasonText is a reason in words: the status, then what the API or the connection said.
+func reasonText(r status.ReasonCount) string {
+	switch {
+	case r.HTTPStatus == 0:
+		return "no answer: " + clean.Line(r.Text)
+	case r.Text == "":
+		return fmt.Sprint(r.HTTPStatus)
+	}
+	return fmt.Sprintf("%d, %s", r.HTTPStatus, clean.Line(r.Text))
+}
+
+// payable says how many links may still take payments.
+func (s summary) payable() string {
+	of := humanize.Digits(s.Total)
+	var text string
+	switch {
+	case s.Payable == 0:
+		text = "Still payable: 0 of " + of
+	case s.Payable == s.Unknown:
+		text = fmt.Sprintf("Still payable: unknown for %s of %s", humanize.Digits(s.Unknown), of)
+	default:
+		text = fmt.Sprintf("Still payable: %s of %s", humanize.Digits(s.Payable), of)
+		if s.Unknown > 0 {
+			text += fmt.Sprintf(" (for %s of them this is unknown)", humanize.Digits(s.Unknown))
+		}
+	}
+	if s.skipped > 0 {
+		text += fmt.Sprintf("; %s not checked", pluralOf(s.skipped, "skipped row was", "skipped rows were"))
+	}
+	return text
 }
 
 // canaryHint is what to check when the canary has stopped a batch.

@@ -6,11 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+
+	"golang.org/x/text/currency"
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
@@ -24,6 +29,8 @@ import (
 )
 
 type sweepCmd struct {
+	Action  string `arg:"" optional:"" name:"status" help:"status shows the last and the next sweep instead."`
+	Exclude string `help:"Do not select the links of this CSV file." placeholder:"FILE"`
 	selectionFlags
 	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
 	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}. It limits this command only; the fleet's limit applies, too." placeholder:"N/s"`
@@ -70,7 +77,17 @@ func (f selectionFlags) selection(prefix string) (sweep.Selection, error) {
 const sweepShown = 20
 
 func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
+	if c.Action != "" && c.Action != "status" {
+		return usagef("unexpected argument %s", c.Action)
+	}
+	if c.Action == "status" {
+		return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error { return a.sweepStatus(ctx, l) })
+	}
 	outlive()
+	exclude, err := excluded(c.Exclude)
+	if err != nil {
+		return err
+	}
 	selection, err := c.selection("")
 	if err != nil {
 		return err
@@ -98,12 +115,14 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	if err := a.claimAPI(ctx, l, api.BaseURL()); err != nil {
 		return err
 	}
-	rate, alive, err := plannedRate(ctx, b.Client())
+	about, alive, err := fleetPreview(ctx, b.Client(), l)
 	if err != nil {
 		return err
 	}
-	progress := newListProgress(a.stderr)
-	a.log = a.logger(progress, a.LogLevel)
+	progress := newListProgress(a.notes)
+	if !a.Quiet {
+		a.log = a.logger(progress, a.LogLevel)
+	}
 	limiter, stop, err := c.limiter(ctx, a, b, key)
 	if err != nil {
 		return err
@@ -119,32 +138,39 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	case a.DryRun:
 		keep = sweepShown
 	}
-	shown := false
+	shown, began := false, time.Now()
 	r, err := sweep.Run(ctx, l, sweep.Config{
 		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, Canary: !c.NoCanary,
-		Keep: keep, DryRun: a.DryRun, Progress: progress.update,
+		Exclude: exclude, Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p sweep.Plan) error {
 			progress.end()
 			stop() // no more requests
 			shown = true
-			printPlan(a.stderr, selection, p)
-			fmt.Fprintf(a.stderr, "\n%s\n", plan(producer.Stats{Links: p.Selected}, rate))
-			return a.confirm(ctx, question{links: p.Selected})
+			w := a.notes
+			if !a.Yes {
+				w = a.stderr
+			}
+			printPlan(w, selection, p)
+			fmt.Fprintln(w)
+			stats := producer.Stats{Links: p.Selected}
+			about.print(w, stats)
+			return a.confirm(ctx, question{links: p.Selected}.about(p.Selected))
 		},
 	})
 	progress.end()
+	c.note(ctx, a, l, began, r, err)
 	if err = c.explain(a, err); err != nil && (r.Listed == 0 || shown) {
 		return err
 	}
 	if !shown {
-		out := a.stderr
+		out := a.notes
 		if a.DryRun && !a.JSON {
 			out = a.stdout
 		}
 		printPlan(out, selection, r.Plan)
 	}
 	if a.DryRun {
-		return errors.Join(a.sweepDryRun(r, selection, rate), err)
+		return errors.Join(a.sweepDryRun(r, selection, about), err)
 	}
 	switch {
 	case err != nil:
@@ -152,20 +178,21 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	case a.JSON:
 		return printJSON(a.stdout, sweepToJSON(a, r, selection))
 	case r.Batch.ID == "":
-		fmt.Fprintln(a.stderr, "There is nothing to cancel: no batch was made.")
+		fmt.Fprintln(a.notes, "There is nothing to cancel: no batch was made.")
 		return nil
 	}
-	return a.printNew(r.Batch, alive)
+	return a.printNew(r.Batch, alive, r.Existed)
 }
 
 // sweepDryRun shows the links that would be cancelled.
-func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, rate float64) error {
+func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, about preview) error {
 	if a.JSON {
 		return printJSON(a.stdout, sweepToJSON(a, r, s))
 	}
 	printLinks(a.stdout, r.Plan)
 	if r.Selected > 0 && r.Selected <= s.Max {
-		fmt.Fprintf(a.stdout, "\n%s\n", plan(producer.Stats{Links: r.Selected}, rate))
+		fmt.Fprintln(a.stdout)
+		about.print(a.stdout, producer.Stats{Links: r.Selected})
 	}
 	fmt.Fprintln(a.stdout, dryRunNote)
 	return nil
@@ -274,6 +301,7 @@ func planRows(s sweep.Selection, p sweep.Plan) (rows [][2]string, statuses int) 
 		some("  with a date of creation that cannot be read", p.Dropped.UnreadableCreated)
 		row("  not older than "+sweep.ShortDuration(s.OlderThan), p.Dropped.NotOld)
 	}
+	some("  excluded by --exclude", p.Dropped.Excluded)
 	row("  waiting in an unfinished batch", p.Waiting)
 	some("  finished in another batch meanwhile", p.Settled)
 	row("Selected", p.Selected)
@@ -295,7 +323,7 @@ func printLinks(w io.Writer, p sweep.Plan) {
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "LINK\tSTATUS\tCREATED (UTC)\tEXPIRES (UTC)\tAMOUNT, MINOR UNITS")
+	fmt.Fprintln(table, "LINK\tSTATUS\tCREATED (UTC)\tEXPIRES (UTC)\tAMOUNT")
 	for _, link := range p.Links {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", link.ID, link.Status, minute(link.CreatedAt), minute(link.ExpiresAt), money(link))
 	}
@@ -312,12 +340,21 @@ func minute(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04")
 }
 
-// money is an amount in minor units: the API does not say how many of them make a major one.
+// money writes an amount. The API has it in minor units: ISO 4217 says how many make a major one.
 func money(link sweep.Link) string {
 	if link.Amount == 0 {
 		return "-"
 	}
-	return strings.TrimSpace(humanize.Digits(link.Amount) + " " + link.Currency)
+	unit, err := currency.ParseISO(link.Currency)
+	if err != nil {
+		return strings.TrimSpace(humanize.Digits(link.Amount) + " minor units " + link.Currency)
+	}
+	places, _ := currency.Standard.Rounding(unit)
+	if places == 0 {
+		return fmt.Sprintf("%s %s", humanize.Digits(link.Amount), unit)
+	}
+	one := int64(math.Pow10(places))
+	return fmt.Sprintf("%s.%0*d %s", humanize.Digits(link.Amount/one), places, link.Amount%one, unit)
 }
 
 // sweepJSON is a sweep for --json. Without a batch the id is "", the state dry-run or empty.

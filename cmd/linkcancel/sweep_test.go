@@ -90,7 +90,7 @@ func TestSweepDatesAreTold(t *testing.T) {
 		}},
 		"most unreadable": {[]string{bad, fine, `{"at":1}`}, 1, `"unreadable_expiry":2,`, []string{
 			`unreadable=2 readable=1 example="soon \[31m"\n`, `(?m)^  with an expiry that cannot be read +2$`,
-			`(?m)^linkcancel: the sweep cannot read the expiry of 2 of 3 links, such as "soon \[31m": nothing was done\nhint: --older-than TIME`,
+			`the sweep cannot read the expiry of 2 of 3 links, such as \\?"soon \[31m\\?": nothing was done(\nhint: |","hint":")--older-than TIME`,
 		}},
 		"none": {[]string{`null`, `0`}, 0, `"no_expiry":2,`, []string{
 			`level=WARN msg="the sweep selects by expiry, and no link of the wanted status has one" status=active links=2\n`,
@@ -157,6 +157,26 @@ func TestListProgressLine(t *testing.T) {
 		held.Hold = test.hold
 		if got := line(test.now); got != test.want {
 			t.Errorf("%+v: %q, want %q", test.now, got, test.want)
+		}
+	}
+}
+
+func TestMoney(t *testing.T) {
+	for _, tt := range []struct {
+		amount   int64
+		currency string
+		want     string
+	}{
+		{0, "KZT", "-"},
+		{587_600, "KZT", "5,876.00 KZT"},
+		{5, "USD", "0.05 USD"},
+		{1_234_567, "JPY", "1,234,567 JPY"},
+		{1_234_567, "KWD", "1,234.567 KWD"},
+		{1_234, "???", "1,234 minor units ???"},
+		{1_234, "", "1,234 minor units"},
+	} {
+		if got := money(sweep.Link{Amount: tt.amount, Currency: tt.currency}); got != tt.want {
+			t.Errorf("%d %s: %q, want %q", tt.amount, tt.currency, got, tt.want)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func (q *questionSeen) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.text.Write(p)
-	if text := q.text.String(); strings.HasSuffix(text, "[y/N] ") || strings.HasSuffix(text, "): ") {
+	if text := q.text.String(); strings.HasSuffix(text, "[y/N] ") || strings.HasSuffix(text, "[Y/n] ") || strings.HasSuffix(text, " to go ahead: ") {
 		q.once.Do(func() { close(q.asked) })
 	}
 	return len(p), nil

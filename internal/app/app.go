@@ -103,7 +103,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 	if opt.Sweeps != nil {
 		a.sweeper = sweep.NewSweeper(sweep.SweeperConfig{
 			Schedule: opt.Sweeps.Schedule, Selection: opt.Sweeps.Selection,
-			API: api, Limiter: a.limiter, Log: opt.Log, Observe: a.metrics.Request, Tracer: opt.Tracer,
+			API: api, Limiter: a.limiter, Log: opt.Log, Process: opt.ID, Observe: a.metrics.Request, Tracer: opt.Tracer,
 		}, opt.Broker, opt.Ledger)
 	}
 	a.metrics.WatchLimit(a.limiter.Status)

@@ -125,6 +125,9 @@ var tables = []table{
 		{title: "CPU ms of Redis", figure: "redis", show: ms},
 		{title: "bytes", figure: "bytes", show: number},
 	}},
+	{"list", "`batch list` with 10,000 batches, from start to exit", "", []column{
+		{title: "ms", figure: "seconds", show: ms, spread: true},
+	}},
 	{"idle", "An idle worker", "", []column{
 		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
 	}},

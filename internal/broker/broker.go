@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -114,6 +115,40 @@ func (b *Broker) Close() error {
 	}
 	if err != nil {
 		return fmt.Errorf("close %s: %w", b.name, err)
+	}
+	return nil
+}
+
+// Version returns the version of Redis, or "unknown" if it hides that.
+func (b *Broker) Version(ctx context.Context) (string, error) {
+	version, _, err := b.identify(ctx)
+	if err != nil {
+		return "", b.unusable(err)
+	}
+	return cmp.Or(version, "unknown"), nil
+}
+
+// scratchKey is the key that CheckPermissions uses.
+const scratchKey = "lc:{check}"
+
+// CheckPermissions returns an error if Redis refuses a command, a key or a channel that every command
+// of linkcancel needs. It writes a key that expires within a second.
+func (b *Broker) CheckPermissions(ctx context.Context) error {
+	script := redis.NewScript(`redis.call('HSET', KEYS[1], 'a', '1') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('TIME')`)
+	for _, do := range []func() error{
+		func() error { return script.Run(ctx, b.client, []string{scratchKey}).Err() },
+		func() error { return b.client.HGetAll(ctx, scratchKey).Err() },
+		func() error { return b.client.ZAdd(ctx, scratchKey+":z", redis.Z{Member: "a"}).Err() },
+		func() error { return b.client.SAdd(ctx, scratchKey+":s", "a").Err() },
+		func() error { return b.client.Set(ctx, scratchKey+":t", "a", time.Second).Err() },
+		func() error { return b.client.GetRange(ctx, scratchKey+":t", 0, 0).Err() },
+		func() error {
+			return b.client.Del(ctx, scratchKey, scratchKey+":z", scratchKey+":s", scratchKey+":t").Err()
+		},
+	} {
+		if err := do(); err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
 	}
 	return nil
 }

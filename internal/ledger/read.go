@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -214,6 +216,14 @@ func (s *Snapshot) LinkStatus(r Record) string {
 		return "" // LinkStatus is the index of a kind
 	}
 	return s.statuses[r.LinkStatus]
+}
+
+// ASCII reports whether all texts of the links are ASCII.
+func (s *Snapshot) ASCII() bool {
+	texts := slices.AppendSeq(slices.Collect(maps.Values(s.texts)), maps.Values(s.statuses))
+	return !slices.ContainsFunc(texts, func(text string) bool {
+		return strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0
+	})
 }
 
 // At returns everything about the link at a position of the manifest, from 0, except its id.

@@ -83,6 +83,10 @@ type SweepCounts struct {
 	PastExpiry int64 `json:"past_expiry"`
 	// Suspicious means that nothing was selected although many links are past their expiry.
 	Suspicious bool `json:"suspicious,omitempty"`
+	// LeftOut counts the links by the condition that left them out.
+	LeftOut map[string]int64 `json:"left_out,omitempty"`
+	// By names who ran the sweep: a worker or a user.
+	By string `json:"by,omitempty"`
 }
 
 // SweepRun is one scheduled sweep.
@@ -105,6 +109,19 @@ type Sweeps struct {
 	Running   *SweepRun // the unfinished one, may be nil
 	Last      *SweepRun // the latest finished one, may be nil
 	Succeeded time.Time // end of the latest successful one, zero without one
+	Command   *SweepRun // the latest one by a command, may be nil
+}
+
+// NoteCommandSweep stores how a sweep by a command ended.
+func (l *Ledger) NoteCommandSweep(ctx context.Context, r SweepRun) error {
+	doc, err := json.Marshal(r)
+	if err == nil {
+		err = l.rdb.HSet(ctx, keySweep, "command", doc).Err()
+	}
+	if err != nil {
+		return fmt.Errorf("write how the sweep ended: %w", err)
+	}
+	return nil
 }
 
 // Sweeps reads the state of the scheduled sweeps.
@@ -116,6 +133,10 @@ func (l *Ledger) Sweeps(ctx context.Context) (Sweeps, error) {
 	s := Sweeps{Schedule: h["schedule"], Next: millis(h["next"]), Succeeded: millis(h["succeeded"])}
 	if last := map[string]string{}; json.Unmarshal([]byte(h["last"]), &last) == nil {
 		s.Last = parseSweep(last)
+	}
+	var command SweepRun
+	if json.Unmarshal([]byte(h["command"]), &command) == nil {
+		s.Command = &command
 	}
 	switch run := parseSweep(h); {
 	case run == nil:

@@ -77,14 +77,15 @@ func surrounding(r rune) bool {
 
 // Reasons why a cell is not an id.
 var (
-	errEmpty   = errors.New("the id is empty")
-	errHeader  = errors.New("this is the name of a column, not a payment link id: is it a second header?")
-	errTotal   = errors.New("this looks like a total row: delete it")
-	errNumber  = errors.New("this is a number as a spreadsheet shows it, not the id: format the column as text and export it again")
-	errUpper   = errors.New("the id is spelled in upper case: pl_ and its digits are lower case, so a program changed the file")
-	errNoWord  = errors.New("the cell has no letter and no digit")
-	errNoURLID = errors.New("no part of the URL is a payment link id (pl_ and 32 hex digits); --any-id takes the last part of the path")
-	errForm    = errors.New("the id does not have the form of the others (pl_ and 32 hex digits); --any-id accepts it")
+	errEmpty    = errors.New("the id is empty")
+	errHeader   = errors.New("this is the name of a column, not a payment link id: is it a second header?")
+	errTotal    = errors.New("this looks like a total row: delete it")
+	errNumber   = errors.New("this is a number as a spreadsheet shows it, not the id: format the column as text and export it again")
+	errUpper    = errors.New("the id is spelled in upper case: pl_ and its digits are lower case, so a program changed the file")
+	errNotASCII = errors.New("the id has a character beyond ASCII, and the file is not UTF-8")
+	errNoWord   = errors.New("the cell has no letter and no digit")
+	errNoURLID  = errors.New("no part of the URL is a payment link id (pl_ and 32 hex digits); --any-id takes the last part of the path")
+	errForm     = errors.New("the id does not have the form of the others (pl_ and 32 hex digits); --any-id accepts it")
 )
 
 // placeholders are words that mean an empty cell.

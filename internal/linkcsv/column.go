@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"linkcancel/internal/clean"
 )
@@ -51,8 +52,19 @@ func (c chooser) byNumber(number int) (header bool, column int, err error) {
 	case slices.ContainsFunc(c.first, isLinkName):
 		return true, column, nil
 	}
+	if c.onlyHeader() {
+		return true, column, nil
+	}
 	ids, others := c.count(c.rest, column)
 	return ids > 0 && others == 0 && !looksLikeData(c.first[column]), column, nil
+}
+
+// onlyHeader reports whether the file has nothing but names of columns: one row, whose cells have
+// letters and no digits.
+func (c chooser) onlyHeader() bool {
+	return len(c.rest) == 0 && !slices.ContainsFunc(c.first, func(cell string) bool {
+		return !strings.ContainsFunc(cell, unicode.IsLetter) || strings.ContainsFunc(cell, unicode.IsDigit)
+	})
 }
 
 func (c chooser) byName(want string) (int, error) {
@@ -94,6 +106,9 @@ func (c chooser) find() (header bool, column int, err error) {
 	}
 	switch len(alike) {
 	case 0:
+		if c.onlyHeader() {
+			return true, 0, nil
+		}
 		return header, 0, c.refuse("no column looks like payment link ids; the columns are "+c.list(), HintColumn)
 	case 1:
 		return header, alike[0], nil

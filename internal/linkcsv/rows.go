@@ -40,6 +40,9 @@ type Row struct {
 	Doubt error
 }
 
+// ErrNoRows is the cause of the InputError of a file with a header and nothing else.
+var ErrNoRows = errors.New("no rows")
+
 // Options are the options for reading a file.
 type Options struct {
 	// Column is the name or number (from 1) of the links' column. "" means to find it.
@@ -91,9 +94,8 @@ func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 	comma, named := source.comma()
 	r.comma = comma
 	r.raw = &rawReader{from: source.text}
-	r.csv = csv.NewReader(bufio.NewReaderSize(r.raw, headSize))
+	r.csv = newReader(r.raw)
 	r.csv.Comma = r.comma
-	r.csv.FieldsPerRecord = -1 // checked here, for a better message
 	r.csv.ReuseRecord = true
 	err = r.begin(opt.Column, named)
 	if err == nil && opt.Ahead && !opt.AnyID && !r.documented && source.regular() {
@@ -104,6 +106,13 @@ func OpenRows(path string, stdin io.Reader, opt Options) (*Rows, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// newReader returns a reader of rows of any length.
+func newReader(text io.Reader) *csv.Reader {
+	r := csv.NewReader(bufio.NewReaderSize(text, headSize))
+	r.FieldsPerRecord = -1 // checked by the caller, for a better message
+	return r
 }
 
 // anyDocumented reports whether an id of the file has the documented form.
@@ -159,7 +168,9 @@ func (r *Rows) begin(column string, separator bool) error {
 	if r.header {
 		r.ahead = r.ahead[1:]
 		if len(r.ahead) == 0 && r.err == io.EOF {
-			return refuse(r.source.name, Place{}, "a header and no rows", "It should hold one payment link a row.")
+			e := refuse(r.source.name, Place{}, "a header and no rows", "It should hold one payment link a row.")
+			e.Cause = ErrNoRows
+			return e
 		}
 	}
 	for _, rec := range r.ahead {
@@ -232,6 +243,22 @@ func (r *Rows) Header() []string {
 
 // Comma returns the delimiter of the file.
 func (r *Rows) Comma() rune { return r.comma }
+
+// CRLF reports whether the lines of the file end as on Windows.
+func (r *Rows) CRLF() bool { return r.source.crlf }
+
+// Mark reports whether a copy of the file in UTF-8 needs a byte-order mark, by which spreadsheets know
+// UTF-8: the file has one, or was decoded from a code page.
+func (r *Rows) Mark() bool { return r.source.mark || r.source.text.legacy }
+
+// ColumnText describes the column with the links: column 2 "Link".
+func (r *Rows) ColumnText() string {
+	text := "column " + strconv.Itoa(r.column+1)
+	if r.header && r.name != "" {
+		text += " " + quote(r.name)
+	}
+	return text
+}
 
 // Close closes the file.
 func (r *Rows) Close() error {
@@ -314,6 +341,9 @@ func (r *Rows) row(rec record) (row Row, ok bool) {
 		return row, true
 	}
 	found, err := parseCell(rec.fields[r.column])
+	if err == nil && r.source.text.legacy && !isASCII(found.id) {
+		err = errNotASCII // a damaged byte reads as a letter
+	}
 	// A refused cell may also show the form of the ids.
 	r.documented = r.documented || found.documented || holdsID(rec.fields[r.column])
 	if err == nil && len(rec.fields) < len(r.first) && !found.documented && (r.column > 0 || rec.cut) {

@@ -29,9 +29,12 @@ func Name(path string) string {
 // source is the text of a file, unpacked and without its byte-order mark.
 type source struct {
 	name string
-	text *bufio.Reader
-	head []byte // the first headSize bytes of text, or all of it
+	raw  *bufio.Reader // unpacked
+	text *decoder
+	head []byte // the first headSize bytes of raw, or all of it
 	gzip bool
+	mark bool     // it begins with a byte-order mark
+	crlf bool     // its first line ends as on Windows
 	file *os.File // nil for standard input
 }
 
@@ -99,21 +102,21 @@ func cannotOpen(path string, err error) error {
 
 // begin unpacks the text, checks its head and removes all byte-order marks.
 func (s *source) begin(raw io.Reader) error {
-	s.text = bufio.NewReaderSize(raw, headSize)
-	magic, err := s.text.Peek(2)
+	s.raw = bufio.NewReaderSize(raw, headSize)
+	magic, err := s.raw.Peek(2)
 	if err != nil && err != io.EOF {
 		return s.readError(err)
 	}
 	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		s.gzip = true
-		unpacked, err := gzip.NewReader(s.text)
+		unpacked, err := gzip.NewReader(s.raw)
 		if err != nil {
 			return s.readError(err)
 		}
-		s.text = bufio.NewReaderSize(unpacked, headSize)
+		s.raw = bufio.NewReaderSize(unpacked, headSize)
 	}
 	// A read error after some text is returned with its position when the rows are read.
-	s.head, err = s.text.Peek(headSize)
+	s.head, err = s.raw.Peek(headSize)
 	if err != nil && err != io.EOF && len(s.head) == 0 {
 		return s.readError(err)
 	}
@@ -121,8 +124,14 @@ func (s *source) begin(raw io.Reader) error {
 		return err
 	}
 	for bytes.HasPrefix(s.head, []byte("\ufeff")) {
-		_, _ = s.text.Discard(len("\ufeff")) // cannot fail: it was peeked
-		s.head = s.head[len("\ufeff"):]
+		_, _ = s.raw.Discard(len("\ufeff")) // cannot fail: it was peeked
+		s.head, s.mark = s.head[len("\ufeff"):], true
+	}
+	end := bytes.IndexByte(s.head, '\n')
+	s.crlf = end > 0 && s.head[end-1] == '\r'
+	s.text = &decoder{raw: s.raw}
+	if s.mark {
+		s.text.decoded = s.raw
 	}
 	return nil
 }
@@ -137,7 +146,7 @@ func (s *source) checkHead() error {
 		bytes.HasPrefix(head, []byte("\xd0\xcf\x11\xe0")):
 		return refuse(s.name, Place{}, "a spreadsheet or zip file, not a CSV file", "Open it and export it as CSV.")
 	case isUTF16(head):
-		return refuse(s.name, Place{}, "the file is in UTF-16", "Save it as UTF-8, in a spreadsheet: “CSV UTF-8”.")
+		return refuse(s.name, Place{}, "the file is in UTF-16", "Save it as UTF-8, in a spreadsheet: “CSV UTF-8 (Comma delimited)”.")
 	case isBinary(head):
 		return refuse(s.name, Place{}, "a binary file, not a CSV file", "Give a text file with one payment link a row.")
 	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(bytes.TrimRight(head, "\r")) > bytes.IndexByte(head, '\r'):

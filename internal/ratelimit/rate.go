@@ -27,7 +27,7 @@ var units = [...]struct {
 var ErrZero = errors.New("a rate of 0 would never end")
 
 // ParseRate reads a rate such as "10/s", "30/m", "1000/h" or "0.5/s", from one request a day to
-// [MaxRate]. The error says what to write instead.
+// [MaxRate]. A number alone is a rate per second. The error says what to write instead.
 func ParseRate(s string) (Rate, error) {
 	r, err := parseRate(strings.TrimSpace(s))
 	if err != nil {
@@ -49,8 +49,8 @@ func parseRate(s string) (Rate, error) {
 	if strings.Trim(number, "0123456789.") != "" || err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, fmt.Errorf(`%q is not a plain decimal number; write the rate like "10/s"`, number)
 	}
-	if !found && value != 0 {
-		return 0, fmt.Errorf(`the unit is missing; write "%s/s" for requests a second, or use /m or /h`, number)
+	if !found {
+		unit = "s"
 	}
 	if value == 0 {
 		return 0, ErrZero

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,14 @@ type Header struct {
 	Digest      string    `json:"digest"` // of the batch's links, to check that the files are the same
 	Name        string    `json:"name,omitempty"`
 	Files       []string  `json:"files"`
+	API         string    `json:"api,omitempty"` // its base URL
 	Column      string    `json:"column,omitempty"`
 	AnyID       bool      `json:"any_id,omitempty"`
 	SkipInvalid bool      `json:"skip_invalid,omitempty"`
 	NoCanary    bool      `json:"no_canary,omitempty"`
+	Rate        string    `json:"rate,omitempty"` // as ratelimit.ParseRate reads it
+	Attempts    int       `json:"attempts,omitempty"`
+	Retry       bool      `json:"retry,omitempty"` // the file is a report, whose unfinished links are run again
 	Total       int64     `json:"total"`
 	Created     time.Time `json:"created"`
 }
@@ -113,6 +118,43 @@ func OpenJournal(path string) (Header, *State, *Journal, error) {
 		return Header{}, nil, nil, fmt.Errorf("open journal %s: %w", path, err)
 	}
 	return h, state, newJournal(path, file), nil
+}
+
+// ReadHeader reads the header of a journal, which another process may be writing.
+func ReadHeader(path string) (h Header, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return h, err
+	}
+	defer file.Close()
+	line, err := bufio.NewReaderSize(file, maxLine).ReadSlice('\n')
+	if err != nil {
+		return h, fmt.Errorf("read journal %s: %w", path, ErrBadJournal)
+	}
+	return h, readHeader(line, &h)
+}
+
+// Progress returns the header of a journal and how many links have an outcome. busy: another process
+// is writing it.
+func Progress(path string) (h Header, done int64, busy bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return h, 0, false, err
+	}
+	defer file.Close() // and the lock
+	busy = lock(file) != nil
+	h, state, _, err := readJournal(file)
+	if err != nil {
+		return h, 0, busy, fmt.Errorf("read journal %s: %w", path, err)
+	}
+	for _, links := range state.chunks {
+		for i := range links {
+			if ledger.DecodeRecord(links[i].record[:]).Outcome != ledger.None {
+				done++
+			}
+		}
+	}
+	return h, done, busy, nil
 }
 
 // recoverJournal reads the file and removes a partial last line.

@@ -37,8 +37,11 @@ func (j *jsonLines) write(theirs []string, l line) error {
 		value(cell)
 	}
 	var outcome, status, attempts, finished any
+	if text := l.outcome(); text != "" {
+		outcome = text
+	}
 	if l.known {
-		outcome, attempts = l.Outcome.String(), l.Attempts
+		attempts = l.Attempts
 		if l.HTTPStatus != 0 {
 			status = l.HTTPStatus
 		}

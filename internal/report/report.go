@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -41,24 +42,38 @@ type Options struct {
 	Outcomes []ledger.Outcome
 	// NoFormulaGuard leaves formulas in cells as they are. JSON is never guarded.
 	NoFormulaGuard bool
+	// Mark begins a CSV report with a byte-order mark, because a result has characters beyond
+	// ASCII. A report that is joined to a file with such characters always has one.
+	Mark bool
 }
 
 // columns are the names of our own columns.
 var columns = [...]string{"link", "outcome", "http_status", "link_status", "attempts", "finished_at", "error"}
 
-// line is one row of a report. known is false for a row whose link is not in the batch.
+// line is one row of a report.
 type line struct {
 	Result
-	known bool
+	known   bool // its link is in the batch
+	skipped bool // it was not a link
+}
+
+// outcome is "" for a link that is not in the batch.
+func (l line) outcome() string {
+	switch {
+	case l.known:
+		return l.Outcome.String()
+	case l.skipped:
+		return "skipped"
+	}
+	return ""
 }
 
 // cells returns the values of our own columns.
 func (l line) cells() []string {
-	cells := []string{l.Link, "", "", l.LinkStatus, "", "", l.Error}
+	cells := []string{l.Link, l.outcome(), "", l.LinkStatus, "", "", l.Error}
 	if !l.known {
 		return cells
 	}
-	cells[1] = l.Outcome.String()
 	if l.HTTPStatus != 0 {
 		cells[2] = strconv.Itoa(l.HTTPStatus)
 	}
@@ -71,7 +86,7 @@ func (l line) cells() []string {
 
 // Write writes a list of results. It returns the first error of results.
 func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
-	t, err := newTable(w, nil, ',', opt)
+	t, err := newTable(w, nil, text{comma: ','}, opt)
 	if err != nil {
 		return err
 	}
@@ -79,7 +94,7 @@ func Write(w io.Writer, results iter.Seq2[Result, error], opt Options) error {
 		if err != nil {
 			return fmt.Errorf("read the results: %w", err)
 		}
-		if err := t.write(nil, line{result, true}); err != nil {
+		if err := t.write(nil, line{Result: result, known: true}); err != nil {
 			return err
 		}
 	}
@@ -98,13 +113,19 @@ func WriteJoined(w io.Writer, files []string, column string, find func(link stri
 	var header []string
 	for _, file := range files {
 		rows, err := linkcsv.OpenRows(file, nil, linkcsv.Options{Column: column, AnyID: true})
+		if errors.Is(err, linkcsv.ErrNoRows) && len(files) > 1 {
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		switch names := rows.Header(); {
 		case t == nil:
 			header = names
-			t, err = newTable(w, header, rows.Comma(), opt)
+			var theirs text
+			if theirs, err = textOf(rows, files); err == nil {
+				t, err = newTable(w, header, theirs, opt)
+			}
 		case !slices.Equal(names, header):
 			err = &linkcsv.InputError{
 				Bad:  []linkcsv.Bad{{File: file, Place: linkcsv.Place{Row: 1, Line: 1}, Why: fmt.Sprintf("its columns are %q, those of %s are %q", names, files[0], header)}},
@@ -119,7 +140,34 @@ func WriteJoined(w io.Writer, files []string, column string, find func(link stri
 			return err
 		}
 	}
+	if t == nil {
+		return nil
+	}
 	return t.flush()
+}
+
+// text is how the lines of the user's files look. The report looks the same.
+type text struct {
+	comma rune
+	crlf  bool
+	mark  bool // a byte-order mark, without which Excel takes UTF-8 for an old code page
+}
+
+// textOf returns how the files look. The report gets a byte-order mark if the first one has it, or
+// if a file has a character beyond ASCII.
+func textOf(rows *linkcsv.Rows, files []string) (text, error) {
+	t := text{comma: rows.Comma(), crlf: rows.CRLF(), mark: rows.Mark()}
+	for _, file := range files {
+		if t.mark {
+			break
+		}
+		ascii, err := linkcsv.IsASCII(file)
+		if err != nil {
+			return t, err
+		}
+		t.mark = !ascii
+	}
+	return t, nil
 }
 
 // join writes the rows of one file.
@@ -138,7 +186,7 @@ func (t *table) join(rows *linkcsv.Rows, find func(link string) (Result, bool)) 
 		}
 		l.Link = row.Link
 		if !l.known {
-			l.Result = notFound(row)
+			l = notFound(row)
 		}
 		if err := t.write(linkcsv.Fit(row.Fields, t.theirs, rows.Comma()), l); err != nil {
 			return err
@@ -146,16 +194,14 @@ func (t *table) join(rows *linkcsv.Rows, find func(link string) (Result, bool)) 
 	}
 }
 
-// notFound is the result of a row whose link is not in the batch. A row is doubtful if its
-// id is valid only with --any-id, and only the batch shows whether that was set.
-func notFound(row linkcsv.Row) Result {
-	switch {
-	case row.Err != nil:
-		return Result{Error: "skipped: " + row.Err.Error()}
-	case row.Doubt != nil:
-		return Result{Error: "skipped: " + row.Doubt.Error()}
+// notFound is the line of a row whose link is not in the batch. A row is doubtful if its id is valid
+// only with --any-id, and only the batch shows whether that was set.
+func notFound(row linkcsv.Row) line {
+	skipped := cmp.Or(row.Err, row.Doubt)
+	if skipped != nil {
+		return line{Result: Result{Error: "skipped: " + skipped.Error()}, skipped: true}
 	}
-	return Result{Link: row.Link, Error: "not in this batch"}
+	return line{Result: Result{Link: row.Link, Error: "not in this batch"}}
 }
 
 // table writes rows in one of the formats.
@@ -167,15 +213,20 @@ type table struct {
 }
 
 // newTable returns a table after writing its header, if the format has one.
-func newTable(w io.Writer, theirs []string, comma rune, opt Options) (*table, error) {
+func newTable(w io.Writer, theirs []string, like text, opt Options) (*table, error) {
 	t := &table{opt: opt, theirs: len(theirs)}
 	switch opt.Format {
 	case FormatJSONL:
 		t.jsonl = newJSONLines(w, jsonNames(theirs))
 		return t, nil
 	case FormatCSV, "":
+		if like.mark || opt.Mark {
+			if _, err := io.WriteString(w, "\ufeff"); err != nil {
+				return nil, writeError(err)
+			}
+		}
 		t.csv = csv.NewWriter(w)
-		t.csv.Comma = comma
+		t.csv.Comma, t.csv.UseCRLF = like.comma, like.crlf
 		return t, t.record(append(slices.Clone(theirs), ownNames(theirs)...))
 	}
 	return nil, fmt.Errorf("unknown report format %q: use %s or %s", opt.Format, FormatCSV, FormatJSONL)

@@ -132,9 +132,9 @@ func TestWriteJoined(t *testing.T) {
 "x;y";@1;@1;cancelled;204;;1;2026-03-01T12:00:05Z;
 Eve;@3;@3;pending;;;3;;
 Bob;https://checkout.plexypay.com/@1;@1;cancelled;204;;1;2026-03-01T12:00:05Z;
-Zoe;..;;;;;;;"skipped: the id is ""..""` + `, which addresses another path"
-Tom;;;;;;;;skipped: 1 cell, the header has 2
-Uma;"@2;z";;;;;;;skipped: 3 cells, the header has 2
+Zoe;..;;skipped;;;;;"skipped: the id is ""..""` + `, which addresses another path"
+Tom;;;skipped;;;;;skipped: 1 cell, the header has 2
+Uma;"@2;z";;skipped;;;;;skipped: 3 cells, the header has 2
 Jim;@9;@9;;;;;;not in this batch
 `},
 		{"columns that collide", []string{"ERROR,id,lc_error, Link\n=x,@1,,\n"}, Options{}, `ERROR,id,lc_error," Link",lc_link,outcome,http_status,link_status,attempts,finished_at,lc_lc_error
@@ -148,7 +148,7 @@ y,@3,@3,pending,,,3,,
 @3,@3,pending,,,3,,
 `},
 		{"jsonl", []string{"id,a,a,,Outcome\n@1,=1+1,\"<b>\n\",,7\n..,,,,\n"}, Options{Format: FormatJSONL}, `{"id":"@1","a":"=1+1","a_2":"\u003cb\u003e\n","column_4":"","Outcome":"7","link":"@1","lc_outcome":"cancelled","http_status":204,"link_status":"","attempts":1,"finished_at":"2026-03-01T12:00:05Z","error":""}
-{"id":"..","a":"","a_2":"","column_4":"","Outcome":"","link":"","lc_outcome":null,"http_status":null,"link_status":"","attempts":null,"finished_at":null,"error":"skipped: the id is \"..\", which addresses another path"}
+{"id":"..","a":"","a_2":"","column_4":"","Outcome":"","link":"","lc_outcome":"skipped","http_status":null,"link_status":"","attempts":null,"finished_at":null,"error":"skipped: the id is \"..\", which addresses another path"}
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,26 +3,24 @@ package status
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/plexy"
 )
 
 // Details is what the records of a batch say about it.
 type Details struct {
 	Batch
-	Statuses  LinkStatuses
+	Result
 	Attempts  map[int]int64 // number of links by attempts, from 1
 	Ambiguous int64         // pending links that an unanswered attempt may have cancelled
 	Errors    []ErrorKind   // the most frequent first, at most 10
 	Rate      float64       // links that ended per second, over Span
 	Span      time.Duration // 0: the rate was not measured
+	// Ahead is how many requests the pending links of all batches need, if each link takes as
+	// many as those that have ended. They share the limit.
+	Ahead float64
 }
 
 // ErrorKind is the number of links with one kind of error, and the link that had it last.
@@ -49,6 +47,15 @@ func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error
 		return d, err
 	}
 	d.count(found)
+	open, err := l.Unfinished(ctx)
+	if err != nil {
+		return d, err
+	}
+	for _, other := range open {
+		if other.Open() {
+			d.Ahead += float64(other.Pending()) * d.requestsPerLink()
+		}
+	}
 	for i := range d.Errors {
 		k := &d.Errors[i]
 		links, err := l.Links(ctx, b.ID, k.index/ledger.ChunkLinks)
@@ -60,8 +67,18 @@ func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error
 	return d, nil
 }
 
+// requestsPerLink is how many requests a link took so far: a DELETE, and a GET where the API refused
+// it.
+func (d *Details) requestsPerLink() float64 {
+	done := d.Counts.Sum() - d.Counts[ledger.Aborted]
+	if done == 0 {
+		return 1
+	}
+	return 1 + float64(d.Counts[ledger.AlreadyCancelled]+d.Counts[ledger.NotCancellable])/float64(done)
+}
+
 func (d *Details) count(found *ledger.Snapshot) {
-	d.Statuses, d.Attempts = countStatuses(found, d.Batch.Batch), map[int]int64{}
+	d.Result, d.Attempts = resultOf(found, d.Batch.Batch), map[int]int64{}
 	type kind struct {
 		outcome ledger.Outcome
 		status  int
@@ -130,48 +147,4 @@ func (d *Details) measure(ended [len(rateSpans)]int64) {
 			return
 		}
 	}
-}
-
-// LinkStatuses counts the not cancellable links by their status. An active link can still be paid.
-type LinkStatuses map[string]int64
-
-// ReadStatuses counts the not cancellable links of a batch by their status.
-func ReadStatuses(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (LinkStatuses, error) {
-	if b.Counts[ledger.NotCancellable] == 0 {
-		return nil, nil
-	}
-	found, err := l.Snapshot(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	return countStatuses(found, b), nil
-}
-
-func countStatuses(found *ledger.Snapshot, b ledger.Batch) LinkStatuses {
-	s := LinkStatuses{}
-	for index := range int(b.Total) {
-		if r := found.Record(index); r.Outcome == ledger.NotCancellable {
-			s[found.LinkStatus(r)]++
-		}
-	}
-	return s
-}
-
-// Payable is the number of links that may still be paid: their status does not end a link.
-func (s LinkStatuses) Payable() (n int64) {
-	for status, links := range s {
-		if !plexy.Ended(status) {
-			n += links
-		}
-	}
-	return n
-}
-
-// String lists the statuses, the most frequent first: expired 40, paid 27.
-func (s LinkStatuses) String() string {
-	var parts []string
-	for _, status := range slices.SortedFunc(maps.Keys(s), func(a, b string) int { return cmp.Or(cmp.Compare(s[b], s[a]), cmp.Compare(a, b)) }) {
-		parts = append(parts, fmt.Sprintf("%s %s", cmp.Or(status, "unknown"), humanize.Digits(s[status])))
-	}
-	return strings.Join(parts, ", ")
 }

@@ -117,10 +117,14 @@ func Reason(b ledger.Batch) string {
 // Hold says what sending is on hold for, and for how long.
 func Hold(hold ratelimit.Hold) string {
 	text := "on hold: " + string(hold.Reason)
-	if left := time.Until(hold.Until); left > 0 {
-		text += " for " + humanize.Duration(left)
+	left := time.Until(hold.Until)
+	switch {
+	case left <= 0:
+		return text
+	case hold.Reason == ratelimit.ReasonOutage, hold.Reason == ratelimit.ReasonUnauthorized:
+		return text + ", next try in " + humanize.Duration(left)
 	}
-	return text
+	return text + " for " + humanize.Duration(left)
 }
 
 // Limit is the fleet's limit: 50/s, or 43/s of 50/s after a cut.

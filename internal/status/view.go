@@ -27,6 +27,31 @@ type BatchView struct {
 	Started    *time.Time       `json:"started,omitempty"`
 	Finished   *time.Time       `json:"finished,omitempty"`
 	Report     string           `json:"report,omitempty"`
+	// Existed means that the batch was there before the command.
+	Existed bool `json:"existed,omitempty"`
+	// Reasons say why links were not cancelled. StillPayable counts the links that may still
+	// take payments, and StillPayableUnknown those of them whose status no answer has shown.
+	// They are absent where the records were not read.
+	Reasons             []ReasonView `json:"reasons,omitempty"`
+	StillPayable        *int64       `json:"still_payable,omitempty"`
+	StillPayableUnknown *int64       `json:"still_payable_unknown,omitempty"`
+}
+
+// With adds the result of the batch.
+func (v BatchView) With(r Result) BatchView {
+	v.StillPayable, v.StillPayableUnknown = &r.Payable, &r.Unknown
+	for _, one := range r.Reasons {
+		v.Reasons = append(v.Reasons, ReasonView{one.Outcome.String(), one.HTTPStatus, one.Text, one.Links})
+	}
+	return v
+}
+
+// ReasonView is what links with one outcome have in common.
+type ReasonView struct {
+	Outcome    string `json:"outcome"`
+	HTTPStatus int    `json:"http_status"` // of the last answer; 0: no answer
+	Text       string `json:"text"`
+	Links      int64  `json:"links"`
 }
 
 // LiveView is a batch that is followed.
@@ -124,6 +149,7 @@ func (s Batch) View(rate float64, known bool) LiveView {
 // View is the view of the details.
 func (d Details) View() DetailsView {
 	v := DetailsView{LiveView: d.Batch.View(d.Rate, d.Span > 0), Attempts: map[string]int64{}, Errors: []ErrorView{}}
+	v.BatchView = v.BatchView.With(d.Result)
 	for n, links := range d.Attempts {
 		v.Attempts[strconv.Itoa(n)] = links
 	}

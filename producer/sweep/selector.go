@@ -29,6 +29,7 @@ const (
 	verdictNoCreated
 	verdictBadCreated
 	verdictNotOld
+	verdictExcluded
 	verdicts
 )
 
@@ -39,7 +40,8 @@ type selector struct {
 	now   time.Time // the time by which links are judged
 	keep  int       // Config.Keep
 
-	clockOff time.Duration // Plan.ClockOff
+	clockOff time.Duration        // Plan.ClockOff
+	exclude  func(id string) bool // may be nil
 
 	index    *linkcsv.Index
 	links    []listedLink // in the order in which they were first listed
@@ -100,6 +102,9 @@ func (c *selector) see(link plexy.Link, pass int) (isNew, inPass bool) {
 	inPass = l.pass != uint8(pass)
 	*l = listedLink{id: l.id, pass: uint8(pass), status: c.status(link.Status)}
 	c.judge(l, link)
+	if l.verdict == verdictSelected && c.exclude != nil && c.exclude(link.ID) {
+		l.verdict = verdictExcluded
+	}
 	if l.verdict == verdictSelected && c.keep != 0 {
 		l.shown = &Link{
 			ID: l.id, Status: link.Status, CreatedAt: link.CreatedAt, ExpiresAt: link.ExpiresAt,
@@ -285,7 +290,7 @@ func (c *selector) plan(w *listReader) Plan {
 		if l.past {
 			p.PastExpiry++
 		}
-		if l.shown != nil && l.verdict == verdictSelected && (c.keep < 0 || len(p.Links) < c.keep) {
+		if l.shown != nil && l.verdict == verdictSelected {
 			p.Links = append(p.Links, *l.shown)
 		}
 		if l.verdict == verdictStatus && !l.status.settled && l.byDates == verdictSelected {
@@ -293,10 +298,14 @@ func (c *selector) plan(w *listReader) Plan {
 		}
 		p.Dates.count(l)
 	}
+	slices.SortStableFunc(p.Links, func(a, b Link) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	if c.keep > 0 {
+		p.Links = p.Links[:min(len(p.Links), c.keep)]
+	}
 	p.Dropped = Dropped{
 		Status: byVerdict[verdictStatus], NoExpiry: byVerdict[verdictNoExpiry], UnreadableExpiry: byVerdict[verdictBadExpiry],
 		NotExpired: byVerdict[verdictNotExpired], NoCreated: byVerdict[verdictNoCreated], UnreadableCreated: byVerdict[verdictBadCreated],
-		NotOld: byVerdict[verdictNotOld],
+		NotOld: byVerdict[verdictNotOld], Excluded: byVerdict[verdictExcluded],
 	}
 	p.Waiting, p.Settled, p.Selected = byVerdict[verdictWaiting], byVerdict[verdictSettled], byVerdict[verdictSelected]
 	for s, n := range byStatus {

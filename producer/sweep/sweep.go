@@ -99,7 +99,9 @@ type Config struct {
 	Name     string // of the batch; "": the selection in words
 	Canary   bool
 
-	// Keep is how many of the selected links the plan shows. < 0: all.
+	// Exclude, if not nil, reports whether a link must not be selected.
+	Exclude func(id string) bool
+	// Keep is how many of the selected links the plan shows, the oldest first. < 0: all.
 	Keep int
 	// DryRun ends the sweep after the plan. Nothing is written.
 	DryRun bool
@@ -171,12 +173,13 @@ type Dropped struct {
 	NotExpired        int64 `json:"not_expired"` // or not for longer than the grace
 	NoCreated         int64 `json:"no_created"`
 	UnreadableCreated int64 `json:"unreadable_created"`
-	NotOld            int64 `json:"not_old"` // created too recently
+	NotOld            int64 `json:"not_old"`  // created too recently
+	Excluded          int64 `json:"excluded"` // by Config.Exclude
 }
 
 // Sum is the number of links left out.
 func (d Dropped) Sum() int64 {
-	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld
+	return d.Status + d.NoExpiry + d.UnreadableExpiry + d.NotExpired + d.NoCreated + d.UnreadableCreated + d.NotOld + d.Excluded
 }
 
 // Dates counts links by a date that the selection uses. All but Other have the wanted status.
@@ -262,6 +265,7 @@ func Run(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 		return Result{}, fmt.Errorf("ask Redis for the time: %w", err)
 	}
 	c := newSelector(cfg.Selection, cfg.Keep)
+	c.exclude = cfg.Exclude
 	c.began = now.Truncate(time.Second) // outcomes are recorded to the second
 	w := &listReader{
 		pageReader: pageReader{api: cfg.API, limiter: cfg.Limiter, log: cfg.Log, attempts: listAttempts, observe: cfg.Observe},

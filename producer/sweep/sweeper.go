@@ -52,6 +52,7 @@ type SweeperConfig struct {
 	API       Lister
 	Limiter   Limiter
 	Log       *slog.Logger
+	Process   string // names this process in the fleet
 	// Observe, if not nil, is called after each request, for metrics. Status 0: no answer.
 	Observe func(method string, status int, took time.Duration)
 	Tracer  trace.Tracer // nil: no traces

@@ -231,7 +231,7 @@ func TestOneSweepANight(t *testing.T) {
 		}
 		// The batch of the night before waits still: nothing is taken twice.
 		api.links = 300
-		want := ledger.SweepCounts{Listed: 300, Selected: 50, Waiting: 250, PastExpiry: 300}
+		want := ledger.SweepCounts{Listed: 300, Selected: 50, Waiting: 250, PastExpiry: 300, LeftOut: map[string]int64{"waiting": 250}}
 		c.equal("the second night", ledger.SweepRun{Due: secondNight, OK: true, Batch: "sweep-2000-01-03", Counts: want}, night(secondNight), noTimes)
 		c.equal("batches", []string{"sweep-2000-01-03", "sweep-2000-01-02"}, c.made())
 		b := c.get("sweep-2000-01-02")

@@ -124,7 +124,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 		r.result, err = r.s.sweep(ctx, r.s.ledger, Config{
 			Selection: selection, API: r.s.cfg.API, Limiter: r.s.cfg.Limiter, Log: r.s.cfg.Log,
 			BatchID: r.batch, Name: r.name(), Canary: true, Observe: r.s.cfg.Observe,
-			Confirm: func(plan Plan) error { return r.lease.Note(ctx, counts(plan)) },
+			Confirm: func(plan Plan) error { return r.lease.Note(ctx, Counts(plan, r.s.cfg.Process)) },
 		})
 		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Existed {
 			continue // a batch with this id was made meanwhile: check whose it is
@@ -174,8 +174,23 @@ func (r *sweepRun) claim(ctx context.Context) error {
 	return err
 }
 
-func counts(p Plan) ledger.SweepCounts {
-	return ledger.SweepCounts{Listed: p.Listed, Selected: p.Selected, Waiting: p.Waiting, PastExpiry: p.PastExpiry, Suspicious: p.Suspicious}
+// Counts are the numbers of a plan for the ledger. by names who ran the sweep.
+func Counts(p Plan, by string) ledger.SweepCounts {
+	left := map[string]int64{}
+	d := p.Dropped
+	for name, n := range map[string]int64{
+		"status": d.Status, "no_expiry": d.NoExpiry, "unreadable_expiry": d.UnreadableExpiry, "not_expired": d.NotExpired,
+		"no_created": d.NoCreated, "unreadable_created": d.UnreadableCreated, "not_old": d.NotOld, "excluded": d.Excluded,
+		"waiting": p.Waiting, "settled": p.Settled,
+	} {
+		if n > 0 {
+			left[name] = n
+		}
+	}
+	return ledger.SweepCounts{
+		Listed: p.Listed, Selected: p.Selected, Waiting: p.Waiting, PastExpiry: p.PastExpiry, Suspicious: p.Suspicious,
+		LeftOut: left, By: by,
+	}
 }
 
 // end writes the result of the sweep to the ledger and the log. Its error is that of ProcessTask.
@@ -227,7 +242,7 @@ func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, trie
 func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 	found := r.lease.Run.Counts // by the worker that made the batch
 	if r.result.Requests > 0 {
-		found = counts(r.result.Plan)
+		found = Counts(r.result.Plan, r.s.cfg.Process)
 	}
 	err := r.lease.Note(ctx, found)
 	if err == nil && r.result.Batch.ID == "" {

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+
+	"linkcancel/internal/clean"
+	"linkcancel/internal/humanize"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
+	"linkcancel/internal/status"
+	"linkcancel/producer"
+	"linkcancel/producer/sweep"
+)
+
+// excluded returns whether a link is in a file; nil without a file.
+func excluded(file string) (func(id string) bool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	src, err := producer.OpenCSV(producer.CSVConfig{Paths: []string{file}, AnyID: true})
+	if errors.Is(err, linkcsv.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, badExclude(err)
+	}
+	if _, err := countAll(context.Background(), src); err != nil {
+		return nil, badExclude(errors.Join(err, src.Close()))
+	}
+	return src.Has, src.Close()
+}
+
+// badExclude replaces the hint, which names flags of import.
+func badExclude(err error) error {
+	if input := new(producer.InputError); errors.As(err, &input) {
+		input.Hint = "Give --exclude a file with one column of links."
+	}
+	return fmt.Errorf("--exclude: %w", err)
+}
+
+// note stores how a sweep by this command ended, for sweep status.
+func (c sweepCmd) note(ctx context.Context, a *cliApp, l *ledger.Ledger, began time.Time, r sweep.Result, err error) {
+	if a.DryRun || errors.Is(err, errDeclined) {
+		return
+	}
+	run := ledger.SweepRun{
+		Due: began.UTC(), Started: began.UTC(), Ended: time.Now().UTC(), OK: err == nil, Batch: r.Batch.ID,
+		Counts: sweep.Counts(r.Plan, actor()),
+	}
+	if err != nil {
+		run.Error, _, _ = strings.Cut(err.Error(), "\n")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := l.NoteCommandSweep(ctx, run); err != nil {
+		a.log.Warn("sweep status will not show this sweep", "error", err)
+	}
+}
+
+// actor names the user of this command: LINKCANCEL_USER, or user@host.
+func actor() string {
+	if name := strings.TrimSpace(os.Getenv("LINKCANCEL_USER")); name != "" {
+		return clean.Line(name)
+	}
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // "" if it has none
+	return name + "@" + cmp.Or(host, "unknown-host")
+}
+
+// sweepsView is the state of the sweeps for programs.
+type sweepsView struct {
+	Schedule string        `json:"schedule"` // "": no worker has one
+	Next     *time.Time    `json:"next"`
+	Running  *sweepRunView `json:"running"`
+	Last     *sweepRunView `json:"last"`    // the latest scheduled one that has ended
+	Command  *sweepRunView `json:"command"` // the latest one by a command
+}
+
+// sweepRunView is one sweep.
+type sweepRunView struct {
+	Due      *time.Time        `json:"due"`
+	Started  *time.Time        `json:"started"`
+	Ended    *time.Time        `json:"ended"`
+	OK       bool              `json:"ok"`
+	By       string            `json:"by"`
+	Listed   int64             `json:"listed"`
+	Selected int64             `json:"selected"`
+	LeftOut  map[string]int64  `json:"left_out"`
+	Failures int               `json:"failures"`
+	Error    string            `json:"error"`
+	Batch    *status.BatchView `json:"batch"` // null: none was made, or it is deleted
+}
+
+// sweepStatus shows the last and the next sweep.
+func (a *cliApp) sweepStatus(ctx context.Context, l *ledger.Ledger) error {
+	s, err := l.Sweeps(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := l.Now(ctx)
+	if err != nil {
+		return err
+	}
+	view := sweepsView{Schedule: s.Schedule, Next: status.Time(s.Next)}
+	for run, to := range map[*ledger.SweepRun]**sweepRunView{s.Running: &view.Running, s.Last: &view.Last, s.Command: &view.Command} {
+		if run == nil {
+			continue
+		}
+		if *to, err = viewSweep(ctx, l, *run); err != nil {
+			return err
+		}
+	}
+	if a.JSON {
+		return printJSON(a.stdout, view)
+	}
+	view.print(a.stdout, now)
+	return nil
+}
+
+func viewSweep(ctx context.Context, l *ledger.Ledger, r ledger.SweepRun) (*sweepRunView, error) {
+	v := &sweepRunView{
+		Due: status.Time(r.Due), Started: status.Time(r.Started), Ended: status.Time(r.Ended), OK: r.OK, By: r.Counts.By,
+		Listed: r.Counts.Listed, Selected: r.Counts.Selected, LeftOut: r.Counts.LeftOut, Failures: r.Failures, Error: r.Error,
+	}
+	if v.LeftOut == nil {
+		v.LeftOut = map[string]int64{}
+	}
+	if r.Batch == "" {
+		return v, nil
+	}
+	b, err := l.Get(ctx, r.Batch)
+	switch {
+	case errors.Is(err, ledger.ErrNoBatch):
+	case err != nil:
+		return nil, err
+	default:
+		view := status.ViewOf(b)
+		v.Batch = &view
+	}
+	return v, nil
+}
+
+// leftOut are the conditions that leave links out, in words.
+var leftOut = map[string]string{
+	"status": "with another status", "no_expiry": "without an expiry", "unreadable_expiry": "with an unreadable expiry",
+	"not_expired": "not expired, or too recently", "no_created": "without a date of creation",
+	"unreadable_created": "with an unreadable date of creation", "not_old": "not old enough", "excluded": "excluded by a file",
+	"waiting": "waiting in an unfinished batch", "settled": "finished in another batch meanwhile",
+}
+
+// zoneOf returns the time zone of a schedule, which is its last word, or UTC.
+func zoneOf(schedule string) *time.Location {
+	words := strings.Fields(schedule)
+	if len(words) == 0 {
+		return time.UTC
+	}
+	zone, err := time.LoadLocation(words[len(words)-1])
+	if err != nil {
+		return time.UTC
+	}
+	return zone
+}
+
+func minuteIn(t time.Time, zone *time.Location) string {
+	return t.In(zone).Format("2006-01-02 15:04") + " " + zone.String()
+}
+
+func (v sweepsView) print(w io.Writer, now time.Time) {
+	if v.Schedule == "" && v.Command == nil {
+		fmt.Fprintln(w, "There was no sweep yet. Next: linkcancel sweep, or linkcancel worker --sweep-cron")
+		return
+	}
+	zone := zoneOf(v.Schedule)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-10s  %s\n", name, clean.Line(fmt.Sprintf(format, args...)))
+	}
+	if v.Schedule != "" {
+		row("schedule", "%s", v.Schedule)
+		if v.Next != nil {
+			left := v.Next.Sub(now)
+			text := "in " + humanize.Duration(left)
+			if left < 0 {
+				text = "overdue: is a worker with --sweep-cron running?"
+			}
+			row("next", "%s (%s)", minuteIn(*v.Next, zone), text)
+		}
+	}
+	for _, r := range []struct {
+		name string
+		run  *sweepRunView
+	}{{"running", v.Running}, {"last", v.Last}, {"manual", v.Command}} {
+		if r.run == nil {
+			continue
+		}
+		fmt.Fprintln(w)
+		t := terminalOf(w)
+		color := ""
+		if r.run.Ended != nil && !r.run.OK || r.run.Error != "" {
+			color = red
+		}
+		paintLine(w, t, color, fmt.Sprintf("  %-10s  %s", r.name, clean.Line(r.run.head(zone))))
+		if r.run.Listed > 0 || r.run.OK {
+			row("listed", "%s", humanize.Plural(r.run.Listed, "link"))
+			row("selected", "%s", humanize.Plural(r.run.Selected, "link"))
+			if left := r.run.leftOut(); left != "" {
+				row("left out", "%s", left)
+			}
+		}
+		row("batch", "%s", r.run.batch())
+	}
+}
+
+// head says when the sweep ran, by whom, and how it ended.
+func (r sweepRunView) head(zone *time.Location) string {
+	var text string
+	if r.Due != nil {
+		text = minuteIn(*r.Due, zone)
+	}
+	if r.By != "" {
+		text += " by " + r.By
+	}
+	switch {
+	case r.Ended == nil && r.Error != "":
+		text += ", will be tried again: " + r.Error
+	case r.Ended == nil:
+		text += ", running"
+	case r.OK:
+		text += ", successful"
+	default:
+		text += ", failed: " + r.Error
+	}
+	if r.Ended != nil && r.Started != nil {
+		text += fmt.Sprintf(" (%s)", humanize.Duration(r.Ended.Sub(*r.Started)))
+	}
+	return text
+}
+
+func (r sweepRunView) leftOut() string {
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(r.LeftOut), func(x, y string) int {
+		return cmp.Or(cmp.Compare(r.LeftOut[y], r.LeftOut[x]), cmp.Compare(x, y))
+	}) {
+		parts = append(parts, humanize.Digits(r.LeftOut[name])+" "+cmp.Or(leftOut[name], name))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (r sweepRunView) batch() string {
+	if r.Batch == nil {
+		if r.OK && r.Selected == 0 {
+			return "none: nothing was selected"
+		}
+		return "none"
+	}
+	var parts []string
+	for _, o := range ledger.Outcomes {
+		if n := r.Batch.Outcomes[o.String()]; n > 0 {
+			parts = append(parts, humanize.Digits(n)+" "+o.String())
+		}
+	}
+	if r.Batch.Pending > 0 {
+		parts = append(parts, humanize.Digits(r.Batch.Pending)+" pending")
+	}
+	return fmt.Sprintf("%s (%s): %s", r.Batch.Batch, r.Batch.State, strings.Join(parts, ", "))
+}

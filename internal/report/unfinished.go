@@ -1,0 +1,136 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
+	"linkcancel/internal/plexy"
+)
+
+// ErrNoReport means that a file is not a report.
+var ErrNoReport = errors.New("its last columns are not those of a report")
+
+// IsReport reports whether a header is that of a report.
+func IsReport(header []string) bool {
+	_, ok := ownColumns(header)
+	return ok
+}
+
+// ownColumns returns the index of the first of a report's own columns, which are the last ones.
+func ownColumns(header []string) (first int, ok bool) {
+	first = len(header) - len(columns)
+	if first < 0 {
+		return 0, false
+	}
+	return first, slices.EqualFunc(header[first:], columns[:], func(cell, name string) bool {
+		for strings.HasPrefix(cell, "lc_") {
+			cell = strings.TrimPrefix(cell, "lc_")
+		}
+		return cell == name
+	})
+}
+
+// Unfinished is the links of a report that may still be payable, each once, in order.
+type Unfinished struct {
+	Links []string
+	// Ambiguous says of each link whether an earlier request may have cancelled it.
+	Ambiguous []bool
+}
+
+// ReadUnfinished reads the links of a report that are failed, rejected, aborted or pending, or not
+// cancellable with a status that can still be paid. The error wraps ErrNoReport for another file.
+func ReadUnfinished(path string) (Unfinished, error) {
+	rows, first, err := openReport(path)
+	if err != nil {
+		return Unfinished{}, err
+	}
+	defer func() { _ = rows.Close() }()
+	var u Unfinished
+	seen := linkcsv.NewIndex(0)
+	for {
+		row, err := rows.Next()
+		if err == io.EOF {
+			return u, nil
+		}
+		if err != nil {
+			return u, err
+		}
+		if row.Err != nil {
+			continue // a row without a link
+		}
+		own := row.Fields[first:]
+		outcome, err := ledger.ParseOutcome(own[1])
+		if err != nil {
+			continue // the link is not in the batch
+		}
+		switch outcome {
+		case ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound:
+			continue
+		case ledger.NotCancellable:
+			if plexy.Ended(own[3]) {
+				continue
+			}
+		}
+		if _, isNew := seen.Add(row.Link); isNew {
+			u.Links = append(u.Links, strings.Clone(row.Link))
+			sent := own[4] != "" && own[4] != "0"
+			u.Ambiguous = append(u.Ambiguous, sent && outcome != ledger.Rejected && outcome != ledger.NotCancellable)
+		}
+	}
+}
+
+// openReport opens a report, and returns the index of the first of its own columns.
+func openReport(path string) (*linkcsv.Rows, int, error) {
+	header, err := linkcsv.Header(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	first, ok := ownColumns(header)
+	if !ok {
+		return nil, 0, fmt.Errorf("%s: %w", path, ErrNoReport)
+	}
+	rows, err := linkcsv.OpenRows(path, nil, linkcsv.Options{Column: strconv.Itoa(first + 1), AnyID: true})
+	return rows, first, err
+}
+
+// Rewrite writes a report again, with the results that find returns in the place of the earlier
+// ones. All rows stay in their order.
+func Rewrite(w io.Writer, path string, find func(link string) (Result, bool), opt Options) error {
+	rows, first, err := openReport(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	text, err := textOf(rows, []string{path})
+	if err != nil {
+		return err
+	}
+	t, err := newTable(w, rows.Header()[:first], text, opt)
+	if err != nil {
+		return err
+	}
+	for {
+		row, err := rows.Next()
+		if err == io.EOF {
+			return t.flush()
+		}
+		if err != nil {
+			return err
+		}
+		fields := linkcsv.Fit(row.Fields, first+len(columns), text.comma)
+		if row.Err == nil {
+			if result, ok := find(row.Link); ok {
+				fields = append(fields[:first], line{Result: result, known: true}.cells()...)
+			}
+		}
+		if err := t.record(fields); err != nil {
+			return err
+		}
+	}
+}
