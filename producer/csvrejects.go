@@ -1,7 +1,6 @@
 package producer
 
 import (
-	"encoding/csv"
 	"fmt"
 	"io"
 	"slices"
@@ -13,25 +12,20 @@ import (
 // rejects writes skipped rows, so that they can be corrected and imported separately.
 type rejects struct {
 	to        io.Writer
-	csv       *csv.Writer
-	manyFiles bool     // errors name the file
-	header    []string // the last one written
+	csv       *linkcsv.Writer // nil before the first row
+	manyFiles bool            // errors name the file
+	header    []string        // the last one written
 }
 
 func newRejects(w io.Writer, manyFiles bool) *rejects {
-	return &rejects{to: w, csv: csv.NewWriter(w), manyFiles: manyFiles}
+	return &rejects{to: w, manyFiles: manyFiles}
 }
 
 // write writes a row below the header of its file, a new one if the header differs.
 func (r *rejects) write(rows *linkcsv.Rows, row linkcsv.Row) error {
 	header := rows.Header()
-	if r.header == nil {
-		r.csv.Comma, r.csv.UseCRLF = rows.Comma(), rows.CRLF()
-		if rows.Mark() {
-			if _, err := io.WriteString(r.to, "\ufeff"); err != nil {
-				return fmt.Errorf("write rejected rows: %w", err)
-			}
-		}
+	if r.csv == nil {
+		r.csv = linkcsv.NewWriter(r.to, rows.Comma(), rows.CRLF(), rows.Mark())
 	}
 	if !slices.Equal(header, r.header) {
 		r.header = header
@@ -55,8 +49,10 @@ func (r *rejects) record(fields []string) error {
 }
 
 func (r *rejects) flush() error {
-	r.csv.Flush()
-	if err := r.csv.Error(); err != nil {
+	if r.csv == nil {
+		return nil
+	}
+	if err := r.csv.Flush(); err != nil {
 		return fmt.Errorf("write rejected rows: %w", err)
 	}
 	return nil

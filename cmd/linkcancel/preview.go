@@ -78,8 +78,11 @@ func (p preview) takes(links int64) time.Duration {
 
 func roughly(d time.Duration) string {
 	text := humanize.Duration(d)
-	if strings.HasPrefix(text, "under ") {
+	switch {
+	case strings.HasPrefix(text, "under "):
 		return text
+	case d >= time.Minute:
+		return "about " + text + ", up to twice that (links that are no longer payable take two requests)"
 	}
 	return "about " + text
 }

@@ -41,13 +41,8 @@ What the program prints, and what it asks the reader to do. A test holds this pa
 	}
 	section("Result with problems", "The reasons, what may still be payable, and the next command", screenResult(false))
 	section("After Ctrl-C", "Requests in flight are finished, and the report is written", screenResult(true))
-	section("After a closed terminal", "`linkcancel run stale.csv`, when a run of the same file has not ended", `stale.csv has an unfinished run: 63 of 300 links are done.
-Resume it? [Y/n] y
-Resuming batch 20260301-120000-0a1b2c: 63 of 300 links are done.
-
-linkcancel run stale.csv --yes
-linkcancel: stale.csv has an unfinished run: 63 of 300 links are done
-hint: linkcancel run --resume stale.csv.20260301-120000-0a1b2c.csv continues it; linkcancel run stale.csv --new starts another`)
+	section("After a closed terminal", "`linkcancel run stale.csv`, when a run of the same file has not ended", screenUnfinished())
+	section("The same with --yes, or without a terminal", "`linkcancel run stale.csv --yes`", screenRefused())
 	section("Sweep status", "`linkcancel sweep status`", screenSweeps())
 	section("Check", "`linkcancel check`, when all is well", screenCheck(t, http.StatusOK, ""))
 	section("Check: the key is refused", "The API answers, and does not accept the key", screenCheck(t, http.StatusUnauthorized, `{"code":2,"message":"invalid api key"}`))
@@ -151,6 +146,21 @@ func screenResult(interrupted bool) string {
 	a := &cliApp{stderr: &b}
 	_ = a.finished(&b, s, "stale.csv.20260301-120000-0a1b2c.csv")
 	return strings.TrimLeft(b.String(), "\n")
+}
+
+func screenUnfinished() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "stale.csv has an unfinished run: %s.\n", doneText(63, 300))
+	preview{api: plexy.DefaultBaseURL, key: "1a2b3c from PLEXY_API_KEY", rate: 10}.printAPI(&b, 237)
+	b.WriteString(resumeQuestion(237).prompt())
+	return b.String()
+}
+
+func screenRefused() string {
+	var b strings.Builder
+	a := &cliApp{stdout: &b, stderr: &b}
+	a.report(context.Background(), refuseSecond("stale.csv", doneText(63, 300), "stale.csv.20260301-120000-0a1b2c.csv", "linkcancel run stale.csv"))
+	return b.String()
 }
 
 func screenSweeps() string {

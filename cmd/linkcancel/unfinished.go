@@ -27,7 +27,7 @@ func (c runCmd) unfinished(ctx context.Context, a *cliApp, files []string, p pre
 	path = paths[len(paths)-1] // the latest
 	name := strings.Join(files, ", ")
 	h, done, busy, err := report.Progress(path + partialSuffix)
-	what := fmt.Sprintf("%s of %s are done", humanize.Digits(done), humanize.Plural(h.Total, "link"))
+	what := doneText(done, h.Total)
 	switch {
 	case busy:
 		return "", hint(usagef("a run of %s is at work now: %s", name, what), "wait for its end; its report is %s", path)
@@ -38,20 +38,33 @@ func (c runCmd) unfinished(ctx context.Context, a *cliApp, files []string, p pre
 	if c.Retry != "" {
 		another = "linkcancel run --retry " + name
 	}
-	refuse := hint(usagef("%s has an unfinished run: %s", name, what), "linkcancel run --resume %s continues it; %s --new starts another", path, another)
+	refusal := refuseSecond(name, what, path, another)
 	if a.Yes {
-		return "", refuse
+		return "", refusal
 	}
 	if _, _, err := a.terminal(question{}); err != nil {
-		return "", refuse
+		return "", refusal
 	}
 	fmt.Fprintf(a.stderr, "%s has an unfinished run: %s.\n", name, what)
 	p.printAPI(a.stderr, h.Total-done)
-	err = a.confirm(ctx, question{text: fmt.Sprintf("Resume it, and cancel the %s left? This cannot be undone.", humanize.Plural(h.Total-done, "link")), yes: true})
+	err = a.confirm(ctx, resumeQuestion(h.Total-done))
 	if errors.Is(err, errDeclined) {
 		return "", nil
 	}
 	return path, err
+}
+
+func doneText(done, total int64) string {
+	return fmt.Sprintf("%s of %s are done", humanize.Digits(done), humanize.Plural(total, "link"))
+}
+
+// refuseSecond refuses to start a second run beside an unfinished one.
+func refuseSecond(name, what, report, another string) error {
+	return hint(usagef("%s has an unfinished run: %s", name, what), "linkcancel run --resume %s continues it; %s --new starts another", report, another)
+}
+
+func resumeQuestion(left int64) question {
+	return question{text: fmt.Sprintf("Resume it, and cancel the %s left? This cannot be undone.", humanize.Plural(left, "link")), yes: true}
 }
 
 // folders are the folders of files, and the present one.

@@ -127,8 +127,7 @@ func (s *source) begin(raw io.Reader) error {
 		_, _ = s.raw.Discard(len("\ufeff")) // cannot fail: it was peeked
 		s.head, s.mark = s.head[len("\ufeff"):], true
 	}
-	end := bytes.IndexByte(s.head, '\n')
-	s.crlf = end > 0 && s.head[end-1] == '\r'
+	s.crlf = firstRowIsCRLF(s.head)
 	s.text = &decoder{raw: s.raw}
 	if s.mark {
 		s.text.decoded = s.raw
@@ -280,4 +279,19 @@ func delimiterOf(record []byte) (comma rune, found bool) {
 		}
 	}
 	return comma, counts[comma] > 0
+}
+
+// firstRowIsCRLF reports whether the first row ends as on Windows. Cells in quotes have line ends of
+// their own.
+func firstRowIsCRLF(head []byte) bool {
+	quoted := false
+	for i, b := range head {
+		switch {
+		case b == '"':
+			quoted = !quoted
+		case b == '\n' && !quoted:
+			return i > 0 && head[i-1] == '\r'
+		}
+	}
+	return false
 }

@@ -4,7 +4,6 @@ package report
 
 import (
 	"cmp"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -207,9 +206,9 @@ func notFound(row linkcsv.Row) line {
 // table writes rows in one of the formats.
 type table struct {
 	opt    Options
-	theirs int         // number of the user's columns
-	csv    *csv.Writer // nil for jsonl
-	jsonl  *jsonLines  // nil for csv
+	theirs int             // number of the user's columns
+	csv    *linkcsv.Writer // nil for jsonl
+	jsonl  *jsonLines      // nil for csv
 }
 
 // newTable returns a table after writing its header, if the format has one.
@@ -220,13 +219,7 @@ func newTable(w io.Writer, theirs []string, like text, opt Options) (*table, err
 		t.jsonl = newJSONLines(w, jsonNames(theirs))
 		return t, nil
 	case FormatCSV, "":
-		if like.mark || opt.Mark {
-			if _, err := io.WriteString(w, "\ufeff"); err != nil {
-				return nil, writeError(err)
-			}
-		}
-		t.csv = csv.NewWriter(w)
-		t.csv.Comma, t.csv.UseCRLF = like.comma, like.crlf
+		t.csv = linkcsv.NewWriter(w, like.comma, like.crlf, like.mark || opt.Mark)
 		return t, t.record(append(slices.Clone(theirs), ownNames(theirs)...))
 	}
 	return nil, fmt.Errorf("unknown report format %q: use %s or %s", opt.Format, FormatCSV, FormatJSONL)
@@ -256,8 +249,7 @@ func (t *table) flush() error {
 	if t.jsonl != nil {
 		return writeError(t.jsonl.w.Flush())
 	}
-	t.csv.Flush()
-	return writeError(t.csv.Error())
+	return writeError(t.csv.Flush())
 }
 
 func writeError(err error) error {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -244,6 +245,7 @@ func FuzzJoined(f *testing.F) {
 	f.Add("name", "Bob")
 	f.Add("=link", "\"a\r\nb\";,\t")
 	f.Add("", "@x")
+	f.Add("Имя", "Ёлкин")
 	f.Fuzz(func(t *testing.T, name, cell string) {
 		var text strings.Builder
 		w := csv.NewWriter(&text)
@@ -274,7 +276,11 @@ func FuzzJoined(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := csv.NewReader(strings.NewReader(out.String()))
+			report, marked := strings.CutPrefix(out.String(), "\ufeff")
+			if ascii := strings.IndexFunc(out.String(), func(r rune) bool { return r >= utf8.RuneSelf }) < 0; marked == ascii {
+				t.Errorf("a byte-order mark: %v in %q", marked, out.String())
+			}
+			r := csv.NewReader(strings.NewReader(report))
 			r.Comma = rows.Comma()
 			header := rows.Header()
 			_ = rows.Close()
