@@ -46,6 +46,8 @@ func (c runCmd) unfinished(ctx context.Context, a *cliApp, files []string, p pre
 		return "", refusal
 	}
 	fmt.Fprintf(a.stderr, "%s has an unfinished run: %s.\n", name, what)
+	c.restoreFlags(a, h) // of this copy, for the rate
+	p.rate = float64(c.Rate)
 	p.printAPI(a.stderr, h.Total-done)
 	err = a.confirm(ctx, resumeQuestion(h.Total-done))
 	if errors.Is(err, errDeclined) {
