@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"linkcancel/internal/ledger"
 )
@@ -61,31 +62,40 @@ func (r rowRanges) text(withFiles bool) string {
 	return name + strings.Join(parts, ", ")
 }
 
-// Pending counts the pending links of all batches that has knows, by batch.
-func Pending(ctx context.Context, l *ledger.Ledger, has func(link string) bool) (map[string]int64, error) {
+// pendingFor is how long Pending looks: a million links take half a second.
+const pendingFor = 2 * time.Second
+
+// Pending counts the pending links of all batches that has knows, by batch. all is false if there
+// were too many to look at.
+func Pending(ctx context.Context, l *ledger.Ledger, has func(link string) bool) (found map[string]int64, all bool, err error) {
 	batches, err := l.Unfinished(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	found := map[string]int64{}
+	found = map[string]int64{}
+	over := time.Now().Add(pendingFor)
 	for _, b := range batches {
 		if !b.Open() {
 			continue
 		}
-		for n := range b.Chunks {
+		// The links before the low-water mark have their outcomes.
+		for n := int(b.Low) / ledger.ChunkLinks; n < b.Chunks; n++ {
+			if time.Now().After(over) {
+				return found, false, nil
+			}
 			links, err := pendingIn(ctx, l, b, n, has)
 			if errors.Is(err, ledger.ErrNoBatch) {
 				break // deleted meanwhile
 			}
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			if links > 0 {
 				found[b.ID] += links
 			}
 		}
 	}
-	return found, nil
+	return found, true, nil
 }
 
 func pendingIn(ctx context.Context, l *ledger.Ledger, b ledger.Batch, chunk int, has func(link string) bool) (n int64, err error) {

@@ -77,7 +77,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 		Confirm: func(stats producer.Stats) (err error) {
 			existed = false
 			var p preview
-			if p, alive, err = c.preview(ctx, b.Client(), l, src); err != nil {
+			if p, alive, err = c.preview(ctx, a, b.Client(), l, src); err != nil {
 				return err
 			}
 			return a.ask(ctx, p, stats, question{dataOnStdin: fromStdin(c.Files)})
@@ -103,12 +103,17 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 }
 
 // preview is what the user is shown, with the links that wait in other batches.
-func (c importCmd) preview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, src *producer.CSV) (p preview, alive bool, err error) {
+func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, src *producer.CSV) (p preview, alive bool, err error) {
 	if p, alive, err = fleetPreview(ctx, rdb, l); err != nil {
 		return p, alive, err
 	}
 	p.files, p.about = c.Files, src.About
-	p.elsewhere, err = producer.Pending(ctx, l, src.Has)
+	if a.Yes && a.Quiet {
+		return p, alive, nil // nobody sees it
+	}
+	all := false
+	p.elsewhere, all, err = producer.Pending(ctx, l, src.Has)
+	p.unchecked = !all
 	return p, alive, err
 }
 
@@ -125,7 +130,7 @@ func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *producer.CSV, don
 	b, err := c.open(ctx, a)
 	if err == nil {
 		defer b.Close()
-		p, _, err = c.preview(ctx, b.Client(), ledger.New(b.Client()), src)
+		p, _, err = c.preview(ctx, a, b.Client(), ledger.New(b.Client()), src)
 	}
 	if err != nil {
 		p = preview{files: c.Files, about: src.About, rate: defaultRate}

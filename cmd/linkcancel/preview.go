@@ -32,6 +32,7 @@ type preview struct {
 	ahead int64
 	// elsewhere counts the links that wait in other batches too, by batch.
 	elsewhere map[string]int64
+	unchecked bool // there were too many pending links to look at all
 }
 
 // print shows what is about to happen and how long it takes.
@@ -133,6 +134,9 @@ func (p preview) elsewhereText() string {
 	for _, n := range p.elsewhere {
 		links += n
 	}
+	if links == 0 && p.unchecked {
+		return "Already queued: unknown, because too many links are pending"
+	}
 	if links == 0 {
 		return ""
 	}
@@ -141,7 +145,11 @@ func (p preview) elsewhereText() string {
 	if len(ids) > 1 {
 		where += fmt.Sprintf(" and %s", pluralOf(int64(len(ids)-1), "other batch", "other batches"))
 	}
-	return fmt.Sprintf("Already queued: %s of these links, in %s", humanize.Digits(links), where)
+	count := humanize.Digits(links)
+	if p.unchecked {
+		count = "at least " + count
+	}
+	return fmt.Sprintf("Already queued: %s of these links, in %s", count, where)
 }
 
 // ask prints the preview and asks before the links are cancelled.
