@@ -67,6 +67,8 @@ func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.Univer
 		switch {
 		case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
 			return hint(err, "linkcancel import FILE makes one")
+		case errors.Is(err, ledger.ErrNoBatch) && isLink(c.Batch):
+			return hint(err, "linkcancel link show %s finds the batches of a link", c.Batch)
 		case errors.Is(err, ledger.ErrNoBatch):
 			return hint(err, "linkcancel batch list shows them all")
 		case err != nil:

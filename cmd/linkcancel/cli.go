@@ -42,6 +42,7 @@ type cli struct {
 	Import      importCmd      `cmd:"" help:"Queue the links of CSV files as a batch for the workers. Needs no API key."`
 	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and queue them as a batch for the workers."`
 	Batch       batchCmd       `cmd:"" help:"Show and control batches."`
+	Link        linkCmd        `cmd:"" help:"Find single links: their batches, outcomes and reports."`
 	Rate        rateCmd        `cmd:"" help:"Show and control the fleet's rate limit."`
 	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
 	Sandbox     sandboxCmd     `cmd:"" help:"Serve a sandbox of the Plexy API."`
@@ -317,17 +318,28 @@ func parseErrorText(err error) string {
 	if found := missingArg.FindStringSubmatch(err.Error()); found != nil {
 		return "missing " + strings.ToUpper(found[1])
 	}
+	if word := unexpected(err); otherNames[word] != "" {
+		return "unexpected argument " + word // without kong's guess
+	}
 	return err.Error()
+}
+
+// unexpected returns the word that kong did not expect, or "".
+func unexpected(err error) string {
+	rest, found := strings.CutPrefix(err.Error(), "unexpected argument ")
+	if !found {
+		return ""
+	}
+	word, _, _ := strings.Cut(rest, " ")
+	return strings.TrimSuffix(word, ",")
 }
 
 // parseHint is advice about a command line that cannot be understood.
 func parseHint(err error) string {
 	var parse *kong.ParseError
 	if !errors.As(err, &parse) || parse.Context == nil || parse.Context.Selected() == nil {
-		for word, instead := range otherNames {
-			if strings.HasPrefix(err.Error(), "unexpected argument "+word+" ") || err.Error() == "unexpected argument "+word {
-				return "do you mean linkcancel " + instead + "?"
-			}
+		if instead := otherNames[unexpected(err)]; instead != "" {
+			return "do you mean linkcancel " + instead + "?"
 		}
 		return ""
 	}

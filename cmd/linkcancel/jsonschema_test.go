@@ -48,6 +48,13 @@ func TestDocsJSON(t *testing.T) {
 		Due: &at, Started: &at, Ended: &at, OK: true, By: "host-1-ab", Listed: 5, Selected: 1,
 		LeftOut: map[string]int64{"status": 4}, Failures: 1, Error: "", Batch: &view,
 	}
+	in := status.LinkIn{Batch: b, Ahead: 7, Left: time.Minute, Record: ledger.LinkRecord{
+		Link: "pl_1", Record: ledger.Record{Attempts: 1, HTTPStatus: 500, Ambiguous: true}, LinkStatus: "active", Error: "code 1",
+	}}
+	linked := &status.LinkView{
+		Link: "pl_1", Batches: []status.LinkInView{in.View()}, Live: &status.LinkLiveView{Status: "active", ExpiresAt: &at},
+		Reports: []status.LinkReportView{{Report: "report.csv", Outcome: "cancelled", HTTPStatus: "204", Attempts: "1", FinishedAt: "2026-03-01T12:00:05Z"}},
+	}
 	for name, document := range map[string]any{
 		"batch-list":   map[string]any{"batches": []status.BatchView{status.ViewOf(b)}},
 		"batch-show":   details.View(),
@@ -57,6 +64,7 @@ func TestDocsJSON(t *testing.T) {
 		"sweep":        swept,
 		"sweep-status": sweepsView{Schedule: "0 2 * * * UTC", Next: &at, Running: ran, Last: ran, Command: ran},
 		"rate":         fleet.View(),
+		"link":         map[string]any{"links": []*status.LinkView{linked}},
 		"api":          apiJSON{URL: "https://api.plexypay.com/v1", Since: &at, Proved: &at},
 		"check":        map[string]any{"checks": []finding{{Name: "key", State: problem, Text: "no API key", Advice: "set PLEXY_API_KEY"}}},
 		"error":        map[string]errorView{"error": {Error: "no API key", Hint: "set PLEXY_API_KEY", Exit: exitUsage}},

@@ -128,6 +128,10 @@ var tables = []table{
 	{"list", "`batch list` with 10,000 batches, from start to exit", "", []column{
 		{title: "ms", figure: "seconds", show: ms, spread: true},
 	}},
+	{"find", "`link show` of one of 10 million links in 100 batches, from start to exit", "", []column{
+		{title: "ms", figure: "seconds", show: ms, spread: true},
+		{title: "slowest command of Redis, ms", figure: "slowest", show: ms, spread: true},
+	}},
 	{"idle", "An idle worker", "", []column{
 		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
 	}},

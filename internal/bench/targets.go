@@ -36,6 +36,7 @@ var targets = []target{
 	{"urgent batch behind a million, last cancel", 6, false, "s", figure("urgent", product, "last")},
 	{"`run` of 20,000 links, start to exit", 3, false, "s", figure("run", "20,000", "seconds")},
 	{"`batch list --limit 20` of 10,000 batches", 0.3, false, "s", figure("list", "--limit 20", "seconds")},
+	{"`link show` of one of 10 million links in 100 batches", 5, false, "s", figure("find", "the first link", "seconds")},
 	{"idle worker, Redis commands per second", 30, false, "", figure("idle", product, "commands/s")},
 }
 

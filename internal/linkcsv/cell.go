@@ -45,6 +45,12 @@ func parseCell(cell string) (cellID, error) {
 	return cellID{id: text, documented: plexy.Documented(text)}, nil
 }
 
+// LinkID returns the payment link id in a text, such as a checkout URL.
+func LinkID(text string) (string, error) {
+	found, err := parseCell(text)
+	return found.id, err
+}
+
 // looksLikeID reports whether a cell holds an id of the documented form, alone or in a URL.
 func looksLikeID(cell string) bool {
 	found, err := parseCell(cell)

@@ -134,3 +134,40 @@ func Rewrite(w io.Writer, path string, find func(link string) (Result, bool), op
 		}
 	}
 }
+
+// Row is a link's row of a report, as it was written.
+type Row struct {
+	Link, Outcome, HTTPStatus, LinkStatus, Attempts, FinishedAt, Error string
+}
+
+// Find returns the first row of a report for each of the links that it has. The error wraps
+// ErrNoReport for another file.
+func Find(path string, links []string) (map[string]Row, error) {
+	rows, first, err := openReport(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	found := map[string]Row{}
+	for {
+		row, err := rows.Next()
+		if err == io.EOF {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if row.Err != nil || !slices.Contains(links, row.Link) {
+			continue
+		}
+		link := strings.Clone(row.Link)
+		if _, known := found[link]; known || len(row.Fields) < first+len(columns) {
+			continue
+		}
+		own := slices.Clone(row.Fields[first:])
+		for i, cell := range own {
+			own[i] = strings.Clone(cell)
+		}
+		found[link] = Row{link, own[1], own[2], own[3], own[4], own[5], own[6]}
+	}
+}
