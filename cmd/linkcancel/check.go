@@ -277,11 +277,16 @@ func probeLink(ctx context.Context, client *plexy.Client, id string) probe {
 	if err != nil {
 		return explainProbe(err, client.BaseURL(), id)
 	}
+	return probe{link: id, status: link.Status, text: linkText(id, link)}
+}
+
+// linkText says what the API shows of a link.
+func linkText(id string, link plexy.Link) string {
 	text := fmt.Sprintf("%s is %s", id, link.Status)
 	if !link.ExpiresAt.IsZero() {
 		text += ", expires " + minute(link.ExpiresAt) + " UTC"
 	}
-	return probe{link: id, status: link.Status, text: text}
+	return text
 }
 
 // explainProbe says what an answer to a GET means. id is "" for the list.

@@ -196,15 +196,20 @@ func (c runCmd) dryRunOf(ctx context.Context, a *cliApp, client *plexy.Client, p
 		}
 	} else {
 		p.print(a.says, stats)
-		if probe.err == nil {
-			fmt.Fprintf(a.says, "The API says: %s\n", probe.text)
-		}
-		fmt.Fprintln(a.says, "Dry run: one link was read, and nothing was changed. Canceling links cannot be undone.")
+		probe.printRehearsed(a.says)
 	}
 	if probe.err != nil {
 		return hint(probe.err, "%s", probe.advice)
 	}
 	return nil
+}
+
+// printRehearsed ends a dry run.
+func (p probe) printRehearsed(w io.Writer) {
+	if p.err == nil {
+		fmt.Fprintf(w, "The API says: %s\n", p.text)
+	}
+	fmt.Fprintln(w, "Dry run: one link was read, and nothing was changed. Canceling links cannot be undone.")
 }
 
 // retry begins a run of the unfinished links of a report.

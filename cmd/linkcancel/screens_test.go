@@ -34,8 +34,7 @@ What the program prints, and what it asks the reader to do. A test holds this pa
 	}
 	section("Confirmation", "`linkcancel run stale.csv --skip-invalid`", screenPreview(t)+question{}.about(300).prompt())
 	section("A batch for the workers", "`linkcancel import stale.csv`: with the links that wait elsewhere, and what the workers have to do already", screenImport(t)+question{}.about(1500).prompt())
-	section("Dry run", "`linkcancel run stale.csv --skip-invalid --dry-run`", screenPreview(t)+
-		"The API says: pl_00000000000000000000000000000000 is active, expires 2026-03-15 12:00 UTC\nDry run: one link was read, and nothing was changed. Canceling links cannot be undone.\n")
+	section("Dry run", "`linkcancel run stale.csv --skip-invalid --dry-run`", screenPreview(t)+screenRehearsed())
 	for _, columns := range []int{60, 80, 120} {
 		section(fmt.Sprintf("Progress at %d columns", columns), "While links are cancelled, and while sending is on hold", screenProgress(columns))
 	}
@@ -146,6 +145,13 @@ func screenResult(interrupted bool) string {
 	a := &cliApp{stderr: &b}
 	_ = a.finished(&b, s, "stale.csv.20260301-120000-0a1b2c.csv")
 	return strings.TrimLeft(b.String(), "\n")
+}
+
+func screenRehearsed() string {
+	const id = "pl_00000000000000000000000000000000"
+	var b strings.Builder
+	probe{text: linkText(id, plexy.Link{Status: "active", ExpiresAt: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC)})}.printRehearsed(&b)
+	return b.String()
 }
 
 func screenUnfinished() string {
