@@ -113,7 +113,7 @@ func TestRunRetry(t *testing.T) {
 	if code != exitFine || !strings.HasPrefix(stderr, "Nothing to retry: ") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
-	// A report is no input, by mistake.
+	// A report given by mistake is refused.
 	code, _, stderr = p.shown("run", name[1], "--yes")
 	if code != exitUsage || !strings.Contains(stderr, "is a report of linkcancel\nhint: linkcancel run --retry ") {
 		t.Errorf("exit %d: %s", code, stderr)

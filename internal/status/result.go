@@ -30,7 +30,7 @@ type ReasonCount struct {
 	Links      int64
 }
 
-// maxReasons bounds how many reasons are told apart.
+// maxReasons is how many different reasons are counted.
 const maxReasons = 1000
 
 // ReadResult reads how the links of a batch ended: 8 bytes per link and the error texts, or nothing
