@@ -9,6 +9,7 @@ import (
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
+	"linkcancel/producer"
 )
 
 // allAlike names the outcome of a finished batch whose links are all not_found or all rejected,
@@ -174,3 +175,41 @@ func (s summary) payable() string {
 
 // canaryHint is what to check when the canary has stopped a batch.
 const canaryHint = "wrong base URL, wrong column, or another merchant's links?"
+
+// finished prints the summary of a run, and what to do next. It returns the exit code as an error.
+func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
+	code := linksExit(s.Batch, s.Result)
+	if code != exitFine && out == io.Discard {
+		out = a.stderr // --quiet hides only what is well
+	}
+	fmt.Fprintln(out)
+	s.print(out)
+	if reportPath != "" && reportPath != "-" {
+		fmt.Fprintf(out, "Report: %s\n", clean.Line(reportPath))
+	}
+	run := s.Source == producer.SourceRun
+	next := nextStep(s.Batch)
+	if run {
+		next = "linkcancel run --retry " + reportPath
+	}
+	switch {
+	case s.interrupted && s.Pending() > 0:
+		fmt.Fprintf(a.stderr, "Next: linkcancel run --resume %s\n", reportPath)
+		code = exitInterrupted
+	case s.State == ledger.Paused && run:
+		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(s.Batch), canaryHint, reportPath)
+	case s.State == ledger.Paused:
+		fmt.Fprintf(a.stderr, "Stopped: %s. Next: %s\n", status.Reason(s.Batch), nextStep(s.Batch))
+	case allAlike(s.Batch) != "":
+		fmt.Fprintf(a.stderr, "Every link is %s: %s\n", allAlike(s.Batch), canaryHint)
+		if s.Payable > 0 {
+			fmt.Fprintf(a.stderr, "Then: %s\n", next)
+		}
+	case code == exitLinks:
+		fmt.Fprintf(a.stderr, "Next: %s\n", next)
+	}
+	if code != exitFine {
+		return exit(code)
+	}
+	return nil
+}

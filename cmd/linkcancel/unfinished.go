@@ -31,7 +31,7 @@ func (c runCmd) unfinished(ctx context.Context, a *cliApp, files []string, p pre
 	switch {
 	case busy:
 		return "", hint(usagef("a run of %s is at work now: %s", name, what), "wait for its end; its report is %s", path)
-	case err != nil:
+	case err != nil: // the resume will say what is wrong with the journal
 		what = path + partialSuffix
 	}
 	another := "linkcancel run " + name
@@ -39,7 +39,7 @@ func (c runCmd) unfinished(ctx context.Context, a *cliApp, files []string, p pre
 		another = "linkcancel run --retry " + name
 	}
 	refusal := refuseSecond(name, what, path, another)
-	if a.Yes {
+	if a.Yes || err != nil {
 		return "", refusal
 	}
 	if _, _, err := a.terminal(question{}); err != nil {
