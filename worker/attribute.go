@@ -28,7 +28,7 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonUnauthorized, 0) {
 		// A key that may neither list nor read links can only probe with DELETEs. A
 		// link that is refused again and again is then refused on its own account.
-		if u.repeat && u.slot.Probe() && w.control.blind() && w.lastProven.had(u.key) {
+		if u.repeat && u.slot.Probe() && w.control.blind(u.key) {
 			return false
 		}
 		w.refused(u)
@@ -111,11 +111,11 @@ func (p *lastProven) ever() bool {
 	return p.seq > 0
 }
 
-// had says whether the latest was to a request with this key.
-func (p *lastProven) had(key uint64) bool {
+// had says whether the latest was to a request with this key that got its slot after another one.
+func (p *lastProven) had(key, after uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.seq > 0 && p.key == key
+	return p.seq > after && p.key == key
 }
 
 // after waits for a proof by a request that got its slot later and used the same key.

@@ -45,6 +45,8 @@ type control struct {
 	flight   *flight // nil: none
 	listGood bool    // the list returned a page once
 	everGood bool    // a control succeeded once
+	// The first control that was refused for the present key, by the number of its slot.
+	refusedSeq, refusedKey uint64
 
 	// Plain answers in a row.
 	row     int
@@ -134,11 +136,13 @@ func (c *control) fly(f *flight) {
 	}
 }
 
-// blind says whether no control ever succeeded.
-func (c *control) blind() bool {
+// blind says whether a key is good and may neither list nor read links: a control was refused, and a
+// later request with the same key worked. A replaced key is refused, too, but nothing works after it.
+func (c *control) blind(key uint64) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.everGood
+	seq, known := c.refusedSeq, !c.everGood && key != 0 && c.refusedKey == key
+	c.mu.Unlock()
+	return known && c.w.lastProven.had(key, seq)
 }
 
 func (c *control) listed() bool {
@@ -175,6 +179,9 @@ func (c *control) try(f *flight, link string) controlResult {
 	c.mu.Lock()
 	down := f.down
 	c.listGood = c.listGood || r.good && link == ""
+	if r.kind == ratelimit.Unauthorized && r.key != c.refusedKey {
+		c.refusedSeq, c.refusedKey = slot.Seq(), r.key
+	}
 	c.mu.Unlock()
 	switch {
 	case w.callCtx.Err() != nil:

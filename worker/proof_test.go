@@ -32,6 +32,30 @@ func TestLastProven(t *testing.T) {
 	}
 }
 
+// That no control has succeeded yet does not show that the key may send none: an outdated key is
+// refused, too. It takes a later request with the same key that worked.
+func TestBlind(t *testing.T) {
+	t.Parallel()
+	w := &Worker{}
+	c := newControl(w)
+	w.lastProven.set(ratelimit.NewSlot(time.Now(), 4), 1)
+	if c.blind(1) {
+		t.Error("blind before the first control")
+	}
+	c.refusedSeq, c.refusedKey = 5, 1
+	if c.blind(1) {
+		t.Error("blind, though nothing has worked since a control was refused")
+	}
+	w.lastProven.set(ratelimit.NewSlot(time.Now(), 6), 1)
+	if !c.blind(1) || c.blind(2) || c.blind(0) {
+		t.Error("a later request worked with key 1, and only with it")
+	}
+	c.everGood = true
+	if c.blind(1) {
+		t.Error("blind, though a control has succeeded")
+	}
+}
+
 // One refused link does not make a key bad, and a bad key is reported once.
 func TestBadKeyAtTheSecondRefusal(t *testing.T) {
 	t.Parallel()
