@@ -23,6 +23,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
@@ -117,16 +118,16 @@ func TestBatches(t *testing.T) {
 		before := l.series()
 		l.batch(ledger.DraftConfig{ID: "ready", Source: "import"}, 3, 2, 1)
 		running := l.batch(ledger.DraftConfig{ID: "running", Source: "import"}, 4, 0, 5)
-		testutil.Must(l, l.Start(l.Context(), &running, 1, 50))
+		testutil.Must(l, l.Start(l.Context(), &running, 1, 50, "w1"))
 		l.commit("running", outcome(0, ledger.Cancelled), outcome(2, ledger.NotFound))
 		l.batch(ledger.DraftConfig{ID: "paused", Source: "sweep"}, 5, 9, 9)
-		_, _, err := l.Pause(l.Context(), "paused", "")
+		_, _, err := l.Pause(l.Context(), "paused", history.By{Reason: "", Auto: true})
 		testutil.Must(l, err)
 		l.draft(ledger.DraftConfig{ID: "importing", Source: "run"}, 7)
 		l.batch(ledger.DraftConfig{ID: "child", Source: "run", Parent: "ready"}, 1, 9, 9)
 		l.commit("child", outcome(0, ledger.Failed))
 		l.batch(ledger.DraftConfig{ID: "aborted", Source: "import"}, 2, 0, 0)
-		_, _, err = l.Abort(l.Context(), "aborted")
+		_, _, err = l.Abort(l.Context(), "aborted", history.By{Actor: "ann"})
 		testutil.Must(l, err)
 		newer := l.batch(ledger.DraftConfig{ID: "newer", Source: "import"}, 2, 0, 0)
 		testutil.Must(l, l.rdb.HSet(l.Context(), "lc:{newer}", "v", 99).Err())
@@ -213,7 +214,7 @@ func TestOutcomesAreThoseOfTheReports(t *testing.T) {
 			case b.State == ledger.Done, b.State == ledger.AbortedState && b.Pending() == 0:
 				testutil.Must(l, l.Retire(l.Context(), b, time.Hour))
 			case round%10 == 9:
-				_, _, err := l.Abort(l.Context(), id)
+				_, _, err := l.Abort(l.Context(), id, history.By{Actor: "ann"})
 				testutil.Must(l, err)
 				testutil.Must(l, l.FillAborted(l.Context(), b))
 			}
@@ -340,7 +341,7 @@ func TestSweeps(t *testing.T) {
 		_, err = first.Claim(l.Context(), "", "s1")
 		testutil.Must(l, err)
 		testutil.Must(l, first.Note(l.Context(), ledger.SweepCounts{Listed: 90, Selected: 5, Waiting: 2, PastExpiry: 7}))
-		testutil.Must(l, first.End(l.Context()))
+		testutil.Must(l, first.End(l.Context(), "w1", ""))
 		known, err := l.Sweeps(l.Context())
 		testutil.Must(l, err)
 		maps.Copy(want, map[string]float64{
@@ -364,7 +365,7 @@ func TestSweeps(t *testing.T) {
 		second, err := l.BeginSweep(l.Context(), next.Add(-24*time.Hour))
 		testutil.Must(l, err)
 		testutil.Must(l, second.Note(l.Context(), ledger.SweepCounts{Listed: 50, PastExpiry: 50, Suspicious: true}))
-		testutil.Must(l, second.Abandon(l.Context(), "a test"))
+		testutil.Must(l, second.Abandon(l.Context(), "w1", "a test"))
 		known, err = l.Sweeps(l.Context())
 		testutil.Must(l, err)
 		maps.Copy(want, map[string]float64{
@@ -632,7 +633,7 @@ func TestCost(t *testing.T) {
 		l.finished(fmt.Sprintf("f%03d", i))
 	}
 	big := l.batch(ledger.DraftConfig{ID: "million", Source: "import"}, 1_000_000, 0, 0)
-	testutil.Must(t, l.Start(t.Context(), &big, 1, 50))
+	testutil.Must(t, l.Start(t.Context(), &big, 1, 50, "w1"))
 	l.commit("million", outcome(0, ledger.Cancelled))
 	testutil.Must(t, l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
 	client := asynq.NewClientFromRedisClient(l.rdb)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/tracing"
 )
@@ -54,7 +55,9 @@ type BatchConfig struct {
 	ID      string // "": chosen
 	Source  string
 	Name    string
+	File    string // the files that it is read from, or ""
 	Parent  string // the batch that is retried, or ""
+	By      history.By
 	Canary  bool
 	Created time.Time // zero: now
 	// Confirm, if not nil, is called after reading, before the seal. Its error discards the batch.
@@ -87,7 +90,7 @@ func makeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 		cfg.ID = ledger.NewBatchID(now)
 	}
 	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
-		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, Parent: cfg.Parent, Canary: cfg.Canary, Created: cfg.Created,
+		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, File: cfg.File, Parent: cfg.Parent, By: cfg.By, Canary: cfg.Canary, Created: cfg.Created,
 		Trace: tracing.Traceparent(ctx),
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/testutil"
@@ -73,7 +74,7 @@ func TestMakeBatch(t *testing.T) {
 			testutil.Must(t, err)
 			want := ledger.Batch{
 				ID: cfg.ID, Source: SourceImport, Name: "stale.csv", State: ledger.Ready, Canary: "on", Digest: digest, Total: int64(n),
-				Chunks: (n + 999) / 1000, Duplicates: 3, Invalid: 2, Created: got.Created,
+				Chunks: (n + 999) / 1000, Duplicates: 3, Invalid: 2, Created: got.Created, History: 1,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%d links: %s", n, diff)
@@ -173,13 +174,13 @@ func TestMakeBatchAgain(t *testing.T) {
 		l := ledger.New(b.Client())
 		first, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(2500)}, BatchConfig{ID: "b1", Name: "one"})
 		testutil.Must(t, err)
-		_, _, err = l.Pause(t.Context(), "b1", "")
+		_, _, err = l.Pause(t.Context(), "b1", history.By{Reason: "", Auto: true})
 		testutil.Must(t, err)
 		again, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(2500)}, BatchConfig{
 			ID: "b1", Name: "two", Confirm: func(Stats) error { return errors.New("asked though it stands") },
 		})
 		testutil.Must(t, err)
-		first.State = ledger.Paused
+		first.State, first.History = ledger.Paused, 2
 		if diff := cmp.Diff(first, again); diff != "" {
 			t.Error(diff)
 		}

@@ -5,8 +5,10 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"time"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
@@ -123,10 +125,10 @@ func TestRetryOfAbortedLinks(t *testing.T) {
 		testutil.Must(t, broker.Client().FlushAll(ctx).Err())
 		b := parent(t, l, total, nil)
 		if started {
-			testutil.Must(t, l.Start(ctx, &b, 1, 50))
+			testutil.Must(t, l.Start(ctx, &b, 1, 50, "w1"))
 			testutil.Must(t, l.Advance(ctx, b, 1, fed, 0))
 		}
-		_, _, err := l.Abort(ctx, b.ID)
+		_, _, err := l.Abort(ctx, b.ID, history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		testutil.Must(t, l.FillAborted(ctx, b))
 		b, err = l.Get(ctx, b.ID)
@@ -160,7 +162,7 @@ func TestRetryOfADeletedBatch(t *testing.T) {
 	b := parent(t, l, 2, map[int]ledger.Record{0: failed(true), 1: failed(false)})
 	src, err := OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, nil)
 	testutil.Must(t, err)
-	testutil.Must(t, l.Delete(ctx, b))
+	testutil.Must(t, l.Delete(ctx, b, history.By{Actor: "ann"}, time.Hour))
 	if _, err := MakeBatch(ctx, l, src, BatchConfig{ID: "retry", Restore: src.Restore}); !errors.Is(err, ledger.ErrNoBatch) {
 		t.Error(err)
 	}

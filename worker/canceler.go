@@ -138,7 +138,7 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 		v = c.get(l, slot, refusal{status: r.HTTPStatus, ambiguous: r.Ambiguous}, false)
 	}
 	l.confirms = false
-	a := next(p, v, c.history(l, v))
+	a := next(p, v, c.past(l, v))
 	if a == attribute {
 		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: p == deleting && before == v.status}
 		return false
@@ -148,8 +148,8 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	return more
 }
 
-func (c *canceler) history(l *link, v verdict) history {
-	return history{
+func (c *canceler) past(l *link, v verdict) past {
+	return past{
 		last: int(l.record.Attempts)+1 >= c.attempts, plains: int(l.record.Plains), sameKind: v.plain == l.plain,
 		keyRefused: l.record.HTTPStatus == 401 || l.record.HTTPStatus == 403, answered: c.answered,
 	}

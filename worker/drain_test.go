@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
@@ -95,7 +96,7 @@ func TestPauseAndResume(t *testing.T) {
 		f.work(Config{Rate: 50, Concurrency: 8}, memory{api}, nil)
 		f.feed(50)
 		f.until("the middle", func() bool { return f.get(b.ID).Counts.Sum() >= 100 })
-		_, _, err := f.l.Pause(t.Context(), b.ID, "a test")
+		_, _, err := f.l.Pause(t.Context(), b.ID, history.By{Reason: "a test", Auto: true})
 		must(t, err)
 		paused := time.Now()
 		pass(10 * time.Minute)
@@ -109,7 +110,7 @@ func TestPauseAndResume(t *testing.T) {
 		if n := f.queued(); n > 0 {
 			t.Errorf("%d slices of a paused batch are in the queue", n)
 		}
-		_, _, err = f.l.Resume(t.Context(), b.ID)
+		_, _, err = f.l.Resume(t.Context(), b.ID, history.By{Actor: "ann"})
 		must(t, err)
 		f.done(b.ID)
 		f.check(b.ID, api, before)
@@ -133,7 +134,7 @@ func TestAbort(t *testing.T) {
 		f.work(Config{Rate: 50, Concurrency: 40}, memory{api}, nil)
 		f.feed(50)
 		f.until("the middle", func() bool { return f.get(b.ID).Counts.Sum() >= 100 })
-		_, _, err := f.l.Abort(t.Context(), b.ID)
+		_, _, err := f.l.Abort(t.Context(), b.ID, history.By{Actor: "ann"})
 		must(t, err)
 		aborted := time.Now()
 		must(t, f.l.FillAborted(t.Context(), f.get(b.ID)))
@@ -217,7 +218,7 @@ func TestCanary(t *testing.T) {
 			api.SetStatus(id, "active")
 		}
 		asked := api.Counts().Total
-		_, _, err = f.l.Resume(t.Context(), b.ID)
+		_, _, err = f.l.Resume(t.Context(), b.ID, history.By{Actor: "ann"})
 		must(t, err)
 		if n := f.get(b.ID).Pending(); n != 300 {
 			t.Errorf("%d pending after the resume", n)
@@ -253,7 +254,7 @@ func TestCanaryAtTheEnd(t *testing.T) {
 		if got.State != ledger.Paused || got.Counts[ledger.Cancelled] != 1200 || got.Counts[ledger.NotFound] < 50 {
 			t.Errorf("paused: %+v", got)
 		}
-		_, _, err = f.l.Resume(t.Context(), b.ID)
+		_, _, err = f.l.Resume(t.Context(), b.ID, history.By{Actor: "ann"})
 		must(t, err)
 		f.done(b.ID)
 		if got := f.get(b.ID); got.Counts != (ledger.Counts{ledger.Cancelled: 1200, ledger.NotFound: 70}) {

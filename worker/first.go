@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 )
 
@@ -143,8 +144,9 @@ const ReasonUnconfirmed = "a link that was answered 204 is still active"
 // stopBatch pauses a batch because its 204s cannot be believed.
 func (w *Worker) stopBatch(batch, reason string) {
 	w.log.Error("batch paused", "batch", batch, "reason", reason)
+	by := history.By{Actor: w.cfg.ID, Reason: reason, Auto: true}
 	for {
-		_, _, err := w.ledger.Pause(w.callCtx, batch, reason)
+		_, _, err := w.ledger.Pause(w.callCtx, batch, by)
 		if err == nil || errors.Is(err, ledger.ErrNoBatch) || !w.pause(commitPauseMost) {
 			return
 		}

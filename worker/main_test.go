@@ -256,7 +256,7 @@ func (f *fleet) feed(rate float64) (stop func()) {
 // enqueued without a feeder.
 func (f *fleet) start(b *ledger.Batch, slice int) {
 	f.t.Helper()
-	must(f.t, f.l.Start(f.t.Context(), b, 1, slice))
+	must(f.t, f.l.Start(f.t.Context(), b, 1, slice, "w1"))
 }
 
 // serve shows the sandbox to a real client, over the network.

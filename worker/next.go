@@ -49,8 +49,8 @@ const (
 	giveBack                  // nothing was sent: try again without using up an attempt
 )
 
-// history is what next takes into account beside the answer.
-type history struct {
+// past is what next takes into account beside the answer.
+type past struct {
 	last       bool // no attempt is left after this one
 	plains     int  // plain answers of this kind in a row, with this one
 	sameKind   bool // a confirming GET got the kind of answer that it is to confirm
@@ -59,7 +59,7 @@ type history struct {
 }
 
 // next decides what a link needs after an answer in a phase.
-func next(p phase, v verdict, h history) action {
+func next(p phase, v verdict, h past) action {
 	shown := v.linkStatus != ""
 	switch v.step {
 	case stepLocal:

@@ -9,7 +9,7 @@ import (
 	"linkcancel/internal/ratelimit"
 )
 
-// TestNext has a row for each combination of phase, answer and history that
+// TestNext has a row for each combination of phase, answer and past that
 // matters, so that the whole decision can be read in one place.
 func TestNext(t *testing.T) {
 	t.Parallel()
@@ -18,52 +18,52 @@ func TestNext(t *testing.T) {
 		phase phase
 		step  step
 		shown string // the link status that a GET showed
-		history
+		past
 		want action
 	}{
-		{deleting, stepDone, "", history{}, decide},
-		{deleting, stepSettle, "", history{}, settleNow},
-		{deleting, stepSettle, "", history{last: true}, settleNow},
-		{deleting, stepRetry, "", history{}, retry},
-		{deleting, stepRetry, "", history{last: true}, retry}, // the last look follows
-		{deleting, stepPlain, "", history{plains: 1}, retryPlain},
-		{deleting, stepPlain, "", history{plains: maxPlains - 1, last: true}, retryPlain},
-		{deleting, stepPlain, "", history{plains: maxPlains}, confirmNow},
-		{deleting, stepAttribute, "", history{}, attribute},
-		{deleting, stepLocal, "", history{last: true}, giveBack},
+		{deleting, stepDone, "", past{}, decide},
+		{deleting, stepSettle, "", past{}, settleNow},
+		{deleting, stepSettle, "", past{last: true}, settleNow},
+		{deleting, stepRetry, "", past{}, retry},
+		{deleting, stepRetry, "", past{last: true}, retry}, // the last look follows
+		{deleting, stepPlain, "", past{plains: 1}, retryPlain},
+		{deleting, stepPlain, "", past{plains: maxPlains - 1, last: true}, retryPlain},
+		{deleting, stepPlain, "", past{plains: maxPlains}, confirmNow},
+		{deleting, stepAttribute, "", past{}, attribute},
+		{deleting, stepLocal, "", past{last: true}, giveBack},
 
-		{settling, stepDone, cancelled, history{}, decide},
-		{settling, stepDone, "", history{}, decide}, // 404
-		{settling, stepRetry, "", history{}, retry},
-		{settling, stepRetry, "", history{last: true}, endUnknown},
-		{settling, stepRetry, active, history{}, deleteAgain},
-		{settling, stepRetry, active, history{last: true}, deleteAgain}, // the last look follows
-		{settling, stepRetry, active, history{keyRefused: true}, deleteAgain},
-		{settling, stepRetry, active, history{keyRefused: true, last: true}, reject},
-		{settling, stepPlain, "", history{plains: maxPlains}, retryPlain},
-		{settling, stepPlain, "", history{last: true}, endUnknown},
-		{settling, stepAttribute, "", history{}, attribute},
-		{settling, stepLocal, "", history{last: true}, giveBack},
+		{settling, stepDone, cancelled, past{}, decide},
+		{settling, stepDone, "", past{}, decide}, // 404
+		{settling, stepRetry, "", past{}, retry},
+		{settling, stepRetry, "", past{last: true}, endUnknown},
+		{settling, stepRetry, active, past{}, deleteAgain},
+		{settling, stepRetry, active, past{last: true}, deleteAgain}, // the last look follows
+		{settling, stepRetry, active, past{keyRefused: true}, deleteAgain},
+		{settling, stepRetry, active, past{keyRefused: true, last: true}, reject},
+		{settling, stepPlain, "", past{plains: maxPlains}, retryPlain},
+		{settling, stepPlain, "", past{last: true}, endUnknown},
+		{settling, stepAttribute, "", past{}, attribute},
+		{settling, stepLocal, "", past{last: true}, giveBack},
 
-		{confirming, stepDone, cancelled, history{}, decide},
-		{confirming, stepRetry, active, history{}, deleteAgain},
-		{confirming, stepRetry, "", history{sameKind: true}, retryPlain},
-		{confirming, stepPlain, "", history{sameKind: true}, acceptPlain},
-		{confirming, stepPlain, "", history{}, retryPlain},
-		{confirming, stepAttribute, "", history{sameKind: true}, attribute},
-		{confirming, stepLocal, "", history{}, giveBack},
+		{confirming, stepDone, cancelled, past{}, decide},
+		{confirming, stepRetry, active, past{}, deleteAgain},
+		{confirming, stepRetry, "", past{sameKind: true}, retryPlain},
+		{confirming, stepPlain, "", past{sameKind: true}, acceptPlain},
+		{confirming, stepPlain, "", past{}, retryPlain},
+		{confirming, stepAttribute, "", past{sameKind: true}, attribute},
+		{confirming, stepLocal, "", past{}, giveBack},
 
-		{lastLook, stepDone, cancelled, history{last: true}, decide},
-		{lastLook, stepDone, active, history{last: true}, endFailed},
-		{lastLook, stepDone, "", history{last: true}, endFailed}, // 404: may be a new link's
-		{lastLook, stepRetry, active, history{last: true}, endFailed},
-		{lastLook, stepRetry, "", history{last: true}, endFailed},
-		{lastLook, stepPlain, "", history{last: true}, endFailed},
-		{lastLook, stepAttribute, "", history{last: true}, attribute},
-		{lastLook, stepLocal, "", history{last: true}, giveBack},
+		{lastLook, stepDone, cancelled, past{last: true}, decide},
+		{lastLook, stepDone, active, past{last: true}, endFailed},
+		{lastLook, stepDone, "", past{last: true}, endFailed}, // 404: may be a new link's
+		{lastLook, stepRetry, active, past{last: true}, endFailed},
+		{lastLook, stepRetry, "", past{last: true}, endFailed},
+		{lastLook, stepPlain, "", past{last: true}, endFailed},
+		{lastLook, stepAttribute, "", past{last: true}, attribute},
+		{lastLook, stepLocal, "", past{last: true}, giveBack},
 	} {
-		if got := next(c.phase, verdict{step: c.step, linkStatus: c.shown}, c.history); got != c.want {
-			t.Errorf("phase %d, step %d, shown %q, %+v: action %d, want %d", c.phase, c.step, c.shown, c.history, got, c.want)
+		if got := next(c.phase, verdict{step: c.step, linkStatus: c.shown}, c.past); got != c.want {
+			t.Errorf("phase %d, step %d, shown %q, %+v: action %d, want %d", c.phase, c.step, c.shown, c.past, got, c.want)
 		}
 	}
 
@@ -82,7 +82,7 @@ func TestNext(t *testing.T) {
 		{confirming, forbidden, true, attribute},
 		{lastLook, forbidden, true, attribute},
 	} {
-		if got := next(c.phase, c.v, history{answered: c.answered}); got != c.want {
+		if got := next(c.phase, c.v, past{answered: c.answered}); got != c.want {
 			t.Errorf("phase %d, %d: action %d, want %d", c.phase, c.v.status, got, c.want)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
@@ -66,12 +67,12 @@ func TestNothingLeftToDo(t *testing.T) {
 
 		paused := f.batch("paused", links...)
 		f.start(&paused, 3)
-		_, _, err := f.l.Pause(t.Context(), paused.ID, "")
+		_, _, err := f.l.Pause(t.Context(), paused.ID, history.By{Reason: "", Auto: true})
 		must(t, err)
 
 		aborted := f.batch("aborted", links...)
 		f.start(&aborted, 3)
-		_, _, err = f.l.Abort(t.Context(), aborted.ID)
+		_, _, err = f.l.Abort(t.Context(), aborted.ID, history.By{Actor: "ann"})
 		must(t, err)
 
 		_, _, err = f.l.Create(t.Context(), ledger.DraftConfig{ID: "unsealed"})
@@ -120,7 +121,7 @@ func TestBatchDeletedInFlight(t *testing.T) {
 		close(deleted)
 		f.done("other")
 		f.queueEmpty()
-		if keys := redistest.Keys(t, b.Client(), "lc:{gone}*"); len(keys) != 1 { // its manifest
+		if keys := redistest.Keys(t, b.Client(), "lc:{gone}*"); len(keys) != 2 { // its manifest and history
 			t.Errorf("keys of the deleted batch: %v", keys)
 		}
 	})
@@ -199,7 +200,7 @@ func TestNewerBatch(t *testing.T) {
 		if diff := cmp.Diff(before, f.b.Client().HGetAll(t.Context(), key).Val()); diff != "" {
 			t.Error(diff)
 		}
-		if keys := redistest.Keys(t, f.b.Client(), key+":*"); len(keys) != 1 { // its manifest
+		if keys := redistest.Keys(t, f.b.Client(), key+":*"); len(keys) != 2 { // its manifest and history
 			t.Errorf("keys of the newer batch: %v", keys)
 		}
 		i, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetQueueInfo(task.QueueCancel)
@@ -445,7 +446,7 @@ func TestStopInAHold(t *testing.T) {
 		f.start(&batch, 3)
 		s := task.Slice{Batch: "b1", Links: names(3)}
 		f.enqueue(s)
-		must(t, ratelimit.HoldFleet(t.Context(), f.b.Client(), time.Time{}))
+		must(t, ratelimit.HoldFleet(t.Context(), f.b.Client(), time.Time{}, history.By{Actor: "ann"}))
 		p := f.work(Config{}, memory{api}, f.limiter("w1", ratelimit.Config{Rate: 100}))
 		f.until("work in hand", func() bool { return p.w.Unsent() == 3 })
 		began := time.Now()
@@ -457,7 +458,7 @@ func TestStopInAHold(t *testing.T) {
 				t.Errorf("%s: %+v", link, r.Record)
 			}
 		}
-		must(t, ratelimit.ReleaseFleet(t.Context(), f.b.Client()))
+		must(t, ratelimit.ReleaseFleet(t.Context(), f.b.Client(), history.By{Actor: "ann"}))
 		f.work(Config{ID: "w2"}, memory{api}, nil)
 		f.done("b1")
 	})

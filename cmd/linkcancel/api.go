@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/status"
-
-	"github.com/redis/go-redis/v9"
 )
 
 type apiCmd struct {
@@ -61,6 +62,7 @@ func (a *cliApp) showAPI(ctx context.Context, l *ledger.Ledger) error {
 type apiSetCmd struct {
 	URL          string `arg:"" name:"url" help:"The base URL, such as https://api.plexypay.com/v1."`
 	InsecureHTTP bool   `name:"insecure-http" help:"Allow plain http to other machines."`
+	reasonFlag
 	redisFlags
 }
 
@@ -74,7 +76,7 @@ func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 			fmt.Fprintln(a.stderr, dryRunNote)
 			return a.showAPI(ctx, l)
 		}
-		err := l.SetAPI(ctx, url)
+		err := l.SetAPI(ctx, url, c.by())
 		if errors.Is(err, ledger.ErrWorkersAlive) {
 			return hint(err, "stop the workers (linkcancel rate show lists them), then set the API again")
 		}
@@ -88,7 +90,7 @@ func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 // claimAPI makes sure that all on this Redis work for one API.
 func (a *cliApp) claimAPI(ctx context.Context, l *ledger.Ledger, url string) error {
 	if !a.DryRun {
-		return otherAPI(l.ClaimAPI(ctx, url))
+		return otherAPI(l.ClaimAPI(ctx, url, history.By{Actor: actor(), Auto: true}))
 	}
 	api, err := l.API(ctx)
 	if err == nil && api.URL != "" && api.URL != url {

@@ -177,7 +177,7 @@ func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 // listed are the columns of a list of batches.
-var listed = []string{"BATCH", "NAME", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "FAILED", "CREATED (UTC)"}
+var listed = []string{"BATCH", "NAME", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "FAILED", "CREATED (UTC)", "BY"}
 
 // problems counts the links that were rejected or failed.
 func problems(b ledger.Batch) int64 { return b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] }
@@ -189,7 +189,7 @@ func printTable(w io.Writer, batches []ledger.Batch) {
 	for _, b := range batches {
 		rows = append(rows, []string{
 			b.ID, clean.Line(b.Name), string(b.State), b.Source, humanize.Digits(b.Total), humanize.Digits(b.Pending()),
-			humanize.Digits(b.Counts[ledger.Cancelled]), humanize.Digits(problems(b)), listTime(b.Created),
+			humanize.Digits(b.Counts[ledger.Cancelled]), humanize.Digits(problems(b)), listTime(b.Created), clean.Line(b.By),
 		})
 	}
 	const nameColumn, failedColumn, leastName = 1, 7, 8
@@ -199,7 +199,7 @@ func printTable(w io.Writer, batches []ledger.Batch) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	shown := []int{0, 1, 2, 3, 4, 5, 6, 7, 8}
+	shown := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 	total := func() (n int) {
 		for _, i := range shown {
 			n += widths[i] + 2
@@ -211,7 +211,7 @@ func printTable(w io.Writer, batches []ledger.Batch) {
 	if t != nil {
 		columns = t.columns()
 	}
-	for _, drop := range []int{8, 3, 6} { // created, source, cancelled
+	for _, drop := range []int{9, 8, 3, 6} { // by, created, source, cancelled
 		if over := total() - columns; over > 0 {
 			widths[nameColumn] = max(leastName, min(widths[nameColumn], widths[nameColumn]-over))
 		}
@@ -256,8 +256,8 @@ func cutTo(text string, most int) string {
 func printTabs(w io.Writer, batches []ledger.Batch) {
 	fmt.Fprintln(w, strings.Join(listed, "\t"))
 	for _, b := range batches {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", b.ID, strings.ReplaceAll(clean.Line(b.Name), "\t", " "), b.State, b.Source,
-			b.Total, b.Pending(), b.Counts[ledger.Cancelled], problems(b), listTime(b.Created))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", b.ID, strings.ReplaceAll(clean.Line(b.Name), "\t", " "), b.State, b.Source,
+			b.Total, b.Pending(), b.Counts[ledger.Cancelled], problems(b), listTime(b.Created), strings.ReplaceAll(clean.Line(b.By), "\t", " "))
 	}
 }
 

@@ -11,7 +11,10 @@ import (
 	"linkcancel/internal/status"
 )
 
-type batchPauseCmd struct{ batchArg }
+type batchPauseCmd struct {
+	batchArg
+	reasonFlag
+}
 
 // Help is shown by batch pause --help.
 func (batchPauseCmd) Help() string {
@@ -24,12 +27,15 @@ func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
 	return c.change(ctx, a, change{
 		verb: "paused", possible: ledger.Batch.Open, to: []ledger.State{ledger.Paused},
 		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
-			return l.Pause(ctx, b.ID, "by command")
+			return l.Pause(ctx, b.ID, c.by())
 		},
 	})
 }
 
-type batchResumeCmd struct{ batchArg }
+type batchResumeCmd struct {
+	batchArg
+	reasonFlag
+}
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
@@ -41,11 +47,14 @@ func (batchResumeCmd) Help() string {
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
 	return c.change(ctx, a, change{
 		verb: "resumed", possible: ledger.Batch.Open, to: []ledger.State{ledger.Running, ledger.Ready},
-		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) { return l.Resume(ctx, b.ID) },
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) { return l.Resume(ctx, b.ID, c.by()) },
 	})
 }
 
-type batchAbortCmd struct{ batchArg }
+type batchAbortCmd struct {
+	batchArg
+	reasonFlag
+}
 
 // Help is shown by batch abort --help.
 func (batchAbortCmd) Help() string {
@@ -69,7 +78,7 @@ func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
 					return "", false, err
 				}
 			}
-			state, changed, err := l.Abort(ctx, b.ID)
+			state, changed, err := l.Abort(ctx, b.ID, c.by())
 			if err == nil && state == ledger.AbortedState {
 				b.State = state
 				// The leader would do it too. Here it is done when the command ends.

@@ -10,7 +10,10 @@ import (
 	"linkcancel/internal/status"
 )
 
-type batchDeleteCmd struct{ batchArg }
+type batchDeleteCmd struct {
+	batchArg
+	reasonFlag
+}
 
 // Help is shown by batch delete --help.
 func (batchDeleteCmd) Help() string {
@@ -35,7 +38,7 @@ func (c batchDeleteCmd) Run(ctx context.Context, a *cliApp) error {
 		if err := a.confirm(ctx, question{text: fmt.Sprintf("Delete batch %s and the outcomes of its %s?", b.ID, humanize.Plural(b.Total, "link"))}); err != nil {
 			return err
 		}
-		switch err := l.Delete(ctx, b); {
+		switch err := l.Delete(ctx, b, c.by(), a.Keep); {
 		case errors.Is(err, ledger.ErrUnfinished):
 			return unfinished(b)
 		case err != nil && ctx.Err() != nil:

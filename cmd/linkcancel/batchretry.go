@@ -20,6 +20,7 @@ import (
 
 type batchRetryCmd struct {
 	batchArg
+	reasonFlag
 	Outcome []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
 	ID      string   `name:"id" help:"Id of the new batch; by default BATCH-retry, followed by a number if necessary."`
 	Name    string   `help:"Name of the new batch; by default that of the old one."`
@@ -120,7 +121,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	}
 	existed := true
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
-		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, Restore: src.Restore,
+		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, By: c.by(), Restore: src.Restore,
 		Confirm: func(stats producer.Stats) error {
 			existed = false
 			return a.ask(ctx, p, stats, question{})

@@ -7,10 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
@@ -20,7 +22,7 @@ type batchShowCmd struct{ batchOrLatest }
 
 // Help is shown by batch show --help.
 func (batchShowCmd) Help() string {
-	return `It shows the counts by outcome, the present rate (over the last minute, or longer if there were few links), the time left at that rate, the hold if nothing is sent, the number of attempts, and the latest errors by kind. Use batch watch to follow a batch.
+	return `It shows the counts by outcome, where the links came from, who did what with the batch, the present rate (over the last minute, or longer if there were few links), the time left at that rate, the hold if nothing is sent, the number of attempts, and the latest errors by kind. Use batch watch to follow a batch.
 
     linkcancel batch show latest
     linkcancel batch show march --json | jq .outcomes.failed`
@@ -44,7 +46,9 @@ func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
 			return printJSON(a.stdout, d.View())
 		}
 		summary{Batch: b, Result: d.Result, skipped: b.Invalid}.print(a.stdout)
+		printOrigin(a.stdout, b)
 		printDetails(a.stdout, d)
+		printHistory(a.stdout, d.History)
 		if next := nextStep(b); next != "" {
 			fmt.Fprintf(a.stderr, "\nNext: %s\n", next)
 		}
@@ -92,13 +96,72 @@ func printDetails(w io.Writer, d status.Details) {
 	if d.Ambiguous > 0 {
 		row("in doubt", "%s, which an attempt without a clear answer may have cancelled", humanize.Plural(d.Ambiguous, "pending link"))
 	}
+	printRows(w, rows)
+	printErrors(w, d)
+}
+
+// printRows prints rows of a name and a text, after an empty line.
+func printRows(w io.Writer, rows [][2]string) {
 	if len(rows) > 0 {
 		fmt.Fprintln(w)
 	}
 	for _, r := range rows {
 		fmt.Fprintf(w, "  %-9s %s\n", r[0], r[1])
 	}
-	printErrors(w, d)
+}
+
+// printOrigin writes what a batch is, and when it began and ended.
+func printOrigin(w io.Writer, b ledger.Batch) {
+	rows := [][2]string{{"name", clean.Line(b.Name)}, {"source", origin(b)}, {"created", second(b.Created)}}
+	if !b.Started.IsZero() {
+		rows = append(rows, [2]string{"started", second(b.Started)})
+	}
+	if !b.Finished.IsZero() {
+		rows = append(rows, [2]string{"ended", second(b.Finished)})
+	}
+	printRows(w, rows)
+}
+
+// origin says where the links of a batch came from.
+func origin(b ledger.Batch) string {
+	text := b.Source
+	switch {
+	case b.Parent != "":
+		text = "retry of " + b.Parent
+	case b.File != "":
+		text += " of " + clean.Line(b.File)
+	}
+	if b.By != "" {
+		text += ", by " + clean.Line(b.By)
+	}
+	return text
+}
+
+// second is a time to the second.
+func second(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// shownEntries is how many entries of a history are shown.
+const shownEntries = 20
+
+// printHistory prints the newest entries of a batch's history.
+func printHistory(w io.Writer, entries []history.Entry) {
+	if len(entries) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n  history (UTC)\n")
+	if earlier := len(entries) - shownEntries; earlier > 0 {
+		fmt.Fprintf(w, "    … and %s\n", pluralOf(int64(earlier), "earlier entry", "earlier entries"))
+		entries = entries[earlier:]
+	}
+	actors := 0
+	for _, e := range entries {
+		actors = max(actors, utf8.RuneCountInString(clean.Line(e.Actor)))
+	}
+	for _, e := range entries {
+		actor := clean.Line(e.Actor)
+		pad := strings.Repeat(" ", actors-utf8.RuneCountInString(actor))
+		fmt.Fprintf(w, "    %s  %s%s  %s\n", e.Time.Format("2006-01-02 15:04:05"), actor, pad, clean.Line(status.Did(e)))
+	}
 }
 
 func lastText(span time.Duration) string {

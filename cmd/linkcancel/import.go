@@ -73,7 +73,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 	l := ledger.New(b.Client())
 	existed, alive := true, false
 	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
-		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), Canary: !c.NoCanary,
+		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) (err error) {
 			existed = false
 			var p preview

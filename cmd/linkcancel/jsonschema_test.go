@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
@@ -21,8 +22,11 @@ func TestDocsJSON(t *testing.T) {
 	hold := ratelimit.Hold{Reason: ratelimit.ReasonOutage, Until: at, Cause: "GET answered 503"}
 	b := ledger.Batch{
 		ID: "march", State: ledger.Paused, Reason: "canary:not_found", Source: "import", Name: "stale.csv", Parent: "february",
-		Total: 100, Duplicates: 1, Invalid: 2, Created: at, Started: at, Finished: at,
+		Total: 100, Duplicates: 1, Invalid: 2, Created: at, Started: at, Finished: at, File: "stale.csv", By: "ann@laptop",
 	}
+	entry := history.Entry{Owner: "march", Number: 2, Time: at, Change: history.Change{
+		Action: history.Pause, Actor: history.Self, Auto: true, Reason: "canary:not_found",
+	}}
 	b.Counts[ledger.Cancelled], b.Counts[ledger.Failed] = 90, 3
 	fleet := status.Fleet{
 		FleetStatus: ratelimit.FleetStatus{Ceiling: 10, Rate: 8.5, Hold: hold, Workers: []ratelimit.FleetWorker{{ID: "host-1-ab", Rate: 10, Hold: hold}}},
@@ -37,7 +41,7 @@ func TestDocsJSON(t *testing.T) {
 	details := status.Details{
 		Batch: status.Batch{Batch: b, Fleet: fleet}, Result: result, Attempts: map[int]int64{1: 90},
 		Errors: []status.ErrorKind{{Outcome: ledger.Failed, HTTPStatus: 500, Links: 3, Latest: at, Link: "pl_1", Error: "code 1"}},
-		Rate:   rate, Span: time.Minute,
+		Rate:   rate, Span: time.Minute, History: []history.Entry{entry},
 	}
 	swept := sweepToJSON(&cliApp{globals: globals{DryRun: true}}, sweep.Result{Plan: sweep.Plan{
 		Listed: 5, ByStatus: []sweep.StatusCount{{Status: "active", Links: 5}}, Selected: 1, Requests: 1,
@@ -58,6 +62,7 @@ func TestDocsJSON(t *testing.T) {
 	for name, document := range map[string]any{
 		"batch-list":   map[string]any{"batches": []status.BatchView{status.ViewOf(b)}},
 		"batch-show":   details.View(),
+		"activity":     map[string]any{"activity": []status.EntryView{status.ViewOfEntry(entry)}},
 		"batch-watch":  live,
 		"run":          finished,
 		"dry-run":      dryRunView{status.ViewOf(ledger.Batch{State: "dry-run", Source: "run", Name: "stale.csv", Total: 2}), &probeView{Link: "pl_1", OK: true, Status: "active"}},

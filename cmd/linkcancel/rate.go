@@ -73,7 +73,7 @@ func printRate(a *cliApp, f status.Fleet) {
 		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(f.Workers))
 	}
 	row("hold", hold)
-	if f.Hold.Cause != "" {
+	if f.Hold.Cause != "" && f.Hold.Reason != ratelimit.ReasonManual {
 		row("cause", clean.Line(f.Hold.Cause))
 	}
 	row("workers", fmt.Sprint(len(f.Workers)))
@@ -103,6 +103,9 @@ func printRate(a *cliApp, f status.Fleet) {
 // holdSince says why nothing is sent, since when and until when.
 func holdSince(h ratelimit.Hold) string {
 	text := string(h.Reason)
+	if h.Reason == ratelimit.ReasonManual && h.Cause != "" {
+		text += " " + clean.Line(h.Cause) + ","
+	}
 	if !h.Since.IsZero() {
 		text += " for " + humanize.Duration(time.Since(h.Since))
 	}
@@ -123,6 +126,7 @@ func (c rateShowCmd) Run(ctx context.Context, a *cliApp) error {
 
 type rateSetCmd struct {
 	Limit string `arg:"" help:"N/s, N/m, N/h, or auto."`
+	reasonFlag
 	redisFlags
 }
 
@@ -137,12 +141,13 @@ func (c rateSetCmd) Run(ctx context.Context, a *cliApp) error {
 		done = "The limit is set. No worker exceeds its own --rate."
 	}
 	return rateDo(ctx, a, c.redisFlags, done, func(ctx context.Context, rdb redis.UniversalClient) error {
-		return ratelimit.SetFleetRate(ctx, rdb, limit)
+		return ratelimit.SetFleetRate(ctx, rdb, limit, c.by())
 	})
 }
 
 type rateHoldCmd struct {
 	For time.Duration `help:"Hold for this long; by default until released."`
+	reasonFlag
 	redisFlags
 }
 
@@ -155,12 +160,17 @@ func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 		if c.For > 0 {
 			until = time.Now().Add(c.For)
 		}
-		return ratelimit.HoldFleet(ctx, rdb, until)
+		return ratelimit.HoldFleet(ctx, rdb, until, c.by())
 	})
 }
 
-type rateReleaseCmd struct{ redisFlags }
+type rateReleaseCmd struct {
+	reasonFlag
+	redisFlags
+}
 
 func (c rateReleaseCmd) Run(ctx context.Context, a *cliApp) error {
-	return rateDo(ctx, a, c.redisFlags, "Sending has resumed.", ratelimit.ReleaseFleet)
+	return rateDo(ctx, a, c.redisFlags, "Sending has resumed.", func(ctx context.Context, rdb redis.UniversalClient) error {
+		return ratelimit.ReleaseFleet(ctx, rdb, c.by())
+	})
 }

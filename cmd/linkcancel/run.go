@@ -114,7 +114,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
 	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
-		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), Canary: !c.NoCanary,
+		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
 		Confirm: func(stats producer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
@@ -209,7 +209,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], producer.Stats{Links: int64(len(unfinished.Links))})
 	}
 	batch, err := producer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), producer.BatchConfig{
-		ID: id, Source: producer.SourceRun, Name: filepath.Base(c.Retry), Canary: !c.NoCanary,
+		ID: id, Source: producer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary,
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, links)
 			for i := range records {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -65,19 +63,6 @@ func (c sweepCmd) note(ctx context.Context, a *cliApp, l *ledger.Ledger, began t
 	if err := l.NoteCommandSweep(ctx, run); err != nil {
 		a.log.Warn("sweep status will not show this sweep", "error", err)
 	}
-}
-
-// actor names the user of this command: LINKCANCEL_USER, or user@host.
-func actor() string {
-	if name := strings.TrimSpace(os.Getenv("LINKCANCEL_USER")); name != "" {
-		return clean.Line(name)
-	}
-	name := "unknown"
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	host, _ := os.Hostname() // "" if it has none
-	return name + "@" + cmp.Or(host, "unknown-host")
 }
 
 // sweepsView is the state of the sweeps for programs.

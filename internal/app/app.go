@@ -97,7 +97,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		return nil, err
 	}
 	a.feeder = feeder.New(feeder.Config{
-		Limit: a.limiter.Status, Keep: opt.Keep,
+		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep,
 		Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {

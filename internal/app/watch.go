@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
@@ -56,7 +57,7 @@ func (a *App) watchAPI(ctx context.Context) (changed error) {
 			return
 		}
 		if api.URL == "" { // Redis lost it
-			err = a.opt.Ledger.ClaimAPI(ctx, url)
+			err = a.opt.Ledger.ClaimAPI(ctx, url, history.By{Actor: a.opt.ID, Auto: true})
 		} else {
 			err = fmt.Errorf("the API of this Redis database was changed to %s, and this worker works for %s", api.URL, url)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 // keyAPI is the hash of what the fleet shares: the API and a salt.
@@ -56,8 +58,8 @@ func (l *Ledger) API(ctx context.Context) (API, error) {
 //
 // These checks are not atomic on a cluster, so a worker claims again after its first
 // heartbeat. From then on nobody can replace its claim.
-func (l *Ledger) ClaimAPI(ctx context.Context, url string) error {
-	has, err := l.writeAPI(ctx, "claim", url, "", 0)
+func (l *Ledger) ClaimAPI(ctx context.Context, url string, by history.By) error {
+	has, err := l.writeAPI(ctx, "claim", url, by, "", 0)
 	if err != nil || has == url {
 		return err
 	}
@@ -66,7 +68,7 @@ func (l *Ledger) ClaimAPI(ctx context.Context, url string) error {
 		return fmt.Errorf("claim the API of the fleet: %w", err)
 	}
 	if idle {
-		if has, err = l.writeAPI(ctx, "claim", url, has, claimValid.Milliseconds()); err != nil || has == url {
+		if has, err = l.writeAPI(ctx, "claim", url, by, has, claimValid.Milliseconds()); err != nil || has == url {
 			return err
 		}
 	}
@@ -85,7 +87,7 @@ func (l *Ledger) idle(ctx context.Context) (bool, error) {
 
 // SetAPI replaces the API of the fleet by a normalized base URL, even if batches are open.
 // The error is ErrWorkersAlive if a worker is alive or has just claimed the API.
-func (l *Ledger) SetAPI(ctx context.Context, url string) error {
+func (l *Ledger) SetAPI(ctx context.Context, url string, by history.By) error {
 	claimed, err := l.rdb.HGet(ctx, keyAPI, "claimed").Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("set the API of the fleet: %w", err)
@@ -97,7 +99,7 @@ func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 	if len(alive) > 0 {
 		return fmt.Errorf("set the API of the fleet to %s: %w (%s): stop all workers first", url, ErrWorkersAlive, alive[0].ID)
 	}
-	has, err := l.writeAPI(ctx, "set", url, claimed)
+	has, err := l.writeAPI(ctx, "set", url, by, claimed)
 	if err == nil && has != url {
 		err = fmt.Errorf("set the API of the fleet to %s: %w: it has just claimed %s", url, ErrWorkersAlive, has)
 	}
@@ -107,15 +109,15 @@ func (l *Ledger) SetAPI(ctx context.Context, url string) error {
 // ProveAPI stores that the base URL has given positive evidence. It costs one read if that
 // is stored already. The error is an *OtherAPIError if the fleet uses another one by now.
 func (l *Ledger) ProveAPI(ctx context.Context, url string) error {
-	has, err := l.writeAPI(ctx, "prove", url)
+	has, err := l.writeAPI(ctx, "prove", url, history.By{Actor: history.Self, Auto: true})
 	if err == nil && has != url {
 		err = &OtherAPIError{Has: has, Wants: url}
 	}
 	return err
 }
 
-var apiScript = redis.NewScript(`
--- KEYS[1] api   ARGV verb, URL, …
+var apiScript = redis.NewScript(history.Lua + `
+-- KEYS[1] api  KEYS[2] its history   ARGV verb, URL, entry, …
 -- claim: the URL to replace ('' for none), how long a claim keeps others out in ms
 -- set: when the present URL was claimed last in ms ('' for never); refused if it was
 --   claimed since
@@ -126,12 +128,13 @@ local url, wanted = h[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[1] == 'claim' and url and url ~= wanted and
-  (url ~= ARGV[3] or now - tonumber(h[2] or 0) < tonumber(ARGV[4])) then return url end
-if ARGV[1] == 'set' and url and (h[2] or '') ~= ARGV[3] then return url end
+  (url ~= ARGV[4] or now - tonumber(h[2] or 0) < tonumber(ARGV[5])) then return url end
+if ARGV[1] == 'set' and url and (h[2] or '') ~= ARGV[4] then return url end
 if ARGV[1] == 'prove' and url and (url ~= wanted or h[3]) then return url end
 if url ~= wanted then
   redis.call('HSET', KEYS[1], 'url', wanted, 'since', now)
   redis.call('HDEL', KEYS[1], 'proved')
+  add_history(KEYS[2], now, cjson.decode(ARGV[3]))
 end
 if ARGV[1] == 'prove' then
   redis.call('HSETNX', KEYS[1], 'proved', now)
@@ -141,8 +144,9 @@ end
 return wanted
 `)
 
-func (l *Ledger) writeAPI(ctx context.Context, verb, url string, args ...any) (has string, err error) {
-	has, err = apiScript.Run(ctx, l.rdb, []string{keyAPI}, append([]any{verb, url}, args...)...).Text()
+func (l *Ledger) writeAPI(ctx context.Context, verb, url string, by history.By, args ...any) (has string, err error) {
+	args = append([]any{verb, url, by.Change(history.APISet, url)}, args...)
+	has, err = apiScript.Run(ctx, l.rdb, []string{keyAPI, history.Key(history.API)}, args...).Text()
 	if err != nil {
 		return "", fmt.Errorf("%s the API of the fleet: %w", verb, err)
 	}

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
+	"linkcancel/internal/humanize"
 )
 
 // State is the state of a batch.
@@ -33,6 +36,8 @@ type Batch struct {
 	ID         string
 	Source     string // import, run or sweep
 	Name       string
+	File       string // the files it was read from, or ""
+	By         string // who made it; "" by an earlier release
 	State      State
 	Reason     string // why it is paused
 	Canary     string // on, off or tripped; passed if an older release turned it off
@@ -52,6 +57,9 @@ type Batch struct {
 	Resumed    time.Time
 	Beat       time.Time // last heartbeat of the importer, while importing
 	Trace      string    // W3C traceparent of what created it, or ""
+	History    int64     // number of the latest entry of its history
+	Indexed    int64     // number of the latest one in the index (history.go)
+	Archived   time.Time // when its report was archived; zero if it was not
 }
 
 // Incarnation is the creation time in Unix ms. It tells the batch from a deleted one of its id.
@@ -81,12 +89,13 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		return Batch{ID: id, State: Newer}, err
 	}
 	b := Batch{
-		ID: id, Source: h["source"], Name: h["name"], State: State(h["state"]), Reason: h["reason"], Canary: h["canary"],
+		ID: id, Source: h["source"], Name: h["name"], File: h["file"], By: h["by"], State: State(h["state"]), Reason: h["reason"], Canary: h["canary"],
 		Parent: h["parent"], Digest: h["digest"], Total: number(h["total"]), Chunks: int(number(h["chunks"])),
 		Slice: int(number(h["slice"])), Cursor: number(h["cursor"]), Low: number(h["low"]),
 		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
 		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
+		History: number(h["history"]), Indexed: number(h["indexed"]), Archived: millis(h["archived"]),
 	}
 	for _, o := range Outcomes {
 		b.Counts[o] = number(h[o.String()])
@@ -230,28 +239,34 @@ func (l *Ledger) Resolve(ctx context.Context, name string) (Batch, error) {
 var (
 	//go:embed state.lua
 	stateLua    string
-	stateScript = redis.NewScript(outcomesLua + stateLua)
+	stateScript = redis.NewScript(history.Lua + outcomesLua + stateLua)
 )
 
 // Pause stops a batch until Resume. It returns the state and whether the call changed it.
-func (l *Ledger) Pause(ctx context.Context, id, reason string) (State, bool, error) {
-	return l.command(ctx, id, "pause", reason)
+func (l *Ledger) Pause(ctx context.Context, id string, by history.By) (State, bool, error) {
+	reason := by.String()
+	if by.Auto {
+		reason = by.Reason
+	}
+	return l.change(ctx, id, history.Pause, by, reason)
 }
 
 // Resume continues a paused batch without its canary, whose row becomes pending again.
-func (l *Ledger) Resume(ctx context.Context, id string) (State, bool, error) {
-	return l.command(ctx, id, "resume", "")
+func (l *Ledger) Resume(ctx context.Context, id string, by history.By) (State, bool, error) {
+	return l.change(ctx, id, history.Resume, by, "")
 }
 
 // Abort ends a batch. FillAborted then fills its records.
-func (l *Ledger) Abort(ctx context.Context, id string) (State, bool, error) {
-	return l.command(ctx, id, "abort", "")
+func (l *Ledger) Abort(ctx context.Context, id string, by history.By) (State, bool, error) {
+	return l.change(ctx, id, history.Abort, by, "")
 }
 
-func (l *Ledger) command(ctx context.Context, id, verb, reason string) (State, bool, error) {
-	reply, err := stateScript.Run(ctx, l.rdb, []string{keyBatch(id)}, verb, reason, ChunkLinks).Slice()
+// change changes the state of a batch. reason is shown while it is paused.
+func (l *Ledger) change(ctx context.Context, id string, action history.Action, by history.By, reason string) (State, bool, error) {
+	reply, err := stateScript.Run(ctx, l.rdb, []string{keyBatch(id), history.Key(id)},
+		string(action), reason, ChunkLinks, by.Change(action, "")).Slice()
 	if err != nil {
-		return "", false, fmt.Errorf("%s batch %s: %w", verb, id, scriptError(err))
+		return "", false, fmt.Errorf("%s batch %s: %w", action, id, scriptError(err))
 	}
 	state, _ := reply[0].(string)
 	changed, _ := reply[1].(int64)
@@ -286,7 +301,11 @@ func (l *Ledger) Prune(ctx context.Context) error {
 
 // Retire removes a finished batch from the unfinished ones. All its keys expire after keep.
 func (l *Ledger) Retire(ctx context.Context, b Batch, keep time.Duration) error {
-	if err := l.expire(ctx, b, keep); err != nil {
+	err := l.rdb.Expire(ctx, history.Key(b.ID), keep).Err()
+	if err == nil {
+		err = l.expire(ctx, b, keep)
+	}
+	if err != nil {
 		return fmt.Errorf("retire batch %s: %w", b.ID, err)
 	}
 	if err := l.rdb.SRem(ctx, keyOpen, b.ID).Err(); err != nil {
@@ -311,13 +330,33 @@ func (l *Ledger) expire(ctx context.Context, b Batch, keep time.Duration) error 
 // leftoverTTL is when the leftovers of an interrupted deletion expire.
 const leftoverTTL = time.Hour
 
+var deleteScript = redis.NewScript(history.Lua + `
+-- Marks a batch as deleted. Its other keys may be deleted from now on.
+-- KEYS[1] tombstone  KEYS[2] history   ARGV how long the id cannot be used, ms; how long the history
+-- is kept, ms; entry
+local t = redis.call('TIME')
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  add_history(KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000), cjson.decode(ARGV[3]))
+end
+redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+`)
+
 // Delete deletes a batch that is done, or aborted and filled. Otherwise the error is
-// ErrUnfinished. After an interruption call it again; the leftovers also expire.
-func (l *Ledger) Delete(ctx context.Context, b Batch) error {
+// ErrUnfinished. After an interruption call it again; the leftovers also expire. Its history is
+// kept for another keep.
+func (l *Ledger) Delete(ctx context.Context, b Batch, by history.By, keep time.Duration) error {
 	if b.State != Done && b.State != AbortedState || b.Pending() > 0 {
 		return fmt.Errorf("delete batch %s: %w", b.ID, ErrUnfinished)
 	}
-	if err := l.rdb.Set(ctx, keyTombstone(b.ID), 1, idReuseDelay).Err(); err != nil {
+	// First, because a batch without a hash is not found in any other list.
+	err := l.rdb.ZAdd(ctx, keyDeleted, redis.Z{Score: float64(time.Now().UnixMilli()), Member: b.ID}).Err()
+	if err == nil {
+		err = deleteScript.Run(ctx, l.rdb, []string{keyTombstone(b.ID), history.Key(b.ID)},
+			idReuseDelay.Milliseconds(), keep.Milliseconds(), by.Change(history.Delete, humanize.Plural(b.Total, "link"))).Err()
+	}
+	if err != nil {
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
 	}
 	// What a late answer writes from here on expires too.

@@ -9,13 +9,17 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 func TestStates(t *testing.T) {
 	type verb func(*bench) (State, bool, error)
-	pause := func(l *bench) (State, bool, error) { return l.Pause(l.Context(), "b", "manual") }
-	resume := func(l *bench) (State, bool, error) { return l.Resume(l.Context(), "b") }
-	abort := func(l *bench) (State, bool, error) { return l.Abort(l.Context(), "b") }
+	pause := func(l *bench) (State, bool, error) {
+		return l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
+	}
+	resume := func(l *bench) (State, bool, error) { return l.Resume(l.Context(), "b", history.By{Actor: "ann"}) }
+	abort := func(l *bench) (State, bool, error) { return l.Abort(l.Context(), "b", history.By{Actor: "ann"}) }
 	makers := map[string]func(*bench){
 		"importing": func(l *bench) { l.draft(2) },
 		"ready":     func(l *bench) { l.batch("b", 2, true) },
@@ -80,7 +84,7 @@ func TestStates(t *testing.T) {
 				return
 			}
 			want := before
-			want.State, want.Reason = tt.want, ""
+			want.State, want.Reason, want.History = tt.want, "", before.History+1
 			switch tt.verb {
 			case "pause":
 				want.Reason = "manual"
@@ -254,7 +258,7 @@ func TestEndOfLife(t *testing.T) {
 					l.Errorf("%s expires in %v", key, ttl)
 				}
 			}
-			l.equal("keys of the batch", 10, n)
+			l.equal("keys of the batch", 11, n)
 			l.equal("lc:open", []string{"other"}, l.rdb.SMembers(l.Context(), keyOpen).Val())
 			all, err := l.List(l.Context())
 			l.must(err)
@@ -273,7 +277,7 @@ func TestEndOfLife(t *testing.T) {
 		}},
 		{"an answer that comes after an abort leaves nothing that outlives the batch", func(l *bench) {
 			l.running(3)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			l.must(l.Retire(l.Context(), l.get("b"), time.Hour))
@@ -284,7 +288,7 @@ func TestEndOfLife(t *testing.T) {
 		{"nor does a proven one leave its kind", func(l *bench) {
 			l.running(3)
 			l.commit(Entry{Record: Record{Plains: 1}, Kind: "404 empty"})
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.must(l.rdb.Expire(l.Context(), "lc:{b}", time.Hour).Err()) // as if it were retired
 			l.commit(Entry{Record: Record{Outcome: Cancelled}, Proven: true})
@@ -293,9 +297,10 @@ func TestEndOfLife(t *testing.T) {
 		{"deleting takes every key of the batch, and no other", func(l *bench) {
 			l.batch("other", 1, false)
 			want := l.keys()
-			want = slices.Insert(want, slices.Index(want, "lc:{other}"), "lc:{b}:gone")
+			want = slices.Insert(want, slices.Index(want, "lc:{other}"), "lc:{b}:gone", "lc:{b}:h")
+			want = slices.Insert(want, 0, "lc:activity:deleted")
 			l.batch("b", 2500, false)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "text"})
 			l.rowAndKind()
@@ -303,7 +308,7 @@ func TestEndOfLife(t *testing.T) {
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
 			for range 2 { // a deletion may be repeated
-				l.must(l.Delete(l.Context(), b))
+				l.must(l.Delete(l.Context(), b, history.By{Actor: "ann"}, time.Hour))
 				l.equal("keys", want, l.keys())
 				l.equal("lc:open", []string{"other"}, l.rdb.SMembers(l.Context(), keyOpen).Val())
 				l.equal("lc:batches", []string{"other"}, l.rdb.ZRange(l.Context(), keyBatches, 0, -1).Val())
@@ -313,10 +318,10 @@ func TestEndOfLife(t *testing.T) {
 		}},
 		{"the id of a deleted batch is not used again at once", func(l *bench) {
 			l.batch("b", 1, false)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.must(l.FillAborted(l.Context(), l.get("b")))
-			l.must(l.Delete(l.Context(), l.get("b")))
+			l.must(l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour))
 			_, _, err = l.Create(l.Context(), DraftConfig{ID: "b"})
 			l.fails("at once", err, ErrDeleted)
 			deleted, err := l.Deleted(l.Context(), "b")
@@ -328,25 +333,25 @@ func TestEndOfLife(t *testing.T) {
 		}},
 		{"what is not finished is not deleted", func(l *bench) {
 			l.draft(2)
-			l.fails("importing", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			l.fails("importing", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
 			l.must(l.DiscardUnsealed(l.Context(), "b", 1))
 			l.batch("b", 2, false)
-			l.fails("ready", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			l.fails("ready", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
 			b := l.get("b")
-			l.must(l.Start(l.Context(), &b, 1, 50))
-			l.fails("running", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
-			_, _, err := l.Pause(l.Context(), "b", "")
+			l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
+			l.fails("running", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
+			_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "", Auto: true})
 			l.must(err)
-			l.fails("paused", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
-			_, _, err = l.Abort(l.Context(), "b")
+			l.fails("paused", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
+			_, _, err = l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			want := l.keys()
-			l.fails("aborted, and not filled", l.Delete(l.Context(), l.get("b")), ErrUnfinished)
+			l.fails("aborted, and not filled", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
 			l.equal("keys", want, l.keys())
 		}},
 		{"a deletion that broke off ends by itself, or by another", func(l *bench) {
 			l.batch("b", 1500, false)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
@@ -355,8 +360,8 @@ func TestEndOfLife(t *testing.T) {
 			l.must(l.rdb.Unlink(l.Context(), "lc:{b}:m:0", "lc:{b}:r:0").Err())
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "late"})
 			l.expires("lc:{b}", "lc:{b}:r:0", "lc:{b}:m:1", "lc:{b}:r:1", "lc:{b}:e", "lc:{b}:s")
-			l.must(l.Delete(l.Context(), l.get("b")))
-			l.equal("keys", []string{"lc:{b}:gone"}, l.keys())
+			l.must(l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour))
+			l.equal("keys", []string{"lc:activity:deleted", "lc:{b}:gone", "lc:{b}:h"}, l.keys())
 		}},
 		{"pruning forgets old batches that are gone, and no others", func(l *bench) {
 			for _, id := range []string{"old", "old-gone", "new", "new-gone"} {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 // readings notes which batches are read.
@@ -91,7 +93,7 @@ func (l *bench) finished(id string, created time.Duration) Batch {
 func (l *bench) aborted(ago time.Duration) Batch {
 	l.Helper()
 	b := l.running(2)
-	_, _, err := l.Abort(l.Context(), "b")
+	_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 	l.must(err)
 	l.must(l.FillAborted(l.Context(), b))
 	l.set("lc:{b}", "finished", l.ago(ago))
@@ -141,7 +143,7 @@ func TestBatchCache(t *testing.T) {
 				l.finished(fmt.Sprintf("f%02d", i), time.Duration(30-i)*time.Minute)
 			}
 			c.agrees("at first", 30)
-			l.must(l.Delete(l.Context(), l.get("f00")))
+			l.must(l.Delete(l.Context(), l.get("f00"), history.By{Actor: "ann"}, time.Hour))
 			c.agrees("after a deletion", rereadEach)
 			l.must(l.rdb.Del(l.Context(), "lc:{f20}").Err())
 			for range 2 { // its turn comes before that of Prune

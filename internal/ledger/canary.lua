@@ -59,6 +59,8 @@ local function watch(state, canary, row, over, call)
   if not tripped or canary ~= 'on' then return state end
   redis.call('HSET', KEYS[1], 'canary', 'tripped')
   if state == 'paused' then return state end -- keep its reason
-  redis.call('HSET', KEYS[1], 'state', 'paused', 'reason', 'canary:' .. (outcome == 3 and 'not_found' or 'rejected'))
+  local reason = 'canary:' .. (outcome == 3 and 'not_found' or 'rejected')
+  redis.call('HSET', KEYS[1], 'state', 'paused', 'reason', reason)
+  call.add_automatic('pause', reason)
   return 'paused'
 end

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 // watched makes a running batch "b" with its canary on.
 func (l *bench) watched(total int) Batch {
 	l.Helper()
 	b := l.batch("b", total, true)
-	l.must(l.Start(l.Context(), &b, 1, 50))
+	l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
 	return b
 }
 
@@ -167,7 +169,7 @@ var canaryRules = []rule{
 		l.commit(outcomes(Cancelled, 723, 724)...)
 		l.row("ended")
 		l.equal("nothing in the hash", "", l.hash("lc:{b}")["row"])
-		l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0"}, l.keys())
+		l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}", "lc:{b}:h", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0"}, l.keys())
 	}},
 	{"its row goes over chunks, and grows by what was in flight", func(l *bench) {
 		l.watched(2100)
@@ -202,7 +204,7 @@ var canaryRules = []rule{
 	{"a batch that is ready pauses, too", func(l *bench) {
 		l.batch("b", 1000, true)
 		l.equal("state", Paused, l.commit(outcomes(NotFound, 0, 50)...).State)
-		state, changed, err := l.Resume(l.Context(), "b")
+		state, changed, err := l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 		l.must(err)
 		l.equal("resumed", Ready, state)
 		l.equal("changed", true, changed)
@@ -210,7 +212,7 @@ var canaryRules = []rule{
 	}},
 	{"the reason of a pause by hand stands, and it trips all the same", func(l *bench) {
 		l.batch("b", 1000, true)
-		_, _, err := l.Pause(l.Context(), "b", "manual")
+		_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 		l.must(err)
 		l.equal("state", Paused, l.commit(outcomes(NotFound, 0, 50)...).State)
 		b := l.get("b")
@@ -218,7 +220,7 @@ var canaryRules = []rule{
 	}},
 	{"an aborted batch is not paused", func(l *bench) {
 		l.batch("b", 1000, true)
-		_, _, err := l.Abort(l.Context(), "b")
+		_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 		l.must(err)
 		l.equal("state", AbortedState, l.commit(outcomes(NotFound, 0, 60)...).State)
 		l.row("no row")
@@ -226,9 +228,9 @@ var canaryRules = []rule{
 	{"not after a resume", func(l *bench) {
 		l.watched(1000)
 		l.commit(outcomes(NotFound, 0, 30)...)
-		_, _, err := l.Pause(l.Context(), "b", "manual")
+		_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 		l.must(err)
-		_, _, err = l.Resume(l.Context(), "b")
+		_, _, err = l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 		l.must(err)
 		l.row("forgotten")
 		l.equal("state", Running, l.commit(outcomes(NotFound, 30, 200)...).State)
@@ -239,7 +241,7 @@ var canaryRules = []rule{
 func TestResumePutsTheRowBack(t *testing.T) {
 	resume := func(l *bench, state State, changed bool) Batch {
 		l.Helper()
-		got, did, err := l.Resume(l.Context(), "b")
+		got, did, err := l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 		l.must(err)
 		l.equal("state and change", fmt.Sprint(state, changed), fmt.Sprint(got, did))
 		l.addsUp()
@@ -267,6 +269,7 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			b := resume(l, Running, true)
 			want := before
 			want.State, want.Reason, want.Canary, want.Counts, want.Low, want.Resumed = Running, "", "off", Counts{Cancelled: 120, Failed: 1}, 1100, b.Resumed
+			want.History++
 			l.equal("batch", want, b)
 			l.row("no row")
 			l.equal("nothing in the hash", "", l.hash("lc:{b}")["row"])
@@ -290,7 +293,7 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			// Real answers take their place, and nothing is put back again.
 			l.at(1, outcomes(Cancelled, 120, 1000)...)
 			resume(l, Running, false)
-			_, _, err := l.Pause(l.Context(), "b", "manual")
+			_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 			l.must(err)
 			l.at(2, outcomes(NotFound, 0, 100)...)
 			resume(l, Running, true)
@@ -306,7 +309,7 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			l.commit(outcomes(Rejected, 50, 120)...)
 			b := l.get("b")
 			l.equal("paused", "paused tripped 0", fmt.Sprint(b.State, " ", b.Canary, " ", b.Pending()))
-			l.fails("delete", l.Delete(l.Context(), b), ErrUnfinished)
+			l.fails("delete", l.Delete(l.Context(), b, history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
 			l.equal("final", false, b.final())
 			l.equal("pending", int64(120), resume(l, Running, true).Pending())
 			l.equal("done", Done, l.commit(outcomes(Cancelled, 0, 120)...).State)
@@ -318,7 +321,7 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			} {
 				l.must(l.rdb.Del(l.Context(), batchKeys(Batch{ID: "b", Chunks: 3})...).Err())
 				b := l.batch("b", 3000, true)
-				l.must(l.Start(l.Context(), &b, 1, tt.slice))
+				l.must(l.Start(l.Context(), &b, 1, tt.slice, "w1"))
 				l.must(l.Advance(l.Context(), b, 1, 3000, int64(tt.low)))
 				l.at(2, outcomes(NotFound, 900, 949)...)
 				l.at(tt.place/ChunkLinks, outcomes(NotFound, tt.place%ChunkLinks, tt.place%ChunkLinks+1)...)
@@ -356,13 +359,13 @@ func TestResumePutsTheRowBack(t *testing.T) {
 				l.Errorf("the row ends in %v, though an older release may retire the batch", ttl)
 			}
 			l.equal("pending", int64(200), resume(l, Running, true).Pending())
-			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}", "lc:{b}:m:0", "lc:{b}:r:0"}, l.keys())
+			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}", "lc:{b}:h", "lc:{b}:m:0", "lc:{b}:r:0"}, l.keys())
 		}},
 		{"unless it was aborted: then it ends", func(l *bench) {
 			l.watched(60)
 			l.commit(outcomes(NotFound, 0, 50)...)
 			l.commit(outcomes(NotFound, 50, 60)...)
-			state, changed, err := l.Abort(l.Context(), "b")
+			state, changed, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("aborted", fmt.Sprint(AbortedState, true), fmt.Sprint(state, changed))
 			b := l.get("b")
@@ -373,13 +376,13 @@ func TestResumePutsTheRowBack(t *testing.T) {
 			l.equal("counts", Counts{NotFound: 60}, l.get("b").Counts)
 			l.must(l.Retire(l.Context(), b, time.Hour))
 			l.expires("lc:{b}", "lc:{b}:c", "lc:{b}:r:0")
-			l.must(l.Delete(l.Context(), b))
-			l.equal("keys", []string{"lc:{b}:gone"}, l.keys())
+			l.must(l.Delete(l.Context(), b, history.By{Actor: "ann"}, time.Hour))
+			l.equal("keys", []string{"lc:activity:deleted", "lc:{b}:gone", "lc:{b}:h"}, l.keys())
 		}},
 		{"an abort with links pending ends when they are filled", func(l *bench) {
 			l.watched(60)
 			l.commit(outcomes(NotFound, 0, 50)...)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("finished", true, l.get("b").Finished.IsZero())
 			l.must(l.FillAborted(l.Context(), l.get("b")))
@@ -499,7 +502,7 @@ func (l *bench) resumeAs(m *rowModel) {
 	lowest := slices.Min(m.row)
 	l.set("lc:{b}", "low", len(m.outcomes))
 	m.resume()
-	_, _, err := l.Resume(l.Context(), "b")
+	_, _, err := l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 	l.must(err)
 	b := l.get("b")
 	l.equal("counts after the resume", m.counts(), b.Counts)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/task"
 )
 
@@ -36,7 +37,7 @@ var (
 	//go:embed record.lua
 	recordLua string
 
-	recordScript = redis.NewScript(outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
+	recordScript = redis.NewScript(history.Lua + outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
 )
 
 // Entry is the result of work on one link: its outcome or, with the outcome None, a note
@@ -129,7 +130,7 @@ func recordCall(g Group) (keys []string, args []any) {
 	}
 	keys = []string{
 		keyBatch(g.Batch), keyRecords(g.Batch, g.Chunk), keyErrors(g.Batch), keyLinkStatus(g.Batch),
-		keyKinds(g.Batch), keyRow(g.Batch),
+		keyKinds(g.Batch), keyRow(g.Batch), history.Key(g.Batch),
 	}
 	args = append([]any{g.Chunk * ChunkLinks, ChunkLinks, MaxErrors, maxLinkStatus, packed, task.MaxAhead, formatVersion}, words...)
 	return keys, args

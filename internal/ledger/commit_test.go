@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/redistest"
 )
 
@@ -401,7 +402,7 @@ func TestEndOfABatch(t *testing.T) {
 		}},
 		{"done from paused, and without its reason", func(l *bench) {
 			l.running(1)
-			_, _, err := l.Pause(l.Context(), "b", "manual")
+			_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 			l.must(err)
 			l.equal("state", Done, l.commit(outcomes(Cancelled, 0, 1)...).State)
 			l.equal("reason", "", l.get("b").Reason)
@@ -413,7 +414,7 @@ func TestEndOfABatch(t *testing.T) {
 		{"an aborted batch stays aborted, and finishes once", func(l *bench) {
 			l.running(3)
 			l.commit(outcomes(Cancelled, 0, 1)...)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			c := l.commit(outcomes(Aborted, 1, 2)...)
 			if b := l.get("b"); c.State != AbortedState || c.Pending != 1 || !b.Finished.IsZero() {
@@ -436,7 +437,7 @@ func TestEndOfABatch(t *testing.T) {
 				{Position: 0, Record: Record{Outcome: Cancelled, Attempts: 1}},
 				{Position: 1, Record: Record{Ambiguous: true, Attempts: 4, HTTPStatus: 500}},
 			}}})[0].Err)
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.commit(outcomes(Aborted, 0, 700)...) // an earlier call, interrupted
 			for range 2 {

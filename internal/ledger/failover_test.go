@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 )
@@ -82,7 +83,7 @@ func TestFailover(t *testing.T) {
 	}
 
 	// A second failover forgets what came after the first.
-	l.must(l.Start(t.Context(), &b, 2, 50))
+	l.must(l.Start(t.Context(), &b, 2, 50, "w1"))
 	l.must(l.Advance(t.Context(), b, 2, 3*cursor, 0))
 	l.must(l.rdb.HSet(t.Context(), "lc:{b}", "line", "another").Err())
 	if view := l.slice("b", cursor+task.MaxAhead); !view.FailedOver || !view.Records[0].Ambiguous {
@@ -156,7 +157,7 @@ func TestSealWaitsForAReplica(t *testing.T) {
 
 	servers[1].Freeze(t)
 	hook.before, l.replicaWait = func() {}, 10*time.Millisecond
-	_, changed, err := l.Pause(t.Context(), "b", "a test") // and does not wait for ever
+	_, changed, err := l.Pause(t.Context(), "b", history.By{Reason: "a test", Auto: true}) // and does not wait for ever
 	if err != nil || !changed {
 		t.Errorf("pause: %v, %v", changed, err)
 	}
@@ -165,7 +166,7 @@ func TestSealWaitsForAReplica(t *testing.T) {
 
 	l.set("lc:{b}", "v", 1) // waiting writes to the batch, and changes nothing
 	l.replicaWait = time.Minute
-	_, _, err = l.Resume(t.Context(), "b")
+	_, _, err = l.Resume(t.Context(), "b", history.By{Actor: "ann"})
 	l.must(err)
 	l.equal("replicas that had the resume", []int64{1, 1, 0, 1}, hook.acked)
 	l.equal("format", "1", l.hash("lc:{b}")["v"])

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/task"
 )
 
@@ -43,7 +44,7 @@ func (l *bench) older(pos int, o Outcome, change func(head []byte)) (string, err
 func (l *bench) first(total int, canary bool) {
 	l.Helper()
 	b := l.batch("b", total, canary)
-	l.must(l.Start(l.Context(), &b, 1, 50))
+	l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
 	l.set("lc:{b}", "v", 1)
 }
 
@@ -65,7 +66,7 @@ func TestFormat1(t *testing.T) {
 			l.equal("format", "1", l.hash("lc:{b}")["v"])
 			b := l.get("b")
 			l.must(l.Retire(l.Context(), b, time.Hour))
-			l.must(l.Delete(l.Context(), b))
+			l.must(l.Delete(l.Context(), b, history.By{Actor: "ann"}, time.Hour))
 		}},
 		{"one of no format is not read", func(l *bench) {
 			l.first(1, false)
@@ -110,7 +111,7 @@ func TestFormat1(t *testing.T) {
 		{"an abort of the older release keeps no kind as a link status", func(l *bench) {
 			l.first(100, false)
 			l.commit(wait(plain(0, empty404, 1)), wait(plain(1, html404, 2)))
-			_, _, err := l.Abort(l.Context(), "b")
+			_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			for pos := range 2 {
 				_, err := l.older(pos, Aborted, func(head []byte) { copy(head[1:], "\x00\x00\x00") })
@@ -144,7 +145,7 @@ func TestFormat1(t *testing.T) {
 			l.equal("the older one", "paused canary:not_found passed", fmt.Sprint(b.State, " ", b.Reason, " ", b.Canary))
 			l.commit(outcomes(NotFound, 50, 110)...)
 			l.row("no row")
-			_, _, err := l.Resume(l.Context(), "b")
+			_, _, err := l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("nothing is put back", Counts{NotFound: 110}, l.get("b").Counts)
 			l.addsUp()
@@ -157,7 +158,7 @@ func TestFormat1(t *testing.T) {
 				l.must(err)
 			}
 			l.row("of this one", span(0, 50)...)
-			_, _, err = l.Resume(l.Context(), "b")
+			_, _, err = l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("what this release knows of is put back", Counts{NotFound: 10}, l.get("b").Counts)
 			l.addsUp()
@@ -177,11 +178,11 @@ func TestFormat1(t *testing.T) {
 		}},
 		{"an older batch is not made a newer one by a command", func(l *bench) {
 			l.first(10, false)
-			_, _, err := l.Pause(l.Context(), "b", "")
+			_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "", Auto: true})
 			l.must(err)
-			_, _, err = l.Resume(l.Context(), "b")
+			_, _, err = l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
-			_, _, err = l.Abort(l.Context(), "b")
+			_, _, err = l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			l.equal("format", "1", l.hash("lc:{b}")["v"])

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"linkcancel/internal/history"
 )
 
 func TestImport(t *testing.T) {
@@ -18,7 +20,7 @@ func TestImport(t *testing.T) {
 			l.must(d.Seal(l.Context(), "sha", 7, 2))
 			b := l.get("b")
 			l.equal("the batch", Batch{
-				ID: "b", Source: "sweep", Name: "nightly", Parent: "a", State: Ready, Canary: "on", Digest: "sha",
+				ID: "b", Source: "sweep", Name: "nightly", Parent: "a", State: Ready, Canary: "on", Digest: "sha", History: 1,
 				Total: 2001, Chunks: 3, Duplicates: 7, Invalid: 2, Created: created,
 			}, b)
 			l.equal("pending", int64(2001), b.Pending())
@@ -53,11 +55,11 @@ func TestImport(t *testing.T) {
 			l.must(err)
 			l.equal("listed", []Batch{b}, all)
 			l.fails("commit", l.Commit(l.Context(), []Group{{Batch: "b", Entries: outcomes(Cancelled, 0, 1)}})[0].Err, ErrNoBatch)
-			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNoBatch)
+			l.fails("start", l.Start(l.Context(), &b, 1, 50, "w1"), ErrNoBatch)
 			l.fails("advance", l.Advance(l.Context(), b, 1, 1, 0), ErrNoBatch)
 			_, err = l.Slice(l.Context(), "b", 0, 0, 3)
 			l.fails("slice", err, ErrNoBatch)
-			if state, changed, err := l.Abort(l.Context(), "b"); state != Importing || changed || err != nil {
+			if state, changed, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"}); state != Importing || changed || err != nil {
 				l.Errorf("abort: %s, %v, %v", state, changed, err)
 			}
 			l.must(d.Seal(l.Context(), "digest", 0, 0))
@@ -181,7 +183,7 @@ func TestImport(t *testing.T) {
 			d := l.draft(5)
 			l.must(d.Seal(l.Context(), "digest", 1, 2))
 			b := l.get("b")
-			l.must(l.Start(l.Context(), &b, 1, 50))
+			l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
 			l.commit(outcomes(Cancelled, 0, 2)...)
 			want := l.get("b")
 			l.must(d.Seal(l.Context(), "digest", 3, 4))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 var leaseScript = redis.NewScript(`
@@ -45,8 +47,8 @@ func (l *Ledger) Unlease(ctx context.Context, token string) error {
 	return leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, 1).Err()
 }
 
-var startScript = redis.NewScript(`
--- KEYS[1] batch   ARGV epoch, slice size
+var startScript = redis.NewScript(history.Lua + `
+-- KEYS[1] batch  KEYS[2] history   ARGV epoch, slice size, entry
 -- Returns state, slice size, cursor and low-water mark, or nothing if a later leader has
 -- fed the batch.
 local h = redis.call('HMGET', KEYS[1], 'state', 'epoch')
@@ -58,15 +60,21 @@ redis.call('HSETNX', KEYS[1], 'slice', ARGV[2])
 -- after a resume.
 if h[1] == 'ready' or h[1] == 'paused' then
   local t = redis.call('TIME')
-  redis.call('HSETNX', KEYS[1], 'started', t[1] * 1000 + math.floor(t[2] / 1000))
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  if redis.call('HSETNX', KEYS[1], 'started', now) == 1 then
+    redis.call('HSET', KEYS[1], 'history', add_history(KEYS[2], now, cjson.decode(ARGV[3])))
+  end
 end
 if h[1] == 'ready' then redis.call('HSET', KEYS[1], 'state', 'running') end
 return redis.call('HMGET', KEYS[1], 'state', 'slice', 'cursor', 'low')
 `)
 
-// Start starts or continues feeding. The first call fixes the slice size. It may be ErrNotLeader.
-func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int) error {
-	reply, err := startScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, epoch, slice).StringSlice()
+// Start starts or continues feeding. The first call fixes the slice size. leader is the process that
+// feeds. The error may be ErrNotLeader.
+func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int, leader string) error {
+	by := history.By{Actor: leader, Auto: true}
+	reply, err := startScript.Run(ctx, l.rdb, []string{keyBatch(b.ID), history.Key(b.ID)},
+		epoch, slice, by.Change(history.Start, "")).StringSlice()
 	if err != nil {
 		return fmt.Errorf("start batch %s: %w", b.ID, scriptError(err))
 	}

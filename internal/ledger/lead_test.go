@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"linkcancel/internal/history"
 )
 
 func TestLease(t *testing.T) {
@@ -79,7 +81,7 @@ func TestFeeding(t *testing.T) {
 	start := func(l *bench, epoch int64, slice int) Batch {
 		l.Helper()
 		b := Batch{ID: "b"}
-		l.must(l.Start(l.Context(), &b, epoch, slice))
+		l.must(l.Start(l.Context(), &b, epoch, slice, "w1"))
 		return b
 	}
 	hold(t, []rule{
@@ -107,13 +109,13 @@ func TestFeeding(t *testing.T) {
 		}},
 		{"a batch that is not to run does not run by a start", func(l *bench) {
 			l.batch("b", 1, false)
-			_, _, err := l.Pause(l.Context(), "b", "manual")
+			_, _, err := l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 			l.must(err)
 			l.equal("paused", Batch{ID: "b", State: Paused, Slice: 20}, start(l, 1, 20))
-			state, _, err := l.Resume(l.Context(), "b")
+			state, _, err := l.Resume(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("resumed", Running, state)
-			_, _, err = l.Abort(l.Context(), "b")
+			_, _, err = l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 			l.must(err)
 			l.equal("aborted", Batch{ID: "b", State: AbortedState, Slice: 20}, start(l, 1, 50))
 			l.commit(outcomes(Aborted, 0, 1)...)
@@ -132,7 +134,7 @@ func TestFeeding(t *testing.T) {
 			start(l, 2, 10)
 			l.must(l.Advance(l.Context(), Batch{ID: "b"}, 2, 40, 20))
 			want := l.get("b")
-			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNotLeader)
+			l.fails("start", l.Start(l.Context(), &b, 1, 50, "w1"), ErrNotLeader)
 			l.fails("advance", l.Advance(l.Context(), Batch{ID: "b"}, 1, 90, 90), ErrNotLeader)
 			l.equal("the batch", want, l.get("b"))
 			l.must(l.Advance(l.Context(), Batch{ID: "b"}, 2, 50, 20))
@@ -147,7 +149,7 @@ func TestFeeding(t *testing.T) {
 		}},
 		{"a deleted batch is not fed", func(l *bench) {
 			b := Batch{ID: "b"}
-			l.fails("start", l.Start(l.Context(), &b, 1, 50), ErrNoBatch)
+			l.fails("start", l.Start(l.Context(), &b, 1, 50, "w1"), ErrNoBatch)
 			l.fails("advance", l.Advance(l.Context(), Batch{ID: "b"}, 1, 1, 1), ErrNoBatch)
 			l.equal("keys", []string(nil), l.keys())
 		}},

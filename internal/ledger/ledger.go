@@ -38,6 +38,11 @@ const (
 	keyFeeder  = "lc:feeder"  // the leader's lease
 	keyEpoch   = "lc:epoch"   // counts the leaders
 	keyWorkers = "lc:workers" // hash: heartbeats of the workers
+
+	keyPeople  = "lc:activity"         // sorted set: what people did, by time, ms (history.go)
+	keyAuto    = "lc:activity:auto"    // sorted set: what was done automatically
+	keyIndexed = "lc:activity:indexed" // hash: the latest indexed entry of histories without a batch
+	keyDeleted = "lc:activity:deleted" // sorted set: batches that are being deleted, by time, ms
 )
 
 // All keys of a batch share its hash tag, so every script works on a cluster.

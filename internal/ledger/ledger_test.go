@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 )
@@ -94,7 +95,7 @@ func (l *bench) batch(id string, total int, canary bool) Batch {
 func (l *bench) running(total int) Batch {
 	l.Helper()
 	b := l.batch("b", total, false)
-	l.must(l.Start(l.Context(), &b, 1, 50))
+	l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
 	return b
 }
 
@@ -241,9 +242,9 @@ func TestEveryKeyOfABatchHasItsHashTag(t *testing.T) {
 		}
 		keys := l.keys()
 		l.equal("the keys", []string{
-			"lc:batches", "lc:open", "lc:{b}", "lc:{b}:a", "lc:{b}:c", "lc:{b}:e", "lc:{b}:k", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0", "lc:{b}:r:1", "lc:{b}:s",
+			"lc:batches", "lc:open", "lc:{b}", "lc:{b}:a", "lc:{b}:c", "lc:{b}:e", "lc:{b}:h", "lc:{b}:k", "lc:{b}:m:0", "lc:{b}:m:1", "lc:{b}:r:0", "lc:{b}:r:1", "lc:{b}:s",
 		}, keys)
-		listed := append(batchKeys(b), keyBatches, keyOpen)
+		listed := append(batchKeys(b), history.Key("b"), keyBatches, keyOpen)
 		slices.Sort(listed)
 		l.equal("the keys that are listed for the end of the batch", listed, keys)
 	}}})
@@ -268,10 +269,10 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, calls["Unfinished"] = l.Unfinished(ctx)
 	_, calls["Resolve"] = l.Resolve(ctx, "b")
 	_, calls["Resolve latest"] = l.Resolve(ctx, "latest")
-	_, _, calls["Pause"] = l.Pause(ctx, "b", "")
+	_, _, calls["Pause"] = l.Pause(ctx, "b", history.By{Reason: "", Auto: true})
 	calls["Prune"] = l.Prune(ctx)
 	calls["Retire"] = l.Retire(ctx, b, time.Hour)
-	calls["Delete"] = l.Delete(ctx, Batch{ID: "b", State: Done})
+	calls["Delete"] = l.Delete(ctx, Batch{ID: "b", State: Done}, history.By{Actor: "ann"}, time.Hour)
 	calls["Commit"] = l.Commit(ctx, []Group{{Batch: "b", Entries: outcomes(Failed, 0, 1)}})[0].Err
 	calls["FillAborted"] = l.FillAborted(ctx, b)
 	_, calls["LinkStatus"] = l.LinkStatus(ctx, "b", "paid")
@@ -289,7 +290,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["DiscardUnsealed"] = l.DiscardUnsealed(ctx, "b", 1)
 	_, calls["Lease"] = l.Lease(ctx, "a", time.Second)
 	calls["Unlease"] = l.Unlease(ctx, "a")
-	calls["Start"] = l.Start(ctx, &b, 1, 1)
+	calls["Start"] = l.Start(ctx, &b, 1, 1, "w1")
 	calls["Advance"] = l.Advance(ctx, b, 1, 1, 1)
 	_, calls["Again"] = l.Redeliveries(ctx, "b")
 	calls["SetRedeliveries"] = l.SetRedeliveries(ctx, "b", "0:0", 1)
@@ -298,8 +299,8 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, _, calls["Workers"] = l.Workers(ctx)
 	_, calls["Kind"] = l.Kind(ctx, "b", "404 empty")
 	_, calls["API"] = l.API(ctx)
-	calls["ClaimAPI"] = l.ClaimAPI(ctx, "https://a")
-	calls["SetAPI"] = l.SetAPI(ctx, "https://a")
+	calls["ClaimAPI"] = l.ClaimAPI(ctx, "https://a", history.By{Actor: "ann"})
+	calls["SetAPI"] = l.SetAPI(ctx, "https://a", history.By{Actor: "ann"})
 	calls["ProveAPI"] = l.ProveAPI(ctx, "https://a")
 	_, calls["Salt"] = l.Salt(ctx)
 	for _, err := range l.Walk(ctx, b) {
@@ -333,7 +334,7 @@ func FuzzBatchID(f *testing.F) {
 			if tag, _, _ = strings.Cut(tag, "}"); tag != id {
 				t.Errorf("the hash tag of %q is %q", key, tag)
 			}
-			for _, ours := range []string{keyBatches, keyOpen, keyFeeder, keyEpoch, keyWorkers, keyAPI} {
+			for _, ours := range []string{keyBatches, keyOpen, keyFeeder, keyEpoch, keyWorkers, keyAPI, keyPeople, keyAuto, keyIndexed, keyDeleted} {
 				if key == ours {
 					t.Errorf("batch %q has the key %s", id, ours)
 				}

@@ -96,7 +96,7 @@ func makeRunning(tb testing.TB, l *Ledger, total int) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := l.Start(tb.Context(), &batch, 1, 50); err != nil {
+	if err := l.Start(tb.Context(), &batch, 1, 50, "w1"); err != nil {
 		tb.Fatal(err)
 	}
 }

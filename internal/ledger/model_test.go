@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"linkcancel/internal/history"
 )
 
 // seeded makes a source of random numbers, and says which.
@@ -218,7 +220,7 @@ func TestCommitDoesWhatTheModelDoes(t *testing.T) {
 		m := newModel()
 		for step := range 300 {
 			if step == 200 {
-				_, _, err := l.Abort(l.Context(), "b")
+				_, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"})
 				l.must(err)
 				m.aborted = true
 			}
@@ -313,7 +315,7 @@ func TestManyWritersKeepTheInvariants(t *testing.T) {
 			wg.Go(func() {
 				for step := range 30 {
 					if withAbort && step == 15 {
-						if _, _, err := l.Abort(l.Context(), "b"); err != nil {
+						if _, _, err := l.Abort(l.Context(), "b", history.By{Actor: "ann"}); err != nil {
 							l.Error(err)
 						}
 					}

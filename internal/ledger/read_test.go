@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"linkcancel/internal/history"
 )
 
 func TestLinkStatusTable(t *testing.T) {
@@ -158,7 +160,7 @@ func TestReading(t *testing.T) {
 			view, err = l.Slice(l.Context(), "b", 0, 998, 2)
 			l.must(err)
 			l.equal("end of a chunk", []Record{{}, known[999].Record}, view.Records, noTime)
-			_, _, err = l.Pause(l.Context(), "b", "manual")
+			_, _, err = l.Pause(l.Context(), "b", history.By{Reason: "manual", Auto: true})
 			l.must(err)
 			view, err = l.Slice(l.Context(), "b", 1, 0, 1)
 			l.must(err)

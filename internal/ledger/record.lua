@@ -1,7 +1,7 @@
 -- Writes outcomes of links of one chunk, and notes about links that have none yet. The
 -- first outcome of a link is final, so the call may be repeated.
 -- KEYS[1] batch  KEYS[2] records  KEYS[3] error texts  KEYS[4] link statuses
--- KEYS[5] kinds of answers  KEYS[6] the canary's row
+-- KEYS[5] kinds of answers  KEYS[6] the canary's row  KEYS[7] history
 -- ARGV[1] position of the chunk's first link in the manifest
 -- ARGV[2] links in a full chunk
 -- ARGV[3] maximum number of error texts
@@ -31,6 +31,11 @@ for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + floor(t[2] / 1000)
 local age = now - tonumber(h[3])
+-- Adds an entry about what the ledger itself did.
+local function add_automatic(action, reason, detail)
+  local entry = {action = action, actor = 'linkcancel', reason = reason, detail = detail, auto = true}
+  redis.call('HSET', KEYS[1], 'history', add_history(KEYS[7], now, entry))
+end
 local function uint32(n)
   return char(floor(n / 16777216), floor(n / 65536) % 256, floor(n / 256) % 256, n % 256)
 end
@@ -198,16 +203,24 @@ for i = 1, #outcome_names do
 end
 -- Outcomes that tripped the canary will be reopened, so the batch is not done yet.
 local over = sum == total and (canary ~= 'tripped' or state == 'aborted')
-if over and redis.call('HSETNX', KEYS[1], 'finished', now) == 1 and state ~= 'aborted' then
-  state = 'done'
-  redis.call('HSET', KEYS[1], 'state', state)
-  redis.call('HDEL', KEYS[1], 'reason')
+if over and redis.call('HSETNX', KEYS[1], 'finished', now) == 1 then
+  if state ~= 'aborted' then
+    state = 'done'
+    redis.call('HSET', KEYS[1], 'state', state)
+    redis.call('HDEL', KEYS[1], 'reason')
+  end
+  local numbers = {}
+  for i, name in ipairs(outcome_names) do
+    if counts[i] > 0 then numbers[#numbers + 1] = string.format('%.0f ', counts[i]) .. name end
+  end
+  add_automatic('finish', nil, table.concat(numbers, ', '))
 end
 
 local watching = (canary == 'on' or canary == 'tripped') and state ~= 'aborted'
 if watching and (row or change[3] > 0 or change[5] > 0) then
   state = watch(state, canary, row, over, {
     count = count, first = first, position = position, results = results, entries = entries, others = others, format = format,
+    add_automatic = add_automatic,
     countable = change[3] + change[5], -- outcomes that can be in a row
   })
 end

@@ -1,5 +1,6 @@
 -- Pauses, resumes or aborts a batch.
--- KEYS[1] batch   ARGV 'pause' | 'resume' | 'abort', reason, links in a full chunk
+-- KEYS[1] batch  KEYS[2] history   ARGV 'pause' | 'resume' | 'abort', reason, links in a full chunk,
+-- entry
 -- Returns the state, and 1 if this call changed it.
 local h = redis.call('HMGET', KEYS[1], 'state', 'canary', 'row', 'total')
 local state, canary, row, total = h[1], h[2], h[3], tonumber(h[4] or 0)
@@ -64,6 +65,7 @@ local function reopen_row()
     redis.call('HDEL', KEYS[1], 'finished')
     lower(lowest)
   end
+  return links
 end
 
 local function all_have_outcomes()
@@ -72,10 +74,11 @@ local function all_have_outcomes()
   return sum == total
 end
 
+local entry = cjson.decode(ARGV[4])
 if ARGV[1] == 'pause' and open and state ~= 'paused' then
   redis.call('HSET', KEYS[1], 'state', 'paused', 'reason', ARGV[2])
 elseif ARGV[1] == 'resume' and state == 'paused' then
-  if canary == 'tripped' then reopen_row() end
+  if canary == 'tripped' then entry.detail = reopen_row() .. ' links again' end
   local to = redis.call('HEXISTS', KEYS[1], 'started') == 1 and 'running' or 'ready'
   redis.call('HSET', KEYS[1], 'state', to, 'canary', 'off', 'resumed', now)
   redis.call('HDEL', KEYS[1], 'reason', 'row')
@@ -88,4 +91,5 @@ elseif ARGV[1] == 'abort' and open then
 else
   return {state, 0}
 end
+redis.call('HSET', KEYS[1], 'history', add_history(KEYS[2], now, entry))
 return {redis.call('HGET', KEYS[1], 'state'), 1}

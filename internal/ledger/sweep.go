@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 // keySweep is the hash of the scheduled sweeps.
@@ -20,7 +22,7 @@ const keySweep = "lc:sweep"
 var (
 	//go:embed sweep.lua
 	sweepLua    string
-	sweepScript = redis.NewScript(sweepLua)
+	sweepScript = redis.NewScript(history.Lua + sweepLua)
 )
 
 const (
@@ -218,7 +220,8 @@ func (l *Ledger) BeginSweep(ctx context.Context, due time.Time) (*SweepLease, er
 }
 
 func (s *SweepLease) run(ctx context.Context, verb string, args ...any) *redis.Cmd {
-	return sweepScript.Run(ctx, s.l.rdb, []string{keySweep}, append([]any{verb, s.token}, args...)...)
+	keys := []string{keySweep, history.Key(history.Sweep)}
+	return sweepScript.Run(ctx, s.l.rdb, keys, append([]any{verb, s.token}, args...)...)
 }
 
 func (s *SweepLease) write(ctx context.Context, verb string, args ...any) (string, error) {
@@ -266,14 +269,16 @@ func (s *SweepLease) Fail(ctx context.Context, delay time.Duration, text string)
 	return err
 }
 
-// End ends the sweep as successful.
-func (s *SweepLease) End(ctx context.Context) error {
-	_, err := s.write(ctx, "end", 1, "")
+// End ends the sweep as successful. result says for its history what it found.
+func (s *SweepLease) End(ctx context.Context, worker, result string) error {
+	by := history.By{Actor: worker, Auto: true}
+	_, err := s.write(ctx, "end", 1, "", by.Change(history.SweepEnded, result))
 	return err
 }
 
 // Abandon ends the sweep as failed. text says why.
-func (s *SweepLease) Abandon(ctx context.Context, text string) error {
-	_, err := s.write(ctx, "end", 0, cutError(text))
+func (s *SweepLease) Abandon(ctx context.Context, worker, text string) error {
+	by := history.By{Actor: worker, Reason: cutError(text), Auto: true}
+	_, err := s.write(ctx, "end", 0, cutError(text), by.Change(history.SweepFailed, ""))
 	return err
 }

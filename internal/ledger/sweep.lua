@@ -1,5 +1,5 @@
 -- Scheduled sweeps of the fleet: one at a time, and each scheduled time once.
--- KEYS[1] sweep   ARGV verb, token of the worker, …
+-- KEYS[1] sweep  KEYS[2] history   ARGV verb, token of the worker, …
 -- begin: due ms, validity of a heartbeat ms, timeout of another run ms, format
 --   Returns 'begun', now, and the due time of another run that was given up (or 0); or
 --   'busy', 'ended', 'outdated' (a later one has begun) or 'newer'.
@@ -8,7 +8,7 @@
 --   Returns the batch id after the call.
 -- note: counts
 -- wait: delay ms, 1 if an attempt failed, reason
--- end: 1 if it was successful, error text
+-- end: 1 if it was successful, error text, entry
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'due', 'state', 'token', 'alive', 'v')
@@ -72,5 +72,6 @@ elseif ARGV[1] == 'wait' then
 elseif ARGV[1] == 'end' then
   redis.call('HSET', KEYS[1], 'state', 'ended', 'ended', now, 'ok', ARGV[3], 'error', ARGV[4])
   if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'succeeded', now) end
+  add_history(KEYS[2], now, cjson.decode(ARGV[5]))
 end
 return ''

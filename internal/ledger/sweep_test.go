@@ -63,7 +63,7 @@ func TestSweeps(t *testing.T) {
 			}
 			l.equal("while it runs", want, *got.Running, ignoreTimes)
 
-			l.must(s.End(l.Context()))
+			l.must(s.End(l.Context(), "w1", ""))
 			got = l.sweeps()
 			if got.Running != nil || got.Last == nil {
 				l.Fatalf("in the end: %+v", got)
@@ -73,12 +73,12 @@ func TestSweeps(t *testing.T) {
 			if got.Last.Ended.Before(got.Last.Started) || !got.Succeeded.Equal(got.Last.Ended) {
 				l.Errorf("times: %+v", got)
 			}
-			l.equal("keys", []string{"lc:sweep"}, l.keys())
+			l.equal("keys", []string{"lc:sweep", "lc:{lc:sweep}:h"}, l.keys())
 		}},
 		{"it is run once", func(l *bench) {
 			s := l.begin(night(2))
 			l.refused("while it runs", night(2), ErrSweepBusy)
-			l.must(s.End(l.Context()))
+			l.must(s.End(l.Context(), "w1", ""))
 			l.refused("when it has ended", night(2), ErrSweepEnded)
 			l.refused("an earlier one", night(1), ErrSweepOutdated)
 			l.begin(night(3))
@@ -109,8 +109,8 @@ func TestSweeps(t *testing.T) {
 			l.fails("note", dead.Note(l.Context(), SweepCounts{}), ErrSweepLost)
 			l.fails("give back", dead.GiveBack(l.Context(), 0, ""), ErrSweepLost)
 			l.fails("fail", dead.Fail(l.Context(), 0, "no"), ErrSweepLost)
-			l.fails("end", dead.End(l.Context()), ErrSweepLost)
-			l.fails("abandon", dead.Abandon(l.Context(), "no"), ErrSweepLost)
+			l.fails("end", dead.End(l.Context(), "w1", ""), ErrSweepLost)
+			l.fails("abandon", dead.Abandon(l.Context(), "w1", "no"), ErrSweepLost)
 			l.equal("after all that", SweepRun{Due: night(1), Batch: "b", Counts: found, Crashes: 1}, *l.sweeps().Running, ignoreTimes)
 		}},
 		{"one that is given back is no crash", func(l *bench) {
@@ -128,8 +128,8 @@ func TestSweeps(t *testing.T) {
 			}
 			l.equal("waiting", SweepRun{Due: night(1), Failures: 3, Error: "the list answered 500"}, *l.sweeps().Running, ignoreTimes)
 			s := l.begin(night(1))
-			l.must(s.Abandon(l.Context(), "too often"))
-			l.must(s.Abandon(l.Context(), "too often"))
+			l.must(s.Abandon(l.Context(), "w1", "too often"))
+			l.must(s.Abandon(l.Context(), "w1", "too often"))
 			got := l.sweeps()
 			l.equal("ended", SweepRun{Due: night(1), Failures: 3, Error: "too often"}, *got.Last, ignoreTimes)
 			if !got.Succeeded.IsZero() || got.Running != nil {
@@ -157,9 +157,9 @@ func TestSweeps(t *testing.T) {
 			}
 		}},
 		{"the last good one is remembered", func(l *bench) {
-			l.must(l.begin(night(1)).End(l.Context()))
+			l.must(l.begin(night(1)).End(l.Context(), "w1", ""))
 			good := l.sweeps().Succeeded
-			l.must(l.begin(night(2)).Abandon(l.Context(), "no"))
+			l.must(l.begin(night(2)).Abandon(l.Context(), "w1", "no"))
 			l.begin(night(3))
 			got := l.sweeps()
 			l.equal("the good one", good, got.Succeeded)
@@ -180,7 +180,7 @@ func TestSweeps(t *testing.T) {
 			l.equal("the run", SweepRun{Due: night(1)}, *l.sweeps().Running, ignoreTimes)
 		}},
 		{"a newer release is left alone", func(l *bench) {
-			l.must(l.begin(night(1)).End(l.Context()))
+			l.must(l.begin(night(1)).End(l.Context(), "w1", ""))
 			l.set(keySweep, "v", formatVersion+1)
 			before := l.hash(keySweep)
 			l.refused("begin", night(2), ErrSweepNewer)
@@ -190,7 +190,7 @@ func TestSweeps(t *testing.T) {
 			l.equal("at first", Sweeps{}, l.sweeps())
 			l.must(l.PlanSweep(l.Context(), "0 2 * * * Asia/Almaty", night(1)))
 			l.equal("planned", Sweeps{Schedule: "0 2 * * * Asia/Almaty", Next: night(1)}, l.sweeps())
-			l.must(l.begin(night(1)).End(l.Context()))
+			l.must(l.begin(night(1)).End(l.Context(), "w1", ""))
 			l.must(l.PlanSweep(l.Context(), "@daily UTC", night(2)))
 			l.begin(night(2))
 			got := l.sweeps()
@@ -198,7 +198,7 @@ func TestSweeps(t *testing.T) {
 			l.equal("next", night(2), got.Next)
 		}},
 		{"a long error is cut", func(l *bench) {
-			l.must(l.begin(night(1)).Abandon(l.Context(), strings.Repeat("é", MaxErrorBytes)))
+			l.must(l.begin(night(1)).Abandon(l.Context(), "w1", strings.Repeat("é", MaxErrorBytes)))
 			if n := len(l.sweeps().Last.Error); n != MaxErrorBytes {
 				l.Errorf("%d bytes", n)
 			}
@@ -215,8 +215,8 @@ func TestAwayRedisIsNoAnswerAboutSweeps(t *testing.T) {
 		"Note":      s.Note(ctx, SweepCounts{}),
 		"GiveBack":  s.GiveBack(ctx, 0, ""),
 		"Fail":      s.Fail(ctx, 0, "no"),
-		"End":       s.End(ctx),
-		"Abandon":   s.Abandon(ctx, "no"),
+		"End":       s.End(ctx, "w1", ""),
+		"Abandon":   s.Abandon(ctx, "w1", "no"),
 	}
 	_, calls["Sweeps"] = l.Sweeps(ctx)
 	_, calls["BeginSweep"] = l.BeginSweep(ctx, night(1))

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
+	"linkcancel/internal/humanize"
 )
 
 // importerTimeout is how old an importer's heartbeat may be before another takes over.
@@ -33,6 +36,7 @@ type Draft struct {
 	chunks int
 	links  int64
 	counts Counts
+	cfg    DraftConfig
 }
 
 // DraftConfig describes a new batch.
@@ -40,10 +44,26 @@ type DraftConfig struct {
 	ID      string
 	Source  string
 	Name    string
+	File    string // see Batch.File
 	Parent  string
+	By      history.By
 	Canary  bool
 	Created time.Time // now if zero
 	Trace   string    // see Batch.Trace
+}
+
+// sealed is the entry of the batch's history.
+func (cfg DraftConfig) sealed(links int64) history.Change {
+	action, detail := history.Import, humanize.Plural(links, "link")
+	switch {
+	case cfg.Parent != "":
+		action, detail = history.Retry, detail+" of "+cfg.Parent
+	case cfg.Source == "sweep":
+		action = history.Swept
+	case cfg.File != "":
+		detail += " of " + cfg.File
+	}
+	return cfg.By.Change(action, detail)
 }
 
 var createScript = redis.NewScript(`
@@ -78,7 +98,7 @@ return 'created'
 func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed bool, err error) {
 	var token [8]byte
 	rand.Read(token[:])
-	d = &Draft{l: l, id: cfg.ID, token: hex.EncodeToString(token[:])}
+	d = &Draft{l: l, id: cfg.ID, token: hex.EncodeToString(token[:]), cfg: cfg}
 	canary := "off"
 	if cfg.Canary {
 		canary = "on"
@@ -88,7 +108,7 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 		created = cfg.Created.UnixMilli()
 	}
 	args := []any{d.token, importerTimeout.Milliseconds(), created, canary,
-		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent}
+		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent, "by", cfg.By.Actor, "file", cfg.File}
 	if cfg.Trace != "" {
 		args = append(args, "trace", cfg.Trace)
 	}
@@ -215,9 +235,10 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 	return nil
 }
 
-var sealScript = redis.NewScript(failoverLua + outcomesLua + `
+var sealScript = redis.NewScript(history.Lua + failoverLua + outcomesLua + `
 -- Seals a batch: its links may be sent from now on.
--- KEYS[1] batch   ARGV token, total, chunks, digest, duplicates, invalid, cancelled, …, aborted
+-- KEYS[1] batch  KEYS[2] history
+-- ARGV token, total, chunks, digest, duplicates, invalid, entry, cancelled, …, aborted
 local h = redis.call('HMGET', KEYS[1], 'state', 'token', 'written', 'links', 'digest')
 if not h[1] then return redis.error_reply('TAKEN the batch is gone') end
 if h[1] ~= 'importing' then
@@ -228,17 +249,20 @@ if h[2] ~= ARGV[1] then return redis.error_reply('TAKEN the import was taken ove
 if h[3] ~= ARGV[3] or h[4] ~= ARGV[2] then return redis.error_reply('GAP the manifest is not whole') end
 local state, sum = 'ready', 0
 for i, name in ipairs(outcome_names) do
-  redis.call('HSET', KEYS[1], name, ARGV[6 + i])
-  sum = sum + tonumber(ARGV[6 + i])
+  redis.call('HSET', KEYS[1], name, ARGV[7 + i])
+  sum = sum + tonumber(ARGV[7 + i])
 end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if sum == tonumber(ARGV[2]) then
-  local t = redis.call('TIME')
   state = 'done'
-  redis.call('HSET', KEYS[1], 'finished', t[1] * 1000 + math.floor(t[2] / 1000))
+  redis.call('HSET', KEYS[1], 'finished', now)
 end
 redis.call('HSET', KEYS[1], 'state', state, 'total', ARGV[2], 'chunks', ARGV[3], 'digest', ARGV[4],
-  'duplicates', ARGV[5], 'invalid', ARGV[6], 'cursor', 0, 'low', 0, 'epoch', 0, 'line', replication_id() or '')
+  'duplicates', ARGV[5], 'invalid', ARGV[6], 'cursor', 0, 'low', 0, 'epoch', 0, 'line', replication_id() or '',
+  'history', add_history(KEYS[2], now, cjson.decode(ARGV[7])))
 redis.call('PERSIST', KEYS[1])
+redis.call('PERSIST', KEYS[2]) -- it may be that of a deleted batch
 redis.call('HDEL', KEYS[1], 'token', 'beat', 'written', 'links')
 return state
 `)
@@ -250,11 +274,11 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	if err := d.list(ctx); err != nil {
 		return err
 	}
-	args := []any{d.token, d.links, d.chunks, digest, duplicates, invalid}
+	args := []any{d.token, d.links, d.chunks, digest, duplicates, invalid, d.cfg.sealed(d.links)}
 	for _, o := range Outcomes {
 		args = append(args, d.counts[o])
 	}
-	if err := sealScript.Run(ctx, d.l.rdb, []string{keyBatch(d.id)}, args...).Err(); err != nil {
+	if err := sealScript.Run(ctx, d.l.rdb, []string{keyBatch(d.id), history.Key(d.id)}, args...).Err(); err != nil {
 		return fmt.Errorf("seal batch %s: %w", d.id, scriptError(err))
 	}
 	d.l.awaitReplica(ctx, d.id)

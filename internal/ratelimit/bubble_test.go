@@ -13,6 +13,7 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/redistest"
 )
 
@@ -21,7 +22,7 @@ import (
 var byClock = redis.NewScript(`
 local clock, published = {ARGV[#ARGV - 1], ARGV[#ARGV]}, {}
 ARGV[#ARGV], ARGV[#ARGV - 1] = nil, nil
-` + edited(fleetRulesLua+fleetReserveLua,
+` + history.Lua + edited(fleetRulesLua+fleetReserveLua,
 	"redis.call('TIME')", "clock",
 	"redis.pcall('PUBLISH', key, id)", "published[1] = id",
 	"\nreturn reply\n", "\nreturn {reply, published}\n"))
@@ -40,7 +41,7 @@ func edited(text string, edits ...string) string {
 func runByClock(ctx context.Context, rdb redis.Scripter, now time.Time, args []any) (reply, published []any, err error) {
 	us := now.UnixMicro()
 	args = append(args[:len(args):len(args)], us/1e6, us%1e6)
-	both, err := byClock.Run(ctx, rdb, []string{fleetKey}, args...).Slice()
+	both, err := byClock.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, args...).Slice()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +66,7 @@ func (h clockHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if !ok || cmd.Name() != "evalsha" || cmd.Args()[1] != fleetScript.Hash() {
 			return next(ctx, cmd)
 		}
-		reply, _, err := runByClock(ctx, h.rdb, h.now(), cmd.Args()[4:])
+		reply, _, err := runByClock(ctx, h.rdb, h.now(), cmd.Args()[5:])
 		script.SetVal(reply)
 		script.SetErr(err)
 		return err
@@ -124,7 +125,7 @@ func newBubbleRedis(t *testing.T, real *realRedis) *bubbleRedis {
 			return false
 		}
 		var argv []any
-		for _, arg := range args[3:] {
+		for _, arg := range args[4:] {
 			argv = append(argv, arg)
 		}
 		mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/redistest"
 )
 
@@ -127,7 +128,7 @@ func TestFleetCommands(t *testing.T) {
 		if n, err := rdb.Exists(ctx, fleetKey).Result(); err != nil || n != 0 {
 			t.Errorf("to show has written: %d, %v", n, err)
 		}
-		if err := SetFleetRate(ctx, rdb, 0.5); err != nil {
+		if err := SetFleetRate(ctx, rdb, 0.5, history.By{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		s, err = ShowFleet(ctx, rdb)
@@ -138,7 +139,7 @@ func TestFleetCommands(t *testing.T) {
 			t.Errorf("shown (-want +got):\n%s", diff)
 		}
 		for _, bad := range []Rate{-1, 2e6, 1e-9} {
-			if err := SetFleetRate(ctx, rdb, bad); err == nil {
+			if err := SetFleetRate(ctx, rdb, bad, history.By{Actor: "ann"}); err == nil {
 				t.Errorf("a rate of %v was set", float64(bad))
 			}
 		}

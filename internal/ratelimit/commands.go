@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
 // FleetStatus is the state of a fleet.
@@ -63,27 +65,32 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 
 // SetFleetRate sets the fleet's ceiling, which a worker's own Rate may undercut. 0 means the lowest
 // Rate of the live workers. Like the other commands it takes effect within a second.
-func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate) error {
+func SetFleetRate(ctx context.Context, rdb redis.UniversalClient, r Rate, by history.By) error {
 	if r != 0 && !r.valid() {
 		return fmt.Errorf("set the fleet's rate: %v is not between one request a day and %v", r, MaxRate)
 	}
-	_, err := command(ctx, rdb, "set the fleet's rate", event{kind: "set", rate: r})
+	detail := "automatic"
+	if r != 0 {
+		detail = r.String()
+	}
+	_, err := command(ctx, rdb, "set the fleet's rate", event{kind: "set", rate: r, entry: by.Change(history.RateSet, detail)})
 	return err
 }
 
 // HoldFleet stops sending until a time or, if zero, until [ReleaseFleet]. It may be repeated.
-func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time) error {
-	lasts := neverMicros
+func HoldFleet(ctx context.Context, rdb redis.UniversalClient, until time.Time, by history.By) error {
+	lasts, detail := neverMicros, "until it is released"
 	if !until.IsZero() {
-		lasts = microsOf(time.Until(until))
+		lasts, detail = microsOf(time.Until(until)), "until "+until.UTC().Format("2006-01-02 15:04:05")+" UTC"
 	}
-	_, err := command(ctx, rdb, "hold the fleet", event{kind: "hold", wait: lasts})
+	text := Answer{Cause: by.String()}.cause()
+	_, err := command(ctx, rdb, "hold the fleet", event{kind: "hold", wait: lasts, text: text, entry: by.Change(history.RateHold, detail)})
 	return err
 }
 
 // ReleaseFleet ends every hold, also of single workers. After an outage sending starts slowly.
-func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient) error {
-	_, err := command(ctx, rdb, "release the fleet", event{kind: "release"})
+func ReleaseFleet(ctx context.Context, rdb redis.UniversalClient, by history.By) error {
+	_, err := command(ctx, rdb, "release the fleet", event{kind: "release", entry: by.Change(history.RateRelease, "")})
 	return err
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linkcancel/internal/history"
 )
 
 // testLimiter checks what one process does. Each test runs in a bubble of its own.
@@ -834,7 +836,7 @@ func (d *driver) outage() Slot {
 // holdFleet holds the fleet until the given time, as the command line does.
 func (d *driver) holdFleet(until time.Time) {
 	d.t.Helper()
-	if err := HoldFleet(context.Background(), d.cfg.Redis, until); err != nil {
+	if err := HoldFleet(context.Background(), d.cfg.Redis, until, history.By{Actor: "ann"}); err != nil {
 		d.t.Error(err)
 	}
 	d.wake()
@@ -842,7 +844,7 @@ func (d *driver) holdFleet(until time.Time) {
 
 func (d *driver) release() {
 	d.t.Helper()
-	if err := ReleaseFleet(context.Background(), d.cfg.Redis); err != nil {
+	if err := ReleaseFleet(context.Background(), d.cfg.Redis, history.By{Actor: "ann"}); err != nil {
 		d.t.Error(err)
 	}
 	d.wake()

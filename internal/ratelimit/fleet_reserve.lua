@@ -8,8 +8,8 @@
 -- [12] reason of the own hold  [13] how long it lasts, µs  [14] 1: the process leaves
 -- ARGV[15...] events, five arguments each: kind, seq, and three of the kind's own
 --
--- Returns the numbers that parseReply in script.go reads by name, the cause of the hold,
--- and, for a command, a text for each worker. The same call again changes nothing and
+-- Returns the numbers that parseReply in script.go reads by name, the cause of the hold, who began
+-- the manual one, and, for a command, a text for each worker. The same call again changes nothing and
 -- returns the same slots: go-redis repeats a call without a reply.
 local format = string.format
 
@@ -127,6 +127,7 @@ if id ~= '' or #ARGV > 14 then
   put('suspects', suspectsText())
   put('proper', properText())
   put('cause', cause)
+  put('manual', manual)
   if id ~= '' and ARGV[14] ~= '1' and not repeated then
     put('w:' .. id, format('%s %s %s %d %.17g %.17g %.0f %d %.17g', workers[id],
       ARGV[12] == '' and '-' or ARGV[12], ARGV[13], n, from, base, first, probe, spacing))
@@ -147,7 +148,7 @@ for _, name in ipairs({
   numbers[#numbers + 1] = name
   numbers[#numbers + 1] = stored[name]
 end
-local reply = {table.concat(numbers, ' '), cause}
+local reply = {table.concat(numbers, ' '), cause, manual}
 if id == '' then
   for _, worker in ipairs(alive) do reply[#reply + 1] = worker end
 end

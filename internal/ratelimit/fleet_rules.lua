@@ -1,8 +1,8 @@
 -- The rules by which a fleet adapts its rate and holds. doc.go explains them. fleet_reserve.lua
 -- follows and uses them. The unauthorized hold is not here: each process has its own.
 --
--- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links,
--- suspects, proper and cause, and w:<id> for each process. Times are in µs of a clock
+-- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links, suspects,
+-- proper, cause and manual, and w:<id> for each process. KEYS[2] is the history of commands. Times are in µs of a clock
 -- that starts near 0 with the key, so that doubles keep fractions of a µs. The clock
 -- follows Redis' TIME, but stops while TIME is behind it, as after a failover.
 local key = KEYS[1]
@@ -113,6 +113,7 @@ end
 
 -- The last answer that began or extended a hold, as text to show.
 local cause = stored.cause or ''
+local manual = stored.manual or '' -- who began the manual hold, and why
 -- Links that recently got a 429, or a 503 with Retry-After, which did not begin a hold.
 local suspects = {}
 for link, status, seq, at, wait, again, checked in string.gmatch(stored.suspects or '', '(%w+):(%d+):(%d+):(%d+):(%d+):(%d):(%d)') do
@@ -410,18 +411,28 @@ function happened.down(seq, _, _, why)
     cause = why
   end
 end
-function happened.hold(_, lasts)
+
+-- The commands. Each adds an entry to the history.
+local function add(entry) add_history(KEYS[2], math.floor(time / 1000), cjson.decode(entry)) end
+
+function happened.hold(_, lasts, entry, by)
   if g.manualUntil <= now then g.manualSince = now end
   g.manualUntil = math.min(now + math.ceil(tonumber(lasts)), never)
+  manual = by
+  add(entry)
 end
-function happened.release()
+function happened.release(_, _, entry)
+  add(entry)
   g.manualUntil = math.min(g.manualUntil, now)
   g.throttleUntil = math.min(g.throttleUntil, now)
   g.step, g.probe, g.proving = 0, 0, 0
   if g.outage == 1 then endOutage() end
   g.releases = g.releases + 1
 end
-function happened.set(_, rate) g.override = tonumber(rate) end
+function happened.set(_, rate, entry)
+  g.override = tonumber(rate)
+  add(entry)
+end
 
 -- From when on the holds allow a slot, and whether it is a probe.
 local function open()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linkcancel/internal/history"
 )
 
 // soon is how long the last process of a fleet takes to notice a change.
@@ -124,7 +126,7 @@ func TestFleetRules(t *testing.T) {
 			if s.Hold.Reason != ReasonNone || s.Workers[0].Hold.Reason != ReasonUnauthorized || s.Workers[1].Hold.Reason != ReasonNone {
 				t.Errorf("shown: %+v", s)
 			}
-			if err := ReleaseFleet(t.Context(), m.client); err != nil {
+			if err := ReleaseFleet(t.Context(), m.client, history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(soon)
@@ -177,21 +179,21 @@ func TestFleetRules(t *testing.T) {
 		}},
 		{"a manual hold and its release act within a second", []Rate{100, 100}, func(t *testing.T, m *model, d []*driver) {
 			time.Sleep(time.Second)
-			if err := HoldFleet(t.Context(), m.client, time.Now().Add(time.Minute)); err != nil {
+			if err := HoldFleet(t.Context(), m.client, time.Now().Add(time.Minute), history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(soon)
 			d[0].wantHold(ReasonManual, time.Minute-soon)
 			d[1].wantHold(ReasonManual, time.Minute-soon)
-			if s := show(t, m); s.Hold.Reason != ReasonManual || s.Hold.Cause != "" || time.Until(s.Hold.Until).Round(time.Second) != time.Minute-soon.Round(time.Second) {
+			if s := show(t, m); s.Hold.Reason != ReasonManual || s.Hold.Cause != "by ann" || time.Until(s.Hold.Until).Round(time.Second) != time.Minute-soon.Round(time.Second) {
 				t.Errorf("shown: %+v", s.Hold)
 			}
-			if err := HoldFleet(t.Context(), m.client, time.Time{}); err != nil {
+			if err := HoldFleet(t.Context(), m.client, time.Time{}, history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(2 * time.Minute)
 			d[1].wantHold(ReasonManual, 0)
-			if err := ReleaseFleet(t.Context(), m.client); err != nil {
+			if err := ReleaseFleet(t.Context(), m.client, history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			start := time.Now()
@@ -214,7 +216,7 @@ func TestFleetRules(t *testing.T) {
 			}
 		}},
 		{"a rate that is set overrides flags, but no process exceeds its own", []Rate{400, 50}, func(t *testing.T, m *model, d []*driver) {
-			if err := SetFleetRate(t.Context(), m.client, 200); err != nil {
+			if err := SetFleetRate(t.Context(), m.client, 200, history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(soon)
@@ -234,7 +236,7 @@ func TestFleetRules(t *testing.T) {
 			if n := m.processes[1].sent.Load(); n > 501 || n < 350 {
 				t.Errorf("%d requests in 10 s of the process with 50/s", n)
 			}
-			if err := SetFleetRate(t.Context(), m.client, 0); err != nil {
+			if err := SetFleetRate(t.Context(), m.client, 0, history.By{Actor: "ann"}); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(soon)

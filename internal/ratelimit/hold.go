@@ -26,7 +26,7 @@ func (h held) at(now instant) Hold {
 // hold returns the fleet's hold: a manual one, else the one that lasts longer.
 func (r *reply) hold(c *clock, now instant) held {
 	if until := c.instant(r.manualUntil); now < until {
-		return held{reason: ReasonManual, since: c.instant(r.manualSince), until: until}
+		return held{reason: ReasonManual, since: c.instant(r.manualSince), until: until, cause: r.manual}
 	}
 	var h held
 	if r.outage {

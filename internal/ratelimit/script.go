@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/history"
 )
 
-// fleetKey is the hash that the fleet shares: on a cluster a script may use only one key.
+// fleetKey is the hash that the fleet shares. Its history is in the same slot of a cluster.
 const fleetKey = "lc:rate"
 
 //go:embed fleet_rules.lua
@@ -22,19 +24,20 @@ var fleetRulesLua string
 //go:embed fleet_reserve.lua
 var fleetReserveLua string
 
-var fleetScript = redis.NewScript(fleetRulesLua + fleetReserveLua)
+var fleetScript = redis.NewScript(history.Lua + fleetRulesLua + fleetReserveLua)
 
 // event is something that happened, for the rules in fleet_rules.lua.
 type event struct {
 	kind  string // as in the rules
 	seq   uint64
-	count int     // proper, unproven: how many answers; 0 for other kinds
-	at    instant // of the first of them
-	alone bool    // the event must not count other answers
-	wait  micros  // throttled, hold: how long; 0 for a 429 that does not say
-	link  string  // throttled: see suspectText; transient: see linkHash
-	rate  Rate    // set
-	text  string  // the answer's cause; for proper, ControlLink or nothing
+	count int            // proper, unproven: how many answers; 0 for other kinds
+	at    instant        // of the first of them
+	alone bool           // the event must not count other answers
+	wait  micros         // throttled, hold: how long; 0 for a 429 that does not say
+	link  string         // throttled: see suspectText; transient: see linkHash
+	rate  Rate           // set
+	text  string         // the answer's cause; for proper, ControlLink or nothing; for hold, by whom
+	entry history.Change // set, hold, release
 }
 
 // newEvent describes the answer to a slot.
@@ -71,11 +74,13 @@ func (e event) args(now instant) []any {
 	case "throttled":
 		a, b = float64(e.wait), e.link
 	case "hold":
-		a = float64(e.wait)
+		a, b = float64(e.wait), e.entry
+	case "release":
+		b = e.entry
 	case "transient":
 		a = e.link
 	case "set":
-		a = float64(e.rate)
+		a, b = float64(e.rate), e.entry
 	}
 	return []any{e.kind, e.seq, a, b, e.text}
 }
@@ -133,7 +138,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 	for _, e := range r.events {
 		args = append(args, e.args(now)...)
 	}
-	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey}, args...).StringSlice()
+	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, args...).StringSlice()
 	if err != nil {
 		return nil, err
 	}
@@ -168,14 +173,15 @@ type reply struct {
 	seq                          uint64 // the latest grant of the fleet
 
 	cause   string   // of the outage or throttled hold
+	manual  string   // who began the manual hold, and why
 	workers []string // for a command: rate, reason and length of the own hold, and id of each
 }
 
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
-// parseReply reads a reply: the numbers, each after its name, the cause, and the workers.
+// parseReply reads a reply: the numbers, each after its name, two causes, and the workers.
 func parseReply(words []string) (*reply, error) {
-	if len(words) < 2 {
+	if len(words) < 3 {
 		return nil, errReply
 	}
 	fields := strings.Fields(words[0])
@@ -204,7 +210,7 @@ func parseReply(words []string) (*reply, error) {
 		outage: number("outage") == 1, since: us("since"), nextProbe: us("nextProbe"), probeSeq: uint64(number("probe")),
 		opens: us("opens"), untilOutage: int(number("untilOutage")),
 		releases: uint64(number("releases")), seq: uint64(number("seq")),
-		cause: words[1], workers: words[2:],
+		cause: words[1], manual: words[2], workers: words[3:],
 	}
 	return r, failed
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 )
 
@@ -16,6 +17,7 @@ type Details struct {
 	Attempts  map[int]int64 // number of links by attempts, from 1
 	Ambiguous int64         // pending links that an unanswered attempt may have cancelled
 	Errors    []ErrorKind   // the most frequent first, at most 10
+	History   []history.Entry
 	Rate      float64       // links that ended per second, over Span
 	Span      time.Duration // 0: the rate was not measured
 	// Ahead is how many requests the pending links of all batches need, if each link takes as
@@ -47,6 +49,9 @@ func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error
 		return d, err
 	}
 	d.count(found)
+	if d.History, err = l.History(ctx, b.ID); err != nil {
+		return d, err
+	}
 	open, err := l.Unfinished(ctx)
 	if err != nil {
 		return d, err

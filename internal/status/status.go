@@ -6,11 +6,11 @@ package status
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
@@ -67,6 +67,9 @@ func (s Batch) Movement() Movement {
 	case s.State == ledger.Paused:
 		return Movement{Stopped: Paused(s.Batch)}
 	case f.Hold.Reason != ratelimit.ReasonNone:
+		if f.Hold.Reason == ratelimit.ReasonManual {
+			return Movement{Stopped: Hold(f.Hold)}
+		}
 		return Movement{Stopped: Hold(f.Hold), Cause: f.Hold.Cause}
 	case len(f.Workers) == 0:
 		return Movement{Stopped: "no worker is running"}
@@ -108,15 +111,15 @@ func Paused(b ledger.Batch) string {
 
 // Reason says why a batch is paused or aborted.
 func Reason(b ledger.Batch) string {
-	if what, ok := strings.CutPrefix(b.Reason, "canary:"); ok {
-		return fmt.Sprintf("canary: %d links in a row were %s", ledger.CanaryRow, what)
-	}
-	return b.Reason
+	return reasonOf(b.Reason)
 }
 
 // Hold says what sending is on hold for, and for how long.
 func Hold(hold ratelimit.Hold) string {
 	text := "on hold: " + string(hold.Reason)
+	if hold.Reason == ratelimit.ReasonManual && hold.Cause != "" {
+		text += " " + clean.Line(hold.Cause)
+	}
 	left := time.Until(hold.Until)
 	switch {
 	case left <= 0:
@@ -124,7 +127,7 @@ func Hold(hold ratelimit.Hold) string {
 	case hold.Reason == ratelimit.ReasonOutage, hold.Reason == ratelimit.ReasonUnauthorized:
 		return text + ", next try in " + humanize.Duration(left)
 	}
-	return text + " for " + humanize.Duration(left)
+	return text + ", for " + humanize.Duration(left)
 }
 
 // Limit is the fleet's limit: 50/s, or 43/s of 50/s after a cut.

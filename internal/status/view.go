@@ -35,6 +35,8 @@ type BatchView struct {
 	Reasons             []ReasonView `json:"reasons,omitempty"`
 	StillPayable        *int64       `json:"still_payable,omitempty"`
 	StillPayableUnknown *int64       `json:"still_payable_unknown,omitempty"`
+	File                string       `json:"file,omitempty"` // the files it was read from
+	By                  string       `json:"by,omitempty"`   // who made it
 }
 
 // With adds the result of the batch.
@@ -68,6 +70,7 @@ type DetailsView struct {
 	LiveView
 	Attempts map[string]int64 `json:"attempts"` // links by attempts
 	Errors   []ErrorView      `json:"errors"`
+	History  []EntryView      `json:"history"` // the oldest entry first
 }
 
 // ErrorView is a kind of error.
@@ -125,7 +128,7 @@ func ViewOf(b ledger.Batch) BatchView {
 		outcomes[o.String()] = b.Counts[o]
 	}
 	return BatchView{
-		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, Parent: b.Parent,
+		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, File: b.File, By: b.By, Parent: b.Parent,
 		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
 		Created: Time(b.Created), Started: Time(b.Started), Finished: Time(b.Finished),
 	}
@@ -148,10 +151,13 @@ func (s Batch) View(rate float64, known bool) LiveView {
 
 // View is the view of the details.
 func (d Details) View() DetailsView {
-	v := DetailsView{LiveView: d.Batch.View(d.Rate, d.Span > 0), Attempts: map[string]int64{}, Errors: []ErrorView{}}
+	v := DetailsView{LiveView: d.Batch.View(d.Rate, d.Span > 0), Attempts: map[string]int64{}, Errors: []ErrorView{}, History: []EntryView{}}
 	v.BatchView = v.BatchView.With(d.Result)
 	for n, links := range d.Attempts {
 		v.Attempts[strconv.Itoa(n)] = links
+	}
+	for _, e := range d.History {
+		v.History = append(v.History, ViewOfEntry(e))
 	}
 	for _, k := range d.Errors {
 		v.Errors = append(v.Errors, ErrorView{

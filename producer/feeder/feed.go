@@ -279,7 +279,7 @@ func (t *term) next(open []*batch) *batch {
 // are pending. It moves the cursor behind the slice. 0 links: the chunk has no more.
 func (t *term) nextSlice(ctx context.Context, b *batch, size int) (s task.Slice, links int, err error) {
 	if !b.started || b.Slice == 0 {
-		if err := t.ledger.Start(ctx, &b.Batch, t.epoch, size); err != nil {
+		if err := t.ledger.Start(ctx, &b.Batch, t.epoch, size, t.cfg.Process); err != nil {
 			return s, 0, err
 		}
 		if b.Cursor == 0 && !b.started {

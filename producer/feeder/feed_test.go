@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
@@ -187,7 +188,7 @@ func TestSliceGrid(t *testing.T) {
 				f := y.feeder(tt.rate)
 				at := tt.known
 				if at > 0 {
-					testutil.Must(t, y.l.Start(t.Context(), &b, 0, tt.slice))
+					testutil.Must(t, y.l.Start(t.Context(), &b, 0, tt.slice, "w1"))
 					y.settle(task.Slice{Batch: "b1", Links: testutil.LinkIDs(at)})
 				}
 				for y.get("b1").Cursor < int64(total) {
@@ -412,7 +413,7 @@ func TestIDOfADeletedBatch(t *testing.T) {
 		for _, s := range y.all() {
 			y.settle(s)
 		}
-		testutil.Must(t, y.l.Delete(t.Context(), y.get("b1")))
+		testutil.Must(t, y.l.Delete(t.Context(), y.get("b1"), history.By{Actor: "ann"}, time.Hour))
 		other := &producer.Links{IDs: []string{"pl_other"}}
 		_, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
 		if !errors.Is(err, ledger.ErrDeleted) {
@@ -433,13 +434,13 @@ func TestIDOfADeletedBatch(t *testing.T) {
 func TestPausedBatchesAreNotFed(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		y.batch("b1", producer.SourceImport, 500)
-		_, _, err := y.l.Pause(t.Context(), "b1", "")
+		_, _, err := y.l.Pause(t.Context(), "b1", history.By{Reason: "", Auto: true})
 		testutil.Must(t, err)
 		f := y.feeder(100)
 		if y.tick(f) || len(y.all()) > 0 {
 			t.Error("fed while paused")
 		}
-		_, _, err = y.l.Resume(t.Context(), "b1")
+		_, _, err = y.l.Resume(t.Context(), "b1", history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		if !y.tick(f) || len(y.all()) == 0 {
 			t.Error("not fed after the resume")
@@ -452,7 +453,7 @@ func TestFeedSkips(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
 		first := y.batch("b1", producer.SourceImport, 2000)
-		testutil.Must(t, y.l.Start(t.Context(), &first, 0, 50))
+		testutil.Must(t, y.l.Start(t.Context(), &first, 0, 50, "w1"))
 		for at := 0; at < 1000; at += 50 { // all of the first chunk but three links
 			s := task.Slice{Batch: "b1", Index: at, Links: testutil.LinkIDs(1000)[at : at+50]}
 			if at == 150 {

@@ -23,8 +23,9 @@ const (
 	idleInterval = time.Second
 )
 
-// Config configures a Feeder. Limit, Keep and Log are required.
+// Config configures a Feeder. Process, Limit, Keep and Log are required.
 type Config struct {
+	Process  string                  // names this process in histories
 	Limit    func() ratelimit.Status // the state of the fleet's limiter
 	Keep     time.Duration           // how long finished batches are kept
 	Log      *slog.Logger

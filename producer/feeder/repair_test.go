@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
@@ -106,7 +107,7 @@ func TestOrphansOfPausedBatch(t *testing.T) {
 				t.Fatal("not fed")
 			}
 		}
-		_, _, err := y.l.Pause(t.Context(), "b1", "")
+		_, _, err := y.l.Pause(t.Context(), "b1", history.By{Reason: "", Auto: true})
 		testutil.Must(t, err)
 		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b2}").Err())
 		due(f)
@@ -224,7 +225,7 @@ func TestAfterResume(t *testing.T) {
 		f, seen := y.feeder(100), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
-		_, _, err := y.l.Pause(t.Context(), "b1", "")
+		_, _, err := y.l.Pause(t.Context(), "b1", history.By{Reason: "", Auto: true})
 		testutil.Must(t, err)
 		dropped := y.all()
 		if len(dropped) != 4 {
@@ -237,7 +238,7 @@ func TestAfterResume(t *testing.T) {
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
-		_, _, err = y.l.Resume(t.Context(), "b1")
+		_, _, err = y.l.Resume(t.Context(), "b1", history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		y.tick(f)
 		first := y.all()
@@ -319,7 +320,7 @@ func TestAfterResumeOfACanary(t *testing.T) {
 		if all := y.all(); len(all) > 0 {
 			t.Errorf("enqueued while paused: %v", ids(all))
 		}
-		_, _, err = y.l.Resume(t.Context(), "b1")
+		_, _, err = y.l.Resume(t.Context(), "b1", history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		seen := repairs{}
 		f.cfg.Observer = seen
@@ -364,7 +365,7 @@ func TestEndedBatches(t *testing.T) {
 		f := y.feeder(100)
 		y.tick(f)
 		y.settle(task.Slice{Batch: "b1", Index: 100, Links: testutil.LinkIDs(150)[100:]})
-		_, _, err := y.l.Abort(t.Context(), "b1")
+		_, _, err := y.l.Abort(t.Context(), "b1", history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		y.tick(f)
 		got := y.get("b1")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/producer"
@@ -97,6 +98,7 @@ type Config struct {
 	// Timezone is the time zone of the day in a chosen id. nil: UTC.
 	Timezone *time.Location
 	Name     string // of the batch; "": the selection in words
+	By       history.By
 	Canary   bool
 
 	// Exclude, if not nil, reports whether a link must not be selected.
@@ -400,7 +402,7 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 			}
 		}
 		b, err := producer.MakeBatch(ctx, l, c.source(unusable), producer.BatchConfig{
-			ID: id, Source: producer.SourceSweep, Name: cfg.Name, Canary: cfg.Canary,
+			ID: id, Source: producer.SourceSweep, Name: cfg.Name, By: cfg.By, Canary: cfg.Canary,
 		})
 		taken := errors.Is(err, producer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
 		if cfg.BatchID == "" && taken && try < sealTries {

@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
@@ -384,13 +385,13 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		settle(big, 0, upTo(1000)...)
 		settle(big, 1, 5, 7, 999)
 		settle(big, 2, 299)
-		testutil.Must(t, y.l.Start(ctx, &big, 1, 50))
+		testutil.Must(t, y.l.Start(ctx, &big, 1, 50, "w1"))
 		testutil.Must(t, y.l.Advance(ctx, big, 1, 2300, 1000))
 		make("paused", 2300, 2310)
-		_, _, err := y.l.Pause(ctx, "paused", "by command")
+		_, _, err := y.l.Pause(ctx, "paused", history.By{Reason: "by command", Auto: true})
 		testutil.Must(t, err)
 		make("aborted", 2310, 2320)
-		_, _, err = y.l.Abort(ctx, "aborted")
+		_, _, err = y.l.Abort(ctx, "aborted", history.By{Actor: "ann"})
 		testutil.Must(t, err)
 		done := make("done", 2320, 2330)
 		settle(done, 0, upTo(10)...)

@@ -323,7 +323,7 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 				claim(t, lease)
 				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
 				testutil.Must(t, err)
-				testutil.Must(t, lease.End(t.Context()))
+				testutil.Must(t, lease.End(t.Context(), "w1", ""))
 			},
 			counts: found(120), links: 120,
 		},

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"linkcancel/internal/history"
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
@@ -123,7 +125,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 		}
 		r.result, err = r.s.sweep(ctx, r.s.ledger, Config{
 			Selection: selection, API: r.s.cfg.API, Limiter: r.s.cfg.Limiter, Log: r.s.cfg.Log,
-			BatchID: r.batch, Name: r.name(), Canary: true, Observe: r.s.cfg.Observe,
+			BatchID: r.batch, Name: r.name(), By: history.By{Actor: r.s.cfg.Process, Auto: true}, Canary: true, Observe: r.s.cfg.Observe,
 			Confirm: func(plan Plan) error { return r.lease.Note(ctx, Counts(plan, r.s.cfg.Process)) },
 		})
 		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Existed {
@@ -230,13 +232,22 @@ func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, trie
 	case err == nil && found == batchMade:
 		return r.succeed(ctx, log)
 	case err == nil:
-		err = r.lease.Abandon(ctx, text)
+		err = r.lease.Abandon(ctx, r.s.cfg.Process, text)
 	}
 	if err != nil && !errors.Is(err, ledger.ErrSweepLost) {
 		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
 	log.Error("sweep failed", "error", text, "tries", tries)
 	return nil
+}
+
+// found says what the sweep found, for its history.
+func (r *sweepRun) found(c ledger.SweepCounts) string {
+	text := humanize.Digits(c.Listed) + " listed, " + humanize.Digits(c.Selected) + " selected"
+	if id := r.result.Batch.ID; id != "" {
+		text += ": batch " + id
+	}
+	return text
 }
 
 func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
@@ -249,7 +260,7 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 		_, err = r.lease.Claim(ctx, r.batch, "") // there is none
 	}
 	if err == nil {
-		err = r.lease.End(ctx)
+		err = r.lease.End(ctx, r.s.cfg.Process, r.found(found))
 	}
 	if err != nil { // a retry finds the batch
 		return &task.Later{Delay: sweepBusy, Why: err.Error()}
