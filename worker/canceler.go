@@ -108,7 +108,8 @@ type proof interface {
 	// believed says whether a 204 of the batch was confirmed, so that all may be
 	// believed. If not, confirmed finds out by calling show, which GETs the link.
 	believed() bool
-	confirmed(show func() verdict) bool
+	// fresh means that no earlier attempt can have canceled the link.
+	confirmed(fresh bool, show func() verdict) bool
 }
 
 // run sends requests for l until it has an outcome or must return to the queue.
@@ -258,7 +259,7 @@ func (c *canceler) decide(l *link, v verdict) {
 
 // confirmed says whether the link's 204 may be believed.
 func (c *canceler) confirmed(l *link) bool {
-	return c.proof.confirmed(func() verdict {
+	return c.proof.confirmed(!l.record.Ambiguous, func() verdict {
 		slot, err := c.gate()
 		if err != nil {
 			return verdict{step: stepLocal}

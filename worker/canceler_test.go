@@ -49,7 +49,7 @@ func (stubProof) answered(_ ratelimit.Slot, _, _ string, v verdict) ratelimit.Ki
 func (p stubProof) proved(string, string) bool                                     { return !p.unproved }
 func (p stubProof) trusted(string) (bool, string)                                  { return p.distrust == "", p.distrust }
 func (p stubProof) believed() bool                                                 { return !p.refuted }
-func (stubProof) confirmed(func() verdict) bool                                    { return false }
+func (stubProof) confirmed(bool, func() verdict) bool                              { return false }
 
 var errNoSlot = errors.New("no more slots")
 

@@ -330,7 +330,7 @@ func renderAnswers(t *testing.T) string {
 			texts[0] += "; " + row.also
 		}
 		if row.label == "404 in the API's own form" { // after the 2xx
-			fmt.Fprintf(&b, "| 204 | %s; the first of a batch is checked with a GET |\n", describe(classifyCancel(204, nil, false), classifyCancel(204, nil, true)))
+			fmt.Fprintf(&b, "| 204 | %s; the first three of a batch are checked with a GET |\n", describe(classifyCancel(204, nil, false), classifyCancel(204, nil, true)))
 			fmt.Fprintf(&b, "| any other 2xx | %s; a proxy's success page does not prove anything |\n", describe(classifyCancel(200, nil, false), classifyCancel(200, nil, true)))
 		}
 		fmt.Fprintf(&b, "| %s | %s |\n", row.label, texts[0])

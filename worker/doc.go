@@ -36,7 +36,7 @@
 //
 // Gateways answer, too. An answer decides only if the API itself gave it (proven): its error has
 // the documented body, or a GET shows the link. proof.go has the conditions under which an answer
-// in another form counts. first.go checks the first 204 of a batch. attribute.go finds out whether
+// in another form counts. first.go checks the first 204s of a batch. attribute.go finds out whether
 // a 401, 403 or 429 concerns one link or all of them, by a control: a GET of a link that is known.
 //
 // # Recording

@@ -11,7 +11,10 @@ import (
 )
 
 const (
-	// firstTries is how many 204s of a batch are checked until one is confirmed.
+	// firstConfirms is how many 204s of a batch must be confirmed, each for another link, until all
+	// are believed. One is not enough: somebody else may have canceled that link before.
+	firstConfirms = 3
+	// firstTries is how many checks may find nothing.
 	firstTries = 5
 	// firstLooks is how many GETs a check sends while the link is active: a replica may lag.
 	firstLooks = 3
@@ -20,13 +23,14 @@ const (
 	firstPause = time.Second
 )
 
-// firstCancel checks the first 204 of a batch. Until it ends, no other 204 is believed.
+// firstCancel checks the first 204s of a batch, one after the other. Meanwhile no other is believed.
 type firstCancel struct {
-	ok    atomic.Bool // state is firstOK
-	mu    sync.Mutex
-	state firstState
-	tries int
-	done  chan struct{} // closed when the present check ends
+	ok       atomic.Bool // state is firstOK
+	mu       sync.Mutex
+	state    firstState
+	confirms int
+	tries    int           // checks that found nothing
+	done     chan struct{} // closed when the present check ends
 }
 
 type firstState uint8
@@ -35,7 +39,19 @@ const (
 	firstOpen firstState = iota
 	firstLooking
 	firstOK
-	firstRefuted // the link is still active: no 204 of the batch is believed
+	firstRefuted // a link is still active: no 204 of the batch is believed
+)
+
+// firstResult is what a check found.
+type firstResult uint8
+
+const (
+	firstNothing   firstResult = iota // no GET was answered, or the link is gone
+	firstConfirmed                    // the link is canceled
+	firstUnclear                      // it is, perhaps by an earlier attempt
+	firstDenied                       // it ended in another way: its 204 canceled nothing
+	firstActive                       // it is still active
+	firstNoReading                    // the key may not read links
 )
 
 // begin returns the state. mine: the caller must check and call end. Else wait for wait.
@@ -44,25 +60,33 @@ func (f *firstCancel) begin() (state firstState, mine bool, wait <-chan struct{}
 	defer f.mu.Unlock()
 	if f.state == firstOpen {
 		f.state, f.done = firstLooking, make(chan struct{})
-		f.tries++
 		return firstLooking, true, nil
 	}
 	return f.state, false, f.done
 }
 
-// end records the result of a check. firstOpen means that it found nothing: a later 204 is checked,
-// unless there were firstTries checks. inVain: the first check found nothing.
-func (f *firstCancel) end(state firstState) (inVain bool) {
+// end records the result of a check. Unless it decides, a later 204 is checked. inVain: the first check
+// found nothing.
+func (f *firstCancel) end(r firstResult) (inVain bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if state == firstOpen && f.tries >= firstTries {
-		state = firstOK
+	f.state = firstOpen
+	switch r {
+	case firstActive:
+		f.state = firstRefuted
+	case firstNoReading:
+		f.state = firstOK
+	case firstConfirmed:
+		f.confirms++
+	default:
+		f.tries++
 	}
-	inVain = f.tries == 1 && state == firstOpen
-	f.state = state
-	f.ok.Store(state == firstOK)
+	if f.confirms >= firstConfirms || f.tries >= firstTries {
+		f.state = firstOK
+	}
+	f.ok.Store(f.state == firstOK)
 	close(f.done)
-	return inVain
+	return r == firstNothing && f.tries == 1 && f.confirms == 0
 }
 
 type firstKey struct {
@@ -74,12 +98,13 @@ type firstKey struct {
 func (p *batchProof) believed() bool { return p.first.ok.Load() }
 
 // confirmed is part of proof.
-func (p *batchProof) confirmed(show func() verdict) bool {
+func (p *batchProof) confirmed(fresh bool, show func() verdict) bool {
 	for {
 		state, mine, wait := p.first.begin()
 		switch {
 		case mine:
-			return p.lookFirst(show) != firstRefuted
+			r := p.lookFirst(fresh, show)
+			return r != firstActive && r != firstDenied
 		case state == firstOK:
 			return true
 		case state == firstRefuted:
@@ -94,18 +119,21 @@ func (p *batchProof) confirmed(show func() verdict) bool {
 }
 
 // lookFirst does the check on behalf of all who wait.
-func (p *batchProof) lookFirst(show func() verdict) (state firstState) {
+func (p *batchProof) lookFirst(fresh bool, show func() verdict) (r firstResult) {
 	defer func() { // also if show panics: the others must not wait forever
-		if p.first.end(state) {
+		if p.first.end(r) {
 			p.w.log.Warn("cannot check whether a 204 cancels: no GET of a cancelled link was answered by the API", "batch", p.batch)
 		}
 	}()
-	return p.checkFirst(show)
+	if r = p.checkFirst(show); r == firstConfirmed && !fresh {
+		r = firstUnclear
+	}
+	return r
 }
 
 // checkFirst sends GETs for a link that was answered 204. A worker that stops
 // meanwhile believes no 204, and the next worker settles the link with a GET.
-func (p *batchProof) checkFirst(show func() verdict) firstState {
+func (p *batchProof) checkFirst(show func() verdict) firstResult {
 	active, vague := 0, 0
 	for {
 		v := show()
@@ -113,9 +141,11 @@ func (p *batchProof) checkFirst(show func() verdict) firstState {
 		switch {
 		case v.status == 403 && v.proven: // a 401 may only mean that the key is being replaced
 			p.w.log.Warn("cannot check whether a 204 cancels: the key may not read links", "batch", p.batch, "status", v.status)
-			return firstOK
-		case v.step == stepDone:
-			return firstOK
+			return firstNoReading
+		case v.step == stepDone && v.outcome == ledger.Cancelled:
+			return firstConfirmed
+		case v.step == stepDone && v.outcome == ledger.NotCancellable:
+			return firstDenied
 		case v.step == stepRetry && v.linkStatus != "":
 			if active++; active == firstLooks {
 				reason = ReasonUnconfirmed
@@ -126,14 +156,14 @@ func (p *batchProof) checkFirst(show func() verdict) firstState {
 				reason = "a link that was answered 204 cannot be read: GET answered " + v.saw
 			}
 		default:
-			return firstOpen
+			return firstNothing
 		}
 		if reason != "" {
 			p.w.stopBatch(p.batch, reason)
-			return firstRefuted
+			return firstActive
 		}
 		if !p.w.pause(firstPause) {
-			return firstRefuted
+			return firstActive
 		}
 	}
 }
@@ -143,7 +173,6 @@ const ReasonUnconfirmed = "a link that was answered 204 is still active"
 
 // stopBatch pauses a batch because its 204s cannot be believed.
 func (w *Worker) stopBatch(batch, reason string) {
-	w.log.Error("batch paused", "batch", batch, "reason", reason)
 	by := history.By{Actor: w.cfg.ID, Reason: reason, Auto: true}
 	for {
 		_, _, err := w.ledger.Pause(w.callCtx, batch, by)

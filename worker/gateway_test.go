@@ -382,7 +382,7 @@ func TestLockedLinks(t *testing.T) {
 		if took := last.Sub(began); took > 13200*time.Millisecond {
 			t.Errorf("the others took %v", took)
 		}
-		if requests != 597 { // one for each, and a GET for the first 204
+		if requests != 599 { // one for each, and GETs for the first three 204s
 			t.Errorf("%d requests for the others", requests)
 		}
 		if all := h.heard(); len(all) > 0 {
@@ -576,6 +576,62 @@ func TestGatewaySaysNoContent(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Nor is it believed if the first links that it answers are no longer active: somebody else canceled
+// them, or they ended in another way.
+func TestGatewaySaysNoContentOfEndedLinks(t *testing.T) {
+	t.Parallel()
+	for _, statuses := range [][]string{{"cancelled"}, {"cancelled", "cancelled"}, {"paid", "expired", "paid"}, {"cancelled", "expired", "cancelled", "paid"}} {
+		t.Run(strings.Join(statuses, ","), func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fleet) {
+				api := sandbox.New(sandbox.Config{IDs: names(100), Gateway: sandbox.Gateway{Answer: says(t, "204"), Share: 1, SpareGets: true, SpareLists: true}})
+				for i, status := range statuses {
+					api.SetStatus(names(100)[i], status)
+				}
+				b := f.batch("b1", api.IDs()...)
+				f.watched(Config{Rate: 50, Concurrency: 1}, memory{api}) // in order
+				f.feed(50)
+				f.until("a pause", func() bool { return f.get(b.ID).State == ledger.Paused })
+				pass(time.Minute)
+				for link, r := range f.records(b.ID) {
+					status, _ := api.Status(link)
+					if r.Record.Outcome == ledger.Cancelled && status != "cancelled" {
+						t.Errorf("%s is %s: %+v", link, status, r)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Three confirmed 204s are enough; ones that tell nothing are checked five times at most.
+func TestFirstCancel(t *testing.T) {
+	for name, tt := range map[string]struct {
+		found []firstResult
+		want  firstState
+	}{
+		"two":                       {[]firstResult{firstConfirmed, firstConfirmed}, firstOpen},
+		"three":                     {[]firstResult{firstConfirmed, firstNothing, firstConfirmed, firstDenied, firstConfirmed}, firstOK},
+		"nothing to see":            {[]firstResult{firstNothing, firstDenied, firstNothing, firstUnclear, firstNothing}, firstOK},
+		"nothing to see, but four":  {[]firstResult{firstNothing, firstDenied, firstNothing, firstUnclear}, firstOpen},
+		"no permission to read":     {[]firstResult{firstNoReading}, firstOK},
+		"active after two":          {[]firstResult{firstConfirmed, firstConfirmed, firstActive}, firstRefuted},
+		"active after four denials": {[]firstResult{firstDenied, firstDenied, firstDenied, firstDenied, firstActive}, firstRefuted},
+	} {
+		f := &firstCancel{}
+		for i, r := range tt.found {
+			if state, mine, _ := f.begin(); !mine || state != firstLooking {
+				t.Errorf("%s: check %d: %d", name, i, state)
+			}
+			if inVain := f.end(r); inVain != (i == 0 && r == firstNothing) {
+				t.Errorf("%s: check %d in vain: %v", name, i, inVain)
+			}
+		}
+		if f.state != tt.want || f.ok.Load() != (tt.want == firstOK) {
+			t.Errorf("%s: %d", name, f.state)
+		}
 	}
 }
 

@@ -99,9 +99,9 @@ func TestTrace(t *testing.T) {
 		slice := "import > make batch > feed slice > cancel slice"
 		want := []string{
 			"import", "import > make batch", "import > make batch > feed slice", slice, slice,
-			slice + ` > cancel link pl_000000 cancelled  [DELETE pl_000000 GET pl_000000] Unset ""`, // the first 204 is looked into
+			slice + ` > cancel link pl_000000 cancelled  [DELETE pl_000000 GET pl_000000] Unset ""`, // the first 204s are looked into
 			slice + ` > cancel link pl_000001 not_cancellable paid [DELETE pl_000001 GET pl_000001] Unset ""`,
-			slice + ` > cancel link pl_000002 cancelled  [DELETE pl_000002] Unset ""`,
+			slice + ` > cancel link pl_000002 cancelled  [DELETE pl_000002 GET pl_000002] Unset ""`,
 			slice + ` > cancel link pl_000002 pending  [DELETE pl_000002] Error "500, empty"`,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {

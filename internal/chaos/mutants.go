@@ -76,7 +76,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "counts the rate by process, not by fleet",
-		edits:  []edit{{"internal/ratelimit/script.go", "rdb, []string{fleetKey}, args", "rdb, []string{fleetKey + r.process}, args"}},
+		edits:  []edit{{"internal/ratelimit/script.go", "rdb, []string{fleetKey, history", "rdb, []string{fleetKey + r.process, history"}},
 		faults: []kind{workerKilled},
 	},
 	{
