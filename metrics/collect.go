@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 )
@@ -82,7 +83,6 @@ func (m *Metrics) WatchFleet(l *ledger.Ledger, rdb redis.UniversalClient, log *s
 type fleetCollector struct {
 	ledger *ledger.Ledger
 	rdb    redis.UniversalClient
-	log    *slog.Logger
 	census *ledger.BatchCache
 
 	age     time.Duration // maximum, of a shared reading
@@ -95,11 +95,13 @@ type fleetCollector struct {
 	mu     sync.Mutex
 	latest *fleet // nil if the last reading failed
 	at     time.Time
+
+	trouble broker.Trouble
 }
 
 func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) *fleetCollector {
 	return &fleetCollector{
-		ledger: l, rdb: rdb, log: log, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
+		ledger: l, rdb: rdb, trouble: broker.Trouble{Log: log}, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "linkcancel_collect_errors_total", Help: "Failed readings of queue and ledger for these metrics.",
 		}),
@@ -162,16 +164,12 @@ func (c *fleetCollector) refresh() *fleet {
 	f, err := c.read(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before, first := c.latest, c.at.IsZero()
 	c.latest, c.at = f, time.Now()
-	switch {
-	case err != nil:
+	if err != nil {
 		c.errors.Inc()
-		if before != nil || first {
-			c.log.Warn("cannot read fleet metrics", "error", err)
-		}
-	case before == nil && !first:
-		c.log.Info("fleet metrics can be read again")
+		c.trouble.Begin("cannot read fleet metrics", err)
+	} else {
+		c.trouble.End("fleet metrics can be read again")
 	}
 	return f
 }

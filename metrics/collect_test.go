@@ -44,7 +44,7 @@ type bench struct {
 // newBench makes a collector that reads anew for each scrape.
 func newBench(t *testing.T, rdb redis.UniversalClient) *bench {
 	l := &bench{T: t, Ledger: ledger.New(rdb), rdb: rdb, registry: prometheus.NewRegistry()}
-	l.collector = newFleetCollector(l.Ledger, rdb, slog.New(slog.NewTextHandler(&l.log, nil)))
+	l.collector = newFleetCollector(l.Ledger, rdb, slog.New(slog.NewTextHandler(&l.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	l.collector.age = 0
 	l.registry.MustRegister(l.collector)
 	return l

@@ -28,6 +28,7 @@ type Metrics struct {
 	inFlight  prometheus.Gauge
 	waited    prometheus.Histogram
 	repairs   *prometheus.CounterVec
+	archives  *prometheus.CounterVec
 	unproven  *prometheus.CounterVec
 
 	// Series resolved once, because resolving labels per link would cost more than counting.
@@ -51,7 +52,9 @@ var (
 	// classes. Many APIs have no form of their own for a 429 or a 5xx.
 	answered = [...]string{"2xx", "3xx", "4xx"}
 	repairs  = [...]string{"orphaned", "missing"}
-	holds    = [...]ratelimit.Reason{
+
+	archiveResults = [...]string{"ok", "failed"}
+	holds          = [...]ratelimit.Reason{
 		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
 	}
 	// bySettling are the outcomes that a GET can decide.
@@ -111,6 +114,10 @@ func New(version string) *Metrics {
 			Name: "linkcancel_ledger_repairs_total",
 			Help: "Slices that this process enqueued again after a crash: orphaned ones had lost their worker, missing ones were not in the queue.",
 		}, []string{"reason"}),
+		archives: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "linkcancel_archive_attempts_total",
+			Help: "Attempts of this process to archive a finished batch. A failed one is repeated after a minute.",
+		}, []string{"result"}),
 	}
 	m.unproven = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "linkcancel_api_unproven_answers_total",
@@ -122,7 +129,7 @@ func New(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.outcomes, m.latency, m.attempts, m.ambiguous, m.settled, m.requests, m.duration, m.inFlight,
-		m.waited, m.repairs, m.unproven, build,
+		m.waited, m.repairs, m.archives, m.unproven, build,
 		collectors.NewGoCollector(
 			collectors.WithGoCollectorMemStatsMetricsDisabled(),
 			collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: goHeap}),
@@ -161,6 +168,9 @@ func (m *Metrics) begin() {
 		for k, class := range classes {
 			call.requests[k] = m.requests.WithLabelValues(method, class)
 		}
+	}
+	for _, result := range archiveResults {
+		m.archives.WithLabelValues(result)
 	}
 	for _, reason := range repairs {
 		m.repairs.WithLabelValues(reason)
@@ -226,6 +236,15 @@ func (m *Metrics) Settled(o ledger.Outcome) { m.settled.WithLabelValues(o.String
 
 // Ambiguous counts attempts that may have been applied although no clear answer came.
 func (m *Metrics) Ambiguous(attempts int) { m.ambiguous.Add(float64(attempts)) }
+
+// Archived counts attempts to archive a finished batch.
+func (m *Metrics) Archived(ok bool) {
+	result := archiveResults[0]
+	if !ok {
+		result = archiveResults[1]
+	}
+	m.archives.WithLabelValues(result).Inc()
+}
 
 // Repaired counts slices that were enqueued again.
 func (m *Metrics) Repaired(reason string, slices int) {

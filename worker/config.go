@@ -74,6 +74,8 @@ type Config struct {
 	Observer     Observer      // may be nil
 	Journal      Journal       // may be nil
 	Tracer       trace.Tracer  // nil: no traces
+	// ShowsFailures means that the caller shows links that fail. They are logged at level info only.
+	ShowsFailures bool
 	// BadKey is called once when the API never accepted the key. Nil: sending is on hold.
 	BadKey func(error)
 	// Unproved is called once with an *UnprovedError, when nothing has shown for 20 s that the base

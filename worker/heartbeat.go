@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 )
 
@@ -22,12 +23,12 @@ type heartbeats struct {
 	ctx      context.Context
 	key      string    // the fingerprint of the key in the last heartbeat
 	keySince time.Time // when this key was first seen
-	failing  bool      // the last heartbeat could not be written
+	trouble  broker.Trouble
 }
 
 // newHeartbeats sends the first heartbeat.
 func newHeartbeats(w *Worker, ctx context.Context) *heartbeats {
-	h := &heartbeats{w: w, ctx: ctx}
+	h := &heartbeats{w: w, ctx: ctx, trouble: broker.Trouble{Log: w.log}}
 	h.send()
 	return h
 }
@@ -67,12 +68,10 @@ func (h *heartbeats) send() {
 	err := h.w.ledger.Heartbeat(h.ctx, h.next())
 	switch {
 	case h.ctx.Err() != nil:
-	case err != nil && !h.failing:
-		h.w.log.Warn("cannot write heartbeat", "error", err)
-		h.failing = true
-	case err == nil && h.failing:
-		h.w.log.Info("heartbeat is written again")
-		h.failing = false
+	case err != nil:
+		h.trouble.Begin("cannot write heartbeat", err)
+	default:
+		h.trouble.End("heartbeat is written again")
 	}
 }
 

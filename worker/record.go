@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 )
 
@@ -43,6 +44,9 @@ type recorder struct {
 	in   chan recordCall
 	done chan struct{} // closed when run has returned
 	lost string        // the last batch that was found deleted
+
+	failures failures
+	trouble  broker.Trouble
 }
 
 type recordCall struct {
@@ -57,6 +61,7 @@ func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.L
 	return &recorder{
 		ledger: l, journal: j, states: s, observe: o, log: log,
 		in: make(chan recordCall, maxGroup), done: make(chan struct{}),
+		failures: failures{log: log, level: slog.LevelWarn}, trouble: broker.Trouble{Log: log},
 	}
 }
 
@@ -71,6 +76,7 @@ func (r *recorder) write(c recordCall) {
 
 // run commits groups until ctx ends.
 func (r *recorder) run(ctx context.Context) {
+	defer r.failures.flush()
 	defer func() {
 		close(r.done)
 		for { // calls that arrived at the last moment
@@ -128,11 +134,10 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 	for pause := commitPause; ; pause = min(2*pause, commitPauseMost) {
 		var err error
 		if calls, err = r.try(ctx, calls); len(calls) == 0 {
+			r.trouble.End("outcomes are written again")
 			return
 		}
-		if pause == commitPause {
-			r.log.Warn("cannot write outcomes, trying until it works", "links", len(calls), "error", err)
-		}
+		r.trouble.Begin("cannot write outcomes, trying until it works", err, "links", len(calls))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -202,6 +207,7 @@ func (r *recorder) publish(c recordCall, o ledger.Outcome, origin ledger.Head) {
 	if c.ambiguous > 0 {
 		r.observe.Ambiguous(c.ambiguous)
 	}
+	r.failures.add(c.Entry)
 	if o == ledger.None {
 		return
 	}

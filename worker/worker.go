@@ -83,6 +83,9 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 	w.newer.First, w.newer.Interval = 1, newerDelay
 	w.lacks.First, w.lacks.Interval = 1, time.Minute
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
+	if cfg.ShowsFailures {
+		w.recorder.failures.level = slog.LevelInfo
+	}
 	w.stopCtx, w.stop = context.WithCancelCause(context.Background())
 	w.callCtx, w.cut = context.WithCancel(context.Background())
 	return w, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"strings"
 
@@ -105,25 +104,6 @@ func outcomeList() string {
 	return strings.Join(names, ", ")
 }
 
-// result is one link of a batch as a report shows it.
-func result(b ledger.Batch, lr ledger.LinkRecord) report.Result {
-	return report.Result{
-		Link: lr.Link, Outcome: lr.Record.Outcome, HTTPStatus: lr.Record.HTTPStatus, LinkStatus: lr.LinkStatus,
-		Attempts: int(lr.Record.Attempts), FinishedAt: lr.Record.Time(b.Created), Error: lr.Error,
-	}
-}
-
-// results are the links of a batch as a report shows them.
-func results(ctx context.Context, l *ledger.Ledger, b ledger.Batch) iter.Seq2[report.Result, error] {
-	return func(yield func(report.Result, error) bool) {
-		for lr, err := range l.Walk(ctx, b) {
-			if !yield(result(b, lr), err) {
-				return
-			}
-		}
-	}
-}
-
 // untilDone writes until its context ends: a joined file may be far longer than the batch.
 type untilDone struct {
 	ctx context.Context
@@ -141,7 +121,7 @@ func (w untilDone) Write(p []byte) (int, error) {
 func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
 	w = untilDone{ctx, w}
 	if len(files) == 0 {
-		return report.Write(w, results(ctx, l, b), opt)
+		return report.Write(w, report.Results(ctx, l, b), opt)
 	}
 	find, ascii, err := finder(ctx, l, b)
 	if err != nil {
@@ -181,6 +161,6 @@ func finder(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (find func(li
 		}
 		lr := found.At(at)
 		lr.Link = link
-		return result(b, lr), true
+		return report.ResultOf(b, lr), true
 	}, found.ASCII(), nil
 }

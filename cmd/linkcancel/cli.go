@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -43,6 +44,7 @@ type cli struct {
 	Sweep       sweepCmd       `cmd:"" help:"Find stale links in the API's own list and queue them as a batch for the workers."`
 	Batch       batchCmd       `cmd:"" help:"Show and control batches."`
 	Link        linkCmd        `cmd:"" help:"Find single links: their batches, outcomes and reports."`
+	Archive     archiveCmd     `cmd:"" help:"Check the archives of finished batches."`
 	Activity    activityCmd    `cmd:"" help:"Show who changed what, when and why."`
 	Rate        rateCmd        `cmd:"" help:"Show and control the fleet's rate limit."`
 	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
@@ -118,6 +120,8 @@ type cliApp struct {
 	log         *slog.Logger
 	args        []string
 	id          string // of this process in a fleet
+	// sentences means that a person reads the log.
+	sentences bool
 
 	secrets *clean.Secrets // hidden in all that is logged and said
 	tracer  trace.Tracer   // nil: no traces
@@ -190,6 +194,8 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	defer stop()
 	a := &cliApp{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets}
 	a.says, a.notes = stdout, stderr
+	chosen := os.Getenv("LINKCANCEL_LOG_FORMAT") != "" || len(given(args, "--log-format")) > 0
+	a.sentences = !chosen && !slices.Contains([]string{"worker", "sandbox"}, commandName(k))
 	if a.Quiet {
 		a.says, a.notes = io.Discard, io.Discard
 	}
@@ -204,9 +210,14 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	return a.run(ctx, k)
 }
 
+// commandName is the name of the command that was given, such as batch show.
+func commandName(k *kong.Context) string {
+	return strings.TrimPrefix(k.Selected().Path(), k.Model.Name+" ")
+}
+
 // run runs a command, with traces if the environment asks for them, and returns its exit code.
 func (a *cliApp) run(ctx context.Context, k *kong.Context) int {
-	name := strings.TrimPrefix(k.Selected().Path(), k.Model.Name+" ")
+	name := commandName(k)
 	var traces *tracing.Traces
 	switch name {
 	case "demo", "run", "import", "sweep", "batch retry", "worker":

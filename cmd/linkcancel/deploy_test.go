@@ -190,7 +190,7 @@ func TestDeployEnvironment(t *testing.T) {
 	known := map[string]bool{
 		"PLEXY_API_KEY": true, // not a flag's: the process list shows flags
 		// Of docker-compose.yml itself.
-		"LINKCANCEL_IMAGE": true, "LINKCANCEL_VERSION": true, "LINKCANCEL_USER": true,
+		"LINKCANCEL_IMAGE": true, "LINKCANCEL_VERSION": true, "LINKCANCEL_UID": true, "LINKCANCEL_USER": true,
 	}
 	parser, err := newParser(&cli{}, io.Discard, io.Discard)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"linkcancel/internal/archive"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
@@ -30,6 +31,7 @@ var hints = []struct {
 	err    error
 	advice string
 }{
+	{archive.ErrFolder, "make the folder and let this user write to it"},
 	{broker.ErrIsSentinel, "give " + broker.FormSentinel},
 	{broker.ErrIsCluster, "give " + broker.FormCluster},
 	{broker.ErrSentinelPassword, "set LINKCANCEL_REDIS_SENTINEL_PASSWORD_FILE to a file that holds it"},

@@ -62,6 +62,7 @@ func TestDocsJSON(t *testing.T) {
 	for name, document := range map[string]any{
 		"batch-list":   map[string]any{"batches": []status.BatchView{status.ViewOf(b)}},
 		"batch-show":   details.View(),
+		"archive":      map[string]any{"archives": []archiveView{{Archive: "march-20260301T120000.000Z", Sum: "1a2b", Problems: []string{"batch.json: it was changed"}}}},
 		"activity":     map[string]any{"activity": []status.EntryView{status.ViewOfEntry(entry)}},
 		"batch-watch":  live,
 		"run":          finished,

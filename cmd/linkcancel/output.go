@@ -160,6 +160,9 @@ func (a *cliApp) logger(w io.Writer, level string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // checked by the flag's enum
 	options := &slog.HandlerOptions{Level: l}
+	if a.sentences {
+		return slog.New(sentences{to: logWriter{w, a.secrets}, level: l})
+	}
 	if a.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(logWriter{w, a.secrets}, options))
 	}

@@ -150,7 +150,7 @@ func (s *session) execute(userCtx context.Context, a *cliApp) error {
 	defer stop()
 	var badKey, unproved error
 	opt := s.cmd.options(a, s.key, s.client)
-	opt.Broker, opt.Ledger, opt.Journal, opt.ShowsHolds = s.broker, s.ledger, s.journal, true
+	opt.Broker, opt.Ledger, opt.Journal, opt.Attended = s.broker, s.ledger, s.journal, true
 	opt.BadKey = func(err error) { badKey = err; stop() }
 	opt.Unproved = func(err error) { unproved = err; stop() }
 	b, err := s.ledger.Get(ctx, s.header.Batch)

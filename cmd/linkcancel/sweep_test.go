@@ -81,19 +81,19 @@ func TestSweepDatesAreTold(t *testing.T) {
 		told     []string // regular expressions
 	}{
 		"without a zone": {[]string{`"2025-03-14"`, `"2025-03-14 00:00:00"`, fine}, 0, `"selected":3`, []string{
-			`level=WARN msg="dates of links name no time zone: each counts as the latest instant that it can mean" links=2 example=2025-03-14\n`,
+			`Warning: dates of links name no time zone: each counts as the latest instant that it can mean \(links: 2, example: 2025-03-14\)\n`,
 			`(?m)^Selected +3$`,
 		}},
 		"some unreadable": {[]string{bad, fine, fine}, 0, `"unreadable_expiry":1,`, []string{
-			`level=WARN msg="dates of links cannot be read: these links are not selected" unreadable=1 readable=2 example="soon \[31m"\n`,
+			`Warning: dates of links cannot be read: these links are not selected \(unreadable: 1, readable: 2, example: soon \[31m\)\n`,
 			`(?m)^  with an expiry that cannot be read +1$`, `(?m)^Selected +2$`,
 		}},
 		"most unreadable": {[]string{bad, fine, `{"at":1}`}, 1, `"unreadable_expiry":2,`, []string{
-			`unreadable=2 readable=1 example="soon \[31m"\n`, `(?m)^  with an expiry that cannot be read +2$`,
+			`\(unreadable: 2, readable: 1, example: soon \[31m\)\n`, `(?m)^  with an expiry that cannot be read +2$`,
 			`the sweep cannot read the expiry of 2 of 3 links, such as \\?"soon \[31m\\?": nothing was done(\nhint: |","hint":")--older-than TIME`,
 		}},
 		"none": {[]string{`null`, `0`}, 0, `"no_expiry":2,`, []string{
-			`level=WARN msg="the sweep selects by expiry, and no link of the wanted status has one" status=active links=2\n`,
+			`Warning: the sweep selects by expiry, and no link of the wanted status has one \(status: active, links: 2\)\n`,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"linkcancel/internal/app"
+	"linkcancel/internal/archive"
 	"linkcancel/internal/ledger"
 	"linkcancel/producer/sweep"
 )
@@ -15,6 +17,7 @@ type workerCmd struct {
 	apiFlags
 	sendFlags
 	metricsFlags  `set:"metrics_addr=127.0.0.1:9464"`
+	ArchiveDir    string         `env:"LINKCANCEL_ARCHIVE_DIR" help:"Archive each finished batch in this folder: report, history and SHA-256 sums. Give all workers the same folder." placeholder:"DIR"`
 	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
 	SweepTimezone string         `default:"UTC" env:"LINKCANCEL_SWEEP_TIMEZONE" help:"Time zone of --sweep-cron; by default ${default}." placeholder:"ZONE"`
 	Sweep         selectionFlags `embed:"" prefix:"sweep-"`
@@ -47,6 +50,11 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if err := c.sendFlags.check(); err != nil {
 		return err
 	}
+	if c.ArchiveDir != "" {
+		if err := archive.CheckFolder(c.ArchiveDir); err != nil {
+			return usagef("--archive-dir: %w", err)
+		}
+	}
 	key, client, err := c.connect(a, c.Concurrency)
 	if err != nil {
 		return err
@@ -65,7 +73,7 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	opt := c.options(a, key, client)
-	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps = b, l, true, sweeps
+	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir = b, l, true, sweeps, c.ArchiveDir
 	worker, err := app.New(ctx, opt)
 	if err != nil {
 		return err
@@ -83,8 +91,26 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if err := worker.Run(ctx); err != nil {
 		return err
 	}
-	a.log.Info("worker stopped")
+	a.log.Info("worker stopped", remaining(l)...)
 	return nil
+}
+
+// remaining says what is left to other workers, or to the next start.
+func remaining(l *ledger.Ledger) (attrs []any) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	batches, err := l.Unfinished(ctx)
+	if err != nil {
+		return nil
+	}
+	var open, links int64
+	for _, b := range batches {
+		if b.Open() {
+			open++
+			links += b.Pending()
+		}
+	}
+	return []any{"open_batches", open, "pending_links", links}
 }
 
 // gcPercent lets garbage grow to about 60 MB: the usual 100% took a tenth of the CPU time.

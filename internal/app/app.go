@@ -39,6 +39,7 @@ type Options struct {
 	DrainTimeout  time.Duration // how long requests in flight may take at the end
 	TrustPlain404 bool
 	Keep          time.Duration // how long finished batches are kept
+	ArchiveDir    string        // for archives of finished batches; "": none
 
 	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
 	Shared   bool
@@ -46,10 +47,10 @@ type Options struct {
 	Journal  worker.Journal // may be nil
 	BadKey   func(error)    // see worker.Config
 	Unproved func(error)    // see worker.Config
-	// ShowsHolds means that the caller shows holds. They are logged at level info only.
-	ShowsHolds bool
-	Log        *slog.Logger
-	Tracer     trace.Tracer // nil: no traces
+	// Attended means that the caller shows holds and failures. They are logged at level info only.
+	Attended bool
+	Log      *slog.Logger
+	Tracer   trace.Tracer // nil: no traces
 }
 
 // Sweeps is a schedule of sweeps.
@@ -67,6 +68,7 @@ type App struct {
 	sweeper *sweep.Sweeper // nil: no sweeps
 	metrics *metrics.Metrics
 
+	held     ratelimit.Hold // the latest that was logged
 	stopping atomic.Bool
 }
 
@@ -92,12 +94,13 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		DrainTimeout: opt.DrainTimeout, Log: opt.Log, Observer: a.metrics, Journal: opt.Journal, BadKey: opt.BadKey,
 		Unproved: opt.Unproved, TrustPlain404: opt.TrustPlain404, API: opt.Client.BaseURL(), Host: opt.Client.Host(), Version: opt.Version,
 		Key: func() string { return opt.Key.Fingerprint(salt) }, KeySource: opt.Key.Source(), KeyVersion: opt.Key.Version, Tracer: opt.Tracer,
+		ShowsFailures: opt.Attended,
 	}, opt.Broker, opt.Ledger, api, a.limiter)
 	if err != nil {
 		return nil, err
 	}
 	a.feeder = feeder.New(feeder.Config{
-		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep,
+		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir,
 		Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {
@@ -155,8 +158,8 @@ func (a *App) Run(ctx context.Context) error {
 	var side sync.WaitGroup
 	side.Go(func() { a.feeder.Run(ctx) })
 	side.Go(func() { WatchKey(ctx, a.opt.Key, a.limiter, a.opt.Log) })
-	if !a.opt.ShowsHolds {
-		side.Go(func() { a.watchCause(ctx) })
+	if !a.opt.Attended {
+		side.Go(func() { a.watchHold(ctx) })
 	}
 	var changed error
 	if a.opt.Shared {

@@ -9,12 +9,12 @@ import (
 	"linkcancel/internal/history"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/internal/status"
 )
 
 const (
-	keyCheck   = time.Second
-	causeCheck = time.Second
+	keyCheck = time.Second
+	// holdEvery is how often a lasting hold is logged again.
+	holdCheck, holdEvery = time.Minute, time.Hour
 	// apiCheck is how often the app checks that the fleet still works for its API.
 	apiCheck = 5 * time.Second
 )
@@ -84,12 +84,18 @@ func (a *App) checkClock(ctx context.Context) {
 
 // logHold logs the start and the end of a hold.
 func (a *App) logHold(h ratelimit.Hold) {
+	before := a.held
+	a.held = h
 	if h.Reason == ratelimit.ReasonNone {
-		a.opt.Log.Info("hold ended")
+		a.opt.Log.Info("hold ended", "hold", string(before.Reason), "after", time.Since(before.Since).Round(time.Second).String())
 		return
 	}
+	if before.Reason != ratelimit.ReasonNone {
+		h.Since = before.Since // one hold follows the other
+		a.held.Since = before.Since
+	}
 	level := slog.LevelWarn
-	if a.opt.ShowsHolds {
+	if a.opt.Attended {
 		level = slog.LevelInfo
 	}
 	attrs := []any{"hold", string(h.Reason)}
@@ -102,13 +108,15 @@ func (a *App) logHold(h ratelimit.Hold) {
 	a.opt.Log.Log(context.Background(), level, "nothing is sent", attrs...)
 }
 
-// watchCause logs the cause of a hold when it changes and each minute. logHold logs its start.
-func (a *App) watchCause(ctx context.Context) {
-	var logged status.Causes
-	every(ctx, causeCheck, func() {
+// watchHold logs each hour that a hold lasts. logHold logs its start and its end.
+func (a *App) watchHold(ctx context.Context) {
+	logged := time.Now()
+	every(ctx, holdCheck, func() {
 		hold := a.Hold()
-		if hold.Reason != ratelimit.ReasonNone && logged.Due(hold.Cause, time.Now()) && time.Since(hold.Since) > causeCheck {
-			a.opt.Log.Warn("still on hold", "hold", string(hold.Reason), "since", hold.Since, "cause", hold.Cause)
+		if hold.Reason == ratelimit.ReasonNone || time.Since(hold.Since) < holdEvery || time.Since(logged) < holdEvery {
+			return
 		}
+		logged = time.Now()
+		a.opt.Log.Warn("still on hold", "hold", string(hold.Reason), "since", hold.Since, "cause", hold.Cause)
 	})
 }

@@ -218,11 +218,11 @@ func TestLogOfAsynqIsDetailAndComplainsOnceInAWhile(t *testing.T) {
 		log.Error("subscribe: NOPERM this user has no permissions to access one of the channels used as arguments")
 		const want = `level=DEBUG msg=asynq detail=a1
 level=DEBUG msg=asynq detail=b
-level=WARN msg=asynq detail="c: why"
+level=DEBUG msg=asynq detail="c: why"
 level=DEBUG msg=asynq detail=d
-level=ERROR msg=asynq detail=e
+level=DEBUG msg=asynq detail=e
 level=DEBUG msg=asynq detail=f
-level=ERROR msg=asynq detail=g
+level=DEBUG msg=asynq detail=g
 level=ERROR msg=asynq detail="subscribe: NOPERM this user has no permissions to access one of the channels used as arguments" hint="SUBSCRIBE: grant &asynq:cancel &lc:rate; \"Permissions\" in deploy/README.md lists all of them"
 `
 		if diff := cmp.Diff(want, out.String()); diff != "" {

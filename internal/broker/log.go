@@ -20,8 +20,8 @@ func (l redisLogger) Printf(_ context.Context, format string, args ...any) {
 	l.log.Debug("redis", "detail", fmt.Sprintf(format, args...))
 }
 
-// AsynqLogger sends asynq's log to slog as a field of a constant message. Information goes to
-// debug. While Redis is away, errors repeat, so only one in ten seconds keeps its level.
+// AsynqLogger sends asynq's log to slog at debug, as a field of a constant message: what matters of it
+// is reported elsewhere. Only a missing permission keeps its level, at most once in ten seconds.
 type AsynqLogger struct {
 	log  *slog.Logger
 	some rate.Sometimes
@@ -43,17 +43,16 @@ func (l *AsynqLogger) Fatal(args ...any) { l.complain(slog.LevelError, args) }
 func (l *AsynqLogger) detail(args []any) { l.log.Debug("asynq", "detail", fmt.Sprint(args...)) }
 
 func (l *AsynqLogger) complain(level slog.Level, args []any) {
-	shown := false
+	text := fmt.Sprint(args...)
+	if !mentionsPermission(text) {
+		l.detail(args)
+		return
+	}
 	l.some.Do(func() {
-		shown = true
-		text := fmt.Sprint(args...)
 		attrs := []any{"detail", text}
-		if mentionsPermission(text) && !strings.Contains(text, seePermissions) { // hooks do not see subscriptions
+		if !strings.Contains(text, seePermissions) { // hooks do not see subscriptions
 			attrs = append(attrs, "hint", grantFor("SUBSCRIBE", text))
 		}
 		l.log.Log(context.Background(), level, "asynq", attrs...)
 	})
-	if !shown {
-		l.detail(args)
-	}
 }

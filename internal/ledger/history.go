@@ -61,9 +61,9 @@ func (l *Ledger) IndexBatch(ctx context.Context, b Batch) ([]history.Entry, erro
 	if b.History <= b.Indexed {
 		return nil, nil
 	}
-	added, err := l.index(ctx, b.ID, b.History-b.Indexed)
+	added, latest, err := l.index(ctx, b.ID, b.Indexed)
 	if err == nil {
-		err = indexedScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, b.History).Err()
+		err = indexedScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, latest).Err()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("index the history of batch %s: %w", b.ID, err)
@@ -92,12 +92,12 @@ func (l *Ledger) IndexFleet(ctx context.Context) (added []history.Entry, err err
 		if len(latest) == 0 || before == mark(latest[0]) {
 			continue
 		}
-		known, _, _ := strings.Cut(before, " ")
-		missing := latest[0].Number - number(known)
-		if missing <= 0 { // Redis lost some
-			missing = latest[0].Number
+		text, _, _ := strings.Cut(before, " ")
+		known := number(text)
+		if known >= latest[0].Number { // Redis lost some
+			known = 0
 		}
-		some, err := l.index(ctx, owner, missing)
+		some, _, err := l.index(ctx, owner, known)
 		if err == nil {
 			err = l.rdb.HSet(ctx, keyIndexed, owner, mark(latest[0])).Err()
 		}
@@ -108,7 +108,7 @@ func (l *Ledger) IndexFleet(ctx context.Context) (added []history.Entry, err err
 	}
 	for _, z := range deleted.Val() {
 		id, _ := z.Member.(string)
-		some, err := l.index(ctx, id, 1000)
+		some, _, err := l.index(ctx, id, 0)
 		if err == nil && time.Since(time.UnixMilli(int64(z.Score))) > deletedFor {
 			err = l.rdb.ZRem(ctx, keyDeleted, id).Err()
 		}
@@ -123,16 +123,25 @@ func (l *Ledger) IndexFleet(ctx context.Context) (added []history.Entry, err err
 // mark identifies an entry of a history.
 func mark(e history.Entry) string { return fmt.Sprintf("%d %d", e.Number, e.Time.UnixMilli()) }
 
-// index adds the newest entries of a history to the index, and returns those that were not there.
-func (l *Ledger) index(ctx context.Context, owner string, newest int64) ([]history.Entry, error) {
-	members, err := l.rdb.ZRevRange(ctx, history.Key(owner), 0, newest-1).Result()
-	if err != nil || len(members) == 0 {
-		return nil, err
-	}
-	slices.Reverse(members)
-	entries, err := parseHistory(owner, members)
+// index adds the entries of a history after a number to the index. It returns those that were not
+// there, and the number of the latest.
+func (l *Ledger) index(ctx context.Context, owner string, after int64) (added []history.Entry, latest int64, err error) {
+	members, err := l.rdb.ZRange(ctx, history.Key(owner), 0, -1).Result()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	entries, err := parseHistory(owner, members)
+	if err != nil || len(entries) == 0 {
+		return nil, after, err
+	}
+	latest = entries[len(entries)-1].Number
+	known := 0
+	for known < len(entries) && entries[known].Number <= after {
+		known++
+	}
+	entries, members = entries[known:], members[known:]
+	if len(entries) == 0 {
+		return nil, latest, nil
 	}
 	pipe := l.rdb.Pipeline()
 	replies := make([]*redis.IntCmd, len(entries))
@@ -144,15 +153,14 @@ func (l *Ledger) index(ctx context.Context, owner string, newest int64) ([]histo
 		replies[i] = pipe.ZAddNX(ctx, key, redis.Z{Score: float64(e.Time.UnixMilli()), Member: owner + " " + members[i]})
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var added []history.Entry
 	for i, e := range entries {
 		if replies[i].Val() == 1 {
 			added = append(added, e)
 		}
 	}
-	return added, nil
+	return added, latest, nil
 }
 
 // TrimIndex removes old entries from the index.
@@ -210,4 +218,25 @@ func (l *Ledger) Activity(ctx context.Context, most int) ([]history.Entry, error
 		entries = entries[:most]
 	}
 	return entries, nil
+}
+
+var archivedScript = redis.NewScript(history.Lua + `
+-- Marks a batch as archived.
+-- KEYS[1] batch  KEYS[2] history   ARGV entry
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if redis.call('HSETNX', KEYS[1], 'archived', now) == 1 then
+  redis.call('HSET', KEYS[1], 'history', add_history(KEYS[2], now, cjson.decode(ARGV[1])))
+end
+return 1
+`)
+
+// MarkArchived notes that the report of a batch is archived. where says in which folder. It does
+// nothing if that is noted already, or if the batch is gone.
+func (l *Ledger) MarkArchived(ctx context.Context, id string, by history.By, where string) error {
+	if err := archivedScript.Run(ctx, l.rdb, []string{keyBatch(id), history.Key(id)}, by.Change(history.Archive, where)).Err(); err != nil {
+		return fmt.Errorf("note the archive of batch %s: %w", id, err)
+	}
+	return nil
 }

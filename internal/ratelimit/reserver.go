@@ -39,6 +39,7 @@ type reserver struct {
 	changed bool    // another process changed the holds
 
 	retry   time.Duration // the pause after a failed call; 0 while Redis answers
+	away    instant       // since when it does not
 	retryAt instant       // no call before
 	usage   usage
 	asked   int           // slots that the last call asked for
@@ -259,6 +260,7 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 	case ctx.Err() == nil:
 		if r.retry == 0 {
 			f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
+			r.away = now
 		}
 		r.retry = min(max(2*r.retry, retryFirst), retryMost)
 		r.retryAt = now + r.retry
@@ -272,7 +274,7 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 func (r *reserver) take(now, sent instant, reply *reply) {
 	f := r.fleet
 	if r.retry > 0 {
-		f.cfg.Log.Info("Redis is back")
+		f.cfg.Log.Info("Redis is back", "after", (now - r.away).Round(time.Millisecond).String())
 	}
 	r.retry, r.retryAt = 0, 0
 	r.outbox.confirm()

@@ -39,6 +39,7 @@
 //   - A slice between the low-water mark and the cursor that asynq does not know is
 //     enqueued again. After a resume this happens without a redelivery count, since
 //     workers drop the slices of a paused batch.
+//   - What is new in the histories is logged and added to their index.
 //   - Finished batches are retired, aborted ones completed, and imports without a
 //     heartbeat deleted after 24 hours.
 package feeder

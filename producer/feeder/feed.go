@@ -63,7 +63,7 @@ type feedRound struct {
 func newTerm(f *Feeder, epoch int64) *term {
 	t := &term{cfg: &f.cfg, ledger: f.ledger, epoch: epoch}
 	t.queue = newQueue(f, t.traceparent)
-	t.repair = newRepairer(t)
+	t.repair = newRepairer(t, &f.archiver)
 	return t
 }
 
@@ -281,9 +281,6 @@ func (t *term) nextSlice(ctx context.Context, b *batch, size int) (s task.Slice,
 	if !b.started || b.Slice == 0 {
 		if err := t.ledger.Start(ctx, &b.Batch, t.epoch, size, t.cfg.Process); err != nil {
 			return s, 0, err
-		}
-		if b.Cursor == 0 && !b.started {
-			t.cfg.Log.Info("batch started", "batch", b.ID, "source", b.Source, "links", b.Total)
 		}
 		b.started = true
 	}

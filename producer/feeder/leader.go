@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 )
@@ -25,18 +26,22 @@ const (
 
 // Config configures a Feeder. Process, Limit, Keep and Log are required.
 type Config struct {
-	Process  string                  // names this process in histories
-	Limit    func() ratelimit.Status // the state of the fleet's limiter
-	Keep     time.Duration           // how long finished batches are kept
-	Log      *slog.Logger
-	Observer Observer     // may be nil
-	Tracer   trace.Tracer // nil: no traces
+	Process string                  // names this process in histories
+	Limit   func() ratelimit.Status // the state of the fleet's limiter
+	Keep    time.Duration           // how long finished batches are kept
+	Log     *slog.Logger
+	// ArchiveDir is the folder for archives of finished batches. "": there are none.
+	ArchiveDir string
+	Observer   Observer     // may be nil
+	Tracer     trace.Tracer // nil: no traces
 }
 
 // Observer counts what the leader does, for metrics.
 type Observer interface {
 	// Repaired is called when slices are enqueued again. The reason is "orphaned" or "missing".
 	Repaired(reason string, slices int)
+	// Archived is called after each attempt to archive a batch.
+	Archived(ok bool)
 }
 
 // Feeder moves slices from the ledger into the queue and repairs what crashes leave behind. Every
@@ -47,20 +52,25 @@ type Feeder struct {
 	rdb    redis.UniversalClient
 	token  string // identifies this feeder as the owner of the lease
 
-	renewed     time.Time // when the lease was last taken or renewed
-	interrupted bool      // the last round failed
-	term        *term     // nil while another feeder leads
+	renewed time.Time // when the lease was last taken or renewed
+	trouble broker.Trouble
+
+	archiver archiver
+	term     *term // nil while another feeder leads
 }
 
 // New makes a feeder for the queue and the ledger in rdb. Run starts it.
 func New(cfg Config, rdb redis.UniversalClient, l *ledger.Ledger) *Feeder {
 	var token [8]byte
 	rand.Read(token[:])
-	return &Feeder{cfg: cfg, ledger: l, rdb: rdb, token: hex.EncodeToString(token[:])}
+	f := &Feeder{cfg: cfg, ledger: l, rdb: rdb, token: hex.EncodeToString(token[:]), trouble: broker.Trouble{Log: cfg.Log}}
+	f.archiver = archiver{cfg: &f.cfg, ledger: l, trouble: broker.Trouble{Log: cfg.Log}}
+	return f
 }
 
 // Run feeds while this process leads, until ctx ends. It logs errors and tries again.
 func (f *Feeder) Run(ctx context.Context) {
+	defer f.archiver.running.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -75,15 +85,11 @@ func (f *Feeder) Run(ctx context.Context) {
 		case errors.Is(err, ledger.ErrNotLeader):
 			f.term = nil
 		case err != nil && ctx.Err() == nil:
-			if !f.interrupted {
-				f.cfg.Log.Warn("feeding is interrupted", "error", err)
-			}
-			f.interrupted = true
+			f.trouble.Begin("feeding is interrupted", err)
 			f.renewed = time.Time{} // renew the lease before anything else
 			busy = false
-		case f.interrupted:
-			f.cfg.Log.Info("feeding works again")
-			f.interrupted = false
+		case err == nil:
+			f.trouble.End("feeding works again")
 		}
 		if busy {
 			timer.Reset(busyInterval)

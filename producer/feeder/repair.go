@@ -32,8 +32,11 @@ type repairer struct {
 	queue  *queue
 	epoch  int64
 
+	archiver *archiver
+
 	duties  []duty
 	expired int64 // the number of expired task leases at the last check
+	again   map[requeued]int
 }
 
 // duty is a job that the leader does from time to time.
@@ -43,22 +46,27 @@ type duty struct {
 	next  time.Time
 }
 
-func newRepairer(t *term) *repairer {
-	r := &repairer{cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
+func newRepairer(t *term, a *archiver) *repairer {
+	r := &repairer{archiver: a, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
 	r.duties = []duty{
 		{every: time.Second, run: r.checkLeases},
 		{every: 5 * time.Second, run: r.requeueOrphans},
 		{run: r.checkResumed},
 		{every: missingInterval, run: r.requeueMissing, next: time.Now().Add(missingInterval)},
+		{run: r.logBatches},
+		{every: 2 * time.Second, run: r.logFleet},
 		{run: r.retire},
 		{every: 5 * time.Minute, run: r.relist},
+		{every: archiveSearch, run: r.archiveRetired},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.Prune(ctx) }},
+		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.TrimIndex(ctx, r.cfg.Keep) }},
 	}
 	return r
 }
 
 // do runs the duties that are due.
 func (r *repairer) do(ctx context.Context, batches []*batch) error {
+	defer r.logAgain()
 	now := time.Now()
 	for i := range r.duties {
 		d := &r.duties[i]
@@ -143,11 +151,25 @@ func (r *repairer) redelivered(ctx context.Context, s task.Slice, reason string)
 	if err := r.ledger.SetRedeliveries(ctx, s.Batch, s.Key(), s.Redeliveries); err != nil {
 		return err
 	}
-	r.log.Warn("slice enqueued again", "reason", reason, "batch", s.Batch, "slice", s.Key(), "again", s.Redeliveries)
+	if r.again == nil {
+		r.again = map[requeued]int{}
+	}
+	r.again[requeued{s.Batch, reason}]++
 	if r.cfg.Observer != nil {
 		r.cfg.Observer.Repaired(reason, 1)
 	}
 	return nil
+}
+
+// requeued is what the slices have in common that one line of the log is about.
+type requeued struct{ batch, reason string }
+
+// logAgain logs how many slices were enqueued again in this round.
+func (r *repairer) logAgain() {
+	for what, slices := range r.again {
+		r.log.Warn("slices enqueued again", "batch", what.batch, "reason", what.reason, "slices", slices)
+	}
+	r.again = nil
 }
 
 // resume is the latest resume of a batch that the leader has seen.

@@ -21,6 +21,7 @@ import (
 type repairs map[string]int
 
 func (r repairs) Repaired(reason string, slices int) { r[reason] += slices }
+func (repairs) Archived(bool)                        {}
 
 // ticks lets a feeder do its rounds for a time, which keeps its lease.
 func (y *yard) ticks(f *Feeder, d time.Duration) {

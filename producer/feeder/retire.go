@@ -31,11 +31,11 @@ func (r *repairer) finish(ctx context.Context, b *batch) error {
 	if b.Pending() > 0 { // aborted, and the command that aborted it has died
 		return r.ledger.FillAborted(ctx, b.Batch)
 	}
-	if err := r.ledger.Retire(ctx, b.Batch, r.cfg.Keep); err != nil {
-		return err
+	if r.archiver.wants(b.Batch) {
+		r.archiver.begin(ctx, b.Batch)
+		return nil // it is retired in the round that sees the archive
 	}
-	r.log.Info("batch finished", "batch", b.ID, "state", string(b.State), "links", b.Total)
-	return nil
+	return r.ledger.Retire(ctx, b.Batch, r.cfg.Keep)
 }
 
 func (r *repairer) deleteIfDead(ctx context.Context, b *batch) error {

@@ -109,7 +109,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 func (s *Sweeper) plan(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	interrupted := false
+	trouble := broker.Trouble{Log: s.cfg.Log}
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,13 +119,9 @@ func (s *Sweeper) plan(ctx context.Context) {
 		wait, err := s.enqueueDue(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			if !interrupted {
-				s.cfg.Log.Warn("sweeps cannot be scheduled", "error", err)
-			}
-			interrupted = true
-		case err == nil && interrupted:
-			s.cfg.Log.Info("sweeps are scheduled again", "next", s.next)
-			interrupted = false
+			trouble.Begin("sweeps cannot be scheduled", err)
+		case err == nil:
+			trouble.End("sweeps are scheduled again", "next", s.next)
 		}
 		timer.Reset(wait)
 	}

@@ -119,7 +119,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 			continue
 		}
 		if r.lease.Run.Batch == "" {
-			r.s.cfg.Log.Info("sweep started", "sweep", r.p.Name, "batch", r.batch)
+			r.s.cfg.Log.Debug("sweep started", "sweep", r.p.Name, "batch", r.batch)
 		} else {
 			r.s.cfg.Log.Info("sweep continued", "sweep", r.p.Name, "batch", r.batch)
 		}

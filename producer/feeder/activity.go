@@ -1,0 +1,111 @@
+package feeder
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"linkcancel/internal/history"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/status"
+)
+
+// lateEntry is how old an entry is whose line has its time.
+const lateEntry = 10 * time.Second
+
+// messages are the lines of the log by action. Sweeps that end have lines of their own.
+var messages = map[history.Action]string{
+	history.Import: "batch queued", history.Swept: "batch queued", history.Retry: "batch queued",
+	history.Start: "batch started", history.Pause: "batch paused", history.Resume: "batch resumed", history.Abort: "batch aborted",
+	history.Delete: "batch deleted", history.Archive: "batch archived",
+	history.RateSet: "limit set", history.RateHold: "sending held", history.RateRelease: "sending released", history.APISet: "API set",
+}
+
+// logBatches logs what is new in the histories of the unfinished batches, and adds it to the index.
+func (r *repairer) logBatches(ctx context.Context, batches []*batch) error {
+	for _, b := range batches {
+		if err := r.logBatch(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *repairer) logBatch(ctx context.Context, b *batch) error {
+	added, err := r.ledger.IndexBatch(ctx, b.Batch)
+	if err != nil {
+		return err
+	}
+	b.Indexed = b.History
+	for _, e := range added {
+		if e.Action == history.Finish {
+			if err := r.logEnd(ctx, b.Batch); err != nil {
+				return err
+			}
+			continue
+		}
+		r.logEntry(e)
+	}
+	return nil
+}
+
+// logFleet does the same for limit, API, sweeps and deleted batches.
+func (r *repairer) logFleet(ctx context.Context, _ []*batch) error {
+	added, err := r.ledger.IndexFleet(ctx)
+	for _, e := range added {
+		r.logEntry(e)
+	}
+	return err
+}
+
+func (r *repairer) logEntry(e history.Entry) {
+	message, known := messages[e.Action]
+	if !known || e.Action == history.Swept && e.Auto {
+		return
+	}
+	var attrs []any
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, key, value)
+		}
+	}
+	add("batch", e.Batch())
+	add("by", e.Actor)
+	add("detail", e.Detail)
+	add("reason", e.Reason)
+	if time.Since(e.Time) > lateEntry { // no worker was there
+		attrs = append(attrs, "at", e.Time)
+	}
+	level := slog.LevelInfo
+	if e.Action == history.Pause && e.Auto {
+		level = slog.LevelWarn // it waits for a person
+	}
+	r.log.Log(context.Background(), level, message, attrs...)
+}
+
+// logEnd logs how a batch ended, as a warning if links may still be payable.
+func (r *repairer) logEnd(ctx context.Context, b ledger.Batch) error {
+	result, err := status.ReadResult(ctx, r.ledger, b)
+	if err != nil {
+		return err
+	}
+	attrs := []any{"batch", b.ID, "state", string(b.State), "links", b.Total}
+	for _, o := range ledger.Outcomes {
+		if n := b.Counts[o]; n > 0 {
+			attrs = append(attrs, o.String(), n)
+		}
+	}
+	if took := b.Finished.Sub(b.Started); !b.Started.IsZero() {
+		attrs = append(attrs, "took", took.Round(time.Second).String())
+		if sent := b.Counts.Sum() - b.Counts[ledger.Aborted]; took >= time.Second {
+			attrs = append(attrs, "rate", float64(int64(float64(sent)/took.Seconds()*10))/10)
+		}
+	}
+	level := slog.LevelInfo
+	if result.Payable > 0 {
+		level = slog.LevelWarn
+		attrs = append(attrs, "may_be_payable", result.Payable)
+	}
+	r.log.Log(context.Background(), level, "batch finished", attrs...)
+	return nil
+}
