@@ -85,7 +85,7 @@ func New(version string) *Metrics {
 		}, []string{"source", "outcome"}),
 		latency: prometheus.NewHistogramVec(histogram("linkcancel_link_latency_seconds",
 			"Time from a batch's creation to the outcome of its links.",
-			10, minute, 10*minute, hour, 6*hour, day, 7*day), []string{"source"}),
+			10, minute, 10*minute, hour, day, 7*day), []string{"source"}),
 		attempts: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "linkcancel_link_attempts", Help: "Attempts that links had used up when they got their outcome.",
 			Buckets: []float64{1, 2, 3, 5, 8, 12},

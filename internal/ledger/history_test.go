@@ -185,6 +185,7 @@ func TestActivity(t *testing.T) {
 			added, err := l.IndexFleet(l.Context())
 			l.must(err)
 			l.equal("of the fleet again", 0, len(added))
+			time.Sleep(2 * time.Millisecond) // an entry is known by its number and millisecond
 			l.must(l.rdb.Del(l.Context(), history.Key(history.Rate)).Err())
 			l.must(ratelimit.SetFleetRate(l.Context(), l.rdb, 6, ann))
 			added, err = l.IndexFleet(l.Context())

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"crypto/rand"
 	"math"
 	"sync"
@@ -18,6 +19,8 @@ const (
 	callTimeout = time.Second // of a call to Redis
 	// The pause after a failed call doubles from retryFirst to retryMost.
 	retryFirst, retryMost = 250 * time.Millisecond, time.Second
+	// slowPatience is how long calls may get no answer in time before that is logged.
+	slowPatience = 2 * time.Second
 
 	// maxLead is the longest time for which slots are asked ahead because of slow calls.
 	maxLead = 500 * time.Millisecond
@@ -40,6 +43,7 @@ type reserver struct {
 
 	retry   time.Duration // the pause after a failed call; 0 while Redis answers
 	away    instant       // since when it does not
+	missed  bool          // that was logged
 	retryAt instant       // no call before
 	usage   usage
 	asked   int           // slots that the last call asked for
@@ -259,8 +263,12 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 		r.take(now, sent, reply)
 	case ctx.Err() == nil:
 		if r.retry == 0 {
+			r.away = sent
+		}
+		slow := errors.Is(err, context.DeadlineExceeded)
+		if !r.missed && (!slow || now-r.away >= slowPatience) {
 			f.cfg.Log.Warn("Redis is away: nothing is sent", "error", err)
-			r.away = now
+			r.missed = true
 		}
 		r.retry = min(max(2*r.retry, retryFirst), retryMost)
 		r.retryAt = now + r.retry
@@ -273,10 +281,10 @@ func (r *reserver) call(ctx context.Context, req *request, sent instant) {
 // take applies the reply to a call sent at the given instant.
 func (r *reserver) take(now, sent instant, reply *reply) {
 	f := r.fleet
-	if r.retry > 0 {
+	if r.missed {
 		f.cfg.Log.Info("Redis is back", "after", (now - r.away).Round(time.Millisecond).String())
 	}
-	r.retry, r.retryAt = 0, 0
+	r.retry, r.retryAt, r.missed = 0, 0, false
 	r.outbox.confirm()
 
 	if r.clock.epoch != 0 && reply.releases != f.shared.releases {
