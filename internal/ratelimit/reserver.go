@@ -2,8 +2,8 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"crypto/rand"
+	"errors"
 	"math"
 	"sync"
 	"time"
