@@ -177,7 +177,7 @@ func (c *fleetCollector) refresh() *fleet {
 // fleet is one reading of queue and ledger.
 type fleet struct {
 	now     time.Time // Redis' time
-	batches []ledger.Batch
+	batches []*ledger.Batch
 	workers int
 	keys    int // number of different API keys of the workers
 	sweeps  ledger.Sweeps

@@ -79,7 +79,7 @@ func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
 	}
 }
 
-func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []ledger.Batch) {
+func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledger.Batch) {
 	var links [len(sources)]ledger.Counts // None: pending
 	var states, pending [len(sources)]map[ledger.State]int64
 	for i := range sources {

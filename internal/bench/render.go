@@ -125,7 +125,7 @@ var tables = []table{
 		{title: "CPU ms of Redis", figure: "redis", show: ms},
 		{title: "bytes", figure: "bytes", show: number},
 	}},
-	{"list", "`batch list` with 10,000 batches, from start to exit", "", []column{
+	{"list", "`batch list` with 10,000 batches, from start to exit, and a scrape of a worker", "", []column{
 		{title: "ms", figure: "seconds", show: ms, spread: true},
 	}},
 	{"find", "`link show` of one of 10 million links in 100 batches, from start to exit", "", []column{
