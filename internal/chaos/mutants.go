@@ -178,6 +178,8 @@ func (m mutant) overlay(root, dir string) (file string, err error) {
 const (
 	// mutantWithin is how soon a mutant must be found out.
 	mutantWithin = 60 * time.Second
+	// mutantRounds is how many random rounds a mutant may survive.
+	mutantRounds = 3
 	// stagedWithin is the same where links are tried for a while before they end.
 	stagedWithin = 4 * time.Minute
 	mutantFaults = 6 * time.Second
@@ -233,13 +235,26 @@ func (s *suite) runMutants(ctx context.Context) error {
 			return fmt.Errorf("mutant %q: %w", m.name, err)
 		}
 		var runs [2]trial
-		var all sync.WaitGroup
-		for i, binary := range []string{broken, sound} {
-			all.Go(func() { runs[i] = s.try(ctx, mutantPlan(s.seed, m), binary, filepath.Join(sub, fmt.Sprint("run", i))) })
-		}
-		all.Wait()
-		if err := errors.Join(runs[0].err, runs[1].err); err != nil {
-			return err
+		var before time.Duration
+		// A random round may miss the moment that finds a mutant: as long as there is time, it gets
+		// another one.
+		for round := range mutantRounds {
+			var all sync.WaitGroup
+			for i, binary := range []string{broken, sound} {
+				folder := filepath.Join(sub, fmt.Sprintf("run%d-%d", round, i))
+				all.Go(func() { runs[i] = s.try(ctx, mutantPlan(s.seed+uint64(round), m), binary, folder) })
+			}
+			all.Wait()
+			if err := errors.Join(runs[0].err, runs[1].err); err != nil {
+				return err
+			}
+			took := runs[0].took
+			runs[0].took += before
+			before = runs[0].took
+			found := len(runs[0].truth.r.violations) > 0 || len(runs[1].truth.r.violations) > 0
+			if found || m.stage != nil || before+took > cmp.Or(m.within, mutantWithin) {
+				break
+			}
 		}
 		if !s.reportMutant(m, runs[0]) {
 			survived++
