@@ -96,7 +96,11 @@ func (f *failures) flush() {
 	for i, kind := range kinds {
 		kinds[i] = fmt.Sprintf("%s: %d", kind, f.kinds[kind])
 	}
-	f.log.Log(context.Background(), f.level, "links fail", "kinds", strings.Join(kinds, "; "), "batch", f.example.Batch, "link", f.example.Link, "error", f.example.Error)
+	message := "links fail"
+	if f.ended == 0 {
+		message = "many requests fail, and are tried again"
+	}
+	f.log.Log(context.Background(), f.level, message, "kinds", strings.Join(kinds, "; "), "batch", f.example.Batch, "link", f.example.Link, "status", f.example.Record.HTTPStatus, "error", f.example.Error)
 }
 
 func (f *failures) reset() {

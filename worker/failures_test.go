@@ -45,18 +45,18 @@ func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 		add(3, "pl_3", ledger.Rejected, 422, 1)
 		logged("")
 		time.Sleep(failuresGather)
-		logged("level=WARN msg=\"links fail\" kinds=\"rejected, 422: 3; tried again, 500: 1\" batch=b link=pl_3 error=why\n")
+		logged("level=WARN msg=\"links fail\" kinds=\"rejected, 422: 3; tried again, 500: 1\" batch=b link=pl_3 status=422 error=why\n")
 		time.Sleep(time.Second / 2)
 		for range 120 { // two minutes
 			add(1, "pl_4", ledger.Failed, 0, 12)
 			time.Sleep(time.Second)
 		}
-		logged(strings.Repeat("level=WARN msg=\"links fail\" kinds=\"failed, no answer: 60\" batch=b link=pl_4 error=why\n", 2))
+		logged(strings.Repeat("level=WARN msg=\"links fail\" kinds=\"failed, no answer: 60\" batch=b link=pl_4 status=0 error=why\n", 2))
 
 		add(25, "pl_5", ledger.None, 503, 1) // no other answers: many
 		add(5, "pl_6", ledger.None, 429, 0)  // given back
 		f.flush()
-		logged("level=WARN msg=\"links fail\" kinds=\"tried again, 503: 25\" batch=b link=pl_5 error=why\n")
+		logged("level=WARN msg=\"many requests fail, and are tried again\" kinds=\"tried again, 503: 25\" batch=b link=pl_5 status=503 error=why\n")
 		f.flush()
 		logged("")
 	})

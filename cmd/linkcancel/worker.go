@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"linkcancel/internal/app"
@@ -103,14 +105,19 @@ func remaining(l *ledger.Ledger) (attrs []any) {
 	if err != nil {
 		return nil
 	}
-	var open, links int64
+	var open []string
+	var links int64
 	for _, b := range batches {
 		if b.Open() {
-			open++
+			open = append(open, fmt.Sprintf("%s (%s): %d", b.ID, b.State, b.Pending()))
 			links += b.Pending()
 		}
 	}
-	return []any{"open_batches", open, "pending_links", links}
+	const most = 10
+	if len(open) > most {
+		open = append(open[:most], fmt.Sprintf("and %d more", len(open)-most))
+	}
+	return []any{"pending_links", links, "open_batches", strings.Join(open, ", ")}
 }
 
 // gcPercent lets garbage grow to about 60 MB: the usual 100% took a tenth of the CPU time.

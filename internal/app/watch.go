@@ -100,7 +100,11 @@ func (a *App) logHold(h ratelimit.Hold) {
 	}
 	attrs := []any{"hold", string(h.Reason)}
 	if !h.Until.IsZero() {
-		attrs = append(attrs, "until", h.Until)
+		name := "until"
+		if h.Reason == ratelimit.ReasonOutage || h.Reason == ratelimit.ReasonUnauthorized {
+			name = "next_try"
+		}
+		attrs = append(attrs, name, h.Until)
 	}
 	if h.Cause != "" {
 		attrs = append(attrs, "cause", h.Cause)

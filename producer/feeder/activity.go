@@ -70,7 +70,11 @@ func (r *repairer) logEntry(e history.Entry) {
 		}
 	}
 	add("batch", e.Batch())
-	add("by", e.Actor)
+	if e.Auto && e.Actor != history.Self {
+		add("worker", e.Actor)
+	} else {
+		add("by", e.Actor)
+	}
 	add("detail", e.Detail)
 	add("reason", e.Reason)
 	if time.Since(e.Time) > lateEntry { // no worker was there
@@ -104,8 +108,8 @@ func (r *repairer) logEnd(ctx context.Context, b ledger.Batch) error {
 	level := slog.LevelInfo
 	if result.Payable > 0 {
 		level = slog.LevelWarn
-		attrs = append(attrs, "may_be_payable", result.Payable)
 	}
+	attrs = append(attrs, "may_be_payable", result.Payable)
 	r.log.Log(context.Background(), level, "batch finished", attrs...)
 	return nil
 }

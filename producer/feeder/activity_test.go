@@ -61,7 +61,7 @@ func TestActivityIsLogged(t *testing.T) {
 		testutil.Must(t, c[0].Err)
 		y.ticks(next, 3*time.Second)
 		want := `level=INFO msg="batch queued" batch=b1 detail="3 links"
-level=INFO msg="batch started" batch=b1 by=w1
+level=INFO msg="batch started" batch=b1 worker=w1
 level=INFO msg="batch paused" batch=b1 by=ann reason="the wrong file"
 level=INFO msg="limit set" by=ann detail=5/s reason="the wrong file"
 level=INFO msg="batch resumed" batch=b1 by=ann reason="the wrong file" at=TIME

@@ -265,8 +265,9 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 	if err != nil { // a retry finds the batch
 		return &task.Later{Delay: sweepBusy, Why: err.Error()}
 	}
+	left := found.Listed - found.Waiting - r.result.Batch.Total
 	log.Info("sweep finished", "batch", r.result.Batch.ID, "links", r.result.Batch.Total, "listed", found.Listed,
-		"waiting", found.Waiting, "took", time.Since(r.began).Round(time.Millisecond).String())
+		"waiting_elsewhere", found.Waiting, "left_out", max(0, left), "took", time.Since(r.began).Round(time.Millisecond).String())
 	return nil
 }
 
