@@ -198,18 +198,6 @@ func spread(attempts map[int]int64) string {
 	return strings.Join(parts, "   ")
 }
 
-// kindName is what the links with one kind of error have in common.
-func kindName(k status.ErrorKind) string {
-	name := k.Outcome.String()
-	if k.Outcome == ledger.None {
-		name = "tried again"
-	}
-	if k.HTTPStatus == 0 {
-		return name + ", no answer"
-	}
-	return fmt.Sprintf("%s, %d", name, k.HTTPStatus)
-}
-
 func printErrors(w io.Writer, d status.Details) {
 	if len(d.Errors) == 0 {
 		return
@@ -217,10 +205,10 @@ func printErrors(w io.Writer, d status.Details) {
 	fmt.Fprintf(w, "\n  last errors by kind\n")
 	names, counts := 0, 0
 	for _, k := range d.Errors {
-		names, counts = max(names, len(kindName(k))), max(counts, len(humanize.Digits(k.Links)))
+		names, counts = max(names, len(k.Kind())), max(counts, len(humanize.Digits(k.Links)))
 	}
 	for _, k := range d.Errors {
-		fmt.Fprintf(w, "    %-*s  %*s   %s", names, kindName(k), counts, humanize.Digits(k.Links), k.Link)
+		fmt.Fprintf(w, "    %-*s  %*s   %s", names, k.Kind(), counts, humanize.Digits(k.Links), k.Link)
 		if !k.Latest.IsZero() {
 			fmt.Fprintf(w, ", %s ago", humanize.Duration(max(0, d.Fleet.Now.Sub(k.Latest))))
 		}

@@ -45,6 +45,7 @@ type cli struct {
 	Batch       batchCmd       `cmd:"" help:"Show and control batches."`
 	Link        linkCmd        `cmd:"" help:"Find single links: their batches, outcomes and reports."`
 	Archive     archiveCmd     `cmd:"" help:"Check the archives of finished batches."`
+	Serve       serveCmd       `cmd:"" help:"Serve a page that shows batches, links, the limit and sweeps in a browser."`
 	Activity    activityCmd    `cmd:"" help:"Show who changed what, when and why."`
 	Rate        rateCmd        `cmd:"" help:"Show and control the fleet's rate limit."`
 	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
@@ -195,7 +196,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer, secrets *
 	a := &cliApp{globals: c.globals, stdin: stdin, stdout: stdout, stderr: stderr, args: args, id: processID(), secrets: secrets}
 	a.says, a.notes = stdout, stderr
 	chosen := os.Getenv("LINKCANCEL_LOG_FORMAT") != "" || len(given(args, "--log-format")) > 0
-	a.sentences = !chosen && !slices.Contains([]string{"worker", "sandbox"}, commandName(k))
+	a.sentences = !chosen && !slices.Contains([]string{"worker", "serve", "sandbox"}, commandName(k))
 	if a.Quiet {
 		a.says, a.notes = io.Discard, io.Discard
 	}
@@ -267,6 +268,7 @@ func newParser(c *cli, stdout, stderr io.Writer, options ...kong.Option) (*kong.
 			"attempts":            "12",
 			"metrics_addr":        "off",
 			"worker_metrics_addr": "127.0.0.1:9464",
+			"page_addr":           pageAddr,
 		},
 	)...)
 }

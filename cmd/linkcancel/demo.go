@@ -20,6 +20,7 @@ type demoCmd struct {
 	Links    int            `default:"1000" help:"Links to cancel."`
 	Rate     ratelimit.Rate `default:"100/s" help:"Maximum rate: N/s, N/m or N/h; by default ${default}." placeholder:"N/s"`
 	Attempts int            `default:"6" help:"Attempts per link before it counts as failed."`
+	Serve    bool           `help:"Serve a page with the progress, on this machine."`
 	Report   string         `help:"Write the report here; by default into a temporary folder." placeholder:"FILE"`
 }
 
@@ -58,7 +59,7 @@ func (c demoCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	fmt.Fprintf(a.stderr, "A sandbox API at %s: some links are paid, expired or gone, and some answers get lost.\nThe sample: %s\n\n", url, file)
 	run := runCmd{
-		Files: []string{file}, Report: c.Report,
+		Files: []string{file}, Report: c.Report, Serve: c.Serve,
 		apiFlags:     apiFlags{BaseURL: url, Timeout: 15 * time.Second},
 		sendFlags:    sendFlags{Rate: c.Rate, Burst: 1, Concurrency: 50, Attempts: c.Attempts, DrainTimeout: 6 * time.Second},
 		metricsFlags: metricsFlags{MetricsAddr: "off"},

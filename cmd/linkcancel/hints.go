@@ -10,6 +10,7 @@ import (
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/web"
 	"linkcancel/metrics"
 	"linkcancel/producer"
 )
@@ -44,6 +45,7 @@ var hints = []struct {
 	{broker.ErrNoAnswer, "start it, or name another with --redis-url or LINKCANCEL_REDIS_URL, such as " + broker.DefaultURL},
 	{broker.ErrUnescaped, "in a password write # as %23, % as %25, / as %2F, ? as %3F, @ as %40; the file that LINKCANCEL_REDIS_PASSWORD_FILE names holds it as it is"},
 	{metrics.ErrListen, "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"},
+	{web.ErrListen, "choose another with --addr HOST:PORT"},
 	{plexy.ErrPlainHTTP, "--insecure-http allows it"},
 	{producer.ErrOtherLinks, "choose another --id"},
 	{ratelimit.ErrZero, "to stop sending, use linkcancel rate hold"},

@@ -27,6 +27,7 @@ type runCmd struct {
 	Report string   `help:"Write the report here; by default FILE.BATCH.csv beside the first file." placeholder:"FILE"`
 	Resume string   `help:"Continue an interrupted run, given its report or its CSV file." placeholder:"FILE"`
 	Retry  string   `help:"Run the links of a report again that may still be payable. The new report has all its rows." placeholder:"REPORT"`
+	Serve  bool     `help:"Serve a page with the progress, on this machine."`
 	New    bool     `help:"Start a new run although an unfinished one of the same file is here."`
 	csvFlags
 	apiFlags

@@ -173,6 +173,13 @@ func (s *session) execute(userCtx context.Context, a *cliApp) error {
 		return err
 	}
 	defer stopServing()
+	if s.cmd.Serve {
+		stopPage, err := a.servePage(ctx, s.broker.Client(), s.ledger)
+		if err != nil {
+			return err
+		}
+		defer stopPage()
+	}
 	files := keepSpare(spareFiles)
 	p := newProgress(a.notes, b, e)
 	quiet := context.AfterFunc(userCtx, func() {

@@ -138,14 +138,6 @@ func viewSweep(ctx context.Context, l *ledger.Ledger, r ledger.SweepRun) (*sweep
 	return v, nil
 }
 
-// leftOut are the conditions that leave links out, in words.
-var leftOut = map[string]string{
-	"status": "with another status", "no_expiry": "without an expiry", "unreadable_expiry": "with an unreadable expiry",
-	"not_expired": "not expired, or too recently", "no_created": "without a date of creation",
-	"unreadable_created": "with an unreadable date of creation", "not_old": "not old enough", "excluded": "excluded by a file",
-	"waiting": "waiting in an unfinished batch", "settled": "finished in another batch meanwhile",
-}
-
 // zoneOf returns the time zone of a schedule, which is its last word, or UTC.
 func zoneOf(schedule string) *time.Location {
 	words := strings.Fields(schedule)
@@ -238,7 +230,7 @@ func (r sweepRunView) leftOut() string {
 	for _, name := range slices.SortedFunc(maps.Keys(r.LeftOut), func(x, y string) int {
 		return cmp.Or(cmp.Compare(r.LeftOut[y], r.LeftOut[x]), cmp.Compare(x, y))
 	}) {
-		parts = append(parts, humanize.Digits(r.LeftOut[name])+" "+cmp.Or(leftOut[name], name))
+		parts = append(parts, humanize.Digits(r.LeftOut[name])+" "+status.LeftOut(name))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -3,6 +3,7 @@ package status
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -34,6 +35,18 @@ type ErrorKind struct {
 	Link       string
 	Error      string
 	index      int // of the link, in the batch
+}
+
+// Kind is what the links with this error have in common, in words.
+func (k ErrorKind) Kind() string {
+	name := k.Outcome.String()
+	if k.Outcome == ledger.None {
+		name = "tried again"
+	}
+	if k.HTTPStatus == 0 {
+		return name + ", no answer"
+	}
+	return fmt.Sprintf("%s, %d", name, k.HTTPStatus)
 }
 
 // rateSpans are the times over which the rate is measured: the first in which enough links ended.

@@ -1,0 +1,65 @@
+package web
+
+import (
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+)
+
+// newPages are the pages by their addresses. What is not listed here does not exist.
+func (s *Server) newPages() *http.ServeMux {
+	mux := http.NewServeMux()
+	for pattern, b := range map[string]build{
+		"GET /{$}":                s.batchesPage,
+		"GET /batches/{id}":       s.batchPage,
+		"GET /batches/{id}/links": s.linksPage,
+		"GET /rate":               s.ratePage,
+		"GET /sweeps":             s.sweepsPage,
+		"GET /activity":           s.activityPage,
+	} {
+		mux.Handle(pattern, &pageHandler{s, b})
+	}
+	return mux
+}
+
+// routes are the pages and what belongs to them. Only the style and the script need no token.
+func (s *Server) routes() http.Handler {
+	private := http.NewServeMux()
+	private.Handle("/", s.pages)
+	private.HandleFunc("GET /live", s.hub.live)
+	private.HandleFunc("GET /batches/{id}/report", s.report)
+	public := http.NewServeMux()
+	public.HandleFunc("GET /static/{name}", static)
+	public.Handle("/", s.authorize(onlyReads(private)))
+	return public
+}
+
+// onlyReads answers 404 to all but GET and HEAD: there is nothing to change.
+func onlyReads(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			fail(w, http.StatusNotFound, "This page changes nothing.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// types are the files that are served.
+var types = map[string]string{
+	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+}
+
+func static(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	text, err := fs.ReadFile(files, "static/"+name)
+	kind, known := types[path.Ext(name)]
+	if err != nil || !known || strings.Contains(name, "/") {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = w.Write(text)
+}
