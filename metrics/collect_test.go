@@ -655,7 +655,7 @@ func TestCost(t *testing.T) {
 			t.Fatalf("shown: %v pending, %v cancelled", got["fleet_links pending import"], got["fleet_links cancelled import"])
 		}
 		calls, took := l.spent()
-		want := map[string]int{"zrevrange": 1, "smembers": 1, "time": 1, "evalsha": 1, "llen": 4, "zcard": 6, "lrange": 2, "hmget": 1}
+		want := map[string]int{"zrangebyscore": 1, "smembers": 1, "time": 1, "evalsha": 1, "llen": 4, "zcard": 7, "lrange": 2, "hmget": 1}
 		hashes := calls["hgetall"]
 		delete(calls, "hgetall")
 		if diff := cmp.Diff(want, calls); diff != "" {
