@@ -3,6 +3,7 @@ package worker
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +13,29 @@ import (
 	"linkcancel/internal/ledger"
 )
 
+// locked is a text that the logger writes while the test reads it.
+type locked struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// take returns the text and empties it.
+func (l *locked) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
 func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log locked
 		f := failures{level: slog.LevelWarn, log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 				if a.Key == slog.TimeKey {
@@ -31,10 +52,9 @@ func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 		logged := func(want string) {
 			t.Helper()
 			synctest.Wait()
-			if diff := cmp.Diff(want, log.String()); diff != "" {
+			if diff := cmp.Diff(want, log.take()); diff != "" {
 				t.Error(diff)
 			}
-			log.Reset()
 		}
 		add(500, "pl_ok", ledger.Cancelled, 204, 1)
 		add(30, "pl_1", ledger.None, 500, 1)

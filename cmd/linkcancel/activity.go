@@ -101,11 +101,19 @@ func (c activityCmd) entries(ctx context.Context, l *ledger.Ledger) ([]history.E
 	return entries, nil
 }
 
+// whoDid names the actor of an entry. A person could have the name of a worker.
+func whoDid(e history.Entry) string {
+	if e.Auto {
+		return clean.Line(e.Actor) + " (automatic)"
+	}
+	return clean.Line(e.Actor)
+}
+
 // printActivity prints entries for a terminal.
 func printActivity(w io.Writer, entries []history.Entry) {
 	rows := [][3]string{{"WHO", "BATCH", "WHAT"}}
 	for _, e := range entries {
-		rows = append(rows, [3]string{clean.Line(e.Actor), e.Batch(), clean.Line(status.Did(e))})
+		rows = append(rows, [3]string{whoDid(e), e.Batch(), clean.Line(status.Did(e))})
 	}
 	var widths [2]int
 	for _, row := range rows {

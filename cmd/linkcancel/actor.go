@@ -54,11 +54,11 @@ func cutName(name string) string {
 	if len(name) <= maxActor {
 		return name
 	}
-	end := maxActor
+	end := maxActor - len("…")
 	for !utf8.RuneStart(name[end]) {
 		end--
 	}
-	return name[:end]
+	return name[:end] + "…"
 }
 
 // fileList names files for a batch, without their folders.

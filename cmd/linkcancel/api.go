@@ -90,7 +90,7 @@ func (c apiSetCmd) Run(ctx context.Context, a *cliApp) error {
 // claimAPI makes sure that all on this Redis work for one API.
 func (a *cliApp) claimAPI(ctx context.Context, l *ledger.Ledger, url string) error {
 	if !a.DryRun {
-		return otherAPI(l.ClaimAPI(ctx, url, history.By{Actor: actor(), Auto: true}))
+		return otherAPI(l.ClaimAPI(ctx, url, history.By{Actor: a.id, Auto: true}))
 	}
 	api, err := l.API(ctx)
 	if err == nil && api.URL != "" && api.URL != url {

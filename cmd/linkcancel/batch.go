@@ -67,6 +67,8 @@ func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.Univer
 		switch {
 		case errors.Is(err, ledger.ErrNoBatch) && c.Batch == "latest":
 			return hint(err, "linkcancel import FILE makes one")
+		case errors.Is(err, ledger.ErrNoBatch) && wasThere(ctx, l, c.Batch):
+			return hint(fmt.Errorf("batch %s is deleted", c.Batch), "linkcancel activity --batch %s shows its history", c.Batch)
 		case errors.Is(err, ledger.ErrNoBatch) && isLink(c.Batch):
 			return hint(err, "linkcancel link show %s finds the batches of a link", c.Batch)
 		case errors.Is(err, ledger.ErrNoBatch):
@@ -76,6 +78,15 @@ func (c batchArg) withRedis(ctx context.Context, a *cliApp, do func(redis.Univer
 		}
 		return do(rdb, l, batch)
 	})
+}
+
+// wasThere reports whether a batch that is gone has a history.
+func wasThere(ctx context.Context, l *ledger.Ledger, id string) bool {
+	if ledger.CheckBatchID(id) != nil {
+		return false
+	}
+	entries, err := l.History(ctx, id)
+	return err == nil && len(entries) > 0
 }
 
 // openLedger connects to Redis and calls do. If Redis goes away meanwhile, the error says so.

@@ -143,7 +143,7 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 		if a.JSON {
 			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
-		fmt.Fprintf(a.notes, "Nothing to retry: batch %s has no link with the outcome %s.\n", parent.ID, what)
+		fmt.Fprintf(a.notes, "Nothing to retry: batch %s has no link with the outcome %s.%s\n", parent.ID, what, otherOutcomes(parent))
 		return nil
 	}
 	var where []string
@@ -166,6 +166,20 @@ func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Ret
 	fmt.Fprintf(a.notes, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
 		parent.ID, humanize.Plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
 	return nil
+}
+
+// otherOutcomes names the outcomes of a batch that a retry could take.
+func otherOutcomes(b ledger.Batch) string {
+	var parts []string
+	for _, o := range []ledger.Outcome{ledger.Failed, ledger.Rejected, ledger.Aborted, ledger.NotCancellable, ledger.NotFound} {
+		if n := b.Counts[o]; n > 0 {
+			parts = append(parts, humanize.Digits(n)+" "+o.String())
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " It has " + strings.Join(parts, ", ") + ": choose with --outcome."
 }
 
 var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)

@@ -155,10 +155,10 @@ func printHistory(w io.Writer, entries []history.Entry) {
 	}
 	actors := 0
 	for _, e := range entries {
-		actors = max(actors, utf8.RuneCountInString(clean.Line(e.Actor)))
+		actors = max(actors, utf8.RuneCountInString(whoDid(e)))
 	}
 	for _, e := range entries {
-		actor := clean.Line(e.Actor)
+		actor := whoDid(e)
 		pad := strings.Repeat(" ", actors-utf8.RuneCountInString(actor))
 		fmt.Fprintf(w, "    %s  %s%s  %s\n", e.Time.Format("2006-01-02 15:04:05"), actor, pad, clean.Line(status.Did(e)))
 	}

@@ -86,6 +86,9 @@ func (a *App) checkClock(ctx context.Context) {
 func (a *App) logHold(h ratelimit.Hold) {
 	before := a.held
 	a.held = h
+	if h.Reason == ratelimit.ReasonManual || h.Reason == ratelimit.ReasonNone && before.Reason == ratelimit.ReasonManual {
+		return // the leader logs what commands do
+	}
 	if h.Reason == ratelimit.ReasonNone {
 		a.opt.Log.Info("hold ended", "hold", string(before.Reason), "after", time.Since(before.Since).Round(time.Second).String())
 		return

@@ -64,7 +64,11 @@ func CheckFolder(dir string) error {
 
 // Name is the name of a batch's folder. It differs for a later batch of the same id.
 func Name(b ledger.Batch) string {
-	return b.ID + "-" + b.Created.UTC().Format("20060102T150405.000Z")
+	id := b.ID
+	if strings.HasPrefix(id, ".") {
+		id = "_" + id // not hidden
+	}
+	return id + "-" + b.Created.UTC().Format("20060102T150405.000Z")
 }
 
 // Write archives a batch that has ended. It returns the name of the folder and the SHA-256 of its

@@ -195,7 +195,7 @@ func TestVerify(t *testing.T) {
 	found, err := Verify(dir)
 	want := []Archive{
 		{Name: "april", Problems: []string{"SHA256SUMS: it is missing"}}, {Name: name, Sum: sum},
-		{Name: "z", Problems: []string{"not a directory"}},
+		{Name: "z", Problems: []string{"it is not a folder"}},
 	}
 	if diff := cmp.Diff(want, found); diff != "" || err != nil {
 		t.Error(diff, err)

@@ -3,6 +3,7 @@ package archive
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
+
+	"linkcancel/internal/history"
+	"linkcancel/internal/ledger"
 )
 
 // Archive is the result of the check of one archive.
@@ -39,7 +44,11 @@ func Verify(dir string) ([]Archive, error) {
 	}
 	var found []Archive
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), partialPrefix) && e.Name() != "lost+found" {
+		switch {
+		case strings.HasPrefix(e.Name(), partialPrefix) || e.Name() == "lost+found":
+		case !e.IsDir():
+			found = append(found, Archive{Name: e.Name(), Problems: []string{"it is not a folder"}})
+		default:
 			found = append(found, verifyOne(filepath.Join(dir, e.Name())))
 		}
 	}
@@ -47,6 +56,32 @@ func Verify(dir string) ([]Archive, error) {
 		return nil, fmt.Errorf("verify archives in %s: %w", dir, ErrNone)
 	}
 	return found, nil
+}
+
+// Where is what the history of a batch says about its archive.
+func Where(name, sum string) string { return name + ", SHA-256 " + sum }
+
+// Compare compares archives with what the histories of their batches say: it adds problems of
+// archives that were replaced, and the archives that are missing.
+func Compare(found []Archive, entries []history.Entry) []Archive {
+	sums := map[string]string{}
+	for _, e := range entries {
+		if name, sum, ok := strings.Cut(e.Detail, ", SHA-256 "); ok && e.Action == history.Archive {
+			sums[name] = sum
+		}
+	}
+	for i := range found {
+		a := &found[i]
+		if want := sums[a.Name]; want != "" && want != a.Sum {
+			a.Problems = append(a.Problems, "SHA256SUMS: the history of the batch has another SHA-256 for it")
+		}
+		delete(sums, a.Name)
+	}
+	for name := range sums {
+		found = append(found, Archive{Name: name, Problems: []string{"it is missing: the history of the batch has it"}})
+	}
+	slices.SortFunc(found, func(a, b Archive) int { return strings.Compare(a.Name, b.Name) })
+	return found
 }
 
 // sumLine is a line of the list of sums.
@@ -60,7 +95,7 @@ func verifyOne(folder string) Archive {
 		problem("%s", why(err))
 		return a
 	}
-	list, err := os.ReadFile(filepath.Join(folder, sumsName))
+	list, err := readFile(filepath.Join(folder, sumsName))
 	if err != nil {
 		problem("%s: %s", sumsName, why(err))
 		return a
@@ -90,12 +125,51 @@ func verifyOne(folder string) Archive {
 			problem("%s: it was changed", name)
 		}
 	}
+	if batch, err := readFile(filepath.Join(folder, "batch.json")); err == nil {
+		if name, err := nameOf(batch); err != nil || name != a.Name {
+			problem("batch.json: it is of another batch than the name of the folder says")
+		}
+	}
 	for _, e := range entries {
 		if e.Name() != sumsName && !slices.Contains(names[:], e.Name()) {
 			problem("%s: it does not belong to the archive", e.Name())
 		}
 	}
 	return a
+}
+
+// nameOf is the name of the folder of the batch in batch.json.
+func nameOf(text []byte) (string, error) {
+	var b struct {
+		Batch   string    `json:"batch"`
+		Created time.Time `json:"created"`
+	}
+	err := json.Unmarshal(text, &b)
+	return Name(ledger.Batch{ID: b.Batch, Created: b.Created}), err
+}
+
+// errNotRegular is about links, pipes and the like: what they lead to is not in the archive.
+var errNotRegular = errors.New("it is not a regular file")
+
+// open opens a regular file.
+func open(path string) (*os.File, error) {
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(path)
+}
+
+func readFile(path string) ([]byte, error) {
+	file, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
 }
 
 // why is the reason of an error of a file, without the path.
@@ -112,7 +186,7 @@ func why(err error) string {
 
 // fileSum returns the SHA-256 of a file in hex.
 func fileSum(path string) (string, error) {
-	file, err := os.Open(path)
+	file, err := open(path)
 	if err != nil {
 		return "", err
 	}

@@ -97,7 +97,7 @@ func (l *Ledger) SetAPI(ctx context.Context, url string, by history.By) error {
 		return fmt.Errorf("set the API of the fleet: %w", err)
 	}
 	if len(alive) > 0 {
-		return fmt.Errorf("set the API of the fleet to %s: %w (%s): stop all workers first", url, ErrWorkersAlive, alive[0].ID)
+		return fmt.Errorf("cannot set the API of the fleet to %s while %w (%s)", url, ErrWorkersAlive, alive[0].ID)
 	}
 	has, err := l.writeAPI(ctx, "set", url, by, claimed)
 	if err == nil && has != url {

@@ -59,6 +59,7 @@ type Batch struct {
 	Trace      string    // W3C traceparent of what created it, or ""
 	History    int64     // number of the latest entry of its history
 	Indexed    int64     // number of the latest one in the index (history.go)
+	Logged     int64     // number of the latest one that a leader has logged
 	Archived   time.Time // when its report was archived; zero if it was not
 }
 
@@ -95,7 +96,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
 		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
-		History: number(h["history"]), Indexed: number(h["indexed"]), Archived: millis(h["archived"]),
+		History: number(h["history"]), Indexed: number(h["indexed"]), Logged: number(h["logged"]), Archived: millis(h["archived"]),
 	}
 	for _, o := range Outcomes {
 		b.Counts[o] = number(h[o.String()])

@@ -49,46 +49,78 @@ func parseHistory(owner string, members []string) ([]history.Entry, error) {
 	return entries, nil
 }
 
-var indexedScript = redis.NewScript(`
--- KEYS[1] batch   ARGV number of the latest indexed entry
+var markScript = redis.NewScript(`
+-- KEYS[1] batch   ARGV field, number of the latest entry
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-return redis.call('HSET', KEYS[1], 'indexed', ARGV[1])
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 `)
 
-// IndexBatch adds the new entries of a batch's history to the index. It returns those that nobody
-// has added before. b is the batch as it was just read.
-func (l *Ledger) IndexBatch(ctx context.Context, b Batch) ([]history.Entry, error) {
+// IndexBatch adds the new entries of a batch's history to the index. b is the batch as it was just
+// read.
+func (l *Ledger) IndexBatch(ctx context.Context, b Batch) error {
 	if b.History <= b.Indexed {
-		return nil, nil
+		return nil
 	}
-	added, latest, err := l.index(ctx, b.ID, b.Indexed)
+	latest, err := l.index(ctx, b.ID, b.Indexed)
 	if err == nil {
-		err = indexedScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, latest).Err()
+		err = markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "indexed", latest).Err()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("index the history of batch %s: %w", b.ID, err)
+		return fmt.Errorf("index the history of batch %s: %w", b.ID, err)
 	}
-	return added, nil
+	return nil
 }
 
-// IndexFleet does the same for rate limit, API, sweeps and deleted batches.
-func (l *Ledger) IndexFleet(ctx context.Context) (added []history.Entry, err error) {
+// LogBatch calls log with each entry of a batch's history that no leader has logged, and notes that.
+// b is the batch as it was just read.
+func (l *Ledger) LogBatch(ctx context.Context, b Batch, log func(history.Entry) error) error {
+	if b.History <= b.Logged {
+		return nil
+	}
+	entries, err := l.History(ctx, b.ID)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	for _, e := range entries {
+		if e.Number > b.Logged {
+			if err := log(e); err != nil {
+				return err
+			}
+		}
+	}
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", entries[len(entries)-1].Number).Err(); err != nil {
+		return fmt.Errorf("note the log of batch %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// IndexFleet adds what is new about rate limit, API, sweeps and deleted batches to the index.
+func (l *Ledger) IndexFleet(ctx context.Context) error { return l.followFleet(ctx, "", nil) }
+
+// LogFleet calls log with what is new since the last call by any process, and indexes it.
+func (l *Ledger) LogFleet(ctx context.Context, log func(history.Entry)) error {
+	return l.followFleet(ctx, "logged ", log)
+}
+
+// followFleet follows the histories that are not of a batch in the lists. A field of keyIndexed, with
+// the prefix, has the latest entry that was seen.
+func (l *Ledger) followFleet(ctx context.Context, prefix string, log func(history.Entry)) error {
 	pipe := l.rdb.Pipeline()
-	indexed := pipe.HGetAll(ctx, keyIndexed)
+	seen := pipe.HGetAll(ctx, keyIndexed)
 	deleted := pipe.ZRangeWithScores(ctx, keyDeleted, 0, -1)
 	var newest [len(fleetOwners)]*redis.StringSliceCmd
 	for i, owner := range fleetOwners {
 		newest[i] = pipe.ZRevRange(ctx, history.Key(owner), 0, 0)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("read the histories of the fleet: %w", err)
+		return fmt.Errorf("read the histories of the fleet: %w", err)
 	}
 	for i, owner := range fleetOwners {
 		latest, err := parseHistory(owner, newest[i].Val())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		before := indexed.Val()[owner]
+		before := seen.Val()[prefix+owner]
 		if len(latest) == 0 || before == mark(latest[0]) {
 			continue
 		}
@@ -97,70 +129,92 @@ func (l *Ledger) IndexFleet(ctx context.Context) (added []history.Entry, err err
 		if known >= latest[0].Number { // Redis lost some
 			known = 0
 		}
-		some, _, err := l.index(ctx, owner, known)
-		if err == nil {
-			err = l.rdb.HSet(ctx, keyIndexed, owner, mark(latest[0])).Err()
+		if err := l.follow(ctx, owner, known, log, nil); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("index the history of the fleet: %w", err)
+		if err := l.rdb.HSet(ctx, keyIndexed, prefix+owner, mark(latest[0])).Err(); err != nil {
+			return fmt.Errorf("index the history of the fleet: %w", err)
 		}
-		added = append(added, some...)
 	}
 	for _, z := range deleted.Val() {
 		id, _ := z.Member.(string)
-		some, _, err := l.index(ctx, id, 0)
-		if err == nil && time.Since(time.UnixMilli(int64(z.Score))) > deletedFor {
-			err = l.rdb.ZRem(ctx, keyDeleted, id).Err()
-		}
+		field := prefix + "deleted " + id
+		entries, err := l.History(ctx, id)
 		if err != nil {
-			return nil, fmt.Errorf("index the history of batch %s: %w", id, err)
+			return err
 		}
-		added = append(added, some...)
+		if len(entries) > 0 && seen.Val()[field] != mark(entries[len(entries)-1]) {
+			only := func(e history.Entry) bool { return e.Action == history.Delete }
+			if err := l.follow(ctx, id, number(strings.SplitN(seen.Val()[field], " ", 2)[0]), log, only); err != nil {
+				return err
+			}
+			if err := l.rdb.HSet(ctx, keyIndexed, field, mark(entries[len(entries)-1])).Err(); err != nil {
+				return fmt.Errorf("index the history of batch %s: %w", id, err)
+			}
+		}
+		if log != nil && time.Since(time.UnixMilli(int64(z.Score))) > deletedFor {
+			pipe := l.rdb.Pipeline()
+			pipe.ZRem(ctx, keyDeleted, id)
+			pipe.HDel(ctx, keyIndexed, "deleted "+id, field)
+			if _, err := pipe.Exec(ctx); err != nil {
+				return fmt.Errorf("index the history of batch %s: %w", id, err)
+			}
+		}
 	}
-	return added, nil
+	return nil
+}
+
+// follow indexes the entries of a history after a number, and logs those that are wanted.
+func (l *Ledger) follow(ctx context.Context, owner string, after int64, log func(history.Entry), wanted func(history.Entry) bool) error {
+	if _, err := l.index(ctx, owner, after); err != nil {
+		return fmt.Errorf("index the history of %s: %w", owner, err)
+	}
+	if log == nil {
+		return nil
+	}
+	entries, err := l.History(ctx, owner)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Number > after && (wanted == nil || wanted(e)) {
+			log(e)
+		}
+	}
+	return nil
 }
 
 // mark identifies an entry of a history.
 func mark(e history.Entry) string { return fmt.Sprintf("%d %d", e.Number, e.Time.UnixMilli()) }
 
-// index adds the entries of a history after a number to the index. It returns those that were not
-// there, and the number of the latest.
-func (l *Ledger) index(ctx context.Context, owner string, after int64) (added []history.Entry, latest int64, err error) {
+// index adds the entries of a history after a number to the index. It returns the number of the
+// latest. What is there already stays as it is.
+func (l *Ledger) index(ctx context.Context, owner string, after int64) (latest int64, err error) {
 	members, err := l.rdb.ZRange(ctx, history.Key(owner), 0, -1).Result()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	entries, err := parseHistory(owner, members)
 	if err != nil || len(entries) == 0 {
-		return nil, after, err
-	}
-	latest = entries[len(entries)-1].Number
-	known := 0
-	for known < len(entries) && entries[known].Number <= after {
-		known++
-	}
-	entries, members = entries[known:], members[known:]
-	if len(entries) == 0 {
-		return nil, latest, nil
+		return after, err
 	}
 	pipe := l.rdb.Pipeline()
-	replies := make([]*redis.IntCmd, len(entries))
 	for i, e := range entries {
+		if e.Number <= after {
+			continue
+		}
 		key := keyPeople
 		if e.Auto {
 			key = keyAuto
 		}
-		replies[i] = pipe.ZAddNX(ctx, key, redis.Z{Score: float64(e.Time.UnixMilli()), Member: owner + " " + members[i]})
+		pipe.ZAddNX(ctx, key, redis.Z{Score: float64(e.Time.UnixMilli()), Member: owner + " " + members[i]})
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, 0, err
-	}
-	for i, e := range entries {
-		if replies[i].Val() == 1 {
-			added = append(added, e)
+	if pipe.Len() > 0 {
+		if _, err := pipe.Exec(ctx); err != nil {
+			return 0, err
 		}
 	}
-	return added, latest, nil
+	return entries[len(entries)-1].Number, nil
 }
 
 // TrimIndex removes old entries from the index.
@@ -187,11 +241,11 @@ func (l *Ledger) Activity(ctx context.Context, most int) ([]history.Entry, error
 		return nil, err
 	}
 	for _, b := range open {
-		if _, err := l.IndexBatch(ctx, b); err != nil {
+		if err := l.IndexBatch(ctx, b); err != nil {
 			return nil, err
 		}
 	}
-	if _, err := l.IndexFleet(ctx); err != nil {
+	if err := l.IndexFleet(ctx); err != nil {
 		return nil, err
 	}
 	pipe := l.rdb.Pipeline()

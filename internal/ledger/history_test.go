@@ -166,38 +166,54 @@ func TestActivity(t *testing.T) {
 			}
 			l.equal("indexed", int64(1), l.get("b").Indexed)
 		}},
-		{"each entry is new to one reader only", func(l *bench) {
+		{"each entry is logged once, whoever has read it before", func(l *bench) {
+			ctx := l.Context()
+			var logged []string
+			all := func() []string {
+				l.Helper()
+				logged = nil
+				log := func(e history.Entry) error { logged = append(logged, told([]history.Entry{e})...); return nil }
+				open, err := l.Unfinished(ctx)
+				l.must(err)
+				for _, b := range open {
+					l.must(l.LogBatch(ctx, b, log))
+				}
+				l.must(l.LogFleet(ctx, func(e history.Entry) { _ = log(e) }))
+				return logged
+			}
 			l.batch("b", 1, false)
-			b := l.get("b")
-			for _, want := range []int{1, 0} {
-				added, err := l.IndexBatch(l.Context(), b)
-				l.must(err)
-				l.equal("of the batch", want, len(added))
-			}
-			l.must(ratelimit.SetFleetRate(l.Context(), l.rdb, 5, ann))
-			for _, want := range []int{1, 0} {
-				added, err := l.IndexFleet(l.Context())
-				l.must(err)
-				l.equal("of the fleet", want, len(added))
-			}
-			// Redis lost what was indexed, or the history itself.
-			l.must(l.rdb.Del(l.Context(), keyIndexed).Err())
-			added, err := l.IndexFleet(l.Context())
+			_, err := l.Activity(ctx, 0)
 			l.must(err)
-			l.equal("of the fleet again", 0, len(added))
+			l.equal("the import", []string{"b:  import 1 link"}, all())
+			l.equal("again", []string(nil), all())
+			_, _, err = l.Abort(ctx, "b", ann)
+			l.must(err)
+			l.must(ratelimit.SetFleetRate(ctx, l.rdb, 5, ann))
+			_, err = l.Activity(ctx, 0)
+			l.must(err)
+			l.equal("abort and rate", []string{"b: ann abort (the wrong file)", "lc:rate: ann rate set 5/s (the wrong file)"}, all())
+			l.must(l.FillAborted(ctx, l.get("b")))
+			l.must(l.Delete(ctx, l.get("b"), ann, time.Hour))
+			_, err = l.Activity(ctx, 0)
+			l.must(err)
+			l.equal("the deletion", []string{"b: ann delete 1 link (the wrong file)"}, all())
+			l.equal("again", []string(nil), all())
+
+			// Redis lost what was indexed and logged, or the history itself.
+			l.must(l.rdb.Del(ctx, keyDeleted).Err())
 			time.Sleep(2 * time.Millisecond) // an entry is known by its number and millisecond
-			l.must(l.rdb.Del(l.Context(), history.Key(history.Rate)).Err())
-			l.must(ratelimit.SetFleetRate(l.Context(), l.rdb, 6, ann))
-			added, err = l.IndexFleet(l.Context())
+			l.must(l.rdb.Del(ctx, history.Key(history.Rate)).Err())
+			l.must(ratelimit.SetFleetRate(ctx, l.rdb, 6, ann))
+			l.equal("of a lost history", []string{"lc:rate: ann rate set 6/s (the wrong file)"}, all())
+			entries, err := l.Activity(ctx, 0)
 			l.must(err)
-			l.equal("of a lost history", 1, len(added))
+			l.equal("indexed", 6, len(entries))
 		}},
 		{"the index is not written for a batch that is gone", func(l *bench) {
 			l.batch("b", 1, false)
 			b := l.get("b")
 			l.must(l.rdb.Del(l.Context(), keyBatch("b")).Err())
-			_, err := l.IndexBatch(l.Context(), b)
-			l.must(err)
+			l.must(l.IndexBatch(l.Context(), b))
 			l.equal("the hash", map[string]string{}, l.hash("lc:{b}"))
 		}},
 		{"automatic entries do not take the place of others, and all of them age", func(l *bench) {

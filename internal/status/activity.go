@@ -26,7 +26,7 @@ type EntryView struct {
 // ViewOfEntry is the view of an entry.
 func ViewOfEntry(e history.Entry) EntryView {
 	return EntryView{
-		Time: e.Time, Batch: e.Batch(), Action: e.Action, Actor: e.Actor, Automatic: e.Auto, Reason: reasonOf(e.Reason), Detail: e.Detail,
+		Time: e.Time, Batch: e.Batch(), Action: e.Action, Actor: e.Actor, Automatic: e.Auto, Reason: ReasonOf(e.Reason), Detail: e.Detail,
 	}
 }
 
@@ -61,13 +61,13 @@ func Did(e history.Entry) string {
 		words += " " + detail
 	}
 	if e.Reason != "" {
-		words += " (" + reasonOf(e.Reason) + ")"
+		words += " (" + ReasonOf(e.Reason) + ")"
 	}
 	return words
 }
 
-// reasonOf is the reason of a pause in words.
-func reasonOf(reason string) string {
+// ReasonOf is the reason of a pause in words.
+func ReasonOf(reason string) string {
 	if what, ok := strings.CutPrefix(reason, "canary:"); ok {
 		return fmt.Sprintf("canary: %d links in a row were %s", ledger.CanaryRow, what)
 	}

@@ -111,7 +111,7 @@ func Paused(b ledger.Batch) string {
 
 // Reason says why a batch is paused or aborted.
 func Reason(b ledger.Batch) string {
-	return reasonOf(b.Reason)
+	return ReasonOf(b.Reason)
 }
 
 // Hold says what sending is on hold for, and for how long.

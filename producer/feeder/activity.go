@@ -32,30 +32,21 @@ func (r *repairer) logBatches(ctx context.Context, batches []*batch) error {
 }
 
 func (r *repairer) logBatch(ctx context.Context, b *batch) error {
-	added, err := r.ledger.IndexBatch(ctx, b.Batch)
-	if err != nil {
+	if err := r.ledger.IndexBatch(ctx, b.Batch); err != nil {
 		return err
 	}
-	b.Indexed = b.History
-	for _, e := range added {
+	return r.ledger.LogBatch(ctx, b.Batch, func(e history.Entry) error {
 		if e.Action == history.Finish {
-			if err := r.logEnd(ctx, b.Batch); err != nil {
-				return err
-			}
-			continue
+			return r.logEnd(ctx, b.Batch)
 		}
 		r.logEntry(e)
-	}
-	return nil
+		return nil
+	})
 }
 
 // logFleet does the same for limit, API, sweeps and deleted batches.
 func (r *repairer) logFleet(ctx context.Context, _ []*batch) error {
-	added, err := r.ledger.IndexFleet(ctx)
-	for _, e := range added {
-		r.logEntry(e)
-	}
-	return err
+	return r.ledger.LogFleet(ctx, r.logEntry)
 }
 
 func (r *repairer) logEntry(e history.Entry) {
@@ -76,7 +67,10 @@ func (r *repairer) logEntry(e history.Entry) {
 		add("by", e.Actor)
 	}
 	add("detail", e.Detail)
-	add("reason", e.Reason)
+	add("reason", status.ReasonOf(e.Reason))
+	if e.Action == history.Pause && e.Auto {
+		add("next", "linkcancel batch show "+e.Batch())
+	}
 	if time.Since(e.Time) > lateEntry { // no worker was there
 		attrs = append(attrs, "at", e.Time)
 	}
@@ -100,8 +94,12 @@ func (r *repairer) logEnd(ctx context.Context, b ledger.Batch) error {
 		}
 	}
 	if took := b.Finished.Sub(b.Started); !b.Started.IsZero() {
-		attrs = append(attrs, "took", took.Round(time.Second).String())
-		if sent := b.Counts.Sum() - b.Counts[ledger.Aborted]; took >= time.Second {
+		round := time.Second
+		if took < 10*time.Second {
+			round = time.Millisecond
+		}
+		attrs = append(attrs, "took", took.Round(round).String())
+		if sent := b.Counts.Sum() - b.Counts[ledger.Aborted]; took >= 100*time.Millisecond {
 			attrs = append(attrs, "rate", float64(int64(float64(sent)/took.Seconds()*10))/10)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,9 +20,27 @@ import (
 	"linkcancel/producer"
 )
 
+// locked is a text that the feeder writes while the test reads it.
+type locked struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // logging lets a feeder log into a text without times.
-func logging(f *Feeder) *strings.Builder {
-	var text strings.Builder
+func logging(f *Feeder) *locked {
+	var text locked
 	f.cfg.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "took" || a.Key == "rate" {
 			return slog.Attr{}
@@ -79,10 +98,15 @@ level=WARN msg="batch finished" batch=b1 state=done links=3 cancelled=1 already_
 }
 
 // archived counts attempts.
-type archived struct{ ok, failed int }
+type archived struct {
+	mu         sync.Mutex
+	ok, failed int
+}
 
 func (*archived) Repaired(string, int) {}
 func (a *archived) Archived(ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if ok {
 		a.ok++
 	} else {

@@ -2,6 +2,7 @@ package feeder
 
 import (
 	"context"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -57,7 +58,9 @@ func (a *archiver) begin(ctx context.Context, batches ...ledger.Batch) {
 		a.busy = false
 		if err != nil && ctx.Err() == nil {
 			a.next = time.Now().Add(archiveRetry)
-			a.trouble.Begin("cannot archive finished batches: they are kept until it works", err, "folder", a.cfg.ArchiveDir)
+			folder, _ := filepath.Abs(a.cfg.ArchiveDir) // the working directory is there
+			a.trouble.Begin("cannot archive finished batches: they are kept until it works", err, "folder", folder,
+				"next", "make room, or the folder again; it is tried again each minute")
 		} else if err == nil {
 			a.trouble.End("finished batches are archived again")
 		}
@@ -68,7 +71,7 @@ func (a *archiver) archive(ctx context.Context, b ledger.Batch) error {
 	name, sum, err := archive.Write(ctx, a.ledger, a.cfg.ArchiveDir, b)
 	if err == nil {
 		by := history.By{Actor: a.cfg.Process, Auto: true}
-		err = a.ledger.MarkArchived(ctx, b.ID, by, name+", SHA-256 "+sum)
+		err = a.ledger.MarkArchived(ctx, b.ID, by, archive.Where(name, sum))
 	}
 	if ctx.Err() == nil && a.cfg.Observer != nil {
 		a.cfg.Observer.Archived(err == nil)
