@@ -118,11 +118,14 @@ proof: ## Prove dashboard, rules and deployment files, on a real Prometheus wher
 	  echo "left out: the proof on a real Prometheus (apt-get install $$tool to have it)"; done
 	cd deploy/proof && $(GO) vet ./... && $(TEST) -count=1 -timeout 10m ./...
 
-page: ## Test the page in a real Chromium where there is one; PAGE_PICTURES=1 draws those of the documents
+page: ## Test the page in a real Chromium where there is one
 	@sh .ci/tools chromium
 	@command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || \
 	  echo "left out: the page in a browser (apt-get install chromium to have it)"
 	cd internal/browser && $(GO) vet ./... && $(TEST) -count=1 -timeout 5m ./...
+
+page-pictures: ## Draw the pictures of the page into docs
+	cd internal/browser && $(GO) test -tags pictures -count=1 -run TestPictures .
 
 screenshots: ## Draw the dashboard, with the data of a fleet at work, into docs
 	@GO='$(GO)' deploy/screenshots/screenshots.sh

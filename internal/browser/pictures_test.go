@@ -1,3 +1,5 @@
+//go:build pictures
+
 package browser
 
 import (
@@ -11,11 +13,8 @@ import (
 	"linkcancel/internal/testutil"
 )
 
-// TestPictures draws the pictures of the documents, if PAGE_PICTURES is set.
+// TestPictures draws the pictures of the documents.
 func TestPictures(t *testing.T) {
-	if os.Getenv("PAGE_PICTURES") == "" {
-		t.Skip("draws pictures only if PAGE_PICTURES is set")
-	}
 	s := newSite(t)
 	s.fill()
 	b := newTab(t)
