@@ -14,7 +14,7 @@ ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools page page-pictures proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
