@@ -25,7 +25,7 @@ type archiveVerifyCmd struct {
 
 // Help is shown by archive verify --help.
 func (archiveVerifyCmd) Help() string {
-	return `A worker with --archive-dir archives each finished batch: report.csv.gz, batch.json, history.jsonl, and SHA256SUMS with the sums of the others. Each file is compared with its sum. Whoever can write to the folder could replace a file and its sum, or remove an archive. --history finds that, too: the history of each batch has the SHA-256 of its SHA256SUMS.
+	return `A worker with --archive-dir archives each finished batch: report.csv.gz, batch.json, history.jsonl, and SHA256SUMS with the sums of the others. Each file is compared with its sum. Somebody who can write to the folder could replace a file and its sum, or remove an archive. --history finds that, too: the history of each batch has the SHA-256 of its SHA256SUMS.
 
 The exit code is 0, or 1 if anything is missing or changed. sha256sum -c SHA256SUMS checks the same within one archive.
 

@@ -16,7 +16,8 @@ import (
 
 // A history is written in the hash slot of its owner. The index of all histories is another key, so
 // on a cluster no script can write both. Instead each batch stores the number of its latest entry
-// and of its latest indexed one, and whoever reads the index, or leads, first adds what is missing.
+// and of its latest indexed one. The leader adds what is missing, and so does each reader of the index
+// before it reads.
 // Adding an entry again changes nothing.
 
 // maxIndexed is how many entries the index keeps of people, and how many automatic ones.
