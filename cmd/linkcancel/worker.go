@@ -117,7 +117,11 @@ func remaining(l *ledger.Ledger) (attrs []any) {
 	if len(open) > most {
 		open = append(open[:most], fmt.Sprintf("and %d more", len(open)-most))
 	}
-	return []any{"pending_links", links, "open_batches", strings.Join(open, ", ")}
+	attrs = []any{"pending_links", links}
+	if len(open) > 0 {
+		attrs = append(attrs, "open_batches", strings.Join(open, ", "))
+	}
+	return attrs
 }
 
 // gcPercent lets garbage grow to about 60 MB: the usual 100% took a tenth of the CPU time.
