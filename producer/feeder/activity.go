@@ -39,17 +39,17 @@ func (r *repairer) logBatch(ctx context.Context, b *batch) error {
 		if e.Action == history.Finish {
 			return r.logEnd(ctx, b.Batch)
 		}
-		r.logEntry(e)
+		logEntry(r.log, e)
 		return nil
 	})
 }
 
 // logFleet does the same for limit, API, sweeps and deleted batches.
 func (r *repairer) logFleet(ctx context.Context, _ []*batch) error {
-	return r.ledger.LogFleet(ctx, r.logEntry)
+	return r.ledger.LogFleet(ctx, func(e history.Entry) { logEntry(r.log, e) })
 }
 
-func (r *repairer) logEntry(e history.Entry) {
+func logEntry(log *slog.Logger, e history.Entry) {
 	message, known := messages[e.Action]
 	if !known || e.Action == history.Swept && e.Auto {
 		return
@@ -78,7 +78,7 @@ func (r *repairer) logEntry(e history.Entry) {
 	if e.Action == history.Pause && e.Auto {
 		level = slog.LevelWarn // it waits for a person
 	}
-	r.log.Log(context.Background(), level, message, attrs...)
+	log.Log(context.Background(), level, message, attrs...)
 }
 
 // logEnd logs how a batch ended, as a warning if links may still be payable.

@@ -160,6 +160,20 @@ func TestArchive(t *testing.T) {
 				t.Errorf("batch %s expires in %v", id, ttl)
 			}
 		}
+		if n := strings.Count(log.String(), `msg="batch archived"`); n != 2 {
+			t.Errorf("%d archives in the log:\n%s", n, log)
+		}
+		all, err := y.l.Activity(ctx, 0)
+		testutil.Must(t, err)
+		indexed := 0
+		for _, e := range all {
+			if e.Action == history.Archive {
+				indexed++
+			}
+		}
+		if indexed != 2 {
+			t.Errorf("%d archives in the index", indexed)
+		}
 		if n := y.rdb.SCard(ctx, "lc:open").Val(); n != 0 {
 			t.Errorf("%d unfinished batches", n)
 		}

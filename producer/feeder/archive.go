@@ -2,6 +2,7 @@ package feeder
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync"
 	"time"
@@ -38,8 +39,8 @@ func (a *archiver) wants(b ledger.Batch) bool {
 	return a.cfg.ArchiveDir != "" && b.Archived.IsZero() && b.Ended()
 }
 
-// begin archives some of the batches, unless the archiver is at work or has just failed.
-func (a *archiver) begin(ctx context.Context, batches ...ledger.Batch) {
+// begin archives some batches, unless the archiver is at work or has just failed.
+func (a *archiver) begin(ctx context.Context, archive func(context.Context, ledger.Batch) error, batches ...ledger.Batch) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.busy || time.Now().Before(a.next) {
@@ -49,7 +50,7 @@ func (a *archiver) begin(ctx context.Context, batches ...ledger.Batch) {
 	a.running.Go(func() {
 		var err error
 		for _, b := range batches {
-			if err = a.archive(ctx, b); err != nil {
+			if err = archive(ctx, b); err != nil {
 				break
 			}
 		}
@@ -79,10 +80,32 @@ func (a *archiver) archive(ctx context.Context, b ledger.Batch) error {
 	return err
 }
 
+// archiveLate archives a batch that is retired. The rounds of the leader no longer see its history.
+func (a *archiver) archiveLate(ctx context.Context, b ledger.Batch) error {
+	err := a.archive(ctx, b)
+	if err == nil {
+		b, err = a.ledger.Get(ctx, b.ID)
+	}
+	if err == nil {
+		err = a.ledger.IndexBatch(ctx, b)
+	}
+	if err == nil {
+		err = a.ledger.LogBatch(ctx, b, func(e history.Entry) error { logEntry(a.cfg.Log, e); return nil })
+	}
+	if errors.Is(err, ledger.ErrNoBatch) {
+		return nil // it has expired
+	}
+	return err
+}
+
 // archiveRetired archives batches that were retired without it.
-func (r *repairer) archiveRetired(ctx context.Context, _ []*batch) error {
+func (r *repairer) archiveRetired(ctx context.Context, batches []*batch) error {
 	if r.cfg.ArchiveDir == "" {
 		return nil
+	}
+	unfinished := map[string]bool{}
+	for _, b := range batches {
+		unfinished[b.ID] = true
 	}
 	all, err := r.ledger.List(ctx)
 	if err != nil {
@@ -90,12 +113,12 @@ func (r *repairer) archiveRetired(ctx context.Context, _ []*batch) error {
 	}
 	var missing []ledger.Batch
 	for _, b := range all {
-		if r.archiver.wants(b) {
+		if r.archiver.wants(b) && !unfinished[b.ID] {
 			missing = append(missing, b)
 		}
 	}
 	if len(missing) > 0 {
-		r.archiver.begin(ctx, missing...)
+		r.archiver.begin(ctx, r.archiver.archiveLate, missing...)
 	}
 	return nil
 }

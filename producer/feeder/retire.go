@@ -32,7 +32,7 @@ func (r *repairer) finish(ctx context.Context, b *batch) error {
 		return r.ledger.FillAborted(ctx, b.Batch)
 	}
 	if r.archiver.wants(b.Batch) {
-		r.archiver.begin(ctx, b.Batch)
+		r.archiver.begin(ctx, r.archiver.archive, b.Batch)
 		return nil // it is retired in the round that sees the archive
 	}
 	return r.ledger.Retire(ctx, b.Batch, r.cfg.Keep)
