@@ -3,7 +3,6 @@ package worker
 import (
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,31 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/testutil"
 )
-
-// locked is a text that the logger writes while the test reads it.
-type locked struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// take returns the text and empties it.
-func (l *locked) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
 
 func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log locked
+		var log testutil.Log
 		f := failures{level: slog.LevelWarn, log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 				if a.Key == slog.TimeKey {
@@ -52,7 +32,7 @@ func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 		logged := func(want string) {
 			t.Helper()
 			synctest.Wait()
-			if diff := cmp.Diff(want, log.take()); diff != "" {
+			if diff := cmp.Diff(want, log.Take()); diff != "" {
 				t.Error(diff)
 			}
 		}

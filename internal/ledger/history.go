@@ -26,7 +26,7 @@ const maxIndexed = 10_000
 // deletedFor is how long the history of a deleted batch is looked at for the index.
 const deletedFor = time.Minute
 
-// fleetOwners are the owners of histories that are no batches.
+// fleetOwners are the owners of histories that are not of a batch.
 var fleetOwners = [...]string{history.Rate, history.API, history.Sweep}
 
 // History reads the history of a batch, the oldest entry first. It is also there for a batch that

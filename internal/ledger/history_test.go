@@ -166,7 +166,7 @@ func TestActivity(t *testing.T) {
 			}
 			l.equal("indexed", int64(1), l.get("b").Indexed)
 		}},
-		{"each entry is logged once, whoever has read it before", func(l *bench) {
+		{"each entry is logged once, even if others have read it before", func(l *bench) {
 			ctx := l.Context()
 			var logged []string
 			all := func() []string {

@@ -357,7 +357,7 @@ func (c counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 	return func(ctx context.Context, cmds []redis.Cmder) error { *c.n += len(cmds); return next(ctx, cmds) }
 }
 
-// At most 64 streams are open. The next one is told to ask instead.
+// At most 64 streams are open. The next one gets a 503, and its page asks every few seconds.
 func TestManyStreams(t *testing.T) {
 	s := newSite(t)
 	for range maxStreams {

@@ -20,27 +20,9 @@ import (
 	"linkcancel/producer"
 )
 
-// locked is a text that the feeder writes while the test reads it.
-type locked struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // logging lets a feeder log into a text without times.
-func logging(f *Feeder) *locked {
-	var text locked
+func logging(f *Feeder) *testutil.Log {
+	var text testutil.Log
 	f.cfg.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "took" || a.Key == "rate" {
 			return slog.Attr{}
