@@ -99,7 +99,8 @@ func TestKilledCommandLeavesItsEntry(t *testing.T) {
 			t.Errorf("%q: from %v to %v, from %v to %v: %d entries", args, before.State, after.State, rate.Ceiling, rateAfter.Ceiling, entries)
 		}
 		if after.State == ledger.Importing { // its importer is dead, and would block the id for 30 s
-			testutil.Must(t, l.DiscardUnsealed(t.Context(), id, 1))
+			_, err := l.DiscardDead(t.Context(), id, 0)
+			testutil.Must(t, err)
 		}
 	}
 	if changed < 20 || changed == 200 {

@@ -111,7 +111,7 @@ func TestAPI(t *testing.T) {
 			l.quiet()
 			l.create(DraftConfig{ID: "b"})
 			l.otherAPI(l.ClaimAPI(l.Context(), staging, history.By{Actor: "ann"}), live, staging)
-			l.must(l.DiscardUnsealed(l.Context(), "b", 0))
+			l.must(l.discardDead("b"))
 			l.watched(60)
 			l.commit(outcomes(NotFound, 0, 50)...)
 			l.otherAPI(l.ClaimAPI(l.Context(), staging, history.By{Actor: "ann"}), live, staging)

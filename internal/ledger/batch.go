@@ -164,7 +164,9 @@ func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
 		}
 		for _, id := range ids {
 			if !known[id] {
-				l.rdb.SRem(ctx, keyOpen, id)
+				if err := l.close(ctx, id); err != nil {
+					return nil, fmt.Errorf("list unfinished batches: %w", err)
+				}
 			}
 		}
 	}
@@ -291,7 +293,7 @@ func (l *Ledger) Prune(ctx context.Context) error {
 	for _, id := range ids {
 		n, err := l.rdb.Exists(ctx, keyBatch(id)).Result()
 		if err == nil && n == 0 {
-			err = l.rdb.ZRem(ctx, keyBatches, id).Err()
+			err = l.unlist(ctx, id)
 		}
 		if err != nil {
 			return fmt.Errorf("prune batches: %w", err)
@@ -302,26 +304,34 @@ func (l *Ledger) Prune(ctx context.Context) error {
 
 // Retire removes a finished batch from the unfinished ones. All its keys expire after keep.
 func (l *Ledger) Retire(ctx context.Context, b Batch, keep time.Duration) error {
-	err := l.rdb.Expire(ctx, history.Key(b.ID), keep).Err()
+	err := l.end(ctx, b, append([]string{history.Key(b.ID)}, batchKeys(b)...), keep)
 	if err == nil {
-		err = l.expire(ctx, b, keep)
+		err = l.close(ctx, b.ID)
 	}
 	if err != nil {
-		return fmt.Errorf("retire batch %s: %w", b.ID, err)
-	}
-	if err := l.rdb.SRem(ctx, keyOpen, b.ID).Err(); err != nil {
 		return fmt.Errorf("retire batch %s: %w", b.ID, err)
 	}
 	return nil
 }
 
-func (l *Ledger) expire(ctx context.Context, b Batch, keep time.Duration) error {
-	for part := range slices.Chunk(batchKeys(b), 1000) {
-		pipe := l.rdb.Pipeline()
-		for _, key := range part {
-			pipe.Expire(ctx, key, keep)
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
+var endScript = redis.NewScript(`
+-- Deletes keys of a batch, or lets them expire, unless the id belongs to another batch by now.
+-- KEYS[1] batch  KEYS[2…] keys of it   ARGV when it was created, ms; seconds until they expire, 0: now
+if tonumber(redis.call('HGET', KEYS[1], 'created')) ~= tonumber(ARGV[1]) then return 0 end
+for i = 2, #KEYS do
+  if ARGV[2] == '0' then redis.call('UNLINK', KEYS[i]) else redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+end
+return 1
+`)
+
+// endAtOnce is how many keys one call of endScript handles. Other clients wait for it.
+const endAtOnce = 200
+
+// end lets keys of a batch expire after ttl. 0 deletes them.
+func (l *Ledger) end(ctx context.Context, b Batch, keys []string, ttl time.Duration) error {
+	for some := range slices.Chunk(keys, endAtOnce) {
+		err := endScript.Run(ctx, l.rdb, append([]string{keyBatch(b.ID)}, some...), b.Incarnation(), int64(ttl/time.Second)).Err()
+		if err != nil {
 			return err
 		}
 	}
@@ -361,24 +371,15 @@ func (l *Ledger) Delete(ctx context.Context, b Batch, by history.By, keep time.D
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
 	}
 	// What a late answer writes from here on expires too.
-	if err := l.expire(ctx, b, leftoverTTL); err != nil {
+	err = l.end(ctx, b, batchKeys(b), leftoverTTL)
+	if err == nil {
+		err = l.end(ctx, b, batchKeys(b), 0)
+	}
+	if err == nil {
+		err = l.unlist(ctx, b.ID)
+	}
+	if err != nil {
 		return fmt.Errorf("delete batch %s: %w", b.ID, err)
-	}
-	for part := range slices.Chunk(batchKeys(b), 1000) {
-		pipe := l.rdb.Pipeline()
-		// In small commands, because Redis frees strings while other clients wait.
-		for some := range slices.Chunk(part, 20) {
-			pipe.Unlink(ctx, some...)
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("delete batch %s: %w", b.ID, err)
-		}
-	}
-	pipe := l.rdb.Pipeline()
-	pipe.SRem(ctx, keyOpen, b.ID)
-	pipe.ZRem(ctx, keyBatches, b.ID)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("remove batch %s from the lists: %w", b.ID, err)
 	}
 	return nil
 }

@@ -334,7 +334,7 @@ func TestEndOfLife(t *testing.T) {
 		{"what is not finished is not deleted", func(l *bench) {
 			l.draft(2)
 			l.fails("importing", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
-			l.must(l.DiscardUnsealed(l.Context(), "b", 1))
+			l.must(l.discardDead("b"))
 			l.batch("b", 2, false)
 			l.fails("ready", l.Delete(l.Context(), l.get("b"), history.By{Actor: "ann"}, time.Hour), ErrUnfinished)
 			b := l.get("b")
@@ -356,7 +356,7 @@ func TestEndOfLife(t *testing.T) {
 			l.must(l.FillAborted(l.Context(), l.get("b")))
 			b := l.get("b")
 			// An interrupted deletion: everything expires, and the first chunk is deleted.
-			l.must(l.expire(l.Context(), b, leftoverTTL))
+			l.must(l.end(l.Context(), b, batchKeys(b), leftoverTTL))
 			l.must(l.rdb.Unlink(l.Context(), "lc:{b}:m:0", "lc:{b}:r:0").Err())
 			l.commit(Entry{Record: Record{Outcome: Rejected, Attempts: 1}, LinkStatus: "odd", Error: "late"})
 			l.expires("lc:{b}", "lc:{b}:r:0", "lc:{b}:m:1", "lc:{b}:r:1", "lc:{b}:e", "lc:{b}:s")

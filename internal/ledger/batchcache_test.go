@@ -48,15 +48,8 @@ type batchCache struct {
 func (l *bench) batchCache() *batchCache {
 	l.Helper()
 	c := &batchCache{bench: l, seen: &readings{}}
-	var client redis.UniversalClient
-	switch other := l.rdb.(type) {
-	case *redis.ClusterClient:
-		client = redis.NewClusterClient(other.Options())
-	case *redis.Client:
-		client = redis.NewClient(other.Options())
-	}
+	client := l.otherClient()
 	client.AddHook(c.seen)
-	l.Cleanup(func() { _ = client.Close() })
 	c.BatchCache = New(client).NewBatchCache()
 	return c
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"linkcancel/internal/task"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // A promoted replica may be missing the primary's last writes. A batch is still consistent then,
@@ -92,86 +91,4 @@ func (l *Ledger) awaitReplica(ctx context.Context, id string) {
 	pipe.Eval(ctx, "local v = redis.call('HGET', KEYS[1], 'v'); return v and redis.call('HSET', KEYS[1], 'v', v)", []string{keyBatch(id)})
 	pipe.Do(ctx, "wait", 1, l.replicaWait.Milliseconds())
 	_, _ = pipe.Exec(ctx)
-}
-
-// Relist adds batches that are missing from the lists and returns their ids. On a cluster, a
-// failover may lose list entries alone.
-func (l *Ledger) Relist(ctx context.Context) ([]string, error) {
-	cluster, ok := l.rdb.(*redis.ClusterClient)
-	if !ok {
-		return nil, nil
-	}
-	var mu sync.Mutex
-	var ids []string
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
-		it := server.ScanType(ctx, 0, "lc:{*}", 1000, "hash").Iterator()
-		for it.Next(ctx) {
-			id := strings.TrimSuffix(strings.TrimPrefix(it.Val(), "lc:{"), "}")
-			if it.Val() == keyBatch(id) && task.ValidBatchID(id) {
-				mu.Lock()
-				ids = append(ids, id)
-				mu.Unlock()
-			}
-		}
-		return it.Err()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find unlisted batches: %w", err)
-	}
-	// The lists are read last, because a batch is listed after it was created.
-	listed, err := l.rdb.ZRange(ctx, keyBatches, 0, -1).Result()
-	if err != nil {
-		return nil, fmt.Errorf("find unlisted batches: %w", err)
-	}
-	open, err := l.rdb.SMembers(ctx, keyOpen).Result()
-	if err != nil {
-		return nil, fmt.Errorf("find unlisted batches: %w", err)
-	}
-	known, unfinished := set(listed), set(open)
-	slices.Sort(ids)
-	var found []string
-	for _, id := range slices.Compact(ids) {
-		if unfinished[id] && known[id] {
-			continue
-		}
-		relisted, err := l.relist(ctx, id)
-		if err != nil {
-			return found, fmt.Errorf("list batch %s again: %w", id, err)
-		}
-		if relisted {
-			found = append(found, id)
-		}
-	}
-	return found, nil
-}
-
-func (l *Ledger) relist(ctx context.Context, id string) (relisted bool, err error) {
-	pipe := l.rdb.Pipeline()
-	head, ttl := pipe.HMGet(ctx, keyBatch(id), "state", "created"), pipe.PTTL(ctx, keyBatch(id))
-	if _, err := pipe.Exec(ctx); err != nil {
-		return false, err
-	}
-	state, _ := head.Val()[0].(string)
-	created, _ := head.Val()[1].(string)
-	if state == "" {
-		return false, nil // deleted
-	}
-	added, err := l.rdb.ZAddNX(ctx, keyBatches, redis.Z{Score: float64(number(created)), Member: id}).Result()
-	if err != nil {
-		return false, err
-	}
-	// Only retired and unsealed batches expire.
-	if retired := ttl.Val() >= 0 && State(state) != Importing; !retired {
-		opened, err := l.rdb.SAdd(ctx, keyOpen, id).Result()
-		return added+opened > 0, err
-	}
-	return added > 0, nil
-}
-
-func set(ids []string) map[string]bool {
-	all := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		all[id] = true
-	}
-	return all
 }

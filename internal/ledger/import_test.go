@@ -214,7 +214,7 @@ func TestImport(t *testing.T) {
 		}},
 		{"a dead import is deleted without its draft", func(l *bench) {
 			l.draft(2500)
-			l.must(l.DiscardUnsealed(l.Context(), "b", 0))
+			l.must(l.discardDead("b"))
 			l.equal("keys", []string(nil), l.keys())
 		}},
 		{"a sealed batch is not discarded", func(l *bench) {
@@ -222,7 +222,7 @@ func TestImport(t *testing.T) {
 			l.must(d.Seal(l.Context(), "digest", 0, 0))
 			want := l.keys()
 			l.must(d.Discard(l.Context()))
-			l.must(l.DiscardUnsealed(l.Context(), "b", 1))
+			l.must(l.discardDead("b"))
 			l.equal("keys", want, l.keys())
 		}},
 		{"what is restored counts", func(l *bench) {

@@ -125,6 +125,26 @@ func (l *bench) set(key string, values ...any) {
 	l.must(l.rdb.HSet(l.Context(), key, values...).Err())
 }
 
+// otherClient is the client of another process.
+func (l *bench) otherClient() redis.UniversalClient {
+	l.Helper()
+	var client redis.UniversalClient
+	switch other := l.rdb.(type) {
+	case *redis.ClusterClient:
+		client = redis.NewClusterClient(other.Options())
+	case *redis.Client:
+		client = redis.NewClient(other.Options())
+	}
+	l.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// discardDead deletes an import as if its importer had died.
+func (l *bench) discardDead(id string) error {
+	_, err := l.DiscardDead(l.Context(), id, 0)
+	return err
+}
+
 // ago is a time before now as the ledger keeps it.
 func (l *bench) ago(d time.Duration) int64 {
 	l.Helper()
@@ -287,7 +307,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	calls["Restore"] = d.Restore(ctx, 0, []Record{{Ambiguous: true}}, nil)
 	calls["Seal"] = d.Seal(ctx, "", 0, 0)
 	calls["Discard"] = d.Discard(ctx)
-	calls["DiscardUnsealed"] = l.DiscardUnsealed(ctx, "b", 1)
+	_, calls["DiscardDead"] = l.DiscardDead(ctx, "b", 0)
 	_, calls["Lease"] = l.Lease(ctx, "a", time.Second)
 	calls["Unlease"] = l.Unlease(ctx, "a")
 	calls["Start"] = l.Start(ctx, &b, 1, 1, "w1")

@@ -66,7 +66,15 @@ func (cfg DraftConfig) sealed(links int64) history.Change {
 	return cfg.By.Change(action, detail)
 }
 
-var createScript = redis.NewScript(`
+const dropLua = `
+-- Deletes the keys of an unsealed batch. written is its number of chunks.
+local function drop(batch, written)
+  for n = 0, written do redis.call('UNLINK', batch .. ':m:' .. n, batch .. ':r:' .. n) end
+  for _, key in ipairs({'', ':e', ':s', ':k', ':c'}) do redis.call('UNLINK', batch .. key) end
+end
+`
+
+var createScript = redis.NewScript(dropLua + `
 -- Begins an import, or takes over one whose importer is dead.
 -- KEYS[1] batch   ARGV token, importer timeout ms, created ms (0: now), canary, 'v', format, field, value, …
 -- Returns 'created', 'busy' (another importer is alive), 'sealed' or 'deleted' (too
@@ -78,10 +86,7 @@ if h[1] then
   if h[1] ~= 'importing' then return 'sealed' end
   if (tonumber(h[4] or 0) or 0) > tonumber(ARGV[6]) then return 'busy' end -- of a newer release
   if now - tonumber(h[2]) < tonumber(ARGV[2]) then return 'busy' end
-  for n = 0, tonumber(h[3]) do
-    redis.call('DEL', KEYS[1] .. ':m:' .. n, KEYS[1] .. ':r:' .. n)
-  end
-  for _, key in ipairs({'', ':e', ':s', ':k', ':c'}) do redis.call('DEL', KEYS[1] .. key) end
+  drop(KEYS[1], tonumber(h[3]))
 end
 if redis.call('EXISTS', KEYS[1] .. ':gone') == 1 then return 'deleted' end
 local created = tonumber(ARGV[3])
@@ -125,25 +130,10 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 		return nil, false, fmt.Errorf("create batch %s: %w (if it crashed, the id is free after %v)", cfg.ID, ErrBusy, importerTimeout)
 	}
 	// Hash first: a listed id without a hash can be dropped, and a hash alone expires.
-	if err := d.list(ctx); err != nil {
+	if err := d.l.list(ctx, d.id); err != nil {
 		return nil, false, err
 	}
 	return d, false, nil
-}
-
-// list adds the batch to the lists that List and the feeder read.
-func (d *Draft) list(ctx context.Context) error {
-	now, err := d.l.Now(ctx)
-	if err == nil {
-		err = d.l.rdb.ZAddNX(ctx, keyBatches, redis.Z{Score: float64(now.UnixMilli()), Member: d.id}).Err()
-	}
-	if err == nil {
-		err = d.l.rdb.SAdd(ctx, keyOpen, d.id).Err()
-	}
-	if err != nil {
-		return fmt.Errorf("list batch %s: %w", d.id, err)
-	}
-	return nil
 }
 
 var chunkScript = redis.NewScript(`
@@ -271,7 +261,7 @@ return state
 // skipped rows. It may be repeated. The error is ErrTaken if another import took over.
 func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int64) error {
 	// Listed again: an earlier import of this id may have been deleted after Create.
-	if err := d.list(ctx); err != nil {
+	if err := d.l.list(ctx, d.id); err != nil {
 		return err
 	}
 	args := []any{d.token, d.links, d.chunks, digest, duplicates, invalid, d.cfg.sealed(d.links)}
@@ -285,43 +275,43 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 	return nil
 }
 
+var discardScript = redis.NewScript(dropLua + `
+-- Deletes an unsealed batch of one importer, or, if the token is empty, of a dead one.
+-- KEYS[1] batch   ARGV token, how old the last heartbeat of a dead importer is at least, ms
+-- Returns 1 if it was deleted.
+local h = redis.call('HMGET', KEYS[1], 'state', 'token', 'beat', 'written')
+if h[1] ~= 'importing' then return 0 end
+if ARGV[1] ~= '' then
+  if h[2] ~= ARGV[1] then return 0 end
+else
+  local t = redis.call('TIME')
+  if t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(h[3]) < tonumber(ARGV[2]) then return 0 end
+end
+drop(KEYS[1], tonumber(h[4]))
+return 1
+`)
+
 // Discard deletes the unsealed batch unless another importer took it over.
 func (d *Draft) Discard(ctx context.Context) error {
-	token, err := d.l.rdb.HGet(ctx, keyBatch(d.id), "token").Result()
-	if err != nil && err != redis.Nil {
-		return fmt.Errorf("discard import %s: %w", d.id, err)
-	}
-	if err == nil && token != d.token {
-		return nil
-	}
-	return d.l.DiscardUnsealed(ctx, d.id, d.chunks)
+	_, err := d.l.discard(ctx, d.id, d.token, 0)
+	return err
 }
 
-// DiscardUnsealed deletes an unfinished import. The hash goes first, so no late chunk is written.
-func (l *Ledger) DiscardUnsealed(ctx context.Context, id string, chunks int) error {
-	state, err := l.rdb.HGet(ctx, keyBatch(id), "state").Result()
-	if err != nil && err != redis.Nil {
-		return fmt.Errorf("discard import %s: %w", id, err)
+// DiscardDead deletes an unfinished import whose last heartbeat is older than age. It reports whether
+// it did.
+func (l *Ledger) DiscardDead(ctx context.Context, id string, age time.Duration) (bool, error) {
+	return l.discard(ctx, id, "", age)
+}
+
+func (l *Ledger) discard(ctx context.Context, id, token string, age time.Duration) (bool, error) {
+	deleted, err := discardScript.Run(ctx, l.rdb, []string{keyBatch(id)}, token, age.Milliseconds()).Bool()
+	if err == nil && (deleted || token != "") {
+		err = l.unlist(ctx, id) // again, if the answer of an earlier call was lost
 	}
-	if err == nil && State(state) != Importing {
-		return nil
+	if err != nil {
+		return false, fmt.Errorf("discard import %s: %w", id, err)
 	}
-	written, err := l.rdb.HGet(ctx, keyBatch(id), "written").Int()
-	if err == nil {
-		chunks = max(chunks, written)
-	}
-	keys := batchKeys(Batch{ID: id, Chunks: chunks + 1})
-	pipe := l.rdb.Pipeline()
-	pipe.Del(ctx, keyBatch(id))
-	for _, key := range keys {
-		pipe.Unlink(ctx, key)
-	}
-	pipe.SRem(ctx, keyOpen, id)
-	pipe.ZRem(ctx, keyBatches, id)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("discard import %s: %w", id, err)
-	}
-	return nil
+	return deleted, nil
 }
 
 // cutError shortens an error text to MaxErrorBytes.

@@ -39,12 +39,11 @@ func (r *repairer) finish(ctx context.Context, b *batch) error {
 }
 
 func (r *repairer) deleteIfDead(ctx context.Context, b *batch) error {
-	now, err := r.ledger.Now(ctx)
-	if err != nil || now.Sub(b.Beat) < deadImport {
-		return err
+	deleted, err := r.ledger.DiscardDead(ctx, b.ID, deadImport)
+	if deleted {
+		r.log.Warn("dead import deleted", "batch", b.ID)
 	}
-	r.log.Warn("dead import deleted", "batch", b.ID)
-	return r.ledger.DiscardUnsealed(ctx, b.ID, b.Chunks)
+	return err
 }
 
 // relist restores batches that the lists of batches have lost in a failover.
