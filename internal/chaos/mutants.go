@@ -115,8 +115,7 @@ var mutants = []mutant{
 	{
 		name:  "trusts a kind of answers that was contradicted",
 		edits: []edit{{"worker/proof.go", "	case k.Contradicted:", "	case false:"}},
-		// Until the third attempts, 24 s after the first at the latest.
-		stage:  func(p *plan) { p.links, p.instead = 300, behind("404:html", 0.9, 30*time.Second) },
+		stage:  func(p *plan) { p.links, p.instead = 300, narrower },
 		within: stagedWithin,
 	},
 	{

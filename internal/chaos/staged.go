@@ -26,6 +26,27 @@ func behind(text string, share float64, lasts time.Duration) func(context.Contex
 	}
 }
 
+// narrower puts a gateway before most links, and after a moment before fewer of them: the API then
+// answers about some of those that the gateway has answered for.
+func narrower(ctx context.Context, r *round) error {
+	began := time.Now()
+	gateway := sandbox.Gateway{Answer: sandbox.Answer{Status: 404, Body: sandbox.BodyHTML}, Sticky: true, SpareLists: true}
+	for _, step := range []struct {
+		share float64
+		lasts time.Duration
+	}{
+		{0.7, 8 * time.Second},
+		{0.4, 30 * time.Second}, // until the third attempts, 24 s after the first at the latest
+	} {
+		gateway.Share = step.share
+		r.api.box.SetGateway(gateway)
+		sleep(ctx, step.lasts)
+	}
+	r.api.box.SetGateway(sandbox.Gateway{})
+	r.happened(apiGateway, began, "404 html for 0.7, then 0.4 of the links, not before the list")
+	return nil
+}
+
 // rightAgain takes the gateway away that stood before the API from the beginning.
 func rightAgain(ctx context.Context, r *round) error {
 	sleep(ctx, 8*time.Second)
