@@ -6,9 +6,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
-	"unicode/utf8"
 
-	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
 )
 
@@ -17,48 +15,31 @@ type reasonFlag struct {
 	Reason string `help:"Why, for the history." placeholder:"TEXT"`
 }
 
-// maxReason is the longest reason, in bytes.
-const maxReason = 500
-
 // AfterApply checks the flag.
 func (f reasonFlag) AfterApply() error {
-	if len(f.Reason) > maxReason {
-		return usagef("--reason has %d bytes: use at most %d", len(f.Reason), maxReason)
+	if _, err := history.Person("", f.Reason); err != nil {
+		return usagef("--reason: %w", err)
 	}
 	return nil
 }
 
 // by says who runs this command, and why.
 func (f reasonFlag) by() history.By {
-	return history.By{Actor: actor(), Reason: clean.Line(strings.TrimSpace(f.Reason))}
+	by, _ := history.Person(actor(), f.Reason) // AfterApply has checked it
+	return by
 }
-
-// maxActor is the longest name of a user that is kept, in bytes.
-const maxActor = 100
 
 // actor names the user of this command: LINKCANCEL_USER, or user@host.
 func actor() string {
 	if name := strings.TrimSpace(os.Getenv("LINKCANCEL_USER")); name != "" {
-		return cutName(clean.Line(name))
+		return history.Name(name)
 	}
 	name := "unknown"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
 	host, _ := os.Hostname() // "" if it has none
-	return cutName(clean.Line(name + "@" + cmp.Or(host, "unknown-host")))
-}
-
-// cutName shortens a name to maxActor.
-func cutName(name string) string {
-	if len(name) <= maxActor {
-		return name
-	}
-	end := maxActor - len("…")
-	for !utf8.RuneStart(name[end]) {
-		end--
-	}
-	return name[:end] + "…"
+	return history.Name(name + "@" + cmp.Or(host, "unknown-host"))
 }
 
 // fileList names files for a batch, without their folders.
@@ -71,5 +52,5 @@ func fileList(files []string) string {
 			names = append(names, filepath.Base(file))
 		}
 	}
-	return cutName(clean.Line(strings.Join(names, ", ")))
+	return history.Name(strings.Join(names, ", "))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
@@ -78,15 +77,7 @@ func (c batchAbortCmd) Run(ctx context.Context, a *cliApp) error {
 					return "", false, err
 				}
 			}
-			state, changed, err := l.Abort(ctx, b.ID, c.by())
-			if err == nil && state == ledger.AbortedState {
-				b.State = state
-				// The leader would do it too. Here it is done when the command ends.
-				fillCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
-				defer cancel()
-				err = l.FillAborted(fillCtx, b)
-			}
-			return state, changed, err
+			return l.AbortNow(ctx, b, c.by())
 		},
 	})
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -14,7 +12,6 @@ import (
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
-	"linkcancel/internal/task"
 	"linkcancel/producer"
 )
 
@@ -73,37 +70,17 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 }
 
 func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
+	plan, err := producer.PlanRetry(ctx, l, parent, outcomes, c.ID)
 	switch {
-	case parent.State == ledger.Importing:
-		return fmt.Errorf("batch %s cannot be retried: it is being imported", parent.ID)
-	case parent.State == ledger.AbortedState && parent.Pending() > 0 && slices.Contains(outcomes, ledger.Aborted):
-		return hint(fmt.Errorf("batch %s cannot be retried yet: %s are still being marked as aborted", parent.ID, humanize.Plural(parent.Pending(), "link")), "linkcancel batch abort %s finishes it", parent.ID)
-	}
-	batches, err := l.List(ctx)
-	if err != nil {
+	case errors.Is(err, producer.ErrNoRetry):
+		return hint(usagef("%w", err), "choose another --id")
+	case errors.Is(err, producer.ErrNotYet) && parent.State == ledger.AbortedState:
+		return hint(err, "linkcancel batch abort %s finishes it", parent.ID)
+	case err != nil:
 		return err
 	}
-	id := c.ID
-	if id == "" {
-		if id, err = freeRetryID(ctx, l, parent.ID, batches); err != nil {
-			return err
-		}
-	}
-	var others []ledger.Batch // earlier retries, the newest first
-	for _, b := range batches {
-		switch {
-		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
-			return hint(usagef("batch %s already exists, and is not a retry of %s", b.ID, parent.ID), "choose another --id")
-		case b.Parent == parent.ID && b.ID != id:
-			others = append(others, b)
-		}
-	}
-	src, err := producer.OpenRetry(ctx, l, parent, outcomes, others)
-	if err != nil {
-		return err
-	}
-	if src.Links() == 0 {
-		return c.nothing(a, parent, src, others)
+	if plan.Links() == 0 {
+		return c.nothing(a, plan)
 	}
 	p, alive, err := fleetPreview(ctx, rdb, l)
 	if err != nil {
@@ -111,7 +88,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	}
 	name := cmp.Or(c.Name, parent.Name)
 	if a.DryRun {
-		stats := producer.Stats{Links: src.Links()}
+		stats := producer.Stats{Links: plan.Links()}
 		if a.JSON {
 			return a.dryRunJSON(stats, name, parent.Source, nil)
 		}
@@ -120,16 +97,13 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 		return nil
 	}
 	existed := true
-	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
-		ID: id, Source: parent.Source, Name: name, Parent: parent.ID, By: c.by(), Restore: src.Restore,
-		Confirm: func(stats producer.Stats) error {
-			existed = false
-			return a.ask(ctx, p, stats, question{})
-		},
+	batch, err := plan.Make(ctx, c.Name, c.by(), func(stats producer.Stats) error {
+		existed = false
+		return a.ask(ctx, p, stats, question{})
 	})
 	switch {
 	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
-		return hint(fmt.Errorf("batch %s was made by another retry at the same time", id), "run the command again")
+		return hint(fmt.Errorf("batch %s was made by another retry at the same time", plan.ID), "run the command again")
 	case err != nil:
 		return err
 	}
@@ -137,34 +111,30 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 }
 
 // nothing says why there is nothing to retry.
-func (c batchRetryCmd) nothing(a *cliApp, parent ledger.Batch, src *producer.Retry, retries []ledger.Batch) error {
-	what := strings.Join(c.Outcome, " or ")
-	if src.Found == 0 {
+func (c batchRetryCmd) nothing(a *cliApp, plan *producer.RetryPlan) error {
+	what, parent := strings.Join(c.Outcome, " or "), plan.Parent
+	if plan.Found == 0 {
 		if a.JSON {
 			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
 		fmt.Fprintf(a.notes, "Nothing to retry: batch %s has no link with the outcome %s.%s\n", parent.ID, what, otherOutcomes(parent))
 		return nil
 	}
-	var where []string
-	var newest ledger.Batch
-	for _, b := range retries {
-		if src.Elsewhere[b.ID] == 0 {
-			continue
-		}
-		if newest.ID == "" {
-			newest = b
-		}
-		where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
-	}
+	newest, _ := plan.Holder()
 	if a.JSON {
 		view := status.ViewOf(newest)
 		view.Existed = true
 		return printJSON(a.stdout, view)
 	}
+	var where []string
+	for _, b := range plan.Earlier {
+		if plan.Elsewhere[b.ID] > 0 {
+			where = append(where, fmt.Sprintf("%s (%s)", b.ID, b.State))
+		}
+	}
 	fmt.Fprintln(a.says, newest.ID)
 	fmt.Fprintf(a.notes, "Nothing new to retry: batch %s has %s with the outcome %s, all in %s. Next: linkcancel batch show %s\n",
-		parent.ID, humanize.Plural(src.Found, "link"), what, strings.Join(where, ", "), newest.ID)
+		parent.ID, humanize.Plural(plan.Found, "link"), what, strings.Join(where, ", "), newest.ID)
 	return nil
 }
 
@@ -180,37 +150,4 @@ func otherOutcomes(b ledger.Batch) string {
 		return ""
 	}
 	return " It has " + strings.Join(parts, ", ") + ": choose with --outcome."
-}
-
-var retryOf = regexp.MustCompile(`-retry(-\d+)?$`)
-
-// freeRetryID returns the first free id of march-retry, march-retry-2 and so on, for march and its
-// retries. It is not random: of two retries at the same time only one succeeds.
-func freeRetryID(ctx context.Context, l *ledger.Ledger, parent string, batches []ledger.Batch) (string, error) {
-	taken := map[string]bool{}
-	for _, b := range batches {
-		taken[b.ID] = b.State != ledger.Importing // or it broke off, and its id is free
-	}
-	for {
-		id := retryID(parent, taken)
-		deleted, err := l.Deleted(ctx, id)
-		if err != nil || !deleted {
-			return id, err
-		}
-		taken[id] = true
-	}
-}
-
-func retryID(parent string, taken map[string]bool) string {
-	root := retryOf.ReplaceAllString(parent, "")
-	for n := 1; ; n++ {
-		suffix := "-retry"
-		if n > 1 {
-			suffix = fmt.Sprintf("-retry-%d", n)
-		}
-		id := root[:min(len(root), task.MaxBatchID-len(suffix))] + suffix
-		if !taken[id] {
-			return id
-		}
-	}
 }

@@ -10,9 +10,9 @@ import (
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/internal/web"
 	"linkcancel/metrics"
 	"linkcancel/producer"
+	"linkcancel/web"
 )
 
 // hinted is an error with advice for the user.

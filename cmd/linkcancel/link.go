@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -198,10 +197,7 @@ func linkOutcome(in status.LinkInView) string {
 		}
 		return withReason(text, fmt.Sprint(in.HTTPStatus), in.LinkStatus, in.Error) + ", " + humanize.Plural(int64(in.Attempts), "attempt")
 	}
-	text := "pending, " + humanize.Plural(*in.Ahead, "link") + " before it"
-	if in.Left != nil {
-		text += fmt.Sprintf(", %s at most", humanize.Duration(time.Duration(*in.Left)*time.Second))
-	}
+	text := "pending, " + in.Place()
 	if in.Attempts > 0 {
 		text += ", " + humanize.Plural(int64(in.Attempts), "attempt")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -14,29 +15,38 @@ import (
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/web"
+	"linkcancel/web"
 )
 
 // pageAddr is where the page is served, unless a flag says otherwise.
 const pageAddr = "127.0.0.1:9465"
 
 type serveCmd struct {
-	Addr      string   `default:"${page_addr}" env:"LINKCANCEL_SERVE_ADDR" help:"Serve the page here; by default ${default}. Beyond this machine it needs --token-file and --host." placeholder:"HOST:PORT"`
-	Host      []string `env:"LINKCANCEL_SERVE_HOST" help:"A name by which browsers ask for the page, such as that of a reverse proxy; may be repeated." placeholder:"NAME"`
-	TokenFile string   `name:"token-file" env:"LINKCANCEL_SERVE_TOKEN_FILE" help:"File with the token that viewers need; by default a new one is made at each start." placeholder:"FILE"`
-	NoAuth    bool     `name:"no-auth" help:"Let everybody on this machine look, without a token."`
-	Title     string   `env:"LINKCANCEL_SERVE_TITLE" help:"Name of the fleet, on each page." placeholder:"TEXT"`
+	Addr              string   `default:"${page_addr}" env:"LINKCANCEL_SERVE_ADDR" help:"Serve the page here; by default ${default}. Beyond this machine it needs --host, and --token-file or --auth-header." placeholder:"HOST:PORT"`
+	Host              []string `env:"LINKCANCEL_SERVE_HOST" help:"A name by which browsers ask for the page, such as that of a reverse proxy; may be repeated." placeholder:"NAME"`
+	AllowActions      bool     `env:"LINKCANCEL_SERVE_ALLOW_ACTIONS" help:"Let operators pause, resume, abort and retry batches, and set or hold the limit."`
+	TokenFile         string   `env:"LINKCANCEL_SERVE_TOKEN_FILE" help:"File with the token of those who only look; by default a new one is made at each start." placeholder:"FILE"`
+	OperatorTokenFile string   `env:"LINKCANCEL_SERVE_OPERATOR_TOKEN_FILE" help:"File with the token of operators; by default a new one is made at each start." placeholder:"FILE"`
+	AuthHeader        string   `env:"LINKCANCEL_SERVE_AUTH_HEADER" help:"Header in which a reverse proxy names the user it has signed in, such as X-Forwarded-User." placeholder:"NAME"`
+	TrustedProxy      []string `env:"LINKCANCEL_SERVE_TRUSTED_PROXY" help:"Address of that proxy; may be repeated. A name from elsewhere is refused." placeholder:"CIDR"`
+	Operator          []string `env:"LINKCANCEL_SERVE_OPERATOR" help:"User of the proxy who is an operator, or * for all; may be repeated." placeholder:"USER"`
+	NoAuth            bool     `help:"Let everybody on this machine look, without a token."`
+	Title             string   `env:"LINKCANCEL_SERVE_TITLE" help:"Name of the fleet, on each page." placeholder:"TEXT"`
 	redisFlags
 }
 
 // Help is shown by serve --help.
 func (serveCmd) Help() string {
-	return `It shows batches with their progress and links, the limit and its holds, the workers, the sweeps and the history. It only reads Redis: it has no API key, and changes nothing. Open the link that it prints. The link has a token, which the browser keeps as a cookie. Programs send it as "Authorization: Bearer TOKEN".
+	return `It shows batches with their progress and links, the limit and its holds, the workers, the sweeps and the history. It only needs Redis: it has no API key. Open the link that it prints. The link has a token, which the browser keeps as a cookie. Programs send it as "Authorization: Bearer TOKEN".
+
+Without --allow-actions it changes nothing. With it, there is a second link, for operators. The history names them operator@ADDRESS, or by the name that the proxy gives with --auth-header.
 
 It listens on this machine only. For others, put a reverse proxy with TLS before it, and name the proxy with --host.
 
     linkcancel serve
-    linkcancel serve --addr 10.0.0.5:9465 --host links.example.com --token-file /etc/linkcancel/page-token`
+    linkcancel serve --allow-actions
+    linkcancel serve --addr 10.0.0.5:9465 --host links.example.com --token-file /etc/linkcancel/page-token
+    linkcancel serve --host links.example.com --allow-actions --auth-header X-Forwarded-User --trusted-proxy 127.0.0.1/32 --operator ann`
 }
 
 // minToken is the shortest token that is accepted, in bytes.
@@ -44,43 +54,104 @@ const minToken = 16
 
 func (c serveCmd) Run(ctx context.Context, a *cliApp) error {
 	if a.DryRun {
-		return usagef("--dry-run cannot be combined with serve, which changes nothing")
+		return usagef("--dry-run cannot be combined with serve: it changes nothing unless --allow-actions is given")
 	}
-	token, err := c.token(a)
+	access, err := c.access(a)
 	if err != nil {
 		return err
 	}
 	return c.openLedger(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger) error {
 		server, listener, err := web.Listen(ctx, web.Config{
-			Redis: rdb, Ledger: l, Log: a.log, Token: token, Hosts: c.Host, Title: clean.Line(c.Title),
+			Redis: rdb, Ledger: l, Log: a.log, Access: access, Hosts: c.Host, Title: clean.Line(c.Title),
 		}, c.Addr)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stdout, "The page: %s\n", server.URL())
+		fmt.Fprintf(a.stdout, "The page: %s\n", server.URL(access.Viewer))
+		if access.Operator != "" {
+			fmt.Fprintf(a.stdout, "With actions: %s\n", server.URL(access.Operator))
+		}
 		return server.Serve(ctx, listener)
 	})
 }
 
-// token finds the token of the page, and refuses what would show it to others.
-func (c serveCmd) token(a *cliApp) (string, error) {
+// access finds out who may look and who may change something. It refuses what would let others in.
+func (c serveCmd) access(a *cliApp) (web.Access, error) {
+	access := web.Access{Actions: c.AllowActions}
 	loopback, err := isLoopback(c.Addr)
 	if err != nil {
-		return "", usagef("--addr %s: %w", c.Addr, err)
+		return access, usagef("--addr %s: %w", c.Addr, err)
+	}
+	named := c.TokenFile != "" || c.OperatorTokenFile != "" || c.AuthHeader != ""
+	switch {
+	case c.NoAuth && named:
+		return access, usagef("--no-auth cannot be combined with --token-file, --operator-token-file or --auth-header")
+	case c.NoAuth && c.AllowActions:
+		return access, hint(usagef("--no-auth and --allow-actions cannot be combined: everybody on this machine could abort batches"), "leave out --no-auth, and open the second link that is printed")
+	case c.NoAuth && !loopback:
+		return access, hint(usagef("--no-auth is for this machine only, and %s is not", c.Addr), "give --token-file and --host instead")
+	case !loopback && (!named || len(c.Host) == 0):
+		return access, hint(usagef("others can reach %s: the page needs a token of your own, and a name", c.Addr), "give --token-file FILE and --host NAME, or leave out --addr")
+	case !c.AllowActions && (c.OperatorTokenFile != "" || len(c.Operator) > 0):
+		return access, hint(usagef("there are no operators without --allow-actions"), "give --allow-actions, or leave out --operator and --operator-token-file")
+	case c.NoAuth:
+		return access, nil
+	}
+	if access.Proxy, err = c.proxy(); err != nil {
+		return access, err
+	}
+	if access.Viewer, err = readPageToken(a, c.TokenFile); err == nil {
+		access.Operator, err = readPageToken(a, c.OperatorTokenFile)
 	}
 	switch {
-	case c.NoAuth && c.TokenFile != "":
-		return "", usagef("--no-auth and --token-file cannot be combined")
-	case c.NoAuth && !loopback:
-		return "", hint(usagef("--no-auth is for this machine only, and %s is not", c.Addr), "give --token-file and --host instead")
-	case c.NoAuth:
-		return "", nil
-	case !loopback && (c.TokenFile == "" || len(c.Host) == 0):
-		return "", hint(usagef("others can reach %s: the page needs a token of your own, and a name", c.Addr), "give --token-file FILE and --host NAME, or leave out --addr")
-	case c.TokenFile == "":
-		return rand.Text(), nil
+	case err != nil:
+		return access, err
+	case access.Viewer != "" && access.Viewer == access.Operator:
+		return access, usagef("--token-file and --operator-token-file have the same token")
+	case access.Proxy != nil:
+		return access, nil // no other token than those given
 	}
-	token, warning, err := clean.ReadSecretFile(c.TokenFile)
+	if access.Viewer == "" {
+		access.Viewer = rand.Text()
+	}
+	if access.Operator == "" && c.AllowActions {
+		access.Operator = rand.Text()
+	}
+	return access, nil
+}
+
+// proxy is the reverse proxy that names users; nil if there is none.
+func (c serveCmd) proxy() (*web.Proxy, error) {
+	switch {
+	case c.AuthHeader == "" && len(c.TrustedProxy)+len(c.Operator) > 0:
+		return nil, hint(usagef("--trusted-proxy and --operator need --auth-header"), "name the header in which the proxy sends the user, such as X-Forwarded-User")
+	case c.AuthHeader == "":
+		return nil, nil
+	case len(c.TrustedProxy) == 0:
+		return nil, hint(usagef("--auth-header needs --trusted-proxy: otherwise everybody could name himself"), "give the address of the proxy, such as 127.0.0.1/32")
+	case c.AllowActions && len(c.Operator) == 0 && c.OperatorTokenFile == "":
+		return nil, hint(usagef("--allow-actions with --auth-header needs to know who is an operator"), "name them by --operator USER, or give --operator '*' for all")
+	}
+	p := &web.Proxy{Header: http.CanonicalHeaderKey(c.AuthHeader), Operators: c.Operator}
+	for _, text := range c.TrustedProxy {
+		prefix, err := netip.ParsePrefix(text)
+		if address, wrong := netip.ParseAddr(text); err != nil && wrong == nil {
+			prefix, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return nil, usagef("--trusted-proxy %s: use an address such as 10.0.0.7, or a range such as 10.0.0.0/24", clean.Line(text))
+		}
+		p.From = append(p.From, prefix.Masked())
+	}
+	return p, nil
+}
+
+// readPageToken reads a token from a file; "" without one.
+func readPageToken(a *cliApp, file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	token, warning, err := clean.ReadSecretFile(file)
 	if warning != "" {
 		a.log.Warn("page token file", "warning", "the token file "+warning)
 	}
@@ -88,7 +159,7 @@ func (c serveCmd) token(a *cliApp) (string, error) {
 	case err != nil:
 		return "", usagef("read the page's token: %w", err)
 	case len(token) < minToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == ',' || r == ';' || r == '\\' }):
-		return "", hint(usagef("the page's token in %s cannot be used", c.TokenFile), "use %d or more letters and digits: openssl rand -hex 20 makes one", minToken)
+		return "", hint(usagef("the page's token in %s cannot be used", file), "use %d or more letters and digits: openssl rand -hex 20 makes one", minToken)
 	}
 	return token, nil
 }
@@ -108,14 +179,15 @@ func isLoopback(addr string) (bool, error) {
 
 // servePage serves the page of a run on this machine until stop is called, and says where.
 func (a *cliApp) servePage(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger) (stop func(), err error) {
-	cfg := web.Config{Redis: rdb, Ledger: l, Log: a.log, Token: rand.Text()}
+	token := rand.Text()
+	cfg := web.Config{Redis: rdb, Ledger: l, Log: a.log, Access: web.Access{Viewer: token}}
 	server, listener, err := web.Listen(ctx, cfg, pageAddr)
 	if err != nil { // another one is there
 		if server, listener, err = web.Listen(ctx, cfg, "127.0.0.1:0"); err != nil {
 			return nil, err
 		}
 	}
-	fmt.Fprintf(a.stderr, "The page: %s\n\n", server.URL())
+	fmt.Fprintf(a.stderr, "The page: %s\n\n", server.URL(token))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(ctx, listener) }) // until stop

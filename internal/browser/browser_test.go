@@ -28,8 +28,8 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/testutil"
-	"linkcancel/internal/web"
 	"linkcancel/producer"
+	"linkcancel/web"
 )
 
 // chromium returns the browser. In CI there must be one.
@@ -47,6 +47,9 @@ func chromium(t *testing.T) string {
 	return ""
 }
 
+// Tokens of those who look, and of those who may change something.
+const viewer, operator = "a-token-of-the-test", "an-operator-of-the-test"
+
 // site is a page with its Redis.
 type site struct {
 	*testing.T
@@ -62,13 +65,13 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { _ = s.broker.Close() })
 	s.ledger = ledger.New(s.broker.Client())
 	server, listener, err := web.Listen(t.Context(), web.Config{
-		Redis: s.broker.Client(), Ledger: s.ledger, Log: slog.New(slog.DiscardHandler), Token: "a-token-of-the-test",
+		Redis: s.broker.Client(), Ledger: s.ledger, Log: slog.New(slog.DiscardHandler), Access: web.Access{Viewer: viewer, Operator: operator, Actions: true}, Hosts: []string{"links.test"},
 	}, "127.0.0.1:0")
 	testutil.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
-	s.url = server.URL()
+	s.url = server.URL(viewer)
 	s.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -79,14 +82,16 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// address is that of a page, with the token.
-func (s *site) address(path string) string {
-	base, query, _ := strings.Cut(s.url, "/?")
+// address is that of a page, with the token of a viewer.
+func (s *site) address(path string) string { return s.addressFor(viewer, path) }
+
+func (s *site) addressFor(token, path string) string {
+	base, _, _ := strings.Cut(s.url, "/?")
 	separator := "?"
 	if strings.Contains(path, "?") {
 		separator = "&"
 	}
-	return base + path + separator + query
+	return base + path + separator + "token=" + token
 }
 
 // batch makes a batch whose first links have outcomes.
@@ -254,7 +259,7 @@ func (b *tab) accessible(name string) {
 	}
 }
 
-var pages = []string{"/", "/?state=done", "/batches/march", "/batches/april", "/batches/may", "/batches/march/links?outcome=failed", "/rate", "/sweeps", "/activity", "/batches/none"}
+var pages = []string{"/", "/?state=done", "/batches/march", "/batches/april", "/batches/may", "/batches/march/links?outcome=failed", "/rate", "/sweeps", "/activity", "/batches/none", "/link", "/link?q=" + testutil.LinkID(0)}
 
 // Every page can be used by all, light and dark, wide and narrow.
 func TestAccessible(t *testing.T) {
@@ -267,9 +272,11 @@ func TestAccessible(t *testing.T) {
 		scheme string
 	}{{"light", 1440, "light"}, {"dark", 768, "dark"}, {"narrow", 320, "light"}, {"narrow and dark", 320, "dark"}} {
 		for _, path := range pages {
+			// Operators see the same, and forms.
 			b.do(chromedp.EmulateViewport(look.width, 900),
 				command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}}}),
-				chromedp.Navigate(s.address(path)), chromedp.WaitVisible("main"))
+				chromedp.Navigate(s.addressFor(operator, path)), chromedp.WaitVisible("main"),
+				chromedp.Evaluate[chromedp.Void](`for (const d of document.querySelectorAll("details")) d.open = true`))
 			b.accessible(path + " " + look.name)
 			if wide := get(b, chromedp.Evaluate[int64](`document.documentElement.scrollWidth`)); wide > look.width {
 				t.Errorf("%s %s: the page is %d wide", path, look.name, wide)

@@ -100,6 +100,7 @@ var mutants = []mutant{
 			{"internal/task/later.go", "return !errors.As(err, new(*Later))", "return errors.As(err, new(*Later)) || true"},
 		},
 		faults: []kind{apiErrs},
+		within: 90 * time.Second, // a batch that does not go on is found after 45 s
 	},
 	{
 		name:   "leaks a goroutine with each request",
@@ -113,8 +114,8 @@ var mutants = []mutant{
 		within: stagedWithin,
 	},
 	{
-		name:  "trusts a kind of answers that was contradicted",
-		edits: []edit{{"worker/proof.go", "	case k.Contradicted:", "	case false:"}},
+		name:   "trusts a kind of answers that was contradicted",
+		edits:  []edit{{"worker/proof.go", "	case k.Contradicted:", "	case false:"}},
 		stage:  func(p *plan) { p.links, p.instead = 300, narrower },
 		within: stagedWithin,
 	},

@@ -264,6 +264,22 @@ func (l *Ledger) Abort(ctx context.Context, id string, by history.By) (State, bo
 	return l.change(ctx, id, history.Abort, by, "")
 }
 
+// fillTimeout is how long AbortNow fills records at most. Afterwards the leader does.
+const fillTimeout = 10 * time.Minute
+
+// AbortNow is Abort with FillAborted, also if ctx ends meanwhile. The leader would fill the records
+// too, but who aborts a batch wants to see its end.
+func (l *Ledger) AbortNow(ctx context.Context, b Batch, by history.By) (State, bool, error) {
+	state, changed, err := l.Abort(ctx, b.ID, by)
+	if err == nil && state == AbortedState {
+		b.State = state
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
+		defer cancel()
+		err = l.FillAborted(ctx, b)
+	}
+	return state, changed, err
+}
+
 // change changes the state of a batch. reason is shown while it is paused.
 func (l *Ledger) change(ctx context.Context, id string, action history.Action, by history.By, reason string) (State, bool, error) {
 	reply, err := stateScript.Run(ctx, l.rdb, []string{keyBatch(id), history.Key(id)},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
 )
 
@@ -90,6 +91,18 @@ type LinkInView struct {
 	Unconfirmed bool   `json:"unconfirmed"`
 	Ahead       *int64 `json:"ahead"`        // pending links before it in its batch; null: it has its outcome
 	Left        *int64 `json:"left_seconds"` // null: unknown, or it has its outcome
+}
+
+// Place says how many links come before a pending one, and how long that takes; "" for others.
+func (v LinkInView) Place() string {
+	if v.Ahead == nil {
+		return ""
+	}
+	text := humanize.Plural(*v.Ahead, "link") + " before it"
+	if v.Left != nil {
+		text += ", " + humanize.Duration(time.Duration(*v.Left)*time.Second) + " at most"
+	}
+	return text
 }
 
 // LinkReportView is a link in a report.

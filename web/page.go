@@ -27,16 +27,29 @@ type layout struct {
 	Nav   string // the part of the site
 	Site  string // the title of the fleet
 	Shell bool   // without navigation and live texts
+	Still bool   // nothing changes while the page is open
 	Retry bool   // load the page again in 5 s
 	// Down is since when Redis has not answered; zero while it does.
 	Down time.Time
-	Live string // the address of the page for the stream
+	Live string // the address of the page for the stream; "": it does not change
+	// Operator: who looks may change something.
+	Operator bool
+	User     string // who looks, by the proxy; may be empty
 }
 
 // problemPage says why there is no page.
 type problemPage struct {
 	layout
 	Text string
+	Back string // the page to go on with; "": that of all batches
+}
+
+// answer sends the page.
+func (p problemPage) answer(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	p.Title, p.Shell = http.StatusText(status), true
+	_ = templates["problem"].ExecuteTemplate(w, "layout", p)
 }
 
 // view is the data of a page, whose type embeds layout.
@@ -192,9 +205,11 @@ func (s *Server) page(ctx context.Context, b build, r *http.Request) (string, vi
 	if err != nil {
 		return "", nil, err
 	}
-	l := v.common()
-	l.Site = s.cfg.Title
-	l.Live = "/live?page=" + url.QueryEscape(r.URL.RequestURI())
+	l, who := v.common(), visitorOf(ctx)
+	l.Site, l.Operator, l.User = s.cfg.Title, who.operator, who.shown
+	if !l.Still {
+		l.Live = "/live?page=" + url.QueryEscape(r.URL.RequestURI())
+	}
 	return name, v, nil
 }
 
@@ -229,7 +244,9 @@ func (s *Server) problem(w http.ResponseWriter, err error) {
 		fail(w, http.StatusNotFound, "A newer release of linkcancel made this batch.")
 	case away:
 		w.Header().Set("Retry-After", "5")
-		failWith(w, http.StatusServiceUnavailable, true, "Redis cannot be reached: "+why+". This page tries again every 5 seconds.")
+		p := problemPage{Text: "Redis cannot be reached: " + why + ". This page tries again every 5 seconds."}
+		p.Retry = true
+		p.answer(w, http.StatusServiceUnavailable)
 	default:
 		s.cfg.Log.Warn("cannot serve a page", "error", err)
 		fail(w, http.StatusInternalServerError, "The page cannot be shown: "+clean.Line(err.Error()))

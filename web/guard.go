@@ -1,8 +1,7 @@
 package web
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -29,7 +28,7 @@ func (s *Server) withHeaders(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Referrer-Policy", "same-origin") // with no-referrer, a form's origin would be null
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
@@ -62,17 +61,15 @@ func (s *Server) knownHost(host string) bool {
 // cookie is the name of the token's cookie. Cookies do not tell ports apart, so the name does.
 func (s *Server) cookie() string { return fmt.Sprintf("linkcancel_%d", s.addr.Port) }
 
-// authorize wants the token: as a bearer token, as a cookie, or once in the query, which sets the
-// cookie.
+// authorize finds out who has sent a request. A token in the query becomes a cookie first.
 func (s *Server) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Token == "" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		query := r.URL.Query()
-		if given := query.Get("token"); given != "" && r.Method == http.MethodGet && s.isToken(given) {
-			http.SetCookie(w, &http.Cookie{Name: s.cookie(), Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		query, access := r.URL.Query(), s.cfg.Access
+		if given := query.Get("token"); r.Method == http.MethodGet && (is(given, access.Viewer) || is(given, access.Operator)) {
+			http.SetCookie(w, &http.Cookie{
+				Name: s.cookie(), Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
+				Secure: r.Header.Get("X-Forwarded-Proto") == "https", // who lies here only harms himself
+			})
 			query.Del("token")
 			to := *r.URL
 			to.RawQuery, to.Scheme, to.Host = query.Encode(), "", ""
@@ -80,31 +77,47 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 			http.Redirect(w, r, to.RequestURI(), http.StatusSeeOther)
 			return
 		}
-		given, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if c, err := r.Cookie(s.cookie()); err == nil && !found {
-			given = c.Value
+		v, problem := access.identify(r, s.cookie())
+		if problem != "" {
+			fail(w, http.StatusUnauthorized, problem)
+			return
 		}
-		if !s.isToken(given) {
-			fail(w, http.StatusUnauthorized, "Open the page by the link that linkcancel has printed: it has the token.")
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, v)))
+	})
+}
+
+func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// ifAllowed answers 404 to all but GET and HEAD, unless changes are allowed.
+func (s *Server) ifAllowed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !reads(r) && !s.cfg.Access.Actions {
+			fail(w, http.StatusNotFound, "This page changes nothing. linkcancel serve --allow-actions lets operators do so.")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// isToken compares in constant time.
-func (s *Server) isToken(given string) bool {
-	want, got := sha256.Sum256([]byte(s.cfg.Token)), sha256.Sum256([]byte(given))
-	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+// onlyOperators lets nobody else send anything but GET and HEAD.
+func (s *Server) onlyOperators(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := visitorOf(r.Context())
+		switch {
+		case reads(r):
+		case !v.operator:
+			fail(w, http.StatusForbidden, "You may look, and change nothing.")
+			return
+		case r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !v.bearer:
+			// No browser of today leaves out both, so nothing shows where it comes from.
+			fail(w, http.StatusForbidden, "A program has to send its token as a bearer token.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // fail answers with a page that only has a text.
-func fail(w http.ResponseWriter, status int, text string) { failWith(w, status, false, text) }
-
-// failWith is fail, for a page that loads itself again if retry is set.
-func failWith(w http.ResponseWriter, status int, retry bool, text string) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	l := layout{Title: http.StatusText(status), Shell: true, Retry: retry}
-	_ = templates["problem"].ExecuteTemplate(w, "layout", problemPage{layout: l, Text: text})
+func fail(w http.ResponseWriter, status int, text string) {
+	problemPage{Text: text}.answer(w, status)
 }

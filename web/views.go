@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
 	"linkcancel/internal/status"
@@ -187,21 +189,24 @@ func (l *layout) downSince(at time.Time, err error) error {
 // batchPage is one batch.
 type batchPage struct {
 	layout
-	Batch    ledger.Batch
-	Percent  string
-	Bar      []outcomeView
-	Outcomes []outcomeView
-	Now      string // why nothing moves, or the time left
-	Rate     string
-	Fleet    fleetView
-	Origin   string
-	Reason   string
-	Records  records
-	Attempts []attemptsView
-	Chart    chart
-	Entries  []entryView
-	Commands []command
-	Payable  string
+	Batch     ledger.Batch
+	Percent   string
+	Bar       []outcomeView
+	Outcomes  []outcomeView
+	Now       string // why nothing moves, or the time left
+	Rate      string
+	Fleet     fleetView
+	Origin    string
+	Reason    string
+	Records   records
+	Attempts  []attemptsView
+	Chart     chart
+	Entries   []entryView
+	Commands  []command
+	Retries   []ledger.Batch
+	Retryable []outcomeView // the outcomes whose links can be retried
+	Typed     string        // what to type to abort it
+	Payable   string
 }
 
 type attemptsView struct {
@@ -215,6 +220,10 @@ type entryView struct {
 	Actor string
 	Did   string
 	Auto  bool
+}
+
+func entryOf(e history.Entry) entryView {
+	return entryView{e.Time, e.Batch(), e.Actor, status.Did(e), e.Auto}
 }
 
 // command is what does the same on the command line.
@@ -241,7 +250,16 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 			p.Rate = humanize.Rate(rate)
 		}
 	}
-	p.Reason = status.Reason(b)
+	p.Reason, p.Typed = status.Reason(b), nameOf(b)
+	all, at, err := s.reader.readBatches(ctx)
+	if err = p.downSince(at, err); err != nil {
+		return "", nil, err
+	}
+	for _, other := range all {
+		if other.Parent == b.ID {
+			p.Retries = append(p.Retries, *other)
+		}
+	}
 	if b.State == ledger.Importing {
 		return "batch", p, nil
 	}
@@ -258,13 +276,18 @@ func (p *batchPage) details(b ledger.Batch) {
 	if p.Rate == "" && d.Rate > 0 && !b.Open() {
 		p.Rate = humanize.Rate(d.Rate) + " on average"
 	}
+	for _, o := range retryable {
+		if n := b.Counts[o]; n > 0 {
+			p.Retryable = append(p.Retryable, outcomeView{Name: o.String(), Links: n})
+		}
+	}
 	for n, links := range d.Attempts {
 		p.Attempts = append(p.Attempts, attemptsView{n, links})
 	}
 	slices.SortFunc(p.Attempts, func(a, b attemptsView) int { return cmp.Compare(a.Attempts, b.Attempts) })
 	p.Chart = chartOf(p.Records.intervals)
 	for _, e := range slices.Backward(p.Records.history) {
-		p.Entries = append(p.Entries, entryView{e.Time, e.Batch(), e.Actor, status.Did(e), e.Auto})
+		p.Entries = append(p.Entries, entryOf(e))
 	}
 	if b.Ended() {
 		p.Payable = "none"
@@ -375,6 +398,60 @@ func (s *Server) findLinks(ctx context.Context, p *linksPage) (more bool, err er
 	return false, nil
 }
 
+// linkPage is what became of one link, or of a few.
+type linkPage struct {
+	layout
+	Query   string
+	Problem string // why nothing was looked for
+	Links   []*linkView
+}
+
+type linkView struct {
+	Link    string
+	Batches []status.LinkInView
+}
+
+// mostLinks is how many links are looked for at once.
+const mostLinks = 10
+
+func (s *Server) linkPage(ctx context.Context, r *http.Request) (string, view, error) {
+	p := &linkPage{layout: layout{Title: "Link", Nav: "link", Still: true}, Query: strings.TrimSpace(r.URL.Query().Get("q"))}
+	words := strings.Fields(p.Query)
+	if len(words) > mostLinks {
+		p.Problem = fmt.Sprintf("These are %d links: look for at most %d at once.", len(words), mostLinks)
+		return "link", p, nil
+	}
+	views := map[string]*linkView{}
+	var ids []string
+	for _, word := range words {
+		id, err := linkcsv.LinkID(word)
+		if err != nil {
+			p.Problem = fmt.Sprintf("%q is not the id or the URL of a link: %v.", clean.Line(word), err)
+			return "link", p, nil
+		}
+		if views[id] == nil {
+			views[id] = &linkView{Link: id}
+			ids, p.Links = append(ids, id), append(p.Links, views[id])
+		}
+	}
+	if len(ids) == 0 {
+		return "link", p, nil
+	}
+	select { // one search at a time: Redis looks through all batches
+	case s.search <- struct{}{}:
+		defer func() { <-s.search }()
+	case <-ctx.Done():
+		return "", nil, fmt.Errorf("wait for another search: %w", ctx.Err())
+	}
+	found, err := status.FindLinks(ctx, s.cfg.Redis, s.cfg.Ledger, ids)
+	for id, batches := range found {
+		for _, in := range batches {
+			views[id].Batches = append(views[id].Batches, in.View())
+		}
+	}
+	return "link", p, err
+}
+
 // ratePage is the limit and the workers.
 type ratePage struct {
 	layout
@@ -384,8 +461,13 @@ type ratePage struct {
 	Override bool
 	Since    time.Time
 	Until    time.Time
+	Held     bool
 	Workers  []workerRow
+	Entries  []entryView
 }
+
+// shownChanges is how many changes of the limit a page has.
+const shownChanges = 20
 
 type workerRow struct {
 	ID, Rate, Hold, API, Version, Key string
@@ -400,6 +482,17 @@ func (s *Server) ratePage(ctx context.Context, _ *http.Request) (string, view, e
 		return "", nil, err
 	}
 	p.Summary, p.Override, p.Since, p.Until = fleetOf(f), f.Override, f.Hold.Since, f.Hold.Until
+	p.Held = f.Hold.Reason != ratelimit.ReasonNone
+	entries, at, err := s.reader.readLimitHistory(ctx)
+	if err = p.downSince(at, err); err != nil {
+		return "", nil, err
+	}
+	for _, e := range slices.Backward(entries) {
+		if len(p.Entries) == shownChanges {
+			break
+		}
+		p.Entries = append(p.Entries, entryOf(e))
+	}
 	if f.Ceiling > 0 {
 		p.Ceiling, p.Rate = f.Ceiling.String(), humanize.PerSecond(float64(f.Rate))
 	}
@@ -476,7 +569,7 @@ func (s *Server) activityPage(ctx context.Context, _ *http.Request) (string, vie
 		return "", nil, err
 	}
 	for _, e := range entries {
-		p.Entries = append(p.Entries, entryView{e.Time, e.Batch(), e.Actor, status.Did(e), e.Auto})
+		p.Entries = append(p.Entries, entryOf(e))
 	}
 	return "activity", p, nil
 }

@@ -26,7 +26,7 @@ type hub struct {
 	server  *Server
 	mu      sync.Mutex
 	streams int
-	docs    map[string]*cell[string] // by the address of the page
+	docs    map[string]*cell[string] // by the address of the page and who may look at it
 }
 
 func newHub(s *Server) *hub { return &hub{server: s, docs: map[string]*cell[string]{}} }
@@ -120,11 +120,12 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request, page *http.Request,
 	}
 }
 
-// document is the present event of a page, as JSON. All who look at the page share it. If the page is
+// document is the present event of a page, as JSON. All viewers of the page share it, and so do all
+// operators. If the page is
 // gone, it says so.
 func (h *hub) document(ctx context.Context, page *http.Request, b build) string {
 	h.mu.Lock()
-	c := remember(h.docs, page.URL.RequestURI())
+	c := remember(h.docs, fmt.Sprint(page.URL.RequestURI(), " ", visitorOf(ctx).operator))
 	h.mu.Unlock()
 	doc, _, _ := c.get(ctx, freshFor, func(ctx context.Context) (string, error) {
 		e, err := h.server.liveEvent(ctx, b, page)

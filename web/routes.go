@@ -17,33 +17,35 @@ func (s *Server) newPages() *http.ServeMux {
 		"GET /rate":               s.ratePage,
 		"GET /sweeps":             s.sweepsPage,
 		"GET /activity":           s.activityPage,
+		"GET /link":               s.linkPage,
 	} {
 		mux.Handle(pattern, &pageHandler{s, b})
 	}
 	return mux
 }
 
-// routes are the pages and what belongs to them. Only the style and the script need no token.
+// routes are the pages, the changes, and what belongs to them. Only the style and the script need no
+// token.
 func (s *Server) routes() http.Handler {
 	private := http.NewServeMux()
 	private.Handle("/", s.pages)
 	private.HandleFunc("GET /live", s.hub.live)
 	private.HandleFunc("GET /batches/{id}/report", s.report)
+	for pattern, a := range map[string]action{
+		"POST /batches/{id}/pause":  s.pause,
+		"POST /batches/{id}/resume": s.resume,
+		"POST /batches/{id}/abort":  s.abort,
+		"POST /batches/{id}/retry":  s.retry,
+		"POST /rate":                s.setRate,
+		"POST /rate/hold":           s.hold,
+		"POST /rate/release":        s.release,
+	} {
+		private.HandleFunc(pattern, s.change(a))
+	}
 	public := http.NewServeMux()
 	public.HandleFunc("GET /static/{name}", static)
-	public.Handle("/", s.authorize(onlyReads(private)))
+	public.Handle("/", s.ifAllowed(s.authorize(s.onlyOperators(private))))
 	return public
-}
-
-// onlyReads answers 404 to all but GET and HEAD: there is nothing to change.
-func onlyReads(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			fail(w, http.StatusNotFound, "This page changes nothing.")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // types are the files that are served.

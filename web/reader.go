@@ -31,6 +31,7 @@ type reader struct {
 	fleet   cell[status.Fleet]
 	batches cell[[]*ledger.Batch]
 	sweeps  cell[ledger.Sweeps]
+	limit   cell[[]history.Entry]
 	census  *ledger.BatchCache // used by batches only
 
 	mu      sync.Mutex
@@ -87,6 +88,7 @@ func (r *reader) expire() {
 	r.fleet.expire()
 	r.batches.expire()
 	r.sweeps.expire()
+	r.limit.expire()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.single {
@@ -121,6 +123,13 @@ func (r *reader) readBatches(ctx context.Context) ([]*ledger.Batch, time.Time, e
 
 func (r *reader) readSweeps(ctx context.Context) (ledger.Sweeps, time.Time, error) {
 	return r.sweeps.get(ctx, freshFor, r.cfg.Ledger.Sweeps)
+}
+
+// readLimitHistory reads who changed or held the limit, the latest entry last.
+func (r *reader) readLimitHistory(ctx context.Context) ([]history.Entry, time.Time, error) {
+	return r.limit.get(ctx, freshFor, func(ctx context.Context) ([]history.Entry, error) {
+		return r.cfg.Ledger.History(ctx, history.Rate)
+	})
 }
 
 // readBatch reads one batch. The error may be ledger.ErrNoBatch.

@@ -1,9 +1,11 @@
 // Keeps the texts of an open page up to date. It writes only to elements with data-live and
 // data-live-width, only texts and widths. If the page itself has changed, it loads the page and
 // replaces what is between the main tags.
-const page = document.querySelector("main").dataset.page;
+const { page, retry } = document.querySelector("main").dataset;
 const retryAfter = 5000;
-let stream, poll, shape, latest, ended, over;
+const mostStreams = 4; // of one browser, which opens six connections to a server
+const askEvery = 2000; // of the pages beyond that
+let stream, poll, release, shape, latest, ended, over;
 
 function local(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
@@ -51,7 +53,7 @@ function write(state) {
 
 // A person who uses a form is not disturbed: the page is replaced a moment later.
 async function replace() {
-  const busy = document.activeElement?.closest("main form");
+  const busy = document.activeElement?.closest("main form") || [...document.querySelectorAll("main form input")].some((i) => i.value !== i.defaultValue || i.checked !== i.defaultChecked);
   if (busy) return void (shape = undefined);
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
@@ -86,9 +88,30 @@ function lost() {
   note.textContent = `The server does not answer since ${ended.toLocaleTimeString()}. The numbers are from then.`;
 }
 
-function connect() {
+// slot takes one of the streams of this browser, if it can tell how many there are.
+async function slot() {
+  for (let n = 0; n < mostStreams && navigator.locks; n++) {
+    const mine = await new Promise((tell) =>
+      navigator.locks.request(`linkcancel stream ${n}`, { ifAvailable: true }, (lock) => {
+        tell(Boolean(lock));
+        return lock && new Promise((free) => (release = free));
+      }));
+    if (mine) return true;
+  }
+  return !navigator.locks;
+}
+
+async function connect() {
   close();
   if (over) return;
+  if (!(await slot())) {
+    await ask();
+    clearTimeout(poll);
+    poll = document.hidden ? undefined : setTimeout(connect, askEvery);
+    return;
+  }
+  if (document.hidden) return close();
+  stream?.close();
   stream = new EventSource(page);
   stream.onmessage = (message) => {
     if (ended) return location.reload(); // the server is back
@@ -97,18 +120,24 @@ function connect() {
   stream.onerror = () => {
     if (stream.readyState !== EventSource.CLOSED) return void lost(); // the browser tries again
     close();
-    ask();
-    poll = setInterval(ask, retryAfter); // too many streams
+    ask(); // the server has too many streams
+    poll = setTimeout(connect, retryAfter);
   };
 }
 
 function close() {
   stream?.close();
-  clearInterval(poll);
+  release?.();
+  clearTimeout(poll);
 }
 
 // A hidden page has no stream: a browser opens only six connections to a server.
-document.addEventListener("visibilitychange", () => (document.hidden ? close() : connect()));
-window.addEventListener("pagehide", close);
-local(document);
-if (!document.hidden) connect();
+if (page) {
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : connect()));
+  window.addEventListener("pagehide", close);
+  local(document);
+  if (!document.hidden) connect();
+}
+
+// A page that could not be shown is loaded as soon as it can be.
+if (retry !== undefined) setInterval(() => fetch(location.href).then((answer) => answer.ok && location.reload(), () => {}), retryAfter);

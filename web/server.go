@@ -1,9 +1,12 @@
 // Package web serves what linkcancel knows to a browser: batches, their links, the limit and the
-// sweeps. It only reads Redis, so the process that a browser talks to has no API key.
+// sweeps. It only needs Redis, so the process that a browser talks to has no API key.
 //
 // A page is rendered on the server and works without JavaScript. With it, one stream of
 // server-sent events per page carries the texts that change. One reading of Redis serves all
 // viewers, and nothing is read while nobody looks.
+//
+// Operators may pause, resume, abort and retry batches, and set or hold the limit, if the server
+// allows it. The ledger's scripts write who did so into the histories.
 package web
 
 import (
@@ -43,8 +46,7 @@ type Config struct {
 	Redis  redis.UniversalClient
 	Ledger *ledger.Ledger
 	Log    *slog.Logger
-	// Token is what a viewer must show. "": everybody may look.
-	Token string
+	Access Access
 	// Hosts are the names by which the page may be asked for, besides loopback and the address.
 	Hosts []string
 	// Title names the fleet on each page; may be empty.
@@ -58,6 +60,7 @@ type Server struct {
 	reader *reader
 	hub    *hub
 	pages  *http.ServeMux
+	search chan struct{} // has room for one search
 	ending chan struct{} // closed when Serve ends
 }
 
@@ -75,14 +78,14 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Server, net.Listener
 }
 
 func newServer(cfg Config, addr *net.TCPAddr) *Server {
-	s := &Server{cfg: cfg, addr: addr, reader: newReader(cfg), ending: make(chan struct{})}
+	s := &Server{cfg: cfg, addr: addr, reader: newReader(cfg), search: make(chan struct{}, 1), ending: make(chan struct{})}
 	s.hub = newHub(s)
 	s.pages = s.newPages()
 	return s
 }
 
-// URL is the address of the page, with the token that opens it.
-func (s *Server) URL() string {
+// URL is the address of the page, with a token that opens it.
+func (s *Server) URL(token string) string {
 	host := s.addr.IP.String()
 	if s.addr.IP.IsUnspecified() {
 		host = "127.0.0.1"
@@ -91,8 +94,8 @@ func (s *Server) URL() string {
 		}
 	}
 	url := fmt.Sprintf("http://%s/", net.JoinHostPort(host, fmt.Sprint(s.addr.Port)))
-	if s.cfg.Token != "" {
-		url += "?token=" + s.cfg.Token
+	if token != "" {
+		url += "?token=" + token
 	}
 	return url
 }

@@ -42,7 +42,7 @@ func newSite(t *testing.T) *site {
 	server := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})
 	t.Cleanup(func() { _ = rdb.Close() })
-	cfg := Config{Redis: rdb, Ledger: ledger.New(rdb), Token: token, Hosts: []string{"links.example.com"}, Log: slog.New(slog.DiscardHandler)}
+	cfg := Config{Redis: rdb, Ledger: ledger.New(rdb), Access: Access{Viewer: token}, Hosts: []string{"links.example.com"}, Log: slog.New(slog.DiscardHandler)}
 	s := newServer(cfg, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9465})
 	return &site{T: t, Server: s, redis: server, rdb: rdb, ledger: cfg.Ledger, http: s.handler()}
 }
@@ -86,11 +86,11 @@ func header(name, value string) func(*http.Request) {
 	}
 }
 
-var pages = []string{"/", "/?state=ready&source=import", "/batches/march", "/batches/march/links", "/batches/march/links?outcome=rejected&page=1", "/rate", "/sweeps", "/activity"}
+var pages = []string{"/", "/?state=ready&source=import", "/batches/march", "/batches/march/links", "/batches/march/links?outcome=rejected&page=1", "/rate", "/sweeps", "/activity", "/link?q=" + testutil.LinkID(0)}
 
 func TestPages(t *testing.T) {
 	s := newSite(t)
-	for _, path := range []string{"/", "/rate", "/sweeps", "/activity"} {
+	for _, path := range []string{"/", "/rate", "/sweeps", "/activity", "/link", "/link?q=pl_none"} {
 		w := s.ask("GET", path)
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `class="empty"`) {
 			t.Errorf("%s with nothing there: %d", path, w.Code)
@@ -111,7 +111,12 @@ func TestPages(t *testing.T) {
 		"/batches/march/links?page=3":         {testutil.LinkID(249), `rel="prev"`},
 		"/batches/march/links?outcome=failed": {"There is no such link on this page."},
 		"/activity":                           {`<a href="/batches/march">march</a>`, "queued 250 links"},
-		"/batches/march/report":               {"link,outcome,", testutil.LinkID(0) + ",rejected,400"},
+		"/link?q=" + testutil.LinkID(0):       {`<a href="/batches/march">stale.csv</a>`, "rejected", "code 3"},
+		"/link?q=https://checkout.plexypay.com/" + testutil.LinkID(249): {"248 links before it"},
+		"/link?q=pl_none": {"It is in no batch that is still kept.", "linkcancel link show pl_none --live"},
+		"/link?q=a%20b%20c%20d%20e%20f%20g%20h%20i%20j%20k": {"These are 11 links: look for at most 10 at once."},
+		"/link?q=..%2fx":        {"is not the id or the URL of a link"},
+		"/batches/march/report": {"link,outcome,", testutil.LinkID(0) + ",rejected,400"},
 		"/batches/march/report?format=jsonl&outcome=rejected": {`"outcome":"rejected"`},
 	} {
 		body := s.ask("GET", path).Body.String()
@@ -172,7 +177,7 @@ func TestGuards(t *testing.T) {
 			t.Errorf("%s: %d, not %d", name, w.Code, tt.want)
 		}
 		h := w.Header()
-		if h.Get("Content-Security-Policy") != policy || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" {
+		if h.Get("Content-Security-Policy") != policy || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "same-origin" {
 			t.Errorf("%s: headers %v", name, h)
 		}
 		for key := range h {
@@ -198,7 +203,7 @@ func TestGuards(t *testing.T) {
 			t.Errorf("%s: %d to %q, %v", path, w.Code, got, cookies)
 		}
 	}
-	s.cfg.Token = ""
+	s.cfg.Access = Access{}
 	if w := s.ask("GET", "/", noToken); w.Code != 200 {
 		t.Errorf("without a token of the server: %d", w.Code)
 	}
@@ -233,7 +238,7 @@ func TestHostileTexts(t *testing.T) {
 	}
 	harmless := map[string]map[string]int{}
 	for i, text := range append([]string{"plain"}, hostile...) {
-		s := newSite(t)
+		s := newOperated(t)
 		s.cfg.Title = text
 		s.batch("march", text, text, 3)
 		_, _, err := s.ledger.Pause(t.Context(), "march", history.By{Actor: text, Reason: text})
@@ -242,7 +247,7 @@ func TestHostileTexts(t *testing.T) {
 		testutil.Must(t, s.ledger.Heartbeat(t.Context(), ledger.WorkerBeat{ID: text, API: text, Version: text, Key: text, Cause: text}))
 		testutil.Must(t, s.ledger.NoteCommandSweep(t.Context(), ledger.SweepRun{Due: time.Now(), Error: text, Batch: text, Counts: ledger.SweepCounts{By: text, LeftOut: map[string]int64{text: 1}}}))
 		for _, path := range pages {
-			w := s.ask("GET", path)
+			w := s.ask("GET", path, header("Authorization", "Bearer "+operator))
 			if w.Code != 200 {
 				t.Fatalf("%q: %s: %d", text, path, w.Code)
 			}

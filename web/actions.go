@@ -1,0 +1,234 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"linkcancel/internal/broker"
+	"linkcancel/internal/clean"
+	"linkcancel/internal/history"
+	"linkcancel/internal/humanize"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
+	"linkcancel/producer"
+)
+
+const (
+	// maxForm is the largest form, in bytes.
+	maxForm = 16 << 10
+	// changeTimeout is how long a change may take: a retry of a million links reads and writes them.
+	changeTimeout = 10 * time.Minute
+	// maxHold is the longest hold with an end.
+	maxHold = 30 * 24 * time.Hour
+)
+
+// action makes a change, and returns the address of the page that shows it.
+type action func(ctx context.Context, r *http.Request, by history.By) (to string, err error)
+
+// refusal is the error of a change that cannot be made.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+func refuse(status int, format string, args ...any) error {
+	return &refusal{status, fmt.Sprintf(format, args...)}
+}
+
+// change answers a form: it makes a change, and leads to the page that shows it. A browser that breaks
+// off does not break off the change.
+func (s *Server) change(do action) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(pageTimeout))
+		_ = control.SetWriteDeadline(time.Now().Add(changeTimeout))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		defer cancel()
+		to, err := s.attempt(ctx, w, r, do)
+		s.reader.expire() // the next page shows what has changed
+		if err != nil {
+			s.refused(w, r, err)
+			return
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	}
+}
+
+func (s *Server) attempt(ctx context.Context, w http.ResponseWriter, r *http.Request, do action) (to string, err error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return "", refuse(http.StatusBadRequest, "The form cannot be read.")
+	}
+	by, err := history.Person(visitorOf(ctx).name, r.PostForm.Get("reason"))
+	if err != nil {
+		return "", refuse(http.StatusBadRequest, "Nothing was changed: %v.", err)
+	}
+	return do(ctx, r, by)
+}
+
+// refused says why a change was not made, with the way back to its page.
+func (s *Server) refused(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemPage{Back: "/rate"}
+	if id := r.PathValue("id"); id != "" {
+		p.Back = batchAddress(id)
+	}
+	var known *refusal
+	why, away := broker.Away(err)
+	switch {
+	case errors.As(err, &known):
+		p.Text = known.text
+		p.answer(w, known.status)
+	case errors.Is(err, ledger.ErrNoBatch):
+		p.Text, p.Back = "There is no such batch.", ""
+		p.answer(w, http.StatusNotFound)
+	case errors.Is(err, ledger.ErrNewer):
+		p.Text = "A newer release of linkcancel made this batch."
+		p.answer(w, http.StatusConflict)
+	case away:
+		p.Text = "Redis cannot be reached: " + why + ". Look whether the change was made before you try again."
+		p.answer(w, http.StatusServiceUnavailable)
+	default:
+		s.cfg.Log.Warn("cannot make a change by the page", "error", err)
+		p.Text = "The change failed: " + clean.Line(err.Error())
+		p.answer(w, http.StatusInternalServerError)
+	}
+}
+
+func batchAddress(id string) string { return "/batches/" + url.PathEscape(id) }
+
+// changed is the end of a change of a batch's state. to: what it may be in now.
+func changed(b ledger.Batch, verb string, state ledger.State, err error, to ...ledger.State) (string, error) {
+	if err == nil && !slices.Contains(to, state) {
+		err = refuse(http.StatusConflict, "Batch %s cannot be %s: it is %s.", b.ID, verb, state)
+	}
+	return batchAddress(b.ID), err
+}
+
+func (s *Server) pause(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	state, _, err := s.cfg.Ledger.Pause(ctx, b.ID, by)
+	return changed(b, "paused", state, err, ledger.Paused)
+}
+
+func (s *Server) resume(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	state, _, err := s.cfg.Ledger.Resume(ctx, b.ID, by)
+	return changed(b, "resumed", state, err, ledger.Running, ledger.Ready)
+}
+
+// nameOf is the name of a batch that a person types.
+func nameOf(b ledger.Batch) string {
+	if name := strings.TrimSpace(clean.Line(b.Name)); name != "" {
+		return name
+	}
+	return b.ID
+}
+
+func (s *Server) abort(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	if b.State == ledger.AbortedState {
+		return batchAddress(b.ID), nil
+	}
+	if !b.Open() {
+		return changed(b, "aborted", b.State, nil)
+	}
+	typed := strings.TrimSpace(r.PostForm.Get("name"))
+	if typed != nameOf(b) && typed != b.ID {
+		return "", refuse(http.StatusBadRequest, "The batch was not aborted: you typed %q, and its name is %q.", clean.Line(typed), nameOf(b))
+	}
+	shown, err := strconv.ParseInt(r.PostForm.Get("pending"), 10, 64)
+	if err != nil || b.Pending() > shown {
+		return "", refuse(http.StatusConflict, "The batch was not aborted: %s are pending now. Look at it again.", humanize.Plural(b.Pending(), "link"))
+	}
+	state, _, err := s.cfg.Ledger.AbortNow(ctx, b, by)
+	return changed(b, "aborted", state, err, ledger.AbortedState)
+}
+
+// retryable are the outcomes whose links can be retried, those that help first.
+var retryable = []ledger.Outcome{ledger.Failed, ledger.Rejected, ledger.Aborted, ledger.NotCancellable, ledger.NotFound}
+
+func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	var outcomes []ledger.Outcome
+	var shown int64
+	for _, o := range retryable {
+		if !r.PostForm.Has(o.String()) {
+			continue
+		}
+		n, err := strconv.ParseInt(r.PostForm.Get(o.String()), 10, 64)
+		if err != nil {
+			return "", refuse(http.StatusBadRequest, "The form cannot be read.")
+		}
+		outcomes, shown = append(outcomes, o), shown+n
+	}
+	if len(outcomes) == 0 {
+		return "", refuse(http.StatusBadRequest, "Nothing was retried: choose at least one outcome.")
+	}
+	plan, err := producer.PlanRetry(ctx, s.cfg.Ledger, b, outcomes, "")
+	switch {
+	case errors.Is(err, producer.ErrNotYet):
+		return "", refuse(http.StatusConflict, "Nothing was retried: %v.", err)
+	case err != nil:
+		return "", err
+	case plan.Found > shown:
+		return "", refuse(http.StatusConflict, "Nothing was retried: there are %s of this kind now. Look at the batch again.", humanize.Plural(plan.Found, "link"))
+	case plan.Links() == 0:
+		if holder, found := plan.Holder(); found {
+			return batchAddress(holder.ID), nil // a second click, or an earlier retry
+		}
+		return "", refuse(http.StatusConflict, "Nothing was retried: the batch has no link with this outcome.")
+	}
+	made, err := plan.Make(ctx, "", by, nil)
+	if errors.Is(err, ledger.ErrBusy) || errors.Is(err, ledger.ErrTaken) || errors.Is(err, producer.ErrOtherLinks) {
+		return "", refuse(http.StatusConflict, "Another retry of this batch is being made at this moment. Look at its retries.")
+	}
+	return batchAddress(made.ID), err
+}
+
+func (s *Server) setRate(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	var limit ratelimit.Rate // 0: automatic
+	if text := strings.TrimSpace(r.PostForm.Get("limit")); !strings.EqualFold(text, "auto") {
+		var err error
+		if limit, err = ratelimit.ParseRate(text); err != nil {
+			return "", refuse(http.StatusBadRequest, "The limit was not changed: %s.", clean.Line(err.Error()))
+		}
+	}
+	return "/rate", ratelimit.SetFleetRate(ctx, s.cfg.Redis, limit, by)
+}
+
+func (s *Server) hold(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	var until time.Time // zero: until it is released
+	if text := r.PostForm.Get("for"); text != "released" {
+		lasts, err := time.ParseDuration(text)
+		if err != nil || lasts <= 0 || lasts > maxHold {
+			return "", refuse(http.StatusBadRequest, "Sending was not held: choose how long.")
+		}
+		until = time.Now().Add(lasts)
+	}
+	return "/rate", ratelimit.HoldFleet(ctx, s.cfg.Redis, until, by)
+}
+
+func (s *Server) release(ctx context.Context, _ *http.Request, by history.By) (string, error) {
+	return "/rate", ratelimit.ReleaseFleet(ctx, s.cfg.Redis, by)
+}
