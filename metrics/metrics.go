@@ -139,6 +139,16 @@ func New(version string) *Metrics {
 	return m
 }
 
+// Page tells alerts where the page of the fleet is.
+func (m *Metrics) Page(url string) {
+	page := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "linkcancel_page_info", Help: "Always 1; the label names the address of the page. Without --ui-url there is none.",
+		ConstLabels: prometheus.Labels{"url": url},
+	})
+	page.Set(1)
+	m.registry.MustRegister(page)
+}
+
 // histogram returns options for a classic and native histogram.
 func histogram(name, help string, buckets ...float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{

@@ -94,11 +94,11 @@ func (s *Server) refused(w http.ResponseWriter, r *http.Request, err error) {
 		p.Text = "A newer release of linkcancel made this batch."
 		p.answer(w, http.StatusConflict)
 	case away:
-		p.Text = "Redis cannot be reached: " + why + ". Look whether the change was made before you try again."
+		p.Text = "Redis cannot be reached: " + s.say(why) + ". Look whether the change was made before you try again."
 		p.answer(w, http.StatusServiceUnavailable)
 	default:
 		s.cfg.Log.Warn("cannot make a change by the page", "error", err)
-		p.Text = "The change failed: " + clean.Line(err.Error())
+		p.Text = "The change failed: " + s.say(err.Error())
 		p.answer(w, http.StatusInternalServerError)
 	}
 }

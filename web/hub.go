@@ -70,7 +70,7 @@ func (h *hub) live(w http.ResponseWriter, r *http.Request) {
 	if once {
 		e, err := h.server.liveEvent(r.Context(), b, page)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			http.Error(w, h.server.say(err.Error()), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -244,11 +244,11 @@ func (s *Server) problem(w http.ResponseWriter, err error) {
 		fail(w, http.StatusNotFound, "A newer release of linkcancel made this batch.")
 	case away:
 		w.Header().Set("Retry-After", "5")
-		p := problemPage{Text: "Redis cannot be reached: " + why + ". This page tries again every 5 seconds."}
+		p := problemPage{Text: "Redis cannot be reached: " + s.say(why) + ". This page tries again every 5 seconds."}
 		p.Retry = true
 		p.answer(w, http.StatusServiceUnavailable)
 	default:
 		s.cfg.Log.Warn("cannot serve a page", "error", err)
-		fail(w, http.StatusInternalServerError, "The page cannot be shown: "+clean.Line(err.Error()))
+		fail(w, http.StatusInternalServerError, "The page cannot be shown: "+s.say(err.Error()))
 	}
 }

@@ -24,8 +24,8 @@ func (s *Server) newPages() *http.ServeMux {
 	return mux
 }
 
-// routes are the pages, the changes, and what belongs to them. Only the style and the script need no
-// token.
+// routes are the pages, the changes, and what belongs to them. Only the style, the script and
+// the health need no token.
 func (s *Server) routes() http.Handler {
 	private := http.NewServeMux()
 	private.Handle("/", s.pages)
@@ -44,8 +44,15 @@ func (s *Server) routes() http.Handler {
 	}
 	public := http.NewServeMux()
 	public.HandleFunc("GET /static/{name}", static)
+	public.HandleFunc("GET /healthz", healthy)
 	public.Handle("/", s.ifAllowed(s.authorize(s.onlyOperators(private))))
 	return public
+}
+
+// healthy says that the process serves. Without Redis it still does: the page says so.
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
 }
 
 // types are the files that are served.

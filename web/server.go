@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/netutil"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/ledger"
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	Hosts []string
 	// Title names the fleet on each page; may be empty.
 	Title string
+	// Secrets are hidden in the errors that pages show; may be nil.
+	Secrets *clean.Secrets
 }
 
 // Server serves the page.
@@ -62,6 +65,14 @@ type Server struct {
 	pages  *http.ServeMux
 	search chan struct{} // has room for one search
 	ending chan struct{} // closed when Serve ends
+}
+
+// say is the text of an error for a page.
+func (s *Server) say(text string) string {
+	if s.cfg.Secrets != nil {
+		text = s.cfg.Secrets.Hide(text)
+	}
+	return clean.Line(text)
 }
 
 // ErrListen is the error of Listen for an address that cannot be used.

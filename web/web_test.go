@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/html"
 
+	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
@@ -401,6 +402,23 @@ func TestRedisAway(t *testing.T) {
 	for _, path := range []string{"/", "/batches/march", "/rate", "/sweeps", "/activity"} {
 		if w := s.ask("GET", path); w.Code != 503 || !strings.Contains(w.Body.String(), "Redis cannot be reached") {
 			t.Errorf("%s: %d: %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+// What Redis answers may show a secret.
+func TestErrorsHideSecrets(t *testing.T) {
+	s := newOperated(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	s.cfg.Secrets = &clean.Secrets{}
+	s.cfg.Secrets.Add("hunter2-hunter2")
+	for _, text := range []string{"ERR unknown command AUTH hunter2-hunter2", "WRONGPASS hunter2-hunter2 is wrong"} {
+		s.redis.SetError(text)
+		s.reader.expire()
+		for _, w := range []*httptest.ResponseRecorder{s.ask("GET", "/activity"), s.ask("GET", "/live?once&page=/activity"), s.post("/batches/march/pause", nil)} {
+			if body := w.Body.String(); w.Code < 500 || strings.Contains(body, "hunter2") || !strings.Contains(body, "[redacted]") {
+				t.Errorf("%d: %s", w.Code, body)
+			}
 		}
 	}
 }

@@ -18,7 +18,10 @@ import (
 	"linkcancel/internal/status"
 )
 
-type batchShowCmd struct{ batchOrLatest }
+type batchShowCmd struct {
+	batchOrLatest
+	pageFlag
+}
 
 // Help is shown by batch show --help.
 func (batchShowCmd) Help() string {
@@ -46,7 +49,7 @@ func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
 			return printJSON(a.stdout, d.View())
 		}
 		summary{Batch: b, Result: d.Result, skipped: b.Invalid}.print(a.stdout)
-		printOrigin(a.stdout, b)
+		printOrigin(a.stdout, b, c.batch(b.ID))
 		printDetails(a.stdout, d)
 		printHistory(a.stdout, d.History)
 		if next := nextStep(b); next != "" {
@@ -110,14 +113,17 @@ func printRows(w io.Writer, rows [][2]string) {
 	}
 }
 
-// printOrigin writes what a batch is, and when it began and ended.
-func printOrigin(w io.Writer, b ledger.Batch) {
+// printOrigin writes what a batch is, when it began and ended, and where its page is, if that is known.
+func printOrigin(w io.Writer, b ledger.Batch, page string) {
 	rows := [][2]string{{"name", clean.Line(b.Name)}, {"source", origin(b)}, {"created", second(b.Created)}}
 	if !b.Started.IsZero() {
 		rows = append(rows, [2]string{"started", second(b.Started)})
 	}
 	if !b.Finished.IsZero() {
 		rows = append(rows, [2]string{"ended", second(b.Finished)})
+	}
+	if page != "" {
+		rows = append(rows, [2]string{"page", page})
 	}
 	printRows(w, rows)
 }

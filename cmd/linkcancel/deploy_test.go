@@ -132,7 +132,7 @@ func TestDeployCommands(t *testing.T) {
 			case strings.HasPrefix(line, "  ") && len(line) > 2 && line[2] != ' ' && line[2] != '#':
 				service = strings.TrimSpace(line)
 			}
-			if strings.Contains(name, "docker-compose") && !slices.Contains([]string{"sandbox:", "worker:", "cli:"}, service) {
+			if strings.Contains(name, "docker-compose") && !slices.Contains([]string{"sandbox:", "worker:", "page:", "cli:"}, service) {
 				continue // another program's
 			}
 			for _, args := range commands {
@@ -149,9 +149,9 @@ func TestDeployCommands(t *testing.T) {
 	}
 	// What was not looked at cannot be wrong.
 	for name, want := range map[string]int{
-		"docker-compose.yml": 4, "deploy/docker-compose.live.yml": 1, "deploy/Dockerfile": 2, "deploy/README.md": 10, "deploy/RUNBOOK.md": 5,
-		"deploy/kubernetes/deployment.yaml": 1, "deploy/kubernetes/cronjob.yaml": 1,
-		"deploy/systemd/linkcancel-worker.service": 1, "deploy/systemd/linkcancel-sweep.service": 1,
+		"docker-compose.yml": 6, "deploy/docker-compose.live.yml": 1, "deploy/Dockerfile": 2, "deploy/README.md": 10, "deploy/RUNBOOK.md": 5,
+		"deploy/kubernetes/deployment.yaml": 1, "deploy/kubernetes/cronjob.yaml": 1, "deploy/kubernetes/page/deployment.yaml": 1,
+		"deploy/systemd/linkcancel-worker.service": 1, "deploy/systemd/linkcancel-sweep.service": 1, "deploy/systemd/linkcancel-page.service": 1,
 	} {
 		if parsed[name] < want {
 			t.Errorf("%s: found %d commands, there should be %d", name, parsed[name], want)
@@ -188,7 +188,9 @@ func words(line string) []string {
 // the flags, or as one that those files read themselves.
 func TestDeployEnvironment(t *testing.T) {
 	known := map[string]bool{
-		"PLEXY_API_KEY": true, // not a flag's: the process list shows flags
+		// Not those of flags: the list of processes shows flags.
+		"PLEXY_API_KEY": true, tokenVariable: true, operatorTokenVariable: true,
+		"LINKCANCEL_PAGE_REDIS_PASSWORD_FILE": true, // of deploy/kubernetes/page itself
 		// Of docker-compose.yml itself.
 		"LINKCANCEL_IMAGE": true, "LINKCANCEL_VERSION": true, "LINKCANCEL_UID": true, "LINKCANCEL_USER": true,
 	}

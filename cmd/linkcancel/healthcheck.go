@@ -13,19 +13,24 @@ import (
 )
 
 type healthcheckCmd struct {
+	Page        string `help:"Check the page that linkcancel serve has here, instead of a worker." placeholder:"HOST:PORT"`
 	MetricsAddr string `default:"${worker_metrics_addr}" env:"LINKCANCEL_METRICS_ADDR" help:"Where the worker serves /readyz; by default ${default}." placeholder:"HOST:PORT"`
 }
 
 func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
-	if c.MetricsAddr == "off" {
+	who, addr, path, advice := "worker", c.MetricsAddr, "/readyz", "start linkcancel worker, or name its --metrics-addr"
+	if c.Page != "" {
+		who, addr, path, advice = "page", c.Page, "/healthz", "start linkcancel serve, or name its --addr"
+	} else if addr == "off" {
 		return usagef("the worker serves no health: its --metrics-addr is off")
 	}
-	addr := loopback(c.MetricsAddr)
+	given := addr
+	addr = loopback(addr)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
-		return usagef("metrics address %q: %w", c.MetricsAddr, err)
+		return usagef("address %q: %w", given, err)
 	}
 	// The default transport would use the environment's proxy, which is for the API only.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -35,15 +40,15 @@ func (c healthcheckCmd) Run(ctx context.Context, a *cliApp) error {
 		if errors.As(err, &detail) {
 			err = detail.Err // the message has the address
 		}
-		return hint(fmt.Errorf("no worker answers at %s: %w", addr, err), "start linkcancel worker, or name its --metrics-addr")
+		return hint(fmt.Errorf("no %s answers at %s: %w", who, addr, err), "%s", advice)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
 	if err != nil {
-		return fmt.Errorf("read the worker's answer: %w", err)
+		return fmt.Errorf("read the answer of the %s: %w", who, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the worker is not ready: %s", strings.TrimSpace(string(body)))
+		return fmt.Errorf("the %s is not ready: %s", who, strings.TrimSpace(string(body)))
 	}
 	fmt.Fprintln(a.stdout, "ready")
 	return nil

@@ -260,6 +260,7 @@ func TestSecretsStayHidden(t *testing.T) {
 	} {
 		p.run(args...)
 	}
+	p.servePages()
 	for _, name := range []string{"report.csv", "run.csv"} {
 		text, err := os.ReadFile(filepath.Join(p.dir, name))
 		if err != nil {
@@ -298,6 +299,44 @@ func TestSecretsStayHidden(t *testing.T) {
 	checkHidden(t, "Redis", stored)
 	if !strings.Contains(stored, "links:cancel") || !strings.Contains(stored, "[redacted]") {
 		t.Error("the Redis log has no task or no error text")
+	}
+}
+
+// servePages looks through all pages of the batch b1, as an operator.
+func (p program) servePages() {
+	p.t.Helper()
+	const token = "a-token-of-operators-0123"
+	addr := "127.0.0.1:" + freePort(p.t)
+	cmd := p.command("serve", "--addr", addr, "--allow-actions", "--operator-token-file", p.write("operators", token, 0o600))
+	var said lockedBuffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	waitFor(p.t, "the page", func() bool { return strings.Contains(said.String(), "With actions:") })
+	for _, path := range []string{
+		"/", "/batches/b1", "/batches/b1/links", "/batches/b1/links?outcome=rejected", "/batches/b1/links?outcome=failed", "/batches/b1/report", "/batches/b1/report?format=jsonl",
+		"/rate", "/sweeps", "/activity", "/link?q=400-0", "/live?once&page=/batches/b1", "/live?once&page=/rate", "/batches/none", "/static/live.js",
+	} {
+		request, err := http.NewRequest(http.MethodGet, "http://"+addr+path, nil)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(request)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK && path != "/batches/none" {
+			p.t.Fatalf("%s: %s, %v", path, resp.Status, err)
+		}
+		checkHidden(p.t, path, string(body))
+		if strings.Contains(string(body), token) {
+			p.t.Errorf("%s shows the token", path)
+		}
 	}
 }
 

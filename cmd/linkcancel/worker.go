@@ -18,7 +18,8 @@ type workerCmd struct {
 	redisFlags
 	apiFlags
 	sendFlags
-	metricsFlags  `set:"metrics_addr=127.0.0.1:9464"`
+	metricsFlags `set:"metrics_addr=127.0.0.1:9464"`
+	pageFlag
 	ArchiveDir    string         `env:"LINKCANCEL_ARCHIVE_DIR" help:"Archive each finished batch in this folder: report, history and SHA-256 sums. Give all workers the same folder." placeholder:"DIR"`
 	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
 	SweepTimezone string         `default:"UTC" env:"LINKCANCEL_SWEEP_TIMEZONE" help:"Time zone of --sweep-cron; by default ${default}." placeholder:"ZONE"`
@@ -75,7 +76,7 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	opt := c.options(a, key, client)
-	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir = b, l, true, sweeps, c.ArchiveDir
+	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL = b, l, true, sweeps, c.ArchiveDir, c.UIURL
 	worker, err := app.New(ctx, opt)
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ type Options struct {
 	TrustPlain404 bool
 	Keep          time.Duration // how long finished batches are kept
 	ArchiveDir    string        // for archives of finished batches; "": none
+	PageURL       string        // of the page, for alerts; "": unknown
 
 	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
 	Shared   bool
@@ -75,6 +76,9 @@ type App struct {
 // New creates an app. It reads from Redis, and starts nothing.
 func New(ctx context.Context, opt Options) (*App, error) {
 	a := &App{opt: opt, metrics: metrics.New(opt.Version)}
+	if opt.PageURL != "" {
+		a.metrics.Page(opt.PageURL)
+	}
 	api := Observe(opt.Client, opt.Client.BaseURL(), opt.Tracer, a.metrics.InFlight)
 	var err error
 	a.limiter, err = ratelimit.NewFleet(ratelimit.FleetConfig{

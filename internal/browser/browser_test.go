@@ -59,10 +59,17 @@ type site struct {
 	stop   func()
 }
 
+// newSite makes a page with an embedded Redis.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{T: t, broker: broker.Embedded()}
-	t.Cleanup(func() { _ = s.broker.Close() })
+	b := broker.Embedded()
+	t.Cleanup(func() { _ = b.Close() })
+	return newSiteOn(t, b)
+}
+
+func newSiteOn(t *testing.T, b *broker.Broker) *site {
+	t.Helper()
+	s := &site{T: t, broker: b}
 	s.ledger = ledger.New(s.broker.Client())
 	server, listener, err := web.Listen(t.Context(), web.Config{
 		Redis: s.broker.Client(), Ledger: s.ledger, Log: slog.New(slog.DiscardHandler), Access: web.Access{Viewer: viewer, Operator: operator, Actions: true}, Hosts: []string{"links.test"},
@@ -125,6 +132,20 @@ func (s *site) batch(id, name string, links, ended int) {
 	testutil.Must(s, err)
 }
 
+// hostileBatch makes a batch whose texts are all the same. One link is rejected with it.
+func (s *site) hostileBatch(id, text string) {
+	s.Helper()
+	_, err := producer.MakeBatch(s.Context(), s.ledger, &producer.Links{IDs: testutil.LinkIDs(3)}, producer.BatchConfig{
+		ID: id, Source: producer.SourceImport, Name: text, File: text, By: history.By{Actor: text, Reason: text},
+		Restore: func(_, n int) ([]ledger.Record, map[int]string, error) {
+			records := make([]ledger.Record, n)
+			records[0] = ledger.Record{Outcome: ledger.Rejected, Attempts: 1, HTTPStatus: 400, After: 3}
+			return records, map[int]string{0: text}, nil
+		},
+	})
+	testutil.Must(s, err)
+}
+
 // fill makes what a busy fleet has.
 func (s *site) fill() {
 	s.Helper()
@@ -161,6 +182,12 @@ func newTab(t *testing.T, options ...chromedp.ExecAllocatorOption) *tab {
 	t.Cleanup(cancelBrowser)
 	ctx, cancelTab := chromedp.NewContext(ctx)
 	t.Cleanup(cancelTab)
+	return watched(t, ctx)
+}
+
+// watched is a tab whose complaints are noted.
+func watched(t *testing.T, ctx context.Context) *tab {
+	t.Helper()
 	b := &tab{T: t, ctx: ctx}
 	testutil.Must(t, chromedp.Listen(ctx, b.note))
 	var cancel context.CancelFunc
@@ -168,6 +195,14 @@ func newTab(t *testing.T, options ...chromedp.ExecAllocatorOption) *tab {
 	t.Cleanup(cancel)
 	b.do(command(log.Enable, cdp.Empty{}), command(runtime.Enable, cdp.Empty{}))
 	return b
+}
+
+// another is another tab of the same browser.
+func (b *tab) another() *tab {
+	b.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	b.Cleanup(cancel)
+	return watched(b.T, ctx)
 }
 
 // note notes what the browser complains about.
@@ -212,7 +247,7 @@ func get[T any](b *tab, action chromedp.Action[T]) T {
 // text is the text of the page.
 func (b *tab) text() string {
 	b.Helper()
-	return get(b, chromedp.Evaluate[string](`document.body.innerText`))
+	return get(b, chromedp.Evaluate[string](`document.body?.innerText ?? ""`))
 }
 
 // until waits for a text on the page.
@@ -275,7 +310,7 @@ func TestAccessible(t *testing.T) {
 			// Operators see the same, and forms.
 			b.do(chromedp.EmulateViewport(look.width, 900),
 				command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}}}),
-				chromedp.Navigate(s.addressFor(operator, path)), chromedp.WaitVisible("main"),
+				chromedp.Navigate(s.addressFor(operator, path)), chromedp.WaitVisible(chromedp.CSS("main")),
 				chromedp.Evaluate[chromedp.Void](`for (const d of document.querySelectorAll("details")) d.open = true`))
 			b.accessible(path + " " + look.name)
 			if wide := get(b, chromedp.Evaluate[int64](`document.documentElement.scrollWidth`)); wide > look.width {
@@ -325,11 +360,11 @@ func TestWithoutJavaScript(t *testing.T) {
 	s := newSite(t)
 	s.batch("march", "stale.csv", 4, 1)
 	b := newTab(t)
-	b.do(command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}), chromedp.Navigate(s.address("/batches/march")), chromedp.WaitVisible("main"))
+	b.do(command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}), chromedp.Navigate(s.address("/batches/march")), chromedp.WaitVisible(chromedp.CSS("main")))
 	c := s.ledger.Commit(t.Context(), []ledger.Group{{Batch: "march", Entries: []ledger.Entry{{Position: 1, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1}}}}})
 	testutil.Must(t, c[0].Err)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		percent, _ := chromedp.Run(b.ctx, chromedp.Text(`[data-live="percent"]`)) // it may be loading
+		percent, _ := chromedp.Run(b.ctx, chromedp.Text(chromedp.CSS(`[data-live="percent"]`))) // it may be loading
 		if percent == "50%" {
 			break
 		}

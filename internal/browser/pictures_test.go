@@ -24,7 +24,7 @@ func TestPictures(t *testing.T) {
 	}{{"batches", "/", "light", 460}, {"batch", "/batches/march", "light", 1000}, {"dark", "/batches/april", "dark", 1000}} {
 		b.do(chromedp.EmulateViewport(1200, p.height),
 			command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: p.scheme}}}),
-			chromedp.Navigate(s.address(p.path)), chromedp.WaitVisible("main"))
+			chromedp.Navigate(s.address(p.path)), chromedp.WaitVisible(chromedp.CSS("main")))
 		picture := get(b, chromedp.CaptureScreenshot())
 		testutil.Must(t, os.WriteFile(filepath.Join("..", "..", "docs", "page-"+p.name+".png"), picture, 0o644))
 	}

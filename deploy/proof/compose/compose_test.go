@@ -28,7 +28,7 @@ func TestLint(t *testing.T) {
 
 func checkLive(t *testing.T, b []byte) error {
 	t.Helper()
-	p, err := Load(repo.Root(t), map[string]string{"PLEXY_API_KEY_FILE": "/etc/linkcancel/key"}, repo.Read(t, File), b)
+	p, err := Load(repo.Root(t), map[string]string{"PLEXY_API_KEY_FILE": "/etc/linkcancel/key", "LINKCANCEL_SERVE_TOKEN": "0123456789abcdef0123"}, repo.Read(t, File), b)
 	if err != nil {
 		return err
 	}

@@ -122,11 +122,27 @@ func (f Files) Lint(rulesFile []byte) error {
 	if err := errors.Join(all...); err != nil {
 		return err
 	}
-	objects, err := f.Build()
-	if err != nil {
-		return err
+	for _, components := range [][]string{nil, f.components()} {
+		objects, err := f.Build(components...)
+		if err != nil {
+			return err
+		}
+		if err := lintObjects(objects, rulesFile); err != nil {
+			return fmt.Errorf("with the components %v: %w", components, err)
+		}
 	}
-	return lintObjects(objects, rulesFile)
+	return nil
+}
+
+// components are the folders of the components, which an overlay may add.
+func (f Files) components() []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if path.Base(name) == kustomization && bytes.Contains(f[name], []byte("kind: Component")) {
+			all = append(all, path.Dir(name))
+		}
+	}
+	return all
 }
 
 func (f Files) lintKustomization(name string) error {
@@ -172,19 +188,33 @@ func patches(k kustomize.Kustomization) []string {
 	return all
 }
 
-// Build is what `kubectl apply -k` would send, decoded strictly.
-func (f Files) Build() ([]runtime.Object, error) {
+// Build is what `kubectl apply -k` would send for an overlay with some components, decoded strictly.
+func (f Files) Build(components ...string) ([]runtime.Object, error) {
 	disk := filesys.MakeFsInMemory()
+	overlay := kustomize.Kustomization{
+		TypeMeta:  kustomize.TypeMeta{APIVersion: kustomize.KustomizationVersion, Kind: kustomize.KustomizationKind},
+		Resources: []string{"../base"},
+	}
+	for _, dir := range components {
+		overlay.Components = append(overlay.Components, path.Join("../base", dir))
+	}
+	b, err := yaml.Marshal(overlay)
+	if err != nil {
+		return nil, fmt.Errorf("write an overlay: %w", err)
+	}
+	if err := disk.WriteFile("/overlay/"+kustomization, b); err != nil {
+		return nil, fmt.Errorf("write an overlay: %w", err)
+	}
 	for name, b := range f {
-		if err := disk.WriteFile(filepath.Join("/", name), b); err != nil {
+		if err := disk.WriteFile(filepath.Join("/base", name), b); err != nil {
 			return nil, fmt.Errorf("copy %s: %w", name, err)
 		}
 	}
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(disk, "/")
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(disk, "/overlay")
 	if err != nil {
 		return nil, fmt.Errorf("kustomize build: %w", err)
 	}
-	b, err := built.AsYaml()
+	b, err = built.AsYaml()
 	if err != nil {
 		return nil, fmt.Errorf("kustomize build: %w", err)
 	}
@@ -259,6 +289,9 @@ func lintPod(name string, spec *corev1.PodSpec) error {
 		if strings.HasPrefix(name, "Deployment ") && (c.ReadinessProbe == nil || c.LivenessProbe == nil) {
 			all = append(all, fmt.Errorf("%s: container %s has no probes", name, c.Name))
 		}
+		if strings.HasSuffix(name, "-page") && keyInPod(spec) {
+			all = append(all, fmt.Errorf("%s: the API key is in a pod that does not need it", name))
+		}
 		for _, e := range c.Env {
 			if strings.Contains(e.Name, "KEY") && !strings.HasSuffix(e.Name, "_FILE") && e.Value != "" {
 				all = append(all, fmt.Errorf("%s: container %s has %s in clear", name, c.Name, e.Name))
@@ -266,6 +299,18 @@ func lintPod(name string, spec *corev1.PodSpec) error {
 		}
 	}
 	return errors.Join(all...)
+}
+
+// keyInPod: the Secret or the variables of the API key are in a pod.
+func keyInPod(spec *corev1.PodSpec) bool {
+	for _, v := range spec.Volumes {
+		if v.Secret != nil && v.Secret.SecretName == "linkcancel" {
+			return true
+		}
+	}
+	return slices.ContainsFunc(spec.Containers, func(c corev1.Container) bool {
+		return len(c.EnvFrom) > 0 || slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return strings.HasPrefix(e.Name, "PLEXY_") })
+	})
 }
 
 // selects: a selector finds the pods of something that is here.
