@@ -22,6 +22,8 @@ const (
 	// collectTimeout limits a reading. Prometheus waits 10 s for a scrape.
 	collectTimeout = time.Second
 
+	// rereadEach is how many finished batches are read again at each reading.
+	rereadEach = 20
 	// newestBatches is how many unfinished batches have series of their own.
 	newestBatches = 20
 )
@@ -101,7 +103,7 @@ type fleetCollector struct {
 
 func newFleetCollector(l *ledger.Ledger, rdb redis.UniversalClient, log *slog.Logger) *fleetCollector {
 	return &fleetCollector{
-		ledger: l, rdb: rdb, trouble: broker.Trouble{Log: log}, census: l.NewBatchCache(), age: collectAge, timeout: collectTimeout,
+		ledger: l, rdb: rdb, trouble: broker.Trouble{Log: log}, census: l.NewBatchCache(rereadEach), age: collectAge, timeout: collectTimeout,
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "linkcancel_collect_errors_total", Help: "Failed readings of queue and ledger for these metrics.",
 		}),

@@ -174,7 +174,7 @@ type event struct {
 
 // liveEvent is the present event of a page.
 func (s *Server) liveEvent(ctx context.Context, b build, r *http.Request) (event, error) {
-	name, v, err := s.page(ctx, b, r)
+	name, v, err := s.page(follow(ctx), b, r)
 	if err != nil {
 		return event{}, err
 	}

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -12,12 +13,17 @@ import (
 )
 
 const (
-	// freshFor is how long a reading of small keys serves all viewers.
-	freshFor = 900 * time.Millisecond
+	// freshFor is how long a reading of one batch serves all viewers. For open pages, fleetFor is that of
+	// the fleet and of the list of batches, and rarelyFor that of what changes rarely.
+	freshFor  = 900 * time.Millisecond
+	fleetFor  = 1900 * time.Millisecond
+	rarelyFor = 4900 * time.Millisecond
 	// recordsEvery is how often the records of a running batch are read, at most: 8 bytes per link.
 	recordsEvery = 15 * time.Second
-	// recordsPerChunk makes that rarer for large batches, whose records are many keys.
-	recordsPerChunk = 200 * time.Millisecond
+	// recordsPerChunk makes that rarer for large batches: a million links once a minute.
+	recordsPerChunk = 60 * time.Millisecond
+	// rereadEach is how many finished batches are read again with each list of batches.
+	rereadEach = 1
 	// readTimeout is how long a reading may take.
 	readTimeout = 5 * time.Second
 	// keepReadings is how many batches are remembered.
@@ -28,32 +34,24 @@ const (
 type reader struct {
 	cfg Config
 
-	fleet   cell[status.Fleet]
-	batches cell[[]*ledger.Batch]
-	sweeps  cell[ledger.Sweeps]
-	limit   cell[[]history.Entry]
-	census  *ledger.BatchCache // used by batches only
+	fleet    cell[status.Fleet]
+	batches  cell[[]*ledger.Batch]
+	sweeps   cell[ledger.Sweeps]
+	limit    cell[[]history.Entry]
+	activity cell[[]history.Entry]
+	census   *ledger.BatchCache // used by batches only
 
 	mu      sync.Mutex
 	single  map[string]*cell[ledger.Batch]
-	records map[string]*cell[records]
+	records map[string]*cell[status.Details]
+	links   map[string]*cell[linksPage]
 	paces   map[string]*status.Pace
 }
 
-// records is what the records of a batch say, at the time of its reading.
-type records struct {
-	details   status.Details
-	intervals []status.Interval
-	history   []history.Entry
-}
-
-// Errors are the latest errors by kind.
-func (r records) Errors() []status.ErrorKind { return r.details.Errors }
-
 func newReader(cfg Config) *reader {
 	return &reader{
-		cfg: cfg, census: cfg.Ledger.NewBatchCache(),
-		single: map[string]*cell[ledger.Batch]{}, records: map[string]*cell[records]{}, paces: map[string]*status.Pace{},
+		cfg: cfg, census: cfg.Ledger.NewBatchCache(rereadEach),
+		single: map[string]*cell[ledger.Batch]{}, records: map[string]*cell[status.Details]{}, links: map[string]*cell[linksPage]{}, paces: map[string]*status.Pace{},
 	}
 }
 
@@ -83,18 +81,36 @@ func (c *cell[T]) get(ctx context.Context, fresh time.Duration, read func(contex
 	return c.value, c.at, c.err
 }
 
+type followsKey struct{}
+
+// follow marks readings for the stream of a page that is open.
+func follow(ctx context.Context) context.Context { return context.WithValue(ctx, followsKey{}, true) }
+
+// age is how old a reading may be: most for the stream of an open page, and a moment for a page that
+// somebody loads.
+func age(ctx context.Context, most time.Duration) time.Duration {
+	if ctx.Value(followsKey{}) == nil {
+		return freshFor
+	}
+	return most
+}
+
 // expire makes all readings old, so that the next ones are new.
 func (r *reader) expire() {
 	r.fleet.expire()
 	r.batches.expire()
 	r.sweeps.expire()
 	r.limit.expire()
+	r.activity.expire()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.single {
 		c.expire()
 	}
 	for _, c := range r.records {
+		c.expire()
+	}
+	for _, c := range r.links {
 		c.expire()
 	}
 }
@@ -106,13 +122,14 @@ func (c *cell[T]) expire() {
 }
 
 func (r *reader) readFleet(ctx context.Context) (status.Fleet, time.Time, error) {
-	return r.fleet.get(ctx, freshFor, func(ctx context.Context) (status.Fleet, error) {
+	return r.fleet.get(ctx, age(ctx, fleetFor), func(ctx context.Context) (status.Fleet, error) {
 		return status.ReadFleet(ctx, r.cfg.Redis, r.cfg.Ledger)
 	})
 }
 
-func (r *reader) readBatches(ctx context.Context) ([]*ledger.Batch, time.Time, error) {
-	return r.batches.get(ctx, freshFor, func(ctx context.Context) ([]*ledger.Batch, error) {
+// readBatches reads all batches. The list is not older than fresh.
+func (r *reader) readBatches(ctx context.Context, fresh time.Duration) ([]*ledger.Batch, time.Time, error) {
+	return r.batches.get(ctx, age(ctx, fresh), func(ctx context.Context) ([]*ledger.Batch, error) {
 		batches, err := r.census.Batches(ctx)
 		for _, b := range batches {
 			r.pace(*b)
@@ -122,13 +139,20 @@ func (r *reader) readBatches(ctx context.Context) ([]*ledger.Batch, time.Time, e
 }
 
 func (r *reader) readSweeps(ctx context.Context) (ledger.Sweeps, time.Time, error) {
-	return r.sweeps.get(ctx, freshFor, r.cfg.Ledger.Sweeps)
+	return r.sweeps.get(ctx, age(ctx, rarelyFor), r.cfg.Ledger.Sweeps)
 }
 
 // readLimitHistory reads who changed or held the limit, the latest entry last.
 func (r *reader) readLimitHistory(ctx context.Context) ([]history.Entry, time.Time, error) {
-	return r.limit.get(ctx, freshFor, func(ctx context.Context) ([]history.Entry, error) {
+	return r.limit.get(ctx, age(ctx, rarelyFor), func(ctx context.Context) ([]history.Entry, error) {
 		return r.cfg.Ledger.History(ctx, history.Rate)
+	})
+}
+
+// readActivity reads the latest entries of all histories.
+func (r *reader) readActivity(ctx context.Context) ([]history.Entry, time.Time, error) {
+	return r.activity.get(ctx, age(ctx, rarelyFor), func(ctx context.Context) ([]history.Entry, error) {
+		return r.cfg.Ledger.Activity(ctx, shownEntries)
 	})
 }
 
@@ -146,26 +170,42 @@ func (r *reader) readBatch(ctx context.Context, id string) (ledger.Batch, time.T
 	})
 }
 
+// recordsFor is how long a reading of a batch's records serves.
+func recordsFor(b ledger.Batch) time.Duration {
+	return max(recordsEvery, time.Duration(b.Chunks)*recordsPerChunk)
+}
+
 // readRecords reads the records of a batch, as rarely as its state allows.
-func (r *reader) readRecords(ctx context.Context, b status.Batch) (records, error) {
-	key := b.ID + " " + string(b.State) // read again at once when the state changes
+func (r *reader) readRecords(ctx context.Context, b status.Batch) (status.Details, error) {
+	key := fmt.Sprint(b.ID, " ", b.Incarnation(), " ", b.State) // read again at once when the state changes
 	r.mu.Lock()
 	c := remember(r.records, key)
 	r.mu.Unlock()
-	fresh := max(recordsEvery, time.Duration(b.Chunks)*recordsPerChunk)
+	fresh := recordsFor(b.Batch)
 	if b.Ended() {
 		fresh = time.Hour
 	}
-	v, at, err := c.get(ctx, fresh, func(ctx context.Context) (found records, err error) {
-		found.details, err = status.ReadDetails(ctx, r.cfg.Ledger, b)
-		if err == nil {
-			found.intervals, err = status.ReadIntervals(ctx, r.cfg.Ledger, b.Batch)
-		}
-		found.history = found.details.History
-		return found, err
+	v, at, err := c.get(ctx, fresh, func(ctx context.Context) (status.Details, error) {
+		return status.ReadDetailsSince(ctx, r.cfg.Ledger, b, c.value)
 	})
 	if !at.IsZero() && !errors.Is(err, ledger.ErrNoBatch) {
 		err = nil // the last reading serves
+	}
+	return v, err
+}
+
+// readLinks reads a page of a batch's links, as rarely as the records. All who look at the page share it.
+func (r *reader) readLinks(ctx context.Context, p linksPage, find func(context.Context, *linksPage) error) (linksPage, error) {
+	key := fmt.Sprint(p.Batch.ID, " ", p.Batch.Incarnation(), " ", p.Batch.State, " ", p.Outcome, " ", p.Page)
+	r.mu.Lock()
+	c := remember(r.links, key)
+	r.mu.Unlock()
+	v, at, err := c.get(ctx, age(ctx, recordsFor(p.Batch)), func(ctx context.Context) (linksPage, error) {
+		err := find(ctx, &p)
+		return p, err
+	})
+	if !at.IsZero() && !errors.Is(err, ledger.ErrNoBatch) {
+		err = nil
 	}
 	return v, err
 }

@@ -154,7 +154,7 @@ func (s *Server) batchesPage(ctx context.Context, r *http.Request) (string, view
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
 	}
-	all, at, err := s.reader.readBatches(ctx)
+	all, at, err := s.reader.readBatches(ctx, fleetFor)
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
 	}
@@ -198,7 +198,7 @@ type batchPage struct {
 	Fleet     fleetView
 	Origin    string
 	Reason    string
-	Records   records
+	Records   status.Details
 	Attempts  []attemptsView
 	Chart     chart
 	Entries   []entryView
@@ -251,7 +251,7 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 		}
 	}
 	p.Reason, p.Typed = status.Reason(b), nameOf(b)
-	all, at, err := s.reader.readBatches(ctx)
+	all, at, err := s.reader.readBatches(ctx, recordsEvery)
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
 	}
@@ -272,7 +272,7 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 
 // details are those that the records tell.
 func (p *batchPage) details(b ledger.Batch) {
-	d := p.Records.details
+	d := p.Records
 	if p.Rate == "" && d.Rate > 0 && !b.Open() {
 		p.Rate = humanize.Rate(d.Rate) + " on average"
 	}
@@ -285,8 +285,8 @@ func (p *batchPage) details(b ledger.Batch) {
 		p.Attempts = append(p.Attempts, attemptsView{n, links})
 	}
 	slices.SortFunc(p.Attempts, func(a, b attemptsView) int { return cmp.Compare(a.Attempts, b.Attempts) })
-	p.Chart = chartOf(p.Records.intervals)
-	for _, e := range slices.Backward(p.Records.history) {
+	p.Chart = chartOf(p.Records.Intervals)
+	for _, e := range slices.Backward(p.Records.History) {
 		p.Entries = append(p.Entries, entryOf(e))
 	}
 	if b.Ended() {
@@ -344,33 +344,31 @@ func (s *Server) linksPage(ctx context.Context, r *http.Request) (string, view, 
 	if b.State == ledger.Importing {
 		return "links", p, nil
 	}
-	more, err := s.findLinks(ctx, p)
+	found, err := s.reader.readLinks(ctx, *p, s.findLinks)
 	if err != nil {
 		return "", nil, err
 	}
+	p.Links, p.Previous, p.Next = found.Links, found.Previous, found.Next
+	return "links", p, nil
+}
+
+// findLinks fills the page in the order of the manifest.
+func (s *Server) findLinks(ctx context.Context, p *linksPage) error {
+	l, b := s.cfg.Ledger, p.Batch
 	address := func(page int) string {
 		q := url.Values{"page": {strconv.Itoa(page)}}
 		if p.Outcome != "" {
 			q.Set("outcome", p.Outcome)
 		}
-		return "/batches/" + url.PathEscape(b.ID) + "/links?" + q.Encode()
+		return batchAddress(b.ID) + "/links?" + q.Encode()
 	}
 	if p.Page > 1 {
 		p.Previous = address(p.Page - 1)
 	}
-	if more {
-		p.Next = address(p.Page + 1)
-	}
-	return "links", p, nil
-}
-
-// findLinks fills the page in the order of the manifest. more: there is another page.
-func (s *Server) findLinks(ctx context.Context, p *linksPage) (more bool, err error) {
-	l, b := s.cfg.Ledger, p.Batch
 	first := (p.Page - 1) * linksPerPage
 	found, err := l.Snapshot(ctx, b)
 	if err != nil {
-		return false, err
+		return err
 	}
 	var chunk []string
 	at, seen := -1, 0
@@ -383,11 +381,12 @@ func (s *Server) findLinks(ctx context.Context, p *linksPage) (more bool, err er
 			continue
 		}
 		if len(p.Links) == linksPerPage {
-			return true, nil
+			p.Next = address(p.Page + 1)
+			break
 		}
 		if n := position / ledger.ChunkLinks; n != at {
 			if chunk, err = l.Links(ctx, b.ID, n); err != nil {
-				return false, err
+				return err
 			}
 			at = n
 		}
@@ -395,7 +394,7 @@ func (s *Server) findLinks(ctx context.Context, p *linksPage) (more bool, err er
 		lr.Link = chunk[position%ledger.ChunkLinks]
 		p.Links = append(p.Links, report.ResultOf(b, lr))
 	}
-	return false, nil
+	return nil
 }
 
 // linkPage is what became of one link, or of a few.
@@ -564,8 +563,8 @@ const shownEntries = 200
 
 func (s *Server) activityPage(ctx context.Context, _ *http.Request) (string, view, error) {
 	p := &activityPage{layout: layout{Title: "Activity", Nav: "activity"}}
-	entries, err := s.cfg.Ledger.Activity(ctx, shownEntries)
-	if err != nil {
+	entries, at, err := s.reader.readActivity(ctx)
+	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
 	}
 	for _, e := range entries {

@@ -132,6 +132,12 @@ var tables = []table{
 		{title: "ms", figure: "seconds", show: ms, spread: true},
 		{title: "slowest command of Redis, ms", figure: "slowest", show: ms, spread: true},
 	}},
+	{"page", "The page of a batch of a million links, and what it costs each second while people look at it", "", []column{
+		{title: "ms", figure: "seconds", show: ms, spread: true},
+		{title: "share of a core", figure: "share", show: percent},
+		{title: "Redis commands per second", figure: "commands/s", show: number},
+		{title: "events per second", figure: "events/s", show: number},
+	}},
 	{"idle", "An idle worker", "", []column{
 		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
 	}},

@@ -37,6 +37,9 @@ var targets = []target{
 	{"`run` of 20,000 links, start to exit", 3, false, "s", figure("run", "20,000", "seconds")},
 	{"`batch list --limit 20` of 10,000 batches", 0.3, false, "s", figure("list", "--limit 20", "seconds")},
 	{"`link show` of one of 10 million links in 100 batches", 5, false, "s", figure("find", "the first link", "seconds")},
+	{"page of a batch of a million links", 0.3, false, "s", figure("page", "the first time", "seconds")},
+	{"ten viewers of it, share of a core", 0.01, false, "%", figure("page", "10 viewers", "share")},
+	{"ten viewers of it, Redis commands per second", 10, false, "", figure("page", "10 viewers", "commands/s")},
 	{"idle worker, Redis commands per second", 30, false, "", figure("idle", product, "commands/s")},
 }
 

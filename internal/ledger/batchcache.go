@@ -11,12 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const (
-	// rereadEach is how many finished batches are read again each time.
-	rereadEach = 20
-	// lateAnswers is how long late answers may still replace "aborted" in an aborted batch.
-	lateAnswers = time.Hour
-)
+// lateAnswers is how long late answers may still replace "aborted" in an aborted batch.
+const lateAnswers = time.Hour
 
 // relistEvery is after how many calls all ids are listed again, if nothing else asks for it.
 const relistEvery = 100
@@ -24,6 +20,7 @@ const relistEvery = 100
 // BatchCache polls all batches. It caches the finished ones. It is not safe for concurrent use.
 type BatchCache struct {
 	ledger *Ledger
+	reread int            // how many finished batches are read again each time
 	listed []*cachedBatch // newest first
 	byID   map[string]*cachedBatch
 	newest string // the score of the newest one
@@ -37,8 +34,9 @@ type cachedBatch struct {
 	finished bool   // it is read again only in its turn
 }
 
-// NewBatchCache returns an empty cache of the batches in the ledger.
-func (l *Ledger) NewBatchCache() *BatchCache { return &BatchCache{ledger: l} }
+// NewBatchCache returns an empty cache of the batches in the ledger. reread is how many of the finished
+// batches are read again each time.
+func (l *Ledger) NewBatchCache(reread int) *BatchCache { return &BatchCache{ledger: l, reread: reread} }
 
 // Batches returns all batches, newest first. A finished one may be a few calls old. It
 // changes only when it is deleted, or by an answer that comes long after an abort.
@@ -57,12 +55,12 @@ func (c *BatchCache) Batches(ctx context.Context) ([]*Batch, error) {
 	}
 	var wanted []string
 	for i, e := range c.listed {
-		if !e.finished || i >= c.turn && i < c.turn+rereadEach {
+		if !e.finished || i >= c.turn && i < c.turn+c.reread {
 			wanted = append(wanted, e.id)
 			e.batch, e.finished = nil, false
 		}
 	}
-	c.turn += rereadEach
+	c.turn += c.reread
 	read, err := c.ledger.read(ctx, wanted)
 	if err != nil {
 		return nil, err

@@ -38,6 +38,9 @@ func (r *readings) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
+// rereadEach is how many finished batches the cache under test reads again each time.
+const rereadEach = 20
+
 // batchCache is a cache under test.
 type batchCache struct {
 	*bench
@@ -50,7 +53,7 @@ func (l *bench) batchCache() *batchCache {
 	c := &batchCache{bench: l, seen: &readings{}}
 	client := l.otherClient()
 	client.AddHook(c.seen)
-	c.BatchCache = New(client).NewBatchCache()
+	c.BatchCache = New(client).NewBatchCache(rereadEach)
 	return c
 }
 

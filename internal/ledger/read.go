@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/redis/go-redis/v9"
+
+	"linkcancel/internal/task"
 )
 
 // SliceView is a slice as a worker finds it before it starts.
@@ -175,11 +177,25 @@ type Snapshot struct {
 	texts    map[string]string
 }
 
+// stringsScript is MGET, which the ACLs of earlier releases do not grant.
+var stringsScript = redis.NewScript(`
+-- Returns the strings at KEYS, '' for a missing one.
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = redis.call('GET', key) or '' end
+return found
+`)
+
 // snapshotChunks is how many chunks are read in one round trip, 400 kB of records.
 const snapshotChunks = 50
 
 // Snapshot reads all records of a batch.
 func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
+	return l.SnapshotSince(ctx, b, Batch{}, nil)
+}
+
+// SnapshotSince is Snapshot with the help of an earlier one, of the batch as it was then: only the
+// records that may have changed are read. b must be running, or else all are read.
+func (l *Ledger) SnapshotSince(ctx context.Context, b, then Batch, earlier *Snapshot) (*Snapshot, error) {
 	s := &Snapshot{records: make([]byte, b.Total*RecordSize)}
 	var err error
 	if s.statuses, err = l.linkStatuses(ctx, b.ID); err != nil {
@@ -188,20 +204,24 @@ func (l *Ledger) Snapshot(ctx context.Context, b Batch) (*Snapshot, error) {
 	if s.texts, err = l.rdb.HGetAll(ctx, keyErrors(b.ID)).Result(); err != nil {
 		return nil, fmt.Errorf("read error texts of batch %s: %w", b.ID, err)
 	}
-	for first := 0; first < b.Chunks; first += snapshotChunks {
-		chunks := make([]*redis.StringCmd, min(snapshotChunks, b.Chunks-first))
-		pipe := l.rdb.Pipeline()
-		for i := range chunks {
-			chunks[i] = pipe.Get(ctx, keyRecords(b.ID, first+i))
+	from, to := 0, b.Chunks
+	// A resume may make links pending again.
+	if earlier != nil && b.State == Running && then.State == Running && b.Incarnation() == then.Incarnation() && b.Resumed.Equal(then.Resumed) {
+		copy(s.records, earlier.records)
+		from = int(then.Low / ChunkLinks)
+		to = min(to, int((b.Cursor+task.MaxAhead)/ChunkLinks)+1)
+	}
+	for first := from; first < to; first += snapshotChunks {
+		keys := make([]string, min(snapshotChunks, to-first))
+		for i := range keys {
+			keys[i] = keyRecords(b.ID, first+i)
 		}
-		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		chunks, err := stringsScript.Run(ctx, l.rdb, keys).StringSlice()
+		if err != nil {
 			return nil, fmt.Errorf("read records of batch %s: %w", b.ID, err)
 		}
 		for i, chunk := range chunks {
-			if err := chunk.Err(); err != nil && !errors.Is(err, redis.Nil) {
-				return nil, fmt.Errorf("read records of batch %s: %w", b.ID, err)
-			}
-			copy(s.records[(first+i)*ChunkLinks*RecordSize:], chunk.Val())
+			copy(s.records[(first+i)*ChunkLinks*RecordSize:], chunk)
 		}
 	}
 	return s, nil

@@ -120,6 +120,64 @@ func TestReading(t *testing.T) {
 				}
 			}
 		}},
+		{"a snapshot with the help of an earlier one is the same", func(l *bench) {
+			const total = 30_500
+			d := l.create(DraftConfig{ID: "b"})
+			l.write(d, total)
+			restored := make([]Record, 500)
+			restored[499] = Record{Outcome: Cancelled, Attempts: 1}
+			l.must(d.Restore(l.Context(), 30, restored, nil))
+			l.must(d.Seal(l.Context(), "digest", 0, 0))
+			b := l.get("b")
+			l.must(l.Start(l.Context(), &b, 1, 50, "w1"))
+			var then Batch
+			var earlier *Snapshot
+			check := func(what string) {
+				l.Helper()
+				b := l.get("b")
+				got, err := l.SnapshotSince(l.Context(), b, then, earlier)
+				l.must(err)
+				want, err := l.Snapshot(l.Context(), b)
+				l.must(err)
+				for place := range total {
+					if g, w := got.Record(place), want.Record(place); g != w {
+						l.Fatalf("%s: link %d is %+v, not %+v", what, place, g, w)
+					}
+				}
+				then, earlier = b, got
+			}
+			in := func(chunk, from, to int, o Outcome) {
+				l.Helper()
+				l.must(l.Commit(l.Context(), []Group{{Batch: "b", Chunk: chunk, Entries: outcomes(o, from, to)}})[0].Err)
+			}
+			check("at first")
+			for chunk := range 6 {
+				in(chunk, 0, 1000, NotFound)
+			}
+			l.must(l.Advance(l.Context(), b, 1, 7000, 5400))
+			check("after six chunks")
+			in(6, 0, 900, Cancelled)
+			in(24, 0, 10, Rejected) // as far as links are sent ahead of the cursor
+			check("ahead of the cursor")
+			l.must(l.Advance(l.Context(), b, 1, 9000, 6900))
+			in(8, 0, 900, Failed)
+			check("further")
+			// Chunks that have all their outcomes are not read again.
+			good := l.rdb.GetRange(l.Context(), "lc:{b}:r:1", 0, -1).Val()
+			l.must(l.rdb.Set(l.Context(), "lc:{b}:r:1", "", 0).Err())
+			got, err := l.SnapshotSince(l.Context(), l.get("b"), then, earlier)
+			l.must(err)
+			l.equal("a link of chunk 1", NotFound, got.Record(1001).Outcome)
+			l.must(l.rdb.Set(l.Context(), "lc:{b}:r:1", good, 0).Err())
+			// The canary's row is pending again after a resume.
+			l.set("lc:{b}", "state", "paused", "canary", "tripped", "row", "3 50")
+			l.must(l.rdb.Set(l.Context(), "lc:{b}:c", "\x00\x00\x00\x05\x00\x00\x03\xe9", 0).Err())
+			_, _, err = l.Resume(l.Context(), "b", history.By{Actor: "ann"})
+			l.must(err)
+			l.equal("link 5", None, l.record(5).Outcome)
+			l.must(l.Advance(l.Context(), b, 1, 9000, 6900))
+			check("after a resume")
+		}},
 		{"a walk may be broken off", func(l *bench) {
 			b, _ := mixed(l)
 			place := 0

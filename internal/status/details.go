@@ -19,11 +19,14 @@ type Details struct {
 	Ambiguous int64         // pending links that an unanswered attempt may have cancelled
 	Errors    []ErrorKind   // the most frequent first, at most 10
 	History   []history.Entry
+	Intervals []Interval    // when links ended
 	Rate      float64       // links that ended per second, over Span
 	Span      time.Duration // 0: the rate was not measured
 	// Ahead is how many requests the pending links of all batches need, if each link takes as
 	// many as those that have ended. They share the limit.
 	Ahead float64
+
+	snapshot *ledger.Snapshot // of a running batch, for ReadDetailsSince
 }
 
 // ErrorKind is the number of links with one kind of error, and the link that had it last.
@@ -56,12 +59,22 @@ const maxErrorKinds = 10
 
 // ReadDetails reads every record of a batch, 8 bytes per link, for this moment.
 func ReadDetails(ctx context.Context, l *ledger.Ledger, b Batch) (Details, error) {
+	return ReadDetailsSince(ctx, l, b, Details{})
+}
+
+// ReadDetailsSince is ReadDetails with the help of earlier details: of a running batch it reads only
+// what may have changed.
+func ReadDetailsSince(ctx context.Context, l *ledger.Ledger, b Batch, earlier Details) (Details, error) {
 	d := Details{Batch: b}
-	found, err := l.Snapshot(ctx, b.Batch)
+	found, err := l.SnapshotSince(ctx, b.Batch, earlier.Batch.Batch, earlier.snapshot)
 	if err != nil {
 		return d, err
 	}
+	if b.State == ledger.Running {
+		d.snapshot = found
+	}
 	d.count(found)
+	d.Intervals = intervalsOf(found, b.Batch)
 	if d.History, err = l.History(ctx, b.ID); err != nil {
 		return d, err
 	}

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"context"
 	"time"
 
 	"linkcancel/internal/ledger"
@@ -23,16 +22,8 @@ var steps = [...]time.Duration{
 	time.Hour, 2 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour,
 }
 
-// ReadIntervals reads from the records when the links of a batch ended. Each record has the second
-// of its outcome. Links that were aborted without being sent are left out.
-func ReadIntervals(ctx context.Context, l *ledger.Ledger, b ledger.Batch) ([]Interval, error) {
-	found, err := l.Snapshot(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	return intervalsOf(found, b), nil
-}
-
+// intervalsOf finds out from the records when the links of a batch ended. Each record has the second of
+// its outcome. Links that were aborted without being sent are left out.
 func intervalsOf(found *ledger.Snapshot, b ledger.Batch) []Interval {
 	var first, last uint32
 	seen := false
