@@ -132,10 +132,10 @@ function close() {
 }
 
 // A hidden page has no stream: a browser opens only six connections to a server.
+local(document);
 if (page) {
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : connect()));
   window.addEventListener("pagehide", close);
-  local(document);
   if (!document.hidden) connect();
 }
 
