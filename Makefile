@@ -14,7 +14,7 @@ ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools page page-pictures proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools api page page-pictures proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,10 @@ page: ## Test the page in a real Chromium where there is one
 	@command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || \
 	  echo "left out: the page in a browser (apt-get install chromium to have it)"
 	cd internal/browser && $(GO) vet ./... && $(TEST) -count=1 -timeout 5m ./...
+
+api: ## Test the HTTP API against its own description, and the examples of docs/api.md
+	@sh .ci/tools redis-server curl python3
+	cd internal/apitest && $(GO) vet ./... && $(TEST) -count=1 -timeout 5m ./...
 
 page-pictures: ## Draw the pictures of the page into docs
 	cd internal/browser && $(GO) test -tags pictures -count=1 -run TestPictures .

@@ -62,6 +62,9 @@ type BatchConfig struct {
 	Created time.Time // zero: now
 	// Confirm, if not nil, is called after reading, before the seal. Its error discards the batch.
 	Confirm func(Stats) error
+	// Late, if not nil, is called after reading, and says what only the end of the input tells: the name
+	// of the batch and the reason for it.
+	Late func() (name, reason string)
 	// Restore, if not nil, returns the earlier records and error texts of a chunk before the seal.
 	Restore func(chunk, links int) (records []ledger.Record, texts map[int]string, err error)
 }
@@ -163,6 +166,12 @@ func write(ctx context.Context, draft *ledger.Draft, src Source, cfg BatchConfig
 			if err != nil {
 				return err
 			}
+		}
+	}
+	if cfg.Late != nil {
+		name, reason := cfg.Late()
+		if err := draft.Describe(ctx, name, reason); err != nil {
+			return err
 		}
 	}
 	return draft.Seal(ctx, digest.String(), stats.Duplicates, stats.Invalid)

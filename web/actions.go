@@ -171,7 +171,7 @@ func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (str
 		return "", err
 	}
 	var outcomes []ledger.Outcome
-	var shown int64
+	shown := int64(0)
 	for _, o := range retryable {
 		if !r.PostForm.Has(o.String()) {
 			continue
@@ -185,48 +185,73 @@ func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (str
 	if len(outcomes) == 0 {
 		return "", refuse(http.StatusBadRequest, "Nothing was retried: choose at least one outcome.")
 	}
-	plan, err := producer.PlanRetry(ctx, s.cfg.Ledger, b, outcomes, "")
+	retried, _, err := s.retryLinks(ctx, b, retryOf{outcomes: outcomes, shown: &shown}, by)
+	return batchAddress(retried.ID), err
+}
+
+// retryOf says what is retried.
+type retryOf struct {
+	outcomes []ledger.Outcome
+	id, name string // of the new batch; "": chosen
+	shown    *int64 // how many links there were when a person looked; nil: nobody did
+}
+
+// retryLinks makes a batch of links of another one. If an earlier retry has all of them, it returns
+// that one.
+func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
+	plan, err := producer.PlanRetry(ctx, s.cfg.Ledger, b, of.outcomes, of.id)
 	switch {
-	case errors.Is(err, producer.ErrNotYet):
-		return "", refuse(http.StatusConflict, "Nothing was retried: %v.", err)
+	case errors.Is(err, producer.ErrNotYet), errors.Is(err, producer.ErrNoRetry):
+		return retried, false, refuse(http.StatusConflict, "Nothing was retried: %v.", err)
 	case err != nil:
-		return "", err
-	case plan.Found > shown:
-		return "", refuse(http.StatusConflict, "Nothing was retried: there are %s of this kind now. Look at the batch again.", humanize.Plural(plan.Found, "link"))
+		return retried, false, err
+	case of.shown != nil && plan.Found > *of.shown:
+		return retried, false, refuse(http.StatusConflict, "Nothing was retried: there are %s of this kind now. Look at the batch again.", humanize.Plural(plan.Found, "link"))
 	case plan.Links() == 0:
 		if holder, found := plan.Holder(); found {
-			return batchAddress(holder.ID), nil // a second click, or an earlier retry
+			return holder, true, nil // a second click, or an earlier retry
 		}
-		return "", refuse(http.StatusConflict, "Nothing was retried: the batch has no link with this outcome.")
+		return retried, false, refuse(http.StatusConflict, "Nothing was retried: the batch has no link with this outcome.")
 	}
-	made, err := plan.Make(ctx, "", by, nil)
+	existed = true
+	retried, err = plan.Make(ctx, of.name, by, func(producer.Stats) error { existed = false; return nil })
 	if errors.Is(err, ledger.ErrBusy) || errors.Is(err, ledger.ErrTaken) || errors.Is(err, producer.ErrOtherLinks) {
-		return "", refuse(http.StatusConflict, "Another retry of this batch is being made at this moment. Look at its retries.")
+		err = refuse(http.StatusConflict, "Another retry of this batch is being made at this moment. Look at its retries.")
 	}
-	return batchAddress(made.ID), err
+	return retried, existed, err
 }
 
 func (s *Server) setRate(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	return "/rate", s.limit(ctx, r.PostForm.Get("limit"), by)
+}
+
+// limit sets the fleet's limit: a rate, or auto.
+func (s *Server) limit(ctx context.Context, text string, by history.By) error {
 	var limit ratelimit.Rate // 0: automatic
-	if text := strings.TrimSpace(r.PostForm.Get("limit")); !strings.EqualFold(text, "auto") {
+	if text = strings.TrimSpace(text); !strings.EqualFold(text, "auto") {
 		var err error
 		if limit, err = ratelimit.ParseRate(text); err != nil {
-			return "", refuse(http.StatusBadRequest, "The limit was not changed: %s.", clean.Line(err.Error()))
+			return refuse(http.StatusBadRequest, "The limit was not changed: %s.", clean.Line(err.Error()))
 		}
 	}
-	return "/rate", ratelimit.SetFleetRate(ctx, s.cfg.Redis, limit, by)
+	return ratelimit.SetFleetRate(ctx, s.cfg.Redis, limit, by)
 }
 
 func (s *Server) hold(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	return "/rate", s.holdFor(ctx, r.PostForm.Get("for"), by)
+}
+
+// holdFor holds sending for a time such as 15m, or until it is released.
+func (s *Server) holdFor(ctx context.Context, text string, by history.By) error {
 	var until time.Time // zero: until it is released
-	if text := r.PostForm.Get("for"); text != "released" {
+	if text != "released" {
 		lasts, err := time.ParseDuration(text)
 		if err != nil || lasts <= 0 || lasts > maxHold {
-			return "", refuse(http.StatusBadRequest, "Sending was not held: choose how long.")
+			return refuse(http.StatusBadRequest, "Sending was not held: say how long, from 1s to 720h, or released.")
 		}
 		until = time.Now().Add(lasts)
 	}
-	return "/rate", ratelimit.HoldFleet(ctx, s.cfg.Redis, until, by)
+	return ratelimit.HoldFleet(ctx, s.cfg.Redis, until, by)
 }
 
 func (s *Server) release(ctx context.Context, _ *http.Request, by history.By) (string, error) {

@@ -18,6 +18,9 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 // origin of the request, the token, the route.
 func (s *Server) handler() http.Handler {
 	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, http.StatusForbidden, "This request comes from another site.")
+	}))
 	return s.withHeaders(s.checkHost(origin.Handler(s.routes())))
 }
 
@@ -39,7 +42,7 @@ func (s *Server) withHeaders(next http.Handler) http.Handler {
 func (s *Server) checkHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.knownHost(r.Host) {
-			fail(w, http.StatusMisdirectedRequest, "This page is not served by that name. linkcancel serve --host NAME allows one.")
+			fail(w, r, http.StatusMisdirectedRequest, "This page is not served by that name. linkcancel serve --host NAME allows one.")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -77,9 +80,9 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 			http.Redirect(w, r, to.RequestURI(), http.StatusSeeOther)
 			return
 		}
-		v, problem := access.identify(r, s.cookie())
-		if problem != "" {
-			fail(w, http.StatusUnauthorized, problem)
+		v, why := access.identify(r, s.cookie())
+		if why != "" {
+			fail(w, r, http.StatusUnauthorized, why)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, v)))
@@ -92,7 +95,7 @@ func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method
 func (s *Server) ifAllowed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !reads(r) && !s.cfg.Access.Actions {
-			fail(w, http.StatusNotFound, "This page changes nothing. linkcancel serve --allow-actions lets operators do so.")
+			fail(w, r, http.StatusNotFound, "This page changes nothing. linkcancel serve --allow-actions lets operators do so.")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -106,18 +109,22 @@ func (s *Server) onlyOperators(next http.Handler) http.Handler {
 		switch {
 		case reads(r):
 		case !v.operator:
-			fail(w, http.StatusForbidden, "You may look, and change nothing.")
+			fail(w, r, http.StatusForbidden, "You may look, and change nothing.")
 			return
 		case r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !v.bearer:
 			// No browser of today leaves out both, so nothing shows where it comes from.
-			fail(w, http.StatusForbidden, "A program has to send its token as a bearer token.")
+			fail(w, r, http.StatusForbidden, "A program has to send its token as a bearer token.")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// fail answers with a page that only has a text.
-func fail(w http.ResponseWriter, status int, text string) {
+// fail answers with a text: as a page, or as a problem to programs.
+func fail(w http.ResponseWriter, r *http.Request, status int, text string) {
+	if isAPI(r) {
+		problem{Status: status, Detail: text}.answer(w)
+		return
+	}
 	problemPage{Text: text}.answer(w, status)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -81,30 +82,42 @@ func (h *hub) live(w http.ResponseWriter, r *http.Request) {
 	h.stream(w, r, page, b)
 }
 
-func (h *hub) stream(w http.ResponseWriter, r *http.Request, page *http.Request, b build) {
+// eventStream sends server-sent events, each of which has its time.
+type eventStream struct {
+	to      io.Writer
+	control *http.ResponseController
+	sent    time.Time
+}
+
+func newEventStream(w http.ResponseWriter) *eventStream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
-	control := http.NewResponseController(w)
-	send := func(format string, args ...any) bool {
-		_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
-		_, err := fmt.Fprintf(w, format, args...)
-		return err == nil && control.Flush() == nil
-	}
+	return &eventStream{to: w, control: http.NewResponseController(w)}
+}
+
+// send reports whether the client has taken it so far.
+func (s *eventStream) send(format string, args ...any) bool {
+	_ = s.control.SetWriteDeadline(time.Now().Add(streamWrite))
+	_, err := fmt.Fprintf(s.to, format, args...)
+	s.sent = time.Now()
+	return err == nil && s.control.Flush() == nil
+}
+
+// silent reports whether something has to be sent, so that a dead client is noticed.
+func (s *eventStream) silent() bool { return time.Since(s.sent) >= keepAlive }
+
+func (h *hub) stream(w http.ResponseWriter, r *http.Request, page *http.Request, b build) {
+	events := newEventStream(w)
 	ticker := time.NewTicker(streamEvery)
 	defer ticker.Stop()
 	var last string
-	var sent time.Time
 	for {
-		if doc := h.document(r.Context(), page, b); doc != last || time.Since(sent) >= keepAlive {
-			format := "data: %s\n\n"
-			if doc == last {
-				format = ": %.0s\n\n" // a comment
-			}
-			if !send(format, doc) {
-				return
-			}
-			last, sent = doc, time.Now()
+		doc := h.document(r.Context(), page, b)
+		switch {
+		case doc != last && !events.send("data: %s\n\n", doc), doc == last && events.silent() && !events.send(": still here\n\n"):
+			return
 		}
+		last = doc
 		select {
 		case <-r.Context().Done():
 			return
@@ -112,7 +125,7 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request, page *http.Request,
 			e, err := h.server.liveEvent(r.Context(), b, page)
 			e.Ended = true
 			if doc, _ := json.Marshal(e); err == nil {
-				send("data: %s\n\n", doc)
+				events.send("data: %s\n\n", doc)
 			}
 			return
 		case <-ticker.C:

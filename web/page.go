@@ -224,7 +224,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, b build) {
 		page, _, err = render(name, v, false)
 	}
 	if err != nil {
-		s.problem(w, err)
+		s.problem(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -232,16 +232,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, b build) {
 }
 
 // problem answers with the reason why there is no page.
-func (s *Server) problem(w http.ResponseWriter, err error) {
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
 	var missing *notFoundError
 	why, away := broker.Away(err)
 	switch {
 	case errors.As(err, &missing):
-		fail(w, http.StatusNotFound, missing.text)
+		fail(w, r, http.StatusNotFound, missing.text)
 	case errors.Is(err, ledger.ErrNoBatch):
-		fail(w, http.StatusNotFound, "There is no such batch. It may have been deleted: linkcancel activity shows by whom.")
+		fail(w, r, http.StatusNotFound, "There is no such batch. It may have been deleted: linkcancel activity shows by whom.")
 	case errors.Is(err, ledger.ErrNewer):
-		fail(w, http.StatusNotFound, "A newer release of linkcancel made this batch.")
+		fail(w, r, http.StatusNotFound, "A newer release of linkcancel made this batch.")
 	case away:
 		w.Header().Set("Retry-After", "5")
 		p := problemPage{Text: "Redis cannot be reached: " + s.say(why) + ". This page tries again every 5 seconds."}
@@ -249,6 +249,6 @@ func (s *Server) problem(w http.ResponseWriter, err error) {
 		p.answer(w, http.StatusServiceUnavailable)
 	default:
 		s.cfg.Log.Warn("cannot serve a page", "error", err)
-		fail(w, http.StatusInternalServerError, "The page cannot be shown: "+s.say(err.Error()))
+		fail(w, r, http.StatusInternalServerError, "The page cannot be shown: "+s.say(err.Error()))
 	}
 }

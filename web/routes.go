@@ -42,6 +42,7 @@ func (s *Server) routes() http.Handler {
 	} {
 		private.HandleFunc(pattern, s.change(a))
 	}
+	s.addAPI(private)
 	public := http.NewServeMux()
 	public.HandleFunc("GET /static/{name}", static)
 	public.HandleFunc("GET /healthz", healthy)

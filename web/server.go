@@ -1,5 +1,5 @@
-// Package web serves what linkcancel knows to a browser: batches, their links, the limit and the
-// sweeps. It only needs Redis, so the process that a browser talks to has no API key.
+// Package web serves what linkcancel knows to browsers and programs: batches, their links, the limit
+// and the sweeps. It only needs Redis, so the process that a browser talks to has no key of Plexy's.
 //
 // A page is rendered on the server and works without JavaScript. With it, one stream of
 // server-sent events per page carries the texts that change. One reading of Redis serves all
@@ -64,6 +64,7 @@ type Server struct {
 	hub    *hub
 	pages  *http.ServeMux
 	search chan struct{} // has room for one search
+	drafts chan struct{} // has room for the batches that are being sent
 	ending chan struct{} // closed when Serve ends
 }
 
@@ -89,7 +90,7 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Server, net.Listener
 }
 
 func newServer(cfg Config, addr *net.TCPAddr) *Server {
-	s := &Server{cfg: cfg, addr: addr, reader: newReader(cfg), search: make(chan struct{}, 1), ending: make(chan struct{})}
+	s := &Server{cfg: cfg, addr: addr, reader: newReader(cfg), search: make(chan struct{}, 1), drafts: make(chan struct{}, maxDrafts), ending: make(chan struct{})}
 	s.hub = newHub(s)
 	s.pages = s.newPages()
 	return s

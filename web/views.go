@@ -436,19 +436,24 @@ func (s *Server) linkPage(ctx context.Context, r *http.Request) (string, view, e
 	if len(ids) == 0 {
 		return "link", p, nil
 	}
-	select { // one search at a time: Redis looks through all batches
-	case s.search <- struct{}{}:
-		defer func() { <-s.search }()
-	case <-ctx.Done():
-		return "", nil, fmt.Errorf("wait for another search: %w", ctx.Err())
-	}
-	found, err := status.FindLinks(ctx, s.cfg.Redis, s.cfg.Ledger, ids)
+	found, err := s.findLink(ctx, ids)
 	for id, batches := range found {
 		for _, in := range batches {
 			views[id].Batches = append(views[id].Batches, in.View())
 		}
 	}
 	return "link", p, err
+}
+
+// findLink finds links in all batches. Redis looks through them, so there is one search at a time.
+func (s *Server) findLink(ctx context.Context, ids []string) (map[string][]status.LinkIn, error) {
+	select {
+	case s.search <- struct{}{}:
+		defer func() { <-s.search }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another search: %w", ctx.Err())
+	}
+	return status.FindLinks(ctx, s.cfg.Redis, s.cfg.Ledger, ids)
 }
 
 // ratePage is the limit and the workers.
@@ -575,17 +580,22 @@ func (s *Server) activityPage(ctx context.Context, _ *http.Request) (string, vie
 
 // report streams the report of a batch.
 func (s *Server) report(w http.ResponseWriter, r *http.Request) {
+	if err := s.writeReport(w, r); err != nil {
+		s.problem(w, r, err)
+	}
+}
+
+// writeReport returns an error if nothing is written yet.
+func (s *Server) writeReport(w http.ResponseWriter, r *http.Request) error {
 	opt := report.Options{Format: cmp.Or(r.URL.Query().Get("format"), report.FormatCSV)}
 	kinds := map[string]string{report.FormatCSV: "text/csv; charset=utf-8", report.FormatJSONL: "application/jsonl"}
 	if kinds[opt.Format] == "" {
-		fail(w, http.StatusNotFound, "A report is csv or jsonl.")
-		return
+		return &notFoundError{"A report is csv or jsonl."}
 	}
 	for _, name := range strings.FieldsFunc(r.URL.Query().Get("outcome"), func(c rune) bool { return c == ',' }) {
 		o, err := ledger.ParseOutcome(name)
 		if err != nil {
-			fail(w, http.StatusNotFound, "There is no such outcome.")
-			return
+			return &notFoundError{"There is no such outcome."}
 		}
 		opt.Outcomes = append(opt.Outcomes, o)
 	}
@@ -594,14 +604,14 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		err = &notFoundError{"The batch is still being imported: it has no report yet."}
 	}
 	if err != nil {
-		s.problem(w, err)
-		return
+		return err
 	}
 	w.Header().Set("Content-Type", kinds[opt.Format])
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, b.ID, opt.Format))
 	if err := report.Write(patient{w}, report.Results(r.Context(), s.cfg.Ledger, b), opt); err != nil {
 		panic(http.ErrAbortHandler) // so that the download does not look complete
 	}
+	return nil
 }
 
 // patient gives each part of a long answer its time.

@@ -21,7 +21,9 @@ type Access struct {
 	Viewer, Operator string
 	// Actions lets operators change things. Without it nobody can.
 	Actions bool
-	Proxy   *Proxy // nil: there is none
+	// Import lets operators make batches of links that they send.
+	Import bool
+	Proxy  *Proxy // nil: there is none
 }
 
 // Proxy is a reverse proxy that knows its users.

@@ -48,7 +48,7 @@ func TestDocsJSON(t *testing.T) {
 		Links: []sweep.Link{{ID: "pl_1", Status: "active", CreatedAt: at, ExpiresAt: at, Amount: 100, Currency: "KZT"}},
 	}}, sweep.Selection{Status: "active", Expired: true})
 	view := status.ViewOf(b)
-	ran := &sweepRunView{
+	ran := &status.SweepRunView{
 		Due: &at, Started: &at, Ended: &at, OK: true, By: "host-1-ab", Listed: 5, Selected: 1,
 		LeftOut: map[string]int64{"status": 4}, Failures: 1, Error: "", Batch: &view,
 	}
@@ -68,7 +68,7 @@ func TestDocsJSON(t *testing.T) {
 		"run":          finished,
 		"dry-run":      dryRunView{status.ViewOf(ledger.Batch{State: "dry-run", Source: "run", Name: "stale.csv", Total: 2}), &probeView{Link: "pl_1", OK: true, Status: "active"}},
 		"sweep":        swept,
-		"sweep-status": sweepsView{Schedule: "0 2 * * * UTC", Next: &at, Running: ran, Last: ran, Command: ran},
+		"sweep-status": status.SweepsView{Schedule: "0 2 * * * UTC", Next: &at, Running: ran, Last: ran, Command: ran},
 		"rate":         fleet.View(),
 		"link":         map[string]any{"links": []*status.LinkView{linked}},
 		"api":          apiJSON{URL: "https://api.plexypay.com/v1", Since: &at, Proved: &at},

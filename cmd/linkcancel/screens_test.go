@@ -177,14 +177,14 @@ func screenSweeps() string {
 	view.Outcomes["cancelled"], view.Outcomes["not_found"] = 200, 4
 	view.Pending = 0
 	var b strings.Builder
-	sweepsView{
+	printSweeps(&b, status.SweepsView{
 		Schedule: "0 2 * * * Asia/Almaty", Next: &next,
-		Last: &sweepRunView{
+		Last: &status.SweepRunView{
 			Due: &due, Started: &due, Ended: &ended, OK: true, By: "host-1-ab", Listed: 4919, Selected: 204, Batch: &view,
 			LeftOut: map[string]int64{"status": 4500, "not_expired": 200, "waiting": 15},
 		},
-		Command: &sweepRunView{Due: &due, Started: &due, Ended: &ended, By: "ann@ops1", Error: "the API refused the key: GET answered 401 (Unauthorized)"},
-	}.print(&b, due.Add(10*time.Hour))
+		Command: &status.SweepRunView{Due: &due, Started: &due, Ended: &ended, By: "ann@ops1", Error: "the API refused the key: GET answered 401 (Unauthorized)"},
+	}, due.Add(10*time.Hour))
 	return b.String()
 }
 

@@ -27,6 +27,7 @@ type serveCmd struct {
 	Addr              string   `default:"${page_addr}" env:"LINKCANCEL_SERVE_ADDR" help:"Serve the page here; by default ${default}. Beyond this machine it needs --host, and --token-file or --auth-header." placeholder:"HOST:PORT"`
 	Host              []string `env:"LINKCANCEL_SERVE_HOST" help:"A name by which browsers ask for the page, such as that of a reverse proxy; may be repeated." placeholder:"NAME"`
 	AllowActions      bool     `env:"LINKCANCEL_SERVE_ALLOW_ACTIONS" help:"Let operators pause, resume, abort and retry batches, and set or hold the limit."`
+	AllowImport       bool     `env:"LINKCANCEL_SERVE_ALLOW_IMPORT" help:"Let operators make batches of links that they send to the API. It needs --allow-actions."`
 	TokenFile         string   `env:"LINKCANCEL_SERVE_TOKEN_FILE" help:"File with the token of those who only look, or set LINKCANCEL_SERVE_TOKEN; by default a new one is made at each start." placeholder:"FILE"`
 	OperatorTokenFile string   `env:"LINKCANCEL_SERVE_OPERATOR_TOKEN_FILE" help:"File with the token of operators, or set LINKCANCEL_SERVE_OPERATOR_TOKEN; by default a new one is made at each start." placeholder:"FILE"`
 	AuthHeader        string   `env:"LINKCANCEL_SERVE_AUTH_HEADER" help:"Header in which a reverse proxy names the user it has signed in, such as X-Forwarded-User." placeholder:"NAME"`
@@ -79,7 +80,7 @@ func (c serveCmd) Run(ctx context.Context, a *cliApp) error {
 
 // access finds out who may look and who may change something. It refuses what would let others in.
 func (c serveCmd) access(a *cliApp) (web.Access, error) {
-	access := web.Access{Actions: c.AllowActions}
+	access := web.Access{Actions: c.AllowActions, Import: c.AllowImport}
 	loopback, err := isLoopback(c.Addr)
 	if err != nil {
 		return access, usagef("--addr %s: %w", c.Addr, err)
@@ -96,6 +97,8 @@ func (c serveCmd) access(a *cliApp) (web.Access, error) {
 		return access, usagef("--no-auth cannot be combined with a token or --auth-header")
 	case c.NoAuth && c.AllowActions:
 		return access, hint(usagef("--no-auth and --allow-actions cannot be combined: everybody on this machine could abort batches"), "leave out --no-auth, and open the second link that is printed")
+	case c.AllowImport && !c.AllowActions:
+		return access, hint(usagef("--allow-import needs --allow-actions"), "give both: without actions, nothing can be changed")
 	case c.NoAuth && !loopback:
 		return access, hint(usagef("--no-auth is for this machine only, and %s is not", c.Addr), "give --token-file and --host instead")
 	case !loopback && (!named || len(c.Host) == 0):

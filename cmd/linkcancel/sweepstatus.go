@@ -65,33 +65,9 @@ func (c sweepCmd) note(ctx context.Context, a *cliApp, l *ledger.Ledger, began t
 	}
 }
 
-// sweepsView is the state of the sweeps for programs.
-type sweepsView struct {
-	Schedule string        `json:"schedule"` // "": no worker has one
-	Next     *time.Time    `json:"next"`
-	Running  *sweepRunView `json:"running"`
-	Last     *sweepRunView `json:"last"`    // the latest scheduled one that has ended
-	Command  *sweepRunView `json:"command"` // the latest one by a command
-}
-
-// sweepRunView is one sweep.
-type sweepRunView struct {
-	Due      *time.Time        `json:"due"`
-	Started  *time.Time        `json:"started"`
-	Ended    *time.Time        `json:"ended"`
-	OK       bool              `json:"ok"`
-	By       string            `json:"by"`
-	Listed   int64             `json:"listed"`
-	Selected int64             `json:"selected"`
-	LeftOut  map[string]int64  `json:"left_out"`
-	Failures int               `json:"failures"`
-	Error    string            `json:"error"`
-	Batch    *status.BatchView `json:"batch"` // null: none was made, or it is deleted
-}
-
 // sweepStatus shows the last and the next sweep.
 func (a *cliApp) sweepStatus(ctx context.Context, l *ledger.Ledger) error {
-	s, err := l.Sweeps(ctx)
+	view, err := status.ReadSweeps(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -99,43 +75,11 @@ func (a *cliApp) sweepStatus(ctx context.Context, l *ledger.Ledger) error {
 	if err != nil {
 		return err
 	}
-	view := sweepsView{Schedule: s.Schedule, Next: status.Time(s.Next)}
-	for run, to := range map[*ledger.SweepRun]**sweepRunView{s.Running: &view.Running, s.Last: &view.Last, s.Command: &view.Command} {
-		if run == nil {
-			continue
-		}
-		if *to, err = viewSweep(ctx, l, *run); err != nil {
-			return err
-		}
-	}
 	if a.JSON {
 		return printJSON(a.stdout, view)
 	}
-	view.print(a.stdout, now)
+	printSweeps(a.stdout, view, now)
 	return nil
-}
-
-func viewSweep(ctx context.Context, l *ledger.Ledger, r ledger.SweepRun) (*sweepRunView, error) {
-	v := &sweepRunView{
-		Due: status.Time(r.Due), Started: status.Time(r.Started), Ended: status.Time(r.Ended), OK: r.OK, By: r.Counts.By,
-		Listed: r.Counts.Listed, Selected: r.Counts.Selected, LeftOut: r.Counts.LeftOut, Failures: r.Failures, Error: r.Error,
-	}
-	if v.LeftOut == nil {
-		v.LeftOut = map[string]int64{}
-	}
-	if r.Batch == "" {
-		return v, nil
-	}
-	b, err := l.Get(ctx, r.Batch)
-	switch {
-	case errors.Is(err, ledger.ErrNoBatch):
-	case err != nil:
-		return nil, err
-	default:
-		view := status.ViewOf(b)
-		v.Batch = &view
-	}
-	return v, nil
 }
 
 // zoneOf returns the time zone of a schedule, which is its last word, or UTC.
@@ -155,7 +99,7 @@ func minuteIn(t time.Time, zone *time.Location) string {
 	return t.In(zone).Format("2006-01-02 15:04") + " " + zone.String()
 }
 
-func (v sweepsView) print(w io.Writer, now time.Time) {
+func printSweeps(w io.Writer, v status.SweepsView, now time.Time) {
 	if v.Schedule == "" && v.Command == nil {
 		fmt.Fprintln(w, "There was no sweep yet. Next: linkcancel sweep, or linkcancel worker --sweep-cron")
 		return
@@ -177,7 +121,7 @@ func (v sweepsView) print(w io.Writer, now time.Time) {
 	}
 	for _, r := range []struct {
 		name string
-		run  *sweepRunView
+		run  *status.SweepRunView
 	}{{"running", v.Running}, {"last", v.Last}, {"manual", v.Command}} {
 		if r.run == nil {
 			continue
@@ -188,20 +132,20 @@ func (v sweepsView) print(w io.Writer, now time.Time) {
 		if r.run.Ended != nil && !r.run.OK || r.run.Error != "" {
 			color = red
 		}
-		paintLine(w, t, color, fmt.Sprintf("  %-10s  %s", r.name, clean.Line(r.run.head(zone))))
+		paintLine(w, t, color, fmt.Sprintf("  %-10s  %s", r.name, clean.Line(sweepHead(*r.run, zone))))
 		if r.run.Listed > 0 || r.run.OK {
 			row("listed", "%s", humanize.Plural(r.run.Listed, "link"))
 			row("selected", "%s", humanize.Plural(r.run.Selected, "link"))
-			if left := r.run.leftOut(); left != "" {
+			if left := sweepLeftOut(*r.run); left != "" {
 				row("left out", "%s", left)
 			}
 		}
-		row("batch", "%s", r.run.batch())
+		row("batch", "%s", sweepBatch(*r.run))
 	}
 }
 
-// head says when the sweep ran, by whom, and how it ended.
-func (r sweepRunView) head(zone *time.Location) string {
+// sweepHead says when the sweep ran, by whom, and how it ended.
+func sweepHead(r status.SweepRunView, zone *time.Location) string {
 	var text string
 	if r.Due != nil {
 		text = minuteIn(*r.Due, zone)
@@ -225,7 +169,7 @@ func (r sweepRunView) head(zone *time.Location) string {
 	return text
 }
 
-func (r sweepRunView) leftOut() string {
+func sweepLeftOut(r status.SweepRunView) string {
 	var parts []string
 	for _, name := range slices.SortedFunc(maps.Keys(r.LeftOut), func(x, y string) int {
 		return cmp.Or(cmp.Compare(r.LeftOut[y], r.LeftOut[x]), cmp.Compare(x, y))
@@ -235,7 +179,7 @@ func (r sweepRunView) leftOut() string {
 	return strings.Join(parts, ", ")
 }
 
-func (r sweepRunView) batch() string {
+func sweepBatch(r status.SweepRunView) string {
 	if r.Batch == nil {
 		if r.OK && r.Selected == 0 {
 			return "none: nothing was selected"

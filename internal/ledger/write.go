@@ -225,6 +225,25 @@ func (d *Draft) Restore(ctx context.Context, chunk int, records []Record, texts 
 	return nil
 }
 
+var describeScript = redis.NewScript(`
+-- Names an unsealed batch.
+-- KEYS[1] batch   ARGV token, name
+local h = redis.call('HMGET', KEYS[1], 'token', 'state')
+if h[1] ~= ARGV[1] or h[2] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
+redis.call('HSET', KEYS[1], 'name', ARGV[2])
+return 1
+`)
+
+// Describe sets the name of the batch and the reason for it before the seal. The error is ErrTaken if
+// another import took over.
+func (d *Draft) Describe(ctx context.Context, name, reason string) error {
+	if err := describeScript.Run(ctx, d.l.rdb, []string{keyBatch(d.id)}, d.token, name).Err(); err != nil {
+		return fmt.Errorf("name batch %s: %w", d.id, scriptError(err))
+	}
+	d.cfg.Name, d.cfg.By.Reason = name, reason
+	return nil
+}
+
 var sealScript = redis.NewScript(history.Lua + failoverLua + outcomesLua + `
 -- Seals a batch: its links may be sent from now on.
 -- KEYS[1] batch  KEYS[2] history
