@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/text/unicode/norm"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
@@ -25,6 +28,8 @@ const (
 	maxForm = 16 << 10
 	// changeTimeout is how long a change may take: a retry of a million links reads and writes them.
 	changeTimeout = 10 * time.Minute
+	// retryPatience is how long a retry waits for another one of the same batch.
+	retryPatience = 5 * time.Second
 	// maxHold is the longest hold with an end.
 	maxHold = 30 * 24 * time.Hour
 )
@@ -65,6 +70,10 @@ func (s *Server) change(do action) http.HandlerFunc {
 
 func (s *Server) attempt(ctx context.Context, w http.ResponseWriter, r *http.Request, do action) (to string, err error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if kind != "application/x-www-form-urlencoded" && (kind != "" || r.ContentLength != 0) {
+		return "", refuse(http.StatusUnsupportedMediaType, "Nothing was changed: this is not a form. Programs use /api/v1.")
+	}
 	if err := r.ParseForm(); err != nil {
 		return "", refuse(http.StatusBadRequest, "The form cannot be read.")
 	}
@@ -139,6 +148,9 @@ func nameOf(b ledger.Batch) string {
 	return b.ID
 }
 
+// asTyped leaves out what a person cannot see: how spaces and accents are written.
+func asTyped(name string) string { return norm.NFC.String(strings.Join(strings.Fields(name), " ")) }
+
 func (s *Server) abort(ctx context.Context, r *http.Request, by history.By) (string, error) {
 	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
 	if err != nil {
@@ -150,9 +162,9 @@ func (s *Server) abort(ctx context.Context, r *http.Request, by history.By) (str
 	if !b.Open() {
 		return changed(b, "aborted", b.State, nil)
 	}
-	typed := strings.TrimSpace(r.PostForm.Get("name"))
-	if typed != nameOf(b) && typed != b.ID {
-		return "", refuse(http.StatusBadRequest, "The batch was not aborted: you typed %q, and its name is %q.", clean.Line(typed), nameOf(b))
+	typed := r.PostForm.Get("name")
+	if asTyped(typed) != asTyped(nameOf(b)) && asTyped(typed) != b.ID {
+		return "", refuse(http.StatusBadRequest, "The batch was not aborted: you typed “%s”, and its name is “%s”.", clean.Line(typed), nameOf(b))
 	}
 	shown, err := strconv.ParseInt(r.PostForm.Get("pending"), 10, 64)
 	if err != nil || b.Pending() > shown {
@@ -199,6 +211,19 @@ type retryOf struct {
 // retryLinks makes a batch of links of another one. If an earlier retry has all of them, it returns
 // that one.
 func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
+	for began := time.Now(); ; {
+		retried, existed, err = s.retryOnce(ctx, b, of, by)
+		if !errors.Is(err, ledger.ErrBusy) && !errors.Is(err, ledger.ErrTaken) && !errors.Is(err, producer.ErrOtherLinks) {
+			return retried, existed, err
+		}
+		if time.Since(began) > retryPatience {
+			return retried, false, refuse(http.StatusConflict, "Another retry of this batch is being made at this moment. Look at its retries.")
+		}
+		time.Sleep(200 * time.Millisecond) // the second of two clicks
+	}
+}
+
+func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
 	plan, err := producer.PlanRetry(ctx, s.cfg.Ledger, b, of.outcomes, of.id)
 	switch {
 	case errors.Is(err, producer.ErrNotYet), errors.Is(err, producer.ErrNoRetry):
@@ -215,9 +240,6 @@ func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by 
 	}
 	existed = true
 	retried, err = plan.Make(ctx, of.name, by, func(producer.Stats) error { existed = false; return nil })
-	if errors.Is(err, ledger.ErrBusy) || errors.Is(err, ledger.ErrTaken) || errors.Is(err, producer.ErrOtherLinks) {
-		err = refuse(http.StatusConflict, "Another retry of this batch is being made at this moment. Look at its retries.")
-	}
 	return retried, existed, err
 }
 
@@ -246,7 +268,7 @@ func (s *Server) holdFor(ctx context.Context, text string, by history.By) error 
 	var until time.Time // zero: until it is released
 	if text != "released" {
 		lasts, err := time.ParseDuration(text)
-		if err != nil || lasts <= 0 || lasts > maxHold {
+		if err != nil || lasts < time.Second || lasts > maxHold {
 			return refuse(http.StatusBadRequest, "Sending was not held: say how long, from 1s to 720h, or released.")
 		}
 		until = time.Now().Add(lasts)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,7 +170,7 @@ func TestPauseAndResume(t *testing.T) {
 	if b := s.get("march"); b.State != ledger.Ready || s.latest("march").Number != 3 {
 		t.Errorf("%s, %+v", b.State, s.latest("march"))
 	}
-	s.refuses("/batches/march/pause", url.Values{"reason": {strings.Repeat("x", 501)}}, 400, "the reason has 501 bytes")
+	s.refuses("/batches/march/pause", url.Values{"reason": {strings.Repeat("x", 501)}}, 400, "the reason has 501 characters")
 	s.refuses("/batches/march/pause", url.Values{"reason": {strings.Repeat("x", maxForm)}}, 400, "The form cannot be read.")
 	if w := s.post("/batches/april/pause", nil); w.Code != 404 {
 		t.Errorf("a batch that is not there: %d", w.Code)
@@ -326,5 +327,49 @@ func TestProxy(t *testing.T) {
 	s.cfg.Access.Operator = operator // beside the proxy, a program has a token
 	if w := s.post("/batches/march/pause", nil, none, from("192.0.2.1:1"), header("Authorization", "Bearer "+operator)); w.Code != 303 {
 		t.Errorf("with a token: %d", w.Code)
+	}
+}
+
+// What a person cannot see does not keep her from aborting a batch.
+func TestTypedName(t *testing.T) {
+	for name, typed := range map[string]string{
+		"March  stale.csv": "March stale.csv", "caf\u00e9": "cafe\u0301", `a\b "c"`: `a\b "c"`, "": "march",
+	} {
+		s := newOperated(t)
+		s.batch("march", name, "code 3", 3)
+		body := s.ask("GET", "/batches/march", header("Authorization", "Bearer "+operator)).Body.String()
+		if !strings.Contains(body, "Type <strong>") {
+			t.Error(body)
+		}
+		s.does("/batches/march/abort", url.Values{"name": {typed}, "pending": {"2"}}, "/batches/march")
+	}
+}
+
+// Several clicks at once make one retry, and lead to it.
+func TestRetryAtOnce(t *testing.T) {
+	s := newOperated(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	var group sync.WaitGroup
+	for range 5 {
+		group.Go(func() { s.does("/batches/march/retry", url.Values{"rejected": {"1"}}, "/batches/march-retry") })
+	}
+	group.Wait()
+	all, err := s.ledger.List(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Errorf("%d batches, %v", len(all), err)
+	}
+}
+
+// Only forms change something.
+func TestOnlyForms(t *testing.T) {
+	s := newOperated(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	for _, kind := range []string{"application/json", "text/plain", "multipart/form-data; boundary=x"} {
+		if w := s.post("/batches/march/pause", url.Values{"reason": {"x"}}, header("Content-Type", kind)); w.Code != http.StatusUnsupportedMediaType {
+			t.Errorf("%s: %d", kind, w.Code)
+		}
+	}
+	if b := s.get("march"); b.State != ledger.Ready {
+		t.Error(b.State)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"path"
 	"slices"
 	"strings"
 )
@@ -21,7 +23,7 @@ func (s *Server) handler() http.Handler {
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusForbidden, "This request comes from another site.")
 	}))
-	return s.withHeaders(s.checkHost(origin.Handler(s.routes())))
+	return s.withHeaders(s.checkHost(checkPath(origin.Handler(s.routes()))))
 }
 
 func (s *Server) withHeaders(next http.Handler) http.Handler {
@@ -68,7 +70,7 @@ func (s *Server) cookie() string { return fmt.Sprintf("linkcancel_%d", s.addr.Po
 func (s *Server) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query, access := r.URL.Query(), s.cfg.Access
-		if given := query.Get("token"); r.Method == http.MethodGet && (is(given, access.Viewer) || is(given, access.Operator)) {
+		if given := query.Get("token"); reads(r) && (is(given, access.Viewer) || is(given, access.Operator)) {
 			http.SetCookie(w, &http.Cookie{
 				Name: s.cookie(), Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
 				Secure: r.Header.Get("X-Forwarded-Proto") == "https", // who lies here only harms himself
@@ -77,15 +79,48 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 			to := *r.URL
 			to.RawQuery, to.Scheme, to.Host = query.Encode(), "", ""
 			to.Path = "/" + strings.TrimLeft(to.Path, "/") // never another site
+			if fromElsewhere(r) {
+				goOn(w, &to)
+				return
+			}
 			http.Redirect(w, r, to.RequestURI(), http.StatusSeeOther)
 			return
 		}
 		v, why := access.identify(r, s.cookie())
+		if why != "" && fromElsewhere(r) {
+			goOn(w, r.URL) // the browser leaves out the cookie, if there is one
+			return
+		}
 		if why != "" {
 			fail(w, r, http.StatusUnauthorized, why)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, v)))
+	})
+}
+
+// fromElsewhere reports whether a person follows a link on another site. With it a browser sends no
+// SameSite=Strict cookie.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (site == "cross-site" || site == "same-site") && !isAPI(r)
+}
+
+// goOn lets a browser go to an address of this site by itself, with its cookie.
+func goOn(w http.ResponseWriter, to *url.URL) {
+	p := problemPage{Text: "One moment …", Back: to.RequestURI()}
+	p.Next = to.RequestURI()
+	p.answer(w, http.StatusUnauthorized)
+}
+
+// checkPath refuses paths that the routes would clean: each page has one address.
+func checkPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != p {
+			fail(w, r, http.StatusNotFound, "There is no such page.")
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -109,11 +144,11 @@ func (s *Server) onlyOperators(next http.Handler) http.Handler {
 		switch {
 		case reads(r):
 		case !v.operator:
-			fail(w, r, http.StatusForbidden, "You may look, and change nothing.")
+			fail(w, r, http.StatusForbidden, "You may only look. Operators open the page by its second link, or are named by linkcancel serve --operator.")
 			return
 		case r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !v.bearer:
 			// No browser of today leaves out both, so nothing shows where it comes from.
-			fail(w, r, http.StatusForbidden, "A program has to send its token as a bearer token.")
+			fail(w, r, http.StatusForbidden, "It is unknown where this request comes from. A program has to send its token as a bearer token.")
 			return
 		}
 		next.ServeHTTP(w, r)

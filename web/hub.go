@@ -3,12 +3,15 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
+
+	"linkcancel/internal/ledger"
 )
 
 const (
@@ -70,6 +73,11 @@ func (h *hub) live(w http.ResponseWriter, r *http.Request) {
 	}
 	if once {
 		e, err := h.server.liveEvent(r.Context(), b, page)
+		var missing *notFoundError
+		if errors.As(err, &missing) || errors.Is(err, ledger.ErrNoBatch) {
+			http.Error(w, h.server.say(err.Error()), http.StatusNotFound)
+			return
+		}
 		if err != nil {
 			http.Error(w, h.server.say(err.Error()), http.StatusServiceUnavailable)
 			return
@@ -122,6 +130,9 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request, page *http.Request,
 		case <-r.Context().Done():
 			return
 		case <-h.server.ending:
+			if !h.server.cfg.Brief {
+				return // another server may follow
+			}
 			e, err := h.server.liveEvent(r.Context(), b, page)
 			e.Ended = true
 			if doc, _ := json.Marshal(e); err == nil {
@@ -183,7 +194,7 @@ func (s *Server) find(ctx context.Context, address string) (*http.Request, build
 		return nil, nil
 	}
 	r.RequestURI = u.RequestURI()
-	if _, pattern := s.pages.Handler(r); pattern == "" {
+	if _, pattern := s.pages.Handler(r); pattern == "" || pattern == noPage {
 		return nil, nil
 	}
 	f := &found{}

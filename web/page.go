@@ -29,9 +29,11 @@ type layout struct {
 	Shell bool   // without navigation and live texts
 	Still bool   // nothing changes while the page is open
 	Retry bool   // load the page again in 5 s
+	Next  string // go there at once; "": stay
 	// Down is since when Redis has not answered; zero while it does.
-	Down time.Time
-	Live string // the address of the page for the stream; "": it does not change
+	Down  time.Time
+	Live  string // the address of the page for the stream; "": it does not change
+	Shape string // see event
 	// Operator: who looks may change something.
 	Operator bool
 	User     string // who looks, by the proxy; may be empty
@@ -221,6 +223,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, b build) {
 	name, v, err := s.page(ctx, b, r)
 	var page []byte
 	if err == nil {
+		page, _, err = render(name, v, true)
+	}
+	if err == nil {
+		v.common().Shape = shapeOf(page)
 		page, _, err = render(name, v, false)
 	}
 	if err != nil {

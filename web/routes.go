@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// noPage is the pattern of what is no page.
+const noPage = "/"
+
 // newPages are the pages by their addresses. What is not listed here does not exist.
 func (s *Server) newPages() *http.ServeMux {
 	mux := http.NewServeMux()
@@ -21,6 +24,9 @@ func (s *Server) newPages() *http.ServeMux {
 	} {
 		mux.Handle(pattern, &pageHandler{s, b})
 	}
+	mux.HandleFunc(noPage, func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, http.StatusNotFound, "There is no such page.")
+	})
 	return mux
 }
 

@@ -52,6 +52,8 @@ type Config struct {
 	Hosts []string
 	// Title names the fleet on each page; may be empty.
 	Title string
+	// Brief: the server ends with the work that it shows. Open pages then keep the last numbers.
+	Brief bool
 	// Secrets are hidden in the errors that pages show; may be nil.
 	Secrets *clean.Secrets
 }
@@ -122,7 +124,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closed)
 		s.reader.expire()
-		if s.hub.open() > 0 {
+		if s.cfg.Brief && s.hub.open() > 0 {
 			time.Sleep(lastLook) // so that they show the end
 		}
 		close(s.ending)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
@@ -172,12 +173,10 @@ func (s *Server) batchesPage(ctx context.Context, r *http.Request) (string, view
 	return "batches", p, nil
 }
 
-// downSince notes that Redis is away. The page then shows the last reading, if there is one.
+// downSince notes that Redis is away. The page then shows the last reading, if there is one. Other
+// errors it returns.
 func (l *layout) downSince(at time.Time, err error) error {
-	if err == nil {
-		return nil
-	}
-	if at.IsZero() {
+	if _, away := broker.Away(err); !away || at.IsZero() {
 		return err
 	}
 	if l.Down.IsZero() || at.Before(l.Down) {

@@ -210,6 +210,61 @@ func TestGuards(t *testing.T) {
 	}
 }
 
+// Each page has one address. Others lead nowhere, with or without a token.
+func TestUncleanPaths(t *testing.T) {
+	s := newOperated(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	for _, path := range []string{"//batches/march", "/batches/../rate", "/static/../rate", "/batches/march/", "/batches/./march", "//evil.example.com/%2f.."} {
+		for _, method := range []string{"GET", "POST"} {
+			r := httptest.NewRequest(method, "/", nil)
+			r.Host = "127.0.0.1:9465"
+			r.URL = &url.URL{Path: path, RawQuery: "token=" + token}
+			w := httptest.NewRecorder()
+			s.http.ServeHTTP(w, r)
+			if w.Code != 404 || strings.Contains(w.Body.String()+w.Header().Get("Location"), token) {
+				t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// A person who follows a link on another site gets there, though the browser leaves out the cookie.
+func TestLinkElsewhere(t *testing.T) {
+	s := newSite(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	follow := []func(*http.Request){header("Authorization", ""), header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "navigate")}
+	w := s.ask("GET", "/batches/march?token="+token, follow...)
+	if body := w.Body.String(); len(w.Result().Cookies()) != 1 || !strings.Contains(body, `content="0; url=/batches/march"`) || strings.Contains(body, token) {
+		t.Errorf("with a token: %d %s", w.Code, body)
+	}
+	w = s.ask("GET", "/batches/march?x=1", follow...)
+	if body := w.Body.String(); !strings.Contains(body, `content="0; url=/batches/march?x=1"`) || strings.Contains(body, "stale.csv") {
+		t.Errorf("without one: %d %s", w.Code, body)
+	}
+	if w := s.ask("GET", "/batches/march", header("Authorization", ""), header("Sec-Fetch-Site", "same-origin"), header("Sec-Fetch-Mode", "navigate")); w.Code != 401 || strings.Contains(w.Body.String(), "url=") {
+		t.Errorf("on this site: %d %s", w.Code, w.Body)
+	}
+}
+
+// The page of a batch that is deleted says so.
+func TestDeletedWhileOpen(t *testing.T) {
+	s := newSite(t)
+	s.batch("march", "stale.csv", "code 3", 3)
+	if w := s.ask("GET", "/live?page=/batches/march&once"); w.Code != 200 {
+		t.Fatal(w.Code)
+	}
+	_, _, err := s.ledger.AbortNow(t.Context(), s.get("march"), history.By{Actor: "ann"})
+	testutil.Must(t, err)
+	testutil.Must(t, s.ledger.Delete(t.Context(), s.get("march"), history.By{Actor: "ann"}, time.Hour))
+	s.reader.expire()
+	if w := s.ask("GET", "/live?page=/batches/march&once"); w.Code != 404 {
+		t.Errorf("%d: %s", w.Code, w.Body)
+	}
+	if w := s.ask("GET", "/batches/march"); w.Code != 404 || !strings.Contains(w.Body.String(), "It may have been deleted") {
+		t.Errorf("%d: %s", w.Code, w.Body)
+	}
+}
+
 // hostile are texts that must never become markup.
 var hostile = []string{
 	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onmouseover='alert(1)`, `javascript:alert(1)`, `</title><script>alert(1)</script>`,
@@ -282,6 +337,7 @@ func next(t *testing.T, lines *bufio.Scanner) (e event) {
 // A stream follows a batch, an absence of Redis, and the end of the server.
 func TestStream(t *testing.T) {
 	s := newSite(t)
+	s.cfg.Brief = true
 	s.batch("march", "stale.csv", "code 3", 3)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	testutil.Must(t, err)

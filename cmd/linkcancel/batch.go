@@ -18,6 +18,7 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
 	"linkcancel/producer"
+	"linkcancel/web"
 )
 
 type batchCmd struct {
@@ -98,7 +99,7 @@ func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.Uni
 	defer b.Close()
 	err = do(b.Client(), ledger.New(b.Client()))
 	var coded *exitError
-	if why, ok := broker.Away(err); ok && !errors.As(err, &coded) {
+	if why, ok := broker.Away(err); ok && !errors.As(err, &coded) && !errors.Is(err, web.ErrListen) {
 		return hint(fmt.Errorf("Redis at %s went away: %s", b, why), "run the command again when it is back")
 	}
 	return err

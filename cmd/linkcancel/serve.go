@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -139,10 +140,16 @@ func (c serveCmd) proxy(operatorToken bool) (*web.Proxy, error) {
 		return nil, hint(usagef("--allow-actions with --auth-header needs to know who is an operator"), "name them by --operator USER, or give --operator '*' for all")
 	}
 	p := &web.Proxy{Header: http.CanonicalHeaderKey(c.AuthHeader), Operators: c.Operator}
+	if slices.Contains([]string{"Cookie", "Authorization", "Host", "Origin"}, p.Header) || strings.ContainsFunc(p.Header, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
+		return nil, usagef("--auth-header %s: this header does not name a user", clean.Line(c.AuthHeader))
+	}
 	for _, text := range c.TrustedProxy {
 		prefix, err := netip.ParsePrefix(text)
 		if address, wrong := netip.ParseAddr(text); err != nil && wrong == nil {
 			prefix, err = address.Prefix(address.BitLen())
+		}
+		if err == nil && prefix.Bits() == 0 {
+			return nil, usagef("--trusted-proxy %s trusts every address: everybody could name himself", clean.Line(text))
 		}
 		if err != nil {
 			return nil, usagef("--trusted-proxy %s: use an address such as 10.0.0.7, or a range such as 10.0.0.0/24", clean.Line(text))
@@ -222,7 +229,7 @@ func isLoopback(addr string) (bool, error) {
 // servePage serves the page of a run on this machine until stop is called, and says where.
 func (a *cliApp) servePage(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger) (stop func(), err error) {
 	token := rand.Text()
-	cfg := web.Config{Redis: rdb, Ledger: l, Log: a.log, Access: web.Access{Viewer: token}, Secrets: a.secrets}
+	cfg := web.Config{Redis: rdb, Ledger: l, Log: a.log, Access: web.Access{Viewer: token}, Secrets: a.secrets, Brief: true}
 	server, listener, err := web.Listen(ctx, cfg, pageAddr)
 	if err != nil { // another one is there
 		if server, listener, err = web.Listen(ctx, cfg, "127.0.0.1:0"); err != nil {

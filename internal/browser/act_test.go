@@ -219,3 +219,57 @@ func TestRedisKilled(t *testing.T) {
 	}
 	b.quiet()
 }
+
+// A person who uses a form is not disturbed, and then sees what has changed.
+func TestFormInUse(t *testing.T) {
+	s := newSite(t)
+	s.batch("march", "stale.csv", 4, 1)
+	b := newTab(t)
+	b.do(chromedp.Navigate(s.addressFor(operator, "/batches/march")), chromedp.WaitVisible(chromedp.CSS("main")))
+	b.tabTo("INPUT reason")
+	b.press("lunch")
+	_, _, err := s.ledger.Pause(t.Context(), "march", history.By{Actor: "ann@desk", Reason: "mine"})
+	testutil.Must(t, err)
+	b.until("paused (by ann@desk: mine)") // the texts are up to date
+	if value := get(b, chromedp.Evaluate[string](`document.querySelector("main [name=reason]").value`)); value != "lunch" {
+		t.Errorf("the field has %q", value)
+	}
+	b.press(kb.Backspace, kb.Backspace, kb.Backspace, kb.Backspace, kb.Backspace)
+	b.do(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`))
+	b.until("Resume")
+
+	// It is deleted.
+	batch, err := s.ledger.Get(t.Context(), "march")
+	testutil.Must(t, err)
+	_, _, err = s.ledger.AbortNow(t.Context(), batch, history.By{Actor: "ann@desk"})
+	testutil.Must(t, err)
+	batch, err = s.ledger.Get(t.Context(), "march")
+	testutil.Must(t, err)
+	testutil.Must(t, s.ledger.Delete(t.Context(), batch, history.By{Actor: "ann@desk"}, time.Hour))
+	b.until("It may have been deleted")
+}
+
+// A page whose server ends and comes back goes on, with what a person has typed.
+func TestServerReturns(t *testing.T) {
+	s := newSite(t)
+	s.brief = false
+	s.batch("march", "stale.csv", 4, 1)
+	address := strings.TrimPrefix(strings.SplitN(s.url, "/?", 2)[0], "http://")
+	s.stop()
+	stop := s.serve(address)
+	b := newTab(t)
+	b.do(chromedp.Navigate(s.addressFor(operator, "/batches/march")), chromedp.WaitVisible(chromedp.CSS("main")))
+	b.until("25%")
+	b.tabTo("INPUT reason")
+	b.press("lunch")
+	stop()
+	b.until("The server has not answered since")
+	c := s.ledger.Commit(t.Context(), []ledger.Group{{Batch: "march", Entries: []ledger.Entry{{Position: 1, Record: ledger.Record{Outcome: ledger.Cancelled, Attempts: 1}}}}})
+	testutil.Must(t, c[0].Err)
+	t.Cleanup(s.serve(address))
+	b.until("50%")
+	shown := get(b, chromedp.Evaluate[bool](`!document.getElementById("down").hidden`))
+	if value := get(b, chromedp.Evaluate[string](`document.querySelector("main [name=reason]").value`)); value != "lunch" || shown {
+		t.Errorf("the field has %q; the note is there: %v", value, shown)
+	}
+}

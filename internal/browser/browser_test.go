@@ -56,6 +56,7 @@ type site struct {
 	ledger *ledger.Ledger
 	broker *broker.Broker
 	url    string // with the token
+	brief  bool   // as demo serves it
 	stop   func()
 }
 
@@ -69,24 +70,30 @@ func newSite(t *testing.T) *site {
 
 func newSiteOn(t *testing.T, b *broker.Broker) *site {
 	t.Helper()
-	s := &site{T: t, broker: b}
-	s.ledger = ledger.New(s.broker.Client())
-	server, listener, err := web.Listen(t.Context(), web.Config{
-		Redis: s.broker.Client(), Ledger: s.ledger, Log: slog.New(slog.DiscardHandler), Access: web.Access{Viewer: viewer, Operator: operator, Actions: true}, Hosts: []string{"links.test"},
-	}, "127.0.0.1:0")
-	testutil.Must(t, err)
-	ctx, stop := context.WithCancel(context.Background())
+	s := &site{T: t, broker: b, ledger: ledger.New(b.Client()), brief: true}
+	s.stop = s.serve("127.0.0.1:0")
+	t.Cleanup(s.stop)
+	return s
+}
+
+// serve serves the page until stop is called.
+func (s *site) serve(address string) (stop func()) {
+	s.Helper()
+	server, listener, err := web.Listen(s.Context(), web.Config{
+		Redis: s.broker.Client(), Ledger: s.ledger, Log: slog.New(slog.DiscardHandler),
+		Access: web.Access{Viewer: viewer, Operator: operator, Actions: true}, Hosts: []string{"links.test"}, Brief: s.brief,
+	}, address)
+	testutil.Must(s, err)
+	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
 	s.url = server.URL(viewer)
-	s.stop = sync.OnceFunc(func() {
-		stop()
+	return sync.OnceFunc(func() {
+		cancel()
 		if err := <-served; err != nil {
-			t.Error(err)
+			s.Error(err)
 		}
 	})
-	t.Cleanup(s.stop)
-	return s
 }
 
 // address is that of a page, with the token of a viewer.

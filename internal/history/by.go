@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// MaxReason is the longest reason, in bytes.
+	// MaxReason is the longest reason, in characters.
 	MaxReason = 500
 	maxName   = 100
 )
 
 // Person is a By of a person. The error says that the reason is too long.
 func Person(name, reason string) (By, error) {
-	if len(reason) > MaxReason {
-		return By{}, fmt.Errorf("the reason has %d bytes: use at most %d", len(reason), MaxReason)
+	if n := utf8.RuneCountInString(reason); n > MaxReason {
+		return By{}, fmt.Errorf("the reason has %d characters: use at most %d", n, MaxReason)
 	}
 	return By{Actor: Name(name), Reason: clean.Line(strings.TrimSpace(reason))}, nil
 }

@@ -218,7 +218,7 @@ func outcomes(o Outcome, from, to int) []Entry {
 
 func TestBatchIDs(t *testing.T) {
 	for id, good := range map[string]bool{
-		"a": true, "A-Z_a.z-09": true, strings.Repeat("x", 64): true, "..": true, "Latest": true,
+		"a": true, "A-Z_a.z-09": true, strings.Repeat("x", 64): true, "..": false, ".": false, "...": true, "Latest": true,
 		"": false, "latest": false, strings.Repeat("x", 65): false, "a b": false, "a:b": false, "{a}": false,
 		"a~1": false, "a/b": false, "é": false, "a\n": false, "*": false,
 	} {
