@@ -84,7 +84,7 @@ FUZZBUILD ?= -fuzz .
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@dir=$$(mktemp -d); trap 'rm -rf '"$$dir" EXIT; cache=$$($(GO) env GOCACHE)/fuzz; \
 	for pkg in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u); do \
-	  $(TEST) -c $(FUZZBUILD) -o "$$dir/fuzz.test" $$pkg || exit 1; \
+	  (cd $$pkg && $(TEST) -c $(FUZZBUILD) -o "$$dir/fuzz.test" .) || exit 1; \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$pkg/*_test.go); do \
 	    echo "fuzz $$pkg $$target $(FUZZTIME)"; \
 	    (cd $$pkg && "$$dir/fuzz.test" -test.run '^$$' -test.fuzz "^$$target$$" -test.fuzztime $(FUZZTIME) \
@@ -105,7 +105,7 @@ cover: ## Show the test coverage by function
 
 failover: ## Fail Redis over (FAILOVERS of each kind), crash workers (CRASHES), and run all tests of Redis on a cluster
 	@sh .ci/tools
-	TEST_CLUSTER=1 $(TEST) -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer ./worker ./metrics ./cmd/linkcancel
+	TEST_CLUSTER=1 $(TEST) -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer/... ./worker ./metrics ./cmd/linkcancel
 	@log=$$(mktemp); trap 'rm -f '"$$log" EXIT; \
 	FAILOVERS=$${FAILOVERS:-3} CRASHES=$${CRASHES:-12} $(TEST) -count=1 -timeout 40m -v -parallel 3 \
 	  -run 'TestFailovers|TestCrashRecovery' ./worker ./cmd/linkcancel >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \

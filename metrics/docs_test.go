@@ -22,7 +22,9 @@ func TestDocsMetrics(t *testing.T) {
 	t.Cleanup(func() { _ = b.Close() })
 	// Each batch that is not finished has series of its own.
 	newBench(t, b.Client()).batch(ledger.DraftConfig{ID: "b", Source: "import"}, 1, 0, 0)
-	all := families(t, complete(b, quiet).registry)
+	m := complete(b, quiet)
+	m.Page("https://links.example.com/") // by --ui-url
+	all := families(t, m.registry)
 	fleet := slices.IndexFunc(all, func(f *dto.MetricFamily) bool { return strings.HasPrefix(f.GetName(), "linkcancel_fleet_") })
 	rest := fleet + slices.IndexFunc(all[fleet:], func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "linkcancel_fleet_") })
 	tables := map[string]string{

@@ -17,11 +17,11 @@ import (
 	"go.uber.org/goleak"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 func TestMain(m *testing.M) {
@@ -225,11 +225,11 @@ func TestHistograms(t *testing.T) {
 
 // The closed sets are those of the packages whose words they are.
 func TestClosedSets(t *testing.T) {
-	want := []string{producer.SourceImport, producer.SourceRun, producer.SourceSweep}
+	want := []string{importer.SourceImport, importer.SourceRun, importer.SourceSweep}
 	if diff := cmp.Diff(want, sources[:]); diff != "" {
 		t.Errorf("sources: %s", diff)
 	}
-	if got := sources[sourceIndex("")]; got != producer.SourceImport {
+	if got := sources[sourceIndex("")]; got != importer.SourceImport {
 		t.Errorf("a batch of no source counts as %s", got)
 	}
 	for _, o := range ledger.Outcomes {

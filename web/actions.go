@@ -18,9 +18,9 @@ import (
 	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
-	"linkcancel/producer"
 )
 
 const (
@@ -213,7 +213,7 @@ type retryOf struct {
 func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
 	for began := time.Now(); ; {
 		retried, existed, err = s.retryOnce(ctx, b, of, by)
-		if !errors.Is(err, ledger.ErrBusy) && !errors.Is(err, ledger.ErrTaken) && !errors.Is(err, producer.ErrOtherLinks) {
+		if !errors.Is(err, ledger.ErrBusy) && !errors.Is(err, ledger.ErrTaken) && !errors.Is(err, importer.ErrOtherLinks) {
 			return retried, existed, err
 		}
 		if time.Since(began) > retryPatience {
@@ -224,9 +224,9 @@ func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by 
 }
 
 func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
-	plan, err := producer.PlanRetry(ctx, s.cfg.Ledger, b, of.outcomes, of.id)
+	plan, err := importer.PlanRetry(ctx, s.cfg.Ledger, b, of.outcomes, of.id)
 	switch {
-	case errors.Is(err, producer.ErrNotYet), errors.Is(err, producer.ErrNoRetry):
+	case errors.Is(err, importer.ErrNotYet), errors.Is(err, importer.ErrNoRetry):
 		return retried, false, refuse(http.StatusConflict, "Nothing was retried: %v.", err)
 	case err != nil:
 		return retried, false, err
@@ -239,7 +239,7 @@ func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by h
 		return retried, false, refuse(http.StatusConflict, "Nothing was retried: the batch has no link with this outcome.")
 	}
 	existed = true
-	retried, err = plan.Make(ctx, of.name, by, func(producer.Stats) error { existed = false; return nil })
+	retried, err = plan.Make(ctx, of.name, by, func(importer.Stats) error { existed = false; return nil })
 	return retried, existed, err
 }
 

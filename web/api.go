@@ -18,10 +18,10 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // apiPrefix is before the paths of all endpoints.
@@ -190,7 +190,7 @@ var apiWords = strings.NewReplacer("--any-id", "any_id=true", "--column", "colum
 func (s *Server) apiProblem(w http.ResponseWriter, err error) {
 	var refused *refusal
 	var missing *notFoundError
-	var input *producer.InputError
+	var input *importer.InputError
 	var large *http.MaxBytesError
 	why, away := broker.Away(err)
 	p := problem{Status: http.StatusInternalServerError}
@@ -216,7 +216,7 @@ func (s *Server) apiProblem(w http.ResponseWriter, err error) {
 		p.Status, p.Detail, p.Hint = http.StatusNotFound, "There is no such batch.", "linkcancel activity shows whether it was deleted"
 	case errors.Is(err, ledger.ErrNewer):
 		p.Status, p.Detail = http.StatusConflict, "A newer release of linkcancel made this batch."
-	case errors.Is(err, producer.ErrOtherLinks):
+	case errors.Is(err, importer.ErrOtherLinks):
 		p.Status, p.Detail, p.Hint = http.StatusConflict, "A batch with this id has other links.", "use another id or Idempotency-Key"
 	case errors.Is(err, ledger.ErrDeleted):
 		p.Status, p.Detail = http.StatusConflict, s.say(err.Error())

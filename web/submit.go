@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,10 +15,9 @@ import (
 	"time"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
-	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 const (
@@ -56,8 +54,8 @@ var submitParams = []param{
 
 // submission is a request for a batch.
 type submission struct {
-	csv    producer.CSVConfig
-	batch  producer.BatchConfig
+	csv    importer.CSVConfig
+	batch  importer.BatchConfig
 	links  *jsonLinks // nil: the body is CSV
 	dryRun bool
 }
@@ -81,14 +79,20 @@ func (s *Server) apiSubmit(_ context.Context, w http.ResponseWriter, r *http.Req
 	if err != nil {
 		return err
 	}
-	defer sub.links.close()
+	if sub.links != nil {
+		defer sub.links.Stop()
+	}
 	code, id, existed, err := s.make(ctx, w, sub)
 	_ = control.SetWriteDeadline(time.Now().Add(pageTimeout))
-	if cause := sub.links.problem(); cause != nil {
-		err = cause
+	if sub.links != nil {
+		err = sub.links.Places(err)
+		var refused *refusal
+		if errors.As(sub.links.Err(), &refused) {
+			err = refused
+		}
 	}
 	if err != nil || sub.dryRun {
-		return sub.place(err)
+		return err
 	}
 	s.reader.expire()
 	return s.replyBatch(context.WithoutCancel(ctx), w, code, id, existed)
@@ -96,29 +100,32 @@ func (s *Server) apiSubmit(_ context.Context, w http.ResponseWriter, r *http.Req
 
 // make makes the batch. For a dry run it answers itself.
 func (s *Server) make(ctx context.Context, w http.ResponseWriter, sub *submission) (code int, id string, existed bool, err error) {
-	src, err := producer.OpenCSV(sub.csv)
+	src, err := importer.OpenCSV(sub.csv)
 	if err != nil {
 		return 0, "", false, err
 	}
 	defer src.Close()
 	if sub.dryRun {
-		if _, err := producer.Digest(ctx, src); err != nil {
+		if _, err := importer.Digest(ctx, src); err != nil {
 			return 0, "", false, err
 		}
 		stats := src.Stats()
+		if err := sub.check(stats); err != nil {
+			return 0, "", false, err
+		}
 		return 0, "", false, reply(w, http.StatusOK, status.ViewOf(ledger.Batch{
-			State: "dry-run", Source: producer.SourceImport, Name: sub.batch.Name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
+			State: "dry-run", Source: importer.SourceImport, Name: sub.batch.Name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 		}))
 	}
 	code, existed = http.StatusOK, true
-	sub.batch.Confirm = func(producer.Stats) error {
+	sub.batch.Confirm = func(stats importer.Stats) error {
 		code, existed = http.StatusCreated, false
-		return nil
+		return sub.check(stats)
 	}
 	var b ledger.Batch
 	for began := time.Now(); ; {
 		// Nothing is read before the batch is begun.
-		if b, err = producer.MakeBatch(ctx, s.cfg.Ledger, src, sub.batch); !errors.Is(err, ledger.ErrBusy) || time.Since(began) > busyFor {
+		if b, err = importer.MakeBatch(ctx, s.cfg.Ledger, src, sub.batch); !errors.Is(err, ledger.ErrBusy) || time.Since(began) > busyFor {
 			break
 		}
 		select {
@@ -129,10 +136,18 @@ func (s *Server) make(ctx context.Context, w http.ResponseWriter, sub *submissio
 	return code, b.ID, existed, err
 }
 
+// check returns an error unless each link of a document was read.
+func (sub *submission) check(stats importer.Stats) error {
+	if sub.links == nil {
+		return nil
+	}
+	return sub.links.Check(stats)
+}
+
 // readSubmission reads what comes before the links.
 func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*submission, error) {
 	q := r.URL.Query()
-	sub := &submission{csv: producer.CSVConfig{Paths: []string{"-"}, Stdin: body, Column: q.Get("column"), Stop: ctx.Done()}}
+	sub := &submission{csv: importer.CSVConfig{Paths: []string{"-"}, Stdin: body, Column: q.Get("column"), Stop: ctx.Done()}}
 	for name, to := range map[string]*bool{"any_id": &sub.csv.AnyID, "skip_invalid": &sub.csv.SkipInvalid, "no_canary": &sub.batch.Canary, "dry_run": &sub.dryRun} {
 		given := q.Get(name)
 		if given == "" {
@@ -160,7 +175,7 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 		if sub.links, err = openJSON(body); err != nil {
 			return nil, err
 		}
-		sub.csv.Stdin, sub.csv.Column = sub.links, jsonHeader
+		sub.csv.Stdin, sub.csv.Column = sub.links, importer.ColumnHeader
 		if id == "" {
 			id = sub.links.doc.ID
 		}
@@ -179,22 +194,8 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 	if err != nil {
 		return nil, err
 	}
-	sub.batch.ID, sub.batch.Source, sub.batch.Name, sub.batch.By = id, producer.SourceImport, clean.Line(q.Get("name")), by
+	sub.batch.ID, sub.batch.Source, sub.batch.Name, sub.batch.By = id, importer.SourceImport, clean.Line(q.Get("name")), by
 	return sub, nil
-}
-
-// place names the places of bad links in a document.
-func (sub *submission) place(err error) error {
-	var input *producer.InputError
-	if sub.links == nil || !errors.As(err, &input) {
-		return err
-	}
-	for i, bad := range input.Bad {
-		if bad.Row > 1 { // below the header of convert
-			input.Bad[i].File, input.Bad[i].Place = fmt.Sprintf("links[%d]", bad.Row-2), linkcsv.Place{}
-		}
-	}
-	return input
 }
 
 // arriving is a body that may take as long as it goes on.
@@ -212,18 +213,12 @@ func (a *arriving) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// jsonHeader is the header above the links of a document. A row that repeats a header is no link, so it
-// is a text that no link can be.
-const jsonHeader = "links of the document"
-
-// jsonLinks turns a document with links into CSV while it arrives, so that the same rules hold.
+// jsonLinks reads a document with links while it arrives.
 type jsonLinks struct {
-	*io.PipeReader
+	*importer.Column
 	dec   *json.Decoder
 	limit *tokenLimit
 	doc   Submission // without links
-	ended chan struct{}
-	err   error // why the document is refused; read it after ended
 }
 
 // tokenLimit ends the reading of a token that is too long.
@@ -243,7 +238,7 @@ func (l *tokenLimit) Read(p []byte) (int, error) {
 
 // openJSON reads a document up to its links. A goroutine reads on.
 func openJSON(body io.Reader) (*jsonLinks, error) {
-	j := &jsonLinks{limit: &tokenLimit{from: body}, ended: make(chan struct{})}
+	j := &jsonLinks{limit: &tokenLimit{from: body}}
 	j.dec = json.NewDecoder(j.limit)
 	if err := j.delim('{'); err != nil {
 		return nil, err
@@ -258,13 +253,7 @@ func openJSON(body io.Reader) (*jsonLinks, error) {
 	if err != nil {
 		return nil, err
 	}
-	var w *io.PipeWriter
-	j.PipeReader, w = io.Pipe()
-	go func() {
-		defer close(j.ended)
-		j.err = j.convert(w)
-		_ = w.CloseWithError(j.err)
-	}()
+	j.Column = importer.NewColumn(j.rest)
 	return j, nil
 }
 
@@ -324,12 +313,8 @@ func (j *jsonLinks) fields(before bool) (links bool, err error) {
 	}
 }
 
-// convert writes the links as a column of CSV, and reads the rest of the document.
-func (j *jsonLinks) convert(w io.Writer) error {
-	rows := csv.NewWriter(w)
-	if err := rows.Write([]string{jsonHeader}); err != nil {
-		return err
-	}
+// rest reads the links and the rest of the document.
+func (j *jsonLinks) rest(add func(string) error) error {
 	for n := 0; ; n++ {
 		t, err := j.token()
 		if err != nil {
@@ -342,7 +327,7 @@ func (j *jsonLinks) convert(w io.Writer) error {
 		if !ok || strings.TrimSpace(link) == "" {
 			return refuse(http.StatusUnprocessableEntity, "links[%d] is not a text with an id or a URL.", n)
 		}
-		if err := rows.Write([]string{link}); err != nil {
+		if err := add(link); err != nil {
 			return err
 		}
 	}
@@ -357,14 +342,13 @@ func (j *jsonLinks) convert(w io.Writer) error {
 			return err
 		}
 	}
-	rows.Flush()
-	return rows.Error()
+	return nil
 }
 
 // late says what the document said after the links, if the query does not.
 func (j *jsonLinks) late(name, reason string) func() (string, string) {
 	return func() (string, string) {
-		<-j.ended
+		j.Ended()
 		if name == "" {
 			name = j.doc.Name
 		}
@@ -372,26 +356,5 @@ func (j *jsonLinks) late(name, reason string) func() (string, string) {
 			reason = j.doc.Reason
 		}
 		return clean.Line(name), clean.Line(strings.TrimSpace(reason))
-	}
-}
-
-// problem is why the document was refused, if it was.
-func (j *jsonLinks) problem() error {
-	if j == nil {
-		return nil
-	}
-	j.close()
-	<-j.ended
-	var refused *refusal
-	if errors.As(j.err, &refused) {
-		return refused
-	}
-	return nil
-}
-
-// close ends the goroutine.
-func (j *jsonLinks) close() {
-	if j != nil {
-		_ = j.PipeReader.Close()
 	}
 }

@@ -20,10 +20,10 @@ import (
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 const token = "a-token-of-the-test"
@@ -51,8 +51,8 @@ func newSite(t *testing.T) *site {
 // batch makes a batch of links, of which one is rejected with a text.
 func (s *site) batch(id, name, text string, links int) {
 	s.Helper()
-	_, err := producer.MakeBatch(s.Context(), s.ledger, &producer.Links{IDs: testutil.LinkIDs(links)}, producer.BatchConfig{
-		ID: id, Source: producer.SourceImport, Name: name, File: name, By: history.By{Actor: name, Reason: text},
+	_, err := importer.MakeBatch(s.Context(), s.ledger, &importer.Links{IDs: testutil.LinkIDs(links)}, importer.BatchConfig{
+		ID: id, Source: importer.SourceImport, Name: name, File: name, By: history.By{Actor: name, Reason: text},
 		Restore: func(chunk, n int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, n)
 			if chunk == 0 {

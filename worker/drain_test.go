@@ -11,12 +11,12 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
-	"linkcancel/producer"
 )
 
 // Two processes drain one batch at an API that does everything wrong.
@@ -203,7 +203,7 @@ func TestCanary(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
 		api := sandbox.New(sandbox.Config{KeepRequests: 1})
-		b, err := producer.MakeBatch(t.Context(), f.l, &ids{links: names(300)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		b, err := importer.MakeBatch(t.Context(), f.l, &ids{links: names(300)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Canary: true})
 		must(t, err)
 		f.work(Config{Rate: 50, Concurrency: 8}, memory{api}, nil)
 		f.feed(50)
@@ -244,7 +244,7 @@ func TestCanaryAtTheEnd(t *testing.T) {
 		for _, id := range links[:1200] {
 			api.SetStatus(id, "active")
 		}
-		b, err := producer.MakeBatch(t.Context(), f.l, &ids{links: links}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		b, err := importer.MakeBatch(t.Context(), f.l, &ids{links: links}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Canary: true})
 		must(t, err)
 		f.work(Config{Rate: 50, Concurrency: 8}, memory{api}, nil)
 		f.feed(50)

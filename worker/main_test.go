@@ -18,12 +18,12 @@ import (
 	"go.uber.org/goleak"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
-	"linkcancel/producer"
 	"linkcancel/producer/feeder"
 )
 
@@ -113,12 +113,12 @@ func (s *ids) Next() (string, error) {
 	return s.links[s.next-1], nil
 }
 
-func (s *ids) Stats() producer.Stats { return producer.Stats{Links: int64(s.next)} }
+func (s *ids) Stats() importer.Stats { return importer.Stats{Links: int64(s.next)} }
 
 // batch makes a sealed batch.
 func (f *fleet) batch(id string, links ...string) ledger.Batch {
 	f.t.Helper()
-	b, err := producer.MakeBatch(f.t.Context(), f.l, &ids{links: links}, producer.BatchConfig{ID: id, Source: producer.SourceImport})
+	b, err := importer.MakeBatch(f.t.Context(), f.l, &ids{links: links}, importer.BatchConfig{ID: id, Source: importer.SourceImport})
 	must(f.t, err)
 	return b
 }

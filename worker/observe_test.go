@@ -8,10 +8,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
-	"linkcancel/producer"
 )
 
 // tally is an Observer that adds everything up.
@@ -51,7 +51,7 @@ func (o *tally) Outcome(source string, is ledger.Outcome, attempts int, after ti
 // sweep makes a sealed batch of a sweep.
 func (f *fleet) sweep(id string, links ...string) ledger.Batch {
 	f.t.Helper()
-	b, err := producer.MakeBatch(f.t.Context(), f.l, &ids{links: links}, producer.BatchConfig{ID: id, Source: producer.SourceSweep})
+	b, err := importer.MakeBatch(f.t.Context(), f.l, &ids{links: links}, importer.BatchConfig{ID: id, Source: importer.SourceSweep})
 	must(f.t, err)
 	return b
 }

@@ -17,13 +17,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/task"
-	"linkcancel/producer"
 	"linkcancel/producer/feeder"
 )
 
@@ -62,7 +62,7 @@ func TestTrace(t *testing.T) {
 			return nil
 		}}
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, f.l, &ids{links: names(3)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		_, err := importer.MakeBatch(ctx, f.l, &ids{links: names(3)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		must(t, err)
 		root.End()
 		f.work(Config{Tracer: tr}, ask, nil)

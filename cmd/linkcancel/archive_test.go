@@ -10,10 +10,10 @@ import (
 
 	"linkcancel/internal/archive"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // The leader is killed while it writes archives, at random moments: what has its final name is whole,
@@ -30,8 +30,8 @@ func TestArchiveSurvivesKills(t *testing.T) {
 	l := ledger.New(b.Client())
 	const batches = 15
 	for i := range batches {
-		_, err := producer.MakeBatch(t.Context(), l, &producer.Links{IDs: testutil.LinkIDs(10_000)}, producer.BatchConfig{
-			ID: fmt.Sprintf("b%d", i), Source: producer.SourceImport,
+		_, err := importer.MakeBatch(t.Context(), l, &importer.Links{IDs: testutil.LinkIDs(10_000)}, importer.BatchConfig{
+			ID: fmt.Sprintf("b%d", i), Source: importer.SourceImport,
 			Restore: func(_, n int) ([]ledger.Record, map[int]string, error) {
 				records := make([]ledger.Record, n)
 				for i := range records {

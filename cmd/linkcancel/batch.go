@@ -15,9 +15,9 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 	"linkcancel/web"
 )
 
@@ -130,7 +130,7 @@ func (c batchListCmd) check() error {
 			return usagef("--state %s: use importing, ready, running, paused, done or aborted", name)
 		}
 	}
-	sources := []string{"", producer.SourceImport, producer.SourceSweep}
+	sources := []string{"", importer.SourceImport, importer.SourceSweep}
 	switch {
 	case !slices.Contains(sources, c.Source):
 		return usagef("--source %s: use import or sweep", c.Source)

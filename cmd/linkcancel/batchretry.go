@@ -10,9 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 type batchRetryCmd struct {
@@ -70,11 +70,11 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 }
 
 func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
-	plan, err := producer.PlanRetry(ctx, l, parent, outcomes, c.ID)
+	plan, err := importer.PlanRetry(ctx, l, parent, outcomes, c.ID)
 	switch {
-	case errors.Is(err, producer.ErrNoRetry):
+	case errors.Is(err, importer.ErrNoRetry):
 		return hint(usagef("%w", err), "choose another --id")
-	case errors.Is(err, producer.ErrNotYet) && parent.State == ledger.AbortedState:
+	case errors.Is(err, importer.ErrNotYet) && parent.State == ledger.AbortedState:
 		return hint(err, "linkcancel batch abort %s finishes it", parent.ID)
 	case err != nil:
 		return err
@@ -88,7 +88,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 	}
 	name := cmp.Or(c.Name, parent.Name)
 	if a.DryRun {
-		stats := producer.Stats{Links: plan.Links()}
+		stats := importer.Stats{Links: plan.Links()}
 		if a.JSON {
 			return a.dryRunJSON(stats, name, parent.Source, nil)
 		}
@@ -97,12 +97,12 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 		return nil
 	}
 	existed := true
-	batch, err := plan.Make(ctx, c.Name, c.by(), func(stats producer.Stats) error {
+	batch, err := plan.Make(ctx, c.Name, c.by(), func(stats importer.Stats) error {
 		existed = false
 		return a.ask(ctx, p, stats, question{})
 	})
 	switch {
-	case errors.Is(err, producer.ErrOtherLinks) && c.ID == "":
+	case errors.Is(err, importer.ErrOtherLinks) && c.ID == "":
 		return hint(fmt.Errorf("batch %s was made by another retry at the same time", plan.ID), "run the command again")
 	case err != nil:
 		return err
@@ -111,7 +111,7 @@ func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.Universal
 }
 
 // nothing says why there is nothing to retry.
-func (c batchRetryCmd) nothing(a *cliApp, plan *producer.RetryPlan) error {
+func (c batchRetryCmd) nothing(a *cliApp, plan *importer.RetryPlan) error {
 	what, parent := strings.Join(c.Outcome, " or "), plan.Parent
 	if plan.Found == 0 {
 		if a.JSON {

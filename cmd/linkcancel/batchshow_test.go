@@ -9,10 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // linksOf yields the links pl_0, pl_1 and so on.
@@ -26,7 +26,7 @@ func (s *linksOf) Next() (string, error) {
 	return "pl_" + strings.Repeat("x", s.next), nil
 }
 
-func (s *linksOf) Stats() producer.Stats { return producer.Stats{Links: int64(s.next)} }
+func (s *linksOf) Stats() importer.Stats { return importer.Stats{Links: int64(s.next)} }
 
 // detailsOf reads a batch with these records, an hour after it began.
 func detailsOf(t *testing.T, change func(*ledger.Batch), records ...ledger.Record) status.Details {
@@ -35,7 +35,7 @@ func detailsOf(t *testing.T, change func(*ledger.Batch), records ...ledger.Recor
 	t.Cleanup(func() { _ = b.Close() })
 	l := ledger.New(b.Client())
 	began := time.Now().Add(-time.Hour).Truncate(time.Second)
-	batch, err := producer.MakeBatch(t.Context(), l, &linksOf{n: len(records)}, producer.BatchConfig{
+	batch, err := importer.MakeBatch(t.Context(), l, &linksOf{n: len(records)}, importer.BatchConfig{
 		ID: "march", Created: began,
 		Restore: func(int, int) ([]ledger.Record, map[int]string, error) {
 			texts := map[int]string{}

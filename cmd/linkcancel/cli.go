@@ -21,9 +21,9 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/tracing"
-	"linkcancel/producer"
 )
 
 // Exit codes. Only run, demo and batch watch speak of the links.
@@ -280,12 +280,12 @@ func (a *cliApp) report(ctx context.Context, err error) int {
 	}
 	code, advice := exitFailed, adviceFor(err)
 	var coded *exitError
-	var input *producer.InputError
+	var input *importer.InputError
 	switch {
 	case errors.As(err, &coded):
 		code = coded.code
 		err = coded.err
-	case errors.As(err, &input), errors.Is(err, producer.ErrOtherLinks):
+	case errors.As(err, &input), errors.Is(err, importer.ErrOtherLinks):
 		code = exitUsage
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		code, err, advice = exitInterrupted, errors.New("interrupted"), ""

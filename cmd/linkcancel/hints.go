@@ -7,11 +7,11 @@ import (
 
 	"linkcancel/internal/archive"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/metrics"
-	"linkcancel/producer"
 	"linkcancel/web"
 )
 
@@ -47,7 +47,7 @@ var hints = []struct {
 	{metrics.ErrListen, "choose another with --metrics-addr HOST:PORT, or --metrics-addr off"},
 	{web.ErrListen, "choose another with --addr HOST:PORT"},
 	{plexy.ErrPlainHTTP, "--insecure-http allows it"},
-	{producer.ErrOtherLinks, "choose another --id"},
+	{importer.ErrOtherLinks, "choose another --id"},
 	{ratelimit.ErrZero, "to stop sending, use linkcancel rate hold"},
 }
 
@@ -57,10 +57,10 @@ var inputHints = strings.NewReplacer(
 	linkcsv.HintColumnRange, "Give --column a number from 1 to",
 	linkcsv.HintColumnName, "Give --column one of these names, or a number from 1.",
 	linkcsv.HintColumnNumber, "Give --column the number instead of the name.",
-	producer.HintMax, "Nothing was done. Allow more with --max, or give a smaller file.",
-	producer.HintStdin, "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept them with --any-id.",
-	producer.HintRows, "Nothing was done. Correct these rows, or leave them out with --skip-invalid (--rejects FILE keeps them).",
-	producer.HintNone, "Look at them without --skip-invalid, or choose another column with --column.",
+	importer.HintMax, "Nothing was done. Allow more with --max, or give a smaller file.",
+	importer.HintStdin, "Nothing was done. Standard input is read only once: save it to a file to leave such rows out, or accept them with --any-id.",
+	importer.HintRows, "Nothing was done. Correct these rows, or leave them out with --skip-invalid (--rejects FILE keeps them).",
+	importer.HintNone, "Look at them without --skip-invalid, or choose another column with --column.",
 )
 
 // adviceFor returns the advice for an error; "" if there is none.

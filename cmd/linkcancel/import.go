@@ -11,11 +11,11 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/report"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 type importCmd struct {
@@ -52,7 +52,7 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	src, done, err := c.source(ctx, a, c.Files)
 	if errors.Is(err, linkcsv.ErrNoRows) {
-		return a.nothing(c.name(c.Files), producer.SourceImport)
+		return a.nothing(c.name(c.Files), importer.SourceImport)
 	}
 	if err != nil {
 		return err
@@ -69,12 +69,12 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 // start makes the batch, and waits for its end with --wait.
-func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *producer.CSV, done func(error) error) error {
+func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *importer.CSV, done func(error) error) error {
 	l := ledger.New(b.Client())
 	existed, alive := true, false
-	batch, err := producer.MakeBatch(ctx, l, src, producer.BatchConfig{
-		ID: c.ID, Source: producer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) (err error) {
+	batch, err := importer.MakeBatch(ctx, l, src, importer.BatchConfig{
+		ID: c.ID, Source: importer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
+		Confirm: func(stats importer.Stats) (err error) {
 			existed = false
 			var p preview
 			if p, alive, err = c.preview(ctx, a, b.Client(), l, src); err != nil {
@@ -103,7 +103,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 }
 
 // preview is what the user is shown, with the links that wait in other batches.
-func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, src *producer.CSV) (p preview, alive bool, err error) {
+func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, src *importer.CSV) (p preview, alive bool, err error) {
 	if p, alive, err = fleetPreview(ctx, rdb, l); err != nil {
 		return p, alive, err
 	}
@@ -112,19 +112,19 @@ func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalCl
 		return p, alive, nil // nobody sees it
 	}
 	all := false
-	p.elsewhere, all, err = producer.Pending(ctx, l, src.Has)
+	p.elsewhere, all, err = importer.Pending(ctx, l, src.Has)
 	p.unchecked = !all
 	return p, alive, err
 }
 
 // dryRun shows what would happen. It asks Redis if it can.
-func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *producer.CSV, done func(error) error) error {
+func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *importer.CSV, done func(error) error) error {
 	stats, err := countAll(ctx, src)
 	if err := done(err); err != nil {
 		return err
 	}
 	if a.JSON {
-		return a.dryRunJSON(stats, c.name(c.Files), producer.SourceImport, nil)
+		return a.dryRunJSON(stats, c.name(c.Files), importer.SourceImport, nil)
 	}
 	p := preview{files: c.Files, about: src.About, rate: defaultRate}
 	b, err := c.open(ctx, a)
@@ -228,7 +228,7 @@ type dryRunView struct {
 	Probe *probeView `json:"probe,omitempty"` // the GET that it sent
 }
 
-func (a *cliApp) dryRunJSON(stats producer.Stats, name, source string, probe *probeView) error {
+func (a *cliApp) dryRunJSON(stats importer.Stats, name, source string, probe *probeView) error {
 	return printJSON(a.stdout, dryRunView{status.ViewOf(ledger.Batch{
 		State: "dry-run", Source: source, Name: name, Total: stats.Links, Duplicates: stats.Duplicates, Invalid: stats.Invalid,
 	}), probe})

@@ -6,14 +6,14 @@ import (
 	"path/filepath"
 	"slices"
 
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/report"
-	"linkcancel/producer"
 )
 
 // source opens the CSV files. done closes them and the rejects. It takes and returns the command's
 // error. After an error it removes the rejects, because there is no batch.
-func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *producer.CSV, done func(error) error, err error) {
+func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *importer.CSV, done func(error) error, err error) {
 	if f.ID != "" {
 		if err := ledger.CheckBatchID(f.ID); err != nil {
 			return nil, nil, usagef("%w", err)
@@ -22,7 +22,7 @@ func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *p
 	if f.Rejects != "" && !f.SkipInvalid {
 		return nil, nil, usagef("--rejects needs --skip-invalid: without it a bad row refuses the file")
 	}
-	cfg := producer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, AnyID: f.AnyID, SkipInvalid: f.SkipInvalid, Stop: ctx.Done()}
+	cfg := importer.CSVConfig{Paths: files, Stdin: a.stdin, Column: f.Column, AnyID: f.AnyID, SkipInvalid: f.SkipInvalid, Stop: ctx.Done()}
 	if f.Max != nil {
 		if *f.Max < 1 {
 			return nil, nil, usagef("--max %d: use 1 or more", *f.Max)
@@ -40,7 +40,7 @@ func (f csvFlags) source(ctx context.Context, a *cliApp, files []string) (src *p
 		}
 		cfg.Rejects, discard, commit = out, out.Discard, out.Commit
 	}
-	src, err = producer.OpenCSV(cfg)
+	src, err = importer.OpenCSV(cfg)
 	if err != nil {
 		discard()
 		return nil, nil, err
@@ -72,9 +72,9 @@ func (f csvFlags) name(files []string) string {
 func fromStdin(files []string) bool { return slices.Contains(files, "-") }
 
 // countAll reads a source to its end, for --dry-run.
-func countAll(ctx context.Context, src *producer.CSV) (producer.Stats, error) {
-	if _, err := producer.Digest(ctx, src); err != nil {
-		return producer.Stats{}, err
+func countAll(ctx context.Context, src *importer.CSV) (importer.Stats, error) {
+	if _, err := importer.Digest(ctx, src); err != nil {
+		return importer.Stats{}, err
 	}
 	return src.Stats(), nil
 }

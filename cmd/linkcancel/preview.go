@@ -14,17 +14,17 @@ import (
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // preview is what the user sees before links are cancelled.
 type preview struct {
 	files []string
-	about func() producer.About // nil if the links are not from files
+	about func() importer.About // nil if the links are not from files
 	api   string                // base URL; "" if none is known
 	key   string                // its fingerprint and where it is from; "" if unknown
 	rate  float64               // requests per second
@@ -36,7 +36,7 @@ type preview struct {
 }
 
 // print shows what is about to happen and how long it takes.
-func (p preview) print(w io.Writer, stats producer.Stats) {
+func (p preview) print(w io.Writer, stats importer.Stats) {
 	links := humanize.Plural(stats.Links, "link")
 	if p.about != nil {
 		about := p.about()
@@ -111,7 +111,7 @@ func (p preview) input() string {
 	return name
 }
 
-func skippedText(stats producer.Stats, rows string) string {
+func skippedText(stats importer.Stats, rows string) string {
 	var parts []string
 	if stats.Duplicates > 0 {
 		parts = append(parts, humanize.Plural(stats.Duplicates, "duplicate"))
@@ -153,7 +153,7 @@ func (p preview) elsewhereText() string {
 }
 
 // ask prints the preview and asks before the links are cancelled.
-func (a *cliApp) ask(ctx context.Context, p preview, stats producer.Stats, q question) error {
+func (a *cliApp) ask(ctx context.Context, p preview, stats importer.Stats, q question) error {
 	w := a.notes
 	if !a.Yes {
 		w = a.stderr // --quiet does not hide a question

@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/report"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 type runCmd struct {
@@ -100,7 +100,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	}
 	src, done, err := c.source(ctx, a, c.Files)
 	if errors.Is(err, linkcsv.ErrNoRows) {
-		return a.nothing(c.name(c.Files), producer.SourceRun)
+		return a.nothing(c.name(c.Files), importer.SourceRun)
 	}
 	if err != nil {
 		return err
@@ -114,9 +114,9 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		}
 		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
-	batch, err := producer.MakeBatch(ctx, s.ledger, src, producer.BatchConfig{
-		ID: id, Source: producer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
-		Confirm: func(stats producer.Stats) error { return a.ask(ctx, p, stats, question{}) },
+	batch, err := importer.MakeBatch(ctx, s.ledger, src, importer.BatchConfig{
+		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
+		Confirm: func(stats importer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
 		return err
@@ -153,10 +153,10 @@ func (c runCmd) preview(client *plexy.Client, key *plexy.Key) preview {
 }
 
 // dryRunOf shows what would happen and reads the first link, which proves key, URL and merchant.
-func (c runCmd) dryRunOf(ctx context.Context, a *cliApp, client *plexy.Client, p preview, first string, stats producer.Stats) error {
+func (c runCmd) dryRunOf(ctx context.Context, a *cliApp, client *plexy.Client, p preview, first string, stats importer.Stats) error {
 	probe := probeLink(ctx, client, first)
 	if a.JSON {
-		if err := a.dryRunJSON(stats, c.name(append(c.Files, c.Retry)), producer.SourceRun, probe.view()); err != nil {
+		if err := a.dryRunJSON(stats, c.name(append(c.Files, c.Retry)), importer.SourceRun, probe.view()); err != nil {
 			return err
 		}
 	} else {
@@ -188,7 +188,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	}
 	if len(unfinished.Links) == 0 {
 		if a.JSON {
-			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: producer.SourceRun, Name: filepath.Base(c.Retry)}))
+			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: importer.SourceRun, Name: filepath.Base(c.Retry)}))
 		}
 		fmt.Fprintf(a.notes, "Nothing to retry: no link of %s may still be payable.\n", c.Retry)
 		return nil
@@ -205,12 +205,12 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	}
 	p := c.preview(client, key)
 	p.files = []string{c.Retry}
-	p.about = func() producer.About { return producer.About{Column: `column "link"`, Sample: unfinished.Links[0]} }
+	p.about = func() importer.About { return importer.About{Column: `column "link"`, Sample: unfinished.Links[0]} }
 	if a.DryRun {
-		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], producer.Stats{Links: int64(len(unfinished.Links))})
+		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], importer.Stats{Links: int64(len(unfinished.Links))})
 	}
-	batch, err := producer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), producer.BatchConfig{
-		ID: id, Source: producer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary,
+	batch, err := importer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), importer.BatchConfig{
+		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary,
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, links)
 			for i := range records {
@@ -218,7 +218,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 			}
 			return records, nil, nil
 		},
-		Confirm: func(stats producer.Stats) error { return a.ask(ctx, p, stats, question{}) },
+		Confirm: func(stats importer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err != nil {
 		return err
@@ -240,9 +240,9 @@ func retryReport(report, id string) string {
 	return batchInName.ReplaceAllString(report, "") + "." + id + ".csv"
 }
 
-func unfinishedSource(u report.Unfinished) *producer.Links {
+func unfinishedSource(u report.Unfinished) *importer.Links {
 	n := int64(len(u.Links))
-	return &producer.Links{IDs: u.Links, Counts: producer.Stats{Rows: n, Links: n}}
+	return &importer.Links{IDs: u.Links, Counts: importer.Stats{Rows: n, Links: n}}
 }
 
 // resume continues a run that was interrupted or killed.

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/sandbox"
-	"linkcancel/producer"
 )
 
 type sandboxCmd struct {
@@ -198,7 +198,7 @@ func withReadiness(api http.Handler) http.Handler {
 }
 
 func loadIDs(path string) ([]string, error) {
-	src, err := producer.OpenCSV(producer.CSVConfig{Paths: []string{path}})
+	src, err := importer.OpenCSV(importer.CSVConfig{Paths: []string{path}})
 	if err != nil {
 		return nil, err
 	}

@@ -15,10 +15,10 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // TestDocsScreens holds docs/screens.md to what the program prints. UPDATE=1 writes it.
@@ -62,7 +62,7 @@ What the program prints, and what it asks the reader to do. A test holds this pa
 }
 
 // input reads a file of n links in a second column, with a duplicate and six bad rows.
-func input(t *testing.T, n int) (*producer.CSV, producer.Stats) {
+func input(t *testing.T, n int) (*importer.CSV, importer.Stats) {
 	var text strings.Builder
 	text.WriteString("Заказ,Ссылка\n")
 	for i := range n {
@@ -72,7 +72,7 @@ func input(t *testing.T, n int) (*producer.CSV, producer.Stats) {
 	for range 6 {
 		text.WriteString("x,a/b\n")
 	}
-	src, err := producer.OpenCSV(producer.CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text.String()), SkipInvalid: true})
+	src, err := importer.OpenCSV(importer.CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader(text.String()), SkipInvalid: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func screenImport(t *testing.T) string {
 // troubled is a batch with problems.
 func troubled() ledger.Batch {
 	b := ledger.Batch{
-		ID: "20260301-120000-0a1b2c", State: ledger.Done, Source: producer.SourceRun, Name: "stale.csv", Total: 594, Duplicates: 1, Invalid: 6,
+		ID: "20260301-120000-0a1b2c", State: ledger.Done, Source: importer.SourceRun, Name: "stale.csv", Total: 594, Duplicates: 1, Invalid: 6,
 		Started: time.Unix(0, 0), Finished: time.Unix(61, 0),
 	}
 	b.Counts[ledger.Cancelled], b.Counts[ledger.AlreadyCancelled], b.Counts[ledger.NotFound] = 500, 3, 4

@@ -13,11 +13,11 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/report"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // session is one run with its embedded Redis.
@@ -80,8 +80,8 @@ func (s *session) removeJournal() error {
 
 // makeAgain makes the batch of an interrupted run again, with what its journal knows.
 func (s *session) makeAgain(ctx context.Context, a *cliApp, state *report.State) (ledger.Batch, error) {
-	cfg := producer.BatchConfig{
-		ID: s.header.Batch, Source: producer.SourceRun, Name: s.header.Name, Created: s.header.Created,
+	cfg := importer.BatchConfig{
+		ID: s.header.Batch, Source: importer.SourceRun, Name: s.header.Name, Created: s.header.Created,
 		File: fileList(s.header.Files), By: s.cmd.by(),
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			return s.restore(ctx, state, chunk, links)
@@ -92,13 +92,13 @@ func (s *session) makeAgain(ctx context.Context, a *cliApp, state *report.State)
 		if err != nil {
 			return ledger.Batch{}, err
 		}
-		return producer.MakeBatch(ctx, s.ledger, unfinishedSource(links), cfg)
+		return importer.MakeBatch(ctx, s.ledger, unfinishedSource(links), cfg)
 	}
 	src, done, err := s.cmd.source(ctx, a, s.header.Files)
 	if err != nil {
 		return ledger.Batch{}, err
 	}
-	batch, err := producer.MakeBatch(ctx, s.ledger, src, cfg)
+	batch, err := importer.MakeBatch(ctx, s.ledger, src, cfg)
 	return batch, done(err)
 }
 

@@ -7,9 +7,9 @@ import (
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // allAlike names the outcome of a finished batch whose links are all not_found or all rejected,
@@ -187,7 +187,7 @@ func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
 	if reportPath != "" && reportPath != "-" {
 		fmt.Fprintf(out, "Report: %s\n", clean.Line(reportPath))
 	}
-	run := s.Source == producer.SourceRun
+	run := s.Source == importer.SourceRun
 	next := nextStep(s.Batch)
 	if run {
 		next = "linkcancel run --retry " + reportPath

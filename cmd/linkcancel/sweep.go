@@ -19,11 +19,11 @@ import (
 	"linkcancel/internal/app"
 	"linkcancel/internal/broker"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 	"linkcancel/producer/sweep"
 )
 
@@ -152,7 +152,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 			}
 			printPlan(w, selection, p)
 			fmt.Fprintln(w)
-			stats := producer.Stats{Links: p.Selected}
+			stats := importer.Stats{Links: p.Selected}
 			about.print(w, stats)
 			return a.confirm(ctx, question{links: p.Selected}.about(p.Selected))
 		},
@@ -192,7 +192,7 @@ func (a *cliApp) sweepDryRun(r sweep.Result, s sweep.Selection, about preview) e
 	printLinks(a.stdout, r.Plan)
 	if r.Selected > 0 && r.Selected <= s.Max {
 		fmt.Fprintln(a.stdout)
-		about.print(a.stdout, producer.Stats{Links: r.Selected})
+		about.print(a.stdout, importer.Stats{Links: r.Selected})
 	}
 	fmt.Fprintln(a.stdout, dryRunNote)
 	return nil
@@ -390,7 +390,7 @@ type sweepLinkJSON struct {
 func sweepToJSON(a *cliApp, r sweep.Result, s sweep.Selection) sweepJSON {
 	b := r.Batch
 	if b.ID == "" {
-		b = ledger.Batch{State: "empty", Source: producer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}
+		b = ledger.Batch{State: "empty", Source: importer.SourceSweep, Name: s.String(), Total: r.Selected, Invalid: r.Unusable}
 		if a.DryRun {
 			b.State = "dry-run"
 		}

@@ -13,10 +13,10 @@ import (
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 	"linkcancel/producer/sweep"
 )
 
@@ -25,7 +25,7 @@ func excluded(file string) (func(id string) bool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	src, err := producer.OpenCSV(producer.CSVConfig{Paths: []string{file}, AnyID: true})
+	src, err := importer.OpenCSV(importer.CSVConfig{Paths: []string{file}, AnyID: true})
 	if errors.Is(err, linkcsv.ErrNoRows) {
 		return nil, nil
 	}
@@ -40,7 +40,7 @@ func excluded(file string) (func(id string) bool, error) {
 
 // badExclude replaces the hint, which names flags of import.
 func badExclude(err error) error {
-	if input := new(producer.InputError); errors.As(err, &input) {
+	if input := new(importer.InputError); errors.As(err, &input) {
 		input.Hint = "Give --exclude a file with one column of links."
 	}
 	return fmt.Errorf("--exclude: %w", err)

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/sandbox"
 	"linkcancel/internal/status"
-	"linkcancel/producer"
 )
 
 // An app that a test embeds cancels a batch, and reports its progress by a callback.
@@ -31,11 +31,11 @@ func TestRunBatch(t *testing.T) {
 	b := broker.Embedded()
 	t.Cleanup(func() { _ = b.Close() })
 	l := ledger.New(b.Client())
-	src, err := producer.OpenCSV(producer.CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader("id\n" + strings.Join(api.IDs(), "\n"))})
+	src, err := importer.OpenCSV(importer.CSVConfig{Paths: []string{"-"}, Stdin: strings.NewReader("id\n" + strings.Join(api.IDs(), "\n"))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch, err := producer.MakeBatch(t.Context(), l, src, producer.BatchConfig{Source: producer.SourceRun})
+	batch, err := importer.MakeBatch(t.Context(), l, src, importer.BatchConfig{Source: importer.SourceRun})
 	if err != nil {
 		t.Fatal(err)
 	}

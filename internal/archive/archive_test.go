@@ -16,10 +16,10 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/report"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // finished makes a batch that has ended.
@@ -28,8 +28,8 @@ func finished(t *testing.T, links int) (*ledger.Ledger, ledger.Batch) {
 	b := broker.Embedded()
 	t.Cleanup(func() { _ = b.Close() })
 	l := ledger.New(b.Client())
-	batch, err := producer.MakeBatch(t.Context(), l, &producer.Links{IDs: testutil.LinkIDs(links)}, producer.BatchConfig{
-		ID: "march", Source: producer.SourceImport, Name: "stale.csv", By: history.By{Actor: "ann", Reason: "<ticket 7>"},
+	batch, err := importer.MakeBatch(t.Context(), l, &importer.Links{IDs: testutil.LinkIDs(links)}, importer.BatchConfig{
+		ID: "march", Source: importer.SourceImport, Name: "stale.csv", By: history.By{Actor: "ann", Reason: "<ticket 7>"},
 		Restore: func(_, n int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, n)
 			for i := range records {

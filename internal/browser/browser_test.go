@@ -25,10 +25,10 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 	"linkcancel/web"
 )
 
@@ -112,8 +112,8 @@ func (s *site) addressFor(token, path string) string {
 func (s *site) batch(id, name string, links, ended int) {
 	s.Helper()
 	created := time.Now().Add(-10 * time.Minute)
-	_, err := producer.MakeBatch(s.Context(), s.ledger, &producer.Links{IDs: testutil.LinkIDs(links)}, producer.BatchConfig{
-		ID: id, Source: producer.SourceImport, Name: name, File: name, By: history.By{Actor: "ann@desk", Reason: "ticket 17"}, Created: created,
+	_, err := importer.MakeBatch(s.Context(), s.ledger, &importer.Links{IDs: testutil.LinkIDs(links)}, importer.BatchConfig{
+		ID: id, Source: importer.SourceImport, Name: name, File: name, By: history.By{Actor: "ann@desk", Reason: "ticket 17"}, Created: created,
 		Restore: func(chunk, n int) ([]ledger.Record, map[int]string, error) {
 			records, texts := make([]ledger.Record, n), map[int]string{}
 			for i := range records {
@@ -142,8 +142,8 @@ func (s *site) batch(id, name string, links, ended int) {
 // hostileBatch makes a batch whose texts are all the same. One link is rejected with it.
 func (s *site) hostileBatch(id, text string) {
 	s.Helper()
-	_, err := producer.MakeBatch(s.Context(), s.ledger, &producer.Links{IDs: testutil.LinkIDs(3)}, producer.BatchConfig{
-		ID: id, Source: producer.SourceImport, Name: text, File: text, By: history.By{Actor: text, Reason: text},
+	_, err := importer.MakeBatch(s.Context(), s.ledger, &importer.Links{IDs: testutil.LinkIDs(3)}, importer.BatchConfig{
+		ID: id, Source: importer.SourceImport, Name: text, File: text, By: history.By{Actor: text, Reason: text},
 		Restore: func(_, n int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, n)
 			records[0] = ledger.Record{Outcome: ledger.Rejected, Attempts: 1, HTTPStatus: 400, After: 3}

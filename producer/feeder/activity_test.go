@@ -14,10 +14,10 @@ import (
 
 	"linkcancel/internal/archive"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // logging lets a feeder log into a text without times.
@@ -37,7 +37,7 @@ func logging(f *Feeder) *testutil.Log {
 func TestActivityIsLogged(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		ctx, ann := t.Context(), history.By{Actor: "ann", Reason: "the wrong file"}
-		y.batch("b1", producer.SourceImport, 3)
+		y.batch("b1", importer.SourceImport, 3)
 		f := y.feeder(100)
 		f.cfg.Process = "w1"
 		log := logging(f)
@@ -101,8 +101,8 @@ func TestArchive(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "archive")
 	inBubble(t, func(t *testing.T, y *yard) {
 		ctx, seen := t.Context(), &archived{}
-		old := y.batch("old", producer.SourceImport, 2)
-		y.batch("new", producer.SourceImport, 2)
+		old := y.batch("old", importer.SourceImport, 2)
+		y.batch("new", importer.SourceImport, 2)
 		for _, id := range []string{"old", "new"} {
 			_, _, err := y.l.Abort(ctx, id, history.By{Actor: "ann"})
 			testutil.Must(t, err)

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/task"
-	"linkcancel/producer"
 )
 
 const (
@@ -252,7 +252,7 @@ func (t *term) next(open []*batch) *batch {
 	var found [2]*batch
 	for class, sweep := range []bool{false, true} {
 		for _, b := range open {
-			if (b.Source == producer.SourceSweep) != sweep || b.Cursor >= b.Total || !b.Open() {
+			if (b.Source == importer.SourceSweep) != sweep || b.Cursor >= b.Total || !b.Open() {
 				continue
 			}
 			// The first one behind the batch fed last, or else the first of all.

@@ -18,12 +18,12 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // yard is a ledger and a queue, in which the test plays the workers.
@@ -75,7 +75,7 @@ func (y *yard) tick(f *Feeder) (busy bool) {
 
 func (y *yard) batch(id, source string, n int) ledger.Batch {
 	y.t.Helper()
-	b, err := producer.MakeBatch(y.t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
+	b, err := importer.MakeBatch(y.t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(n)}, importer.BatchConfig{ID: id, Source: source})
 	testutil.Must(y.t, err)
 	return b
 }
@@ -184,7 +184,7 @@ func TestSliceGrid(t *testing.T) {
 				if tt.slice == 1 {
 					total = 1013
 				}
-				b := y.batch("b1", producer.SourceImport, total)
+				b := y.batch("b1", importer.SourceImport, total)
 				f := y.feeder(tt.rate)
 				at := tt.known
 				if at > 0 {
@@ -224,7 +224,7 @@ func TestSliceGrid(t *testing.T) {
 // The slice size of a batch is fixed when it is first fed, also for later leaders.
 func TestSliceSizeStays(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 1500)
+		y.batch("b1", importer.SourceImport, 1500)
 		f := y.feeder(14)
 		y.tick(f)
 		first := y.all()
@@ -250,7 +250,7 @@ func TestLookAhead(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(seed, 1))
 				const total = 6000
 				const workers, rate = 3, 60.0
-				y.batch("b1", producer.SourceImport, total)
+				y.batch("b1", importer.SourceImport, total)
 				f := y.feeder(10)
 				most := capacity{rate: workers * rate, ceiling: rate, workers: workers}
 				size := most.sliceSize()
@@ -344,7 +344,7 @@ func TestTurns(t *testing.T) {
 		for _, b := range []struct {
 			id, source string
 			n          int
-		}{{"a", producer.SourceImport, 200}, {"b", producer.SourceRun, 1000}, {"c", producer.SourceImport, 400}, {"s1", producer.SourceSweep, 300}, {"s2", producer.SourceSweep, 1000}} {
+		}{{"a", importer.SourceImport, 200}, {"b", importer.SourceRun, 1000}, {"c", importer.SourceImport, 400}, {"s1", importer.SourceSweep, 300}, {"s2", importer.SourceSweep, 1000}} {
 			y.batch(b.id, b.source, b.n)
 		}
 		f := y.feeder(100)
@@ -383,8 +383,8 @@ func TestTurns(t *testing.T) {
 func TestFeedWithoutDeletedBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("a", producer.SourceImport, 500)
-		y.batch("b", producer.SourceImport, 500)
+		y.batch("a", importer.SourceImport, 500)
+		y.batch("b", importer.SourceImport, 500)
 		f := y.feeder(100)
 		testutil.Must(t, f.lead(t.Context()))
 		open, err := f.term.load(t.Context())
@@ -407,21 +407,21 @@ func TestFeedWithoutDeletedBatch(t *testing.T) {
 // known of the other is used for it.
 func TestIDOfADeletedBatch(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		first := y.batch("b1", producer.SourceImport, 30)
+		first := y.batch("b1", importer.SourceImport, 30)
 		f := y.feeder(100)
 		y.tick(f)
 		for _, s := range y.all() {
 			y.settle(s)
 		}
 		testutil.Must(t, y.l.Delete(t.Context(), y.get("b1"), history.By{Actor: "ann"}, time.Hour))
-		other := &producer.Links{IDs: []string{"pl_other"}}
-		_, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		other := &importer.Links{IDs: []string{"pl_other"}}
+		_, err := importer.MakeBatch(t.Context(), y.l, other, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		if !errors.Is(err, ledger.ErrDeleted) {
 			t.Fatalf("the id of a batch that was deleted just now: %v", err)
 		}
 		testutil.Must(t, y.rdb.Del(t.Context(), "lc:{b1}:gone").Err()) // two minutes later
 		testutil.Advance(2 * time.Minute)
-		second, err := producer.MakeBatch(t.Context(), y.l, other, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		second, err := importer.MakeBatch(t.Context(), y.l, other, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		y.tick(f)
 		fed := y.all()
@@ -433,7 +433,7 @@ func TestIDOfADeletedBatch(t *testing.T) {
 
 func TestPausedBatchesAreNotFed(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 500)
+		y.batch("b1", importer.SourceImport, 500)
 		_, _, err := y.l.Pause(t.Context(), "b1", history.By{Reason: "", Auto: true})
 		testutil.Must(t, err)
 		f := y.feeder(100)
@@ -452,7 +452,7 @@ func TestPausedBatchesAreNotFed(t *testing.T) {
 func TestFeedSkips(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		first := y.batch("b1", producer.SourceImport, 2000)
+		first := y.batch("b1", importer.SourceImport, 2000)
 		testutil.Must(t, y.l.Start(t.Context(), &first, 0, 50, "w1"))
 		for at := 0; at < 1000; at += 50 { // all of the first chunk but three links
 			s := task.Slice{Batch: "b1", Index: at, Links: testutil.LinkIDs(1000)[at : at+50]}
@@ -484,7 +484,7 @@ func TestFeedSkips(t *testing.T) {
 func TestBackoffStopsFeeding(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", producer.SourceImport, 2000)
+		y.batch("b1", importer.SourceImport, 2000)
 		f := y.feeder(100)
 		y.tick(f)
 		if len(y.all()) == 0 {
@@ -515,7 +515,7 @@ func TestBackoffStopsFeeding(t *testing.T) {
 
 func TestLeaders(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 5000)
+		y.batch("b1", importer.SourceImport, 5000)
 		one, two := y.feeder(10), y.feeder(10)
 		y.tick(one)
 		if _, err := two.tick(t.Context()); !errors.Is(err, ledger.ErrNotLeader) || two.term != nil {
@@ -564,7 +564,7 @@ func TestLeaders(t *testing.T) {
 func TestRun(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		const total = 1000
-		y.batch("b1", producer.SourceImport, total)
+		y.batch("b1", importer.SourceImport, total)
 		y.beat("w", 20, 0)
 		run := func() (stop func()) {
 			ctx, cancel := context.WithCancel(context.Background())

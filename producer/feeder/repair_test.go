@@ -10,11 +10,11 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // repairs counts what a feeder repaired.
@@ -43,7 +43,7 @@ func due(f *Feeder) {
 func TestOrphans(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", producer.SourceImport, 200)
+		y.batch("b1", importer.SourceImport, 200)
 		f, seen := y.feeder(100), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -99,8 +99,8 @@ func TestOrphans(t *testing.T) {
 func TestOrphansOfPausedBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", producer.SourceImport, 50)
-		y.batch("b2", producer.SourceImport, 50)
+		y.batch("b1", importer.SourceImport, 50)
+		y.batch("b2", importer.SourceImport, 50)
 		f := y.feeder(100)
 		y.tick(f)
 		for range 2 {
@@ -122,7 +122,7 @@ func TestOrphansOfPausedBatch(t *testing.T) {
 // If asynq's data are lost, the ledger alone is enough to carry on.
 func TestMissing(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 1230)
+		y.batch("b1", importer.SourceImport, 1230)
 		f, seen := y.feeder(1000), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -193,7 +193,7 @@ func TestMissing(t *testing.T) {
 // A new leader finds what its predecessor fed and nobody has, by the ledger alone.
 func TestMissingAfterTakeover(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 3000)
+		y.batch("b1", importer.SourceImport, 3000)
 		f := y.feeder(100)
 		y.tick(f)
 		y.all() // lost
@@ -222,7 +222,7 @@ func TestMissingAfterTakeover(t *testing.T) {
 // and do not count as crashed.
 func TestAfterResume(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 200)
+		y.batch("b1", importer.SourceImport, 200)
 		f, seen := y.feeder(100), repairs{}
 		f.cfg.Observer = seen
 		y.tick(f)
@@ -295,7 +295,7 @@ func (y *yard) record(o ledger.Outcome, chunk, from, to int) {
 // What a resume puts back lies before the low-water mark, and is fed again.
 func TestAfterResumeOfACanary(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		_, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(1230)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport, Canary: true})
+		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(1230)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Canary: true})
 		testutil.Must(t, err)
 		f := y.feeder(1000)
 		y.tick(f)
@@ -342,7 +342,7 @@ func TestAfterResumeOfACanary(t *testing.T) {
 // An import whose importer died is deleted after a day.
 func TestDeadImport(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		draft, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "b1", Source: producer.SourceImport})
+		draft, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "b1", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		testutil.Must(t, draft.Write(t.Context(), testutil.LinkIDs(1000), testutil.LinkIDs(1000)))
 		f := y.feeder(100)
@@ -362,7 +362,7 @@ func TestDeadImport(t *testing.T) {
 // An abort whose command died is brought to its end, and ended batches expire.
 func TestEndedBatches(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 1200)
+		y.batch("b1", importer.SourceImport, 1200)
 		f := y.feeder(100)
 		y.tick(f)
 		y.settle(task.Slice{Batch: "b1", Index: 100, Links: testutil.LinkIDs(150)[100:]})
@@ -404,7 +404,7 @@ func TestEndedBatches(t *testing.T) {
 func TestOrphansOfOthers(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
 		y := newYard(t, b)
-		y.batch("b1", producer.SourceImport, 10)
+		y.batch("b1", importer.SourceImport, 10)
 		client := asynq.NewClientFromRedisClient(y.rdb)
 		for id, tk := range map[string]*asynq.Task{
 			"x1": asynq.NewTask("links:other", []byte(`{"v":1,"batch":"b1","links":["a"]}`)),

@@ -14,12 +14,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
 	"linkcancel/internal/tracing"
-	"linkcancel/producer"
 )
 
 // headers are those of a task as asynq keeps it.
@@ -36,7 +36,7 @@ func TestFeedTraced(t *testing.T) {
 		y := newYard(t, b)
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(1100)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		_, err := importer.MakeBatch(ctx, y.l, &importer.Links{IDs: testutil.LinkIDs(1100)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		root.End()
 		made := otlptest.Only(t, spans.GetSpans(), "make batch")
@@ -95,7 +95,7 @@ func TestRepairTraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(60)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		_, err := importer.MakeBatch(ctx, y.l, &importer.Links{IDs: testutil.LinkIDs(60)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		root.End()
 		made := otlptest.Only(t, spans.GetSpans(), "make batch").SpanContext
@@ -136,7 +136,7 @@ func TestFeedSampled(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		off, none := otlptest.Tracer(sdktrace.NeverSample())
 		ctx, root := off.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(1200)}, producer.BatchConfig{ID: "b1", Source: producer.SourceImport})
+		_, err := importer.MakeBatch(ctx, y.l, &importer.Links{IDs: testutil.LinkIDs(1200)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		root.End()
 		on, spans := otlptest.Tracer(sdktrace.ParentBased(sdktrace.AlwaysSample()))
@@ -161,7 +161,7 @@ func TestFeedSampled(t *testing.T) {
 // Without traces the ledger and the queue are what they always were.
 func TestFeedUntraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		y.batch("b1", producer.SourceImport, 60)
+		y.batch("b1", importer.SourceImport, 60)
 		fields, err := y.rdb.HKeys(t.Context(), "lc:{b1}").Result()
 		testutil.Must(t, err)
 		if slices.Contains(fields, "trace") {
@@ -190,7 +190,7 @@ func TestFeedHalfTraced(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		tr, spans := otlptest.Tracer(sdktrace.AlwaysSample())
 		ctx, root := tr.Start(t.Context(), "import")
-		_, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(10)}, producer.BatchConfig{ID: "traced", Source: producer.SourceImport})
+		_, err := importer.MakeBatch(ctx, y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "traced", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		root.End()
 		y.tick(y.feeder(100))
@@ -202,8 +202,8 @@ func TestFeedHalfTraced(t *testing.T) {
 		y.drop(s)
 		testutil.Must(t, y.rdb.Del(t.Context(), "lc:feeder").Err())
 
-		y.batch("untraced", producer.SourceImport, 10)
-		y.batch("odd", producer.SourceImport, 10)
+		y.batch("untraced", importer.SourceImport, 10)
+		y.batch("odd", importer.SourceImport, 10)
 		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{odd}", "trace", "00-nonsense").Err())
 		spans.Reset()
 		y.tick(New(Config{Limit: y.limit(100), Log: slog.New(slog.DiscardHandler), Tracer: tr}, y.rdb, y.l))

@@ -9,10 +9,10 @@ import (
 	"go.uber.org/goleak"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func inBubble(t *testing.T, test func(t *testing.T, s *store)) {
 
 func (s *store) batch(id, source string, n int) ledger.Batch {
 	s.t.Helper()
-	b, err := producer.MakeBatch(s.t.Context(), s.l, &producer.Links{IDs: testutil.LinkIDs(n)}, producer.BatchConfig{ID: id, Source: source})
+	b, err := importer.MakeBatch(s.t.Context(), s.l, &importer.Links{IDs: testutil.LinkIDs(n)}, importer.BatchConfig{ID: id, Source: source})
 	testutil.Must(s.t, err)
 	return b
 }

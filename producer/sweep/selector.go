@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
 	"linkcancel/internal/plexy"
-	"linkcancel/producer"
 )
 
 // verdict is what a sweep decides about a link.
@@ -346,7 +346,7 @@ func (d *Dates) count(l *listedLink) {
 }
 
 // source returns the selected links in the order of the list.
-func (c *selector) source(unusable int64) *producer.Links {
+func (c *selector) source(unusable int64) *importer.Links {
 	var ids []string
 	for i := range c.links {
 		if c.links[i].verdict == verdictSelected {
@@ -354,5 +354,5 @@ func (c *selector) source(unusable int64) *producer.Links {
 		}
 	}
 	n := int64(len(ids))
-	return &producer.Links{IDs: ids, Counts: producer.Stats{Rows: n + unusable, Links: n, Invalid: unusable}}
+	return &importer.Links{IDs: ids, Counts: importer.Stats{Rows: n + unusable, Links: n, Invalid: unusable}}
 }

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
-	"linkcancel/producer"
 )
 
 // Defaults of a Selection.
@@ -363,8 +363,8 @@ func sealedSweep(ctx context.Context, l *ledger.Ledger, id string) (ledger.Batch
 	switch {
 	case errors.Is(err, ledger.ErrNoBatch), err == nil && b.State == ledger.Importing:
 		return ledger.Batch{}, nil
-	case err == nil && b.Source != producer.SourceSweep:
-		return ledger.Batch{}, fmt.Errorf("batch %s: %w: it is from another source (%s)", id, producer.ErrOtherLinks, b.Source)
+	case err == nil && b.Source != importer.SourceSweep:
+		return ledger.Batch{}, fmt.Errorf("batch %s: %w: it is from another source (%s)", id, importer.ErrOtherLinks, b.Source)
 	}
 	return b, err
 }
@@ -401,10 +401,10 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 				return ledger.Batch{}, err
 			}
 		}
-		b, err := producer.MakeBatch(ctx, l, c.source(unusable), producer.BatchConfig{
-			ID: id, Source: producer.SourceSweep, Name: cfg.Name, By: cfg.By, Canary: cfg.Canary,
+		b, err := importer.MakeBatch(ctx, l, c.source(unusable), importer.BatchConfig{
+			ID: id, Source: importer.SourceSweep, Name: cfg.Name, By: cfg.By, Canary: cfg.Canary,
 		})
-		taken := errors.Is(err, producer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
+		taken := errors.Is(err, importer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
 		if cfg.BatchID == "" && taken && try < sealTries {
 			continue
 		}

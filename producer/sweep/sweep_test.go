@@ -22,12 +22,12 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // noon is when the sweeps of these tests are.
@@ -111,7 +111,7 @@ func TestSweepOfMany(t *testing.T) {
 	if diff := cmp.Diff(plan, r.Plan); diff != "" {
 		t.Error(diff)
 	}
-	if r.Batch.State != ledger.Ready || r.Batch.Total != 7_200 || r.Batch.Source != producer.SourceSweep || r.Batch.Name != "active, expired for 24h" {
+	if r.Batch.State != ledger.Ready || r.Batch.Total != 7_200 || r.Batch.Source != importer.SourceSweep || r.Batch.Name != "active, expired for 24h" {
 		t.Errorf("%+v", r.Batch)
 	}
 }
@@ -222,7 +222,7 @@ func TestSelectionChanges(t *testing.T) {
 	if diff := cmp.Diff([]string{"b", "c"}, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(producer.Stats{Rows: 5, Links: 2, Invalid: 3}, src.Stats()); diff != "" {
+	if diff := cmp.Diff(importer.Stats{Rows: 5, Links: 2, Invalid: 3}, src.Stats()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -311,7 +311,7 @@ func TestSweepsAtOneTime(t *testing.T) {
 		for _, link := range api.links[:20] {
 			taken = append(taken, link.ID)
 		}
-		_, err = producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: taken}, producer.BatchConfig{ID: "other", Source: producer.SourceSweep})
+		_, err = importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: taken}, importer.BatchConfig{ID: "other", Source: importer.SourceSweep})
 		testutil.Must(t, err)
 		release()
 		got := <-ended
@@ -363,7 +363,7 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		y := newStore(t, b)
 		ctx := t.Context()
 		make := func(id string, from, to int) ledger.Batch {
-			batch, err := producer.MakeBatch(ctx, y.l, &producer.Links{IDs: testutil.LinkIDs(to)[from:]}, producer.BatchConfig{ID: id, Source: producer.SourceImport})
+			batch, err := importer.MakeBatch(ctx, y.l, &importer.Links{IDs: testutil.LinkIDs(to)[from:]}, importer.BatchConfig{ID: id, Source: importer.SourceImport})
 			testutil.Must(t, err)
 			return batch
 		}
@@ -395,7 +395,7 @@ func TestSweepLeavesOutWaiting(t *testing.T) {
 		testutil.Must(t, err)
 		done := make("done", 2320, 2330)
 		settle(done, 0, upTo(10)...)
-		_, _, err = y.l.Create(ctx, ledger.DraftConfig{ID: "importing", Source: producer.SourceImport})
+		_, _, err = y.l.Create(ctx, ledger.DraftConfig{ID: "importing", Source: importer.SourceImport})
 		testutil.Must(t, err)
 		make("other", 10_000, 11_000) // not in the list
 		testutil.Must(t, b.Client().HSet(ctx, "lc:{newer}", "v", 99).Err())
@@ -445,9 +445,9 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 			testutil.Must(t, y.l.Commit(t.Context(), []ledger.Group{g})[0].Err)
 		}
 		// What the list shows in spite of an older outcome is right: the link is selected again.
-		y.batch("earlier", producer.SourceImport, 3)
+		y.batch("earlier", importer.SourceImport, 3)
 		settle("earlier", ledger.Cancelled, 0, 1, 2)
-		y.batch("open", producer.SourceImport, 20)
+		y.batch("open", importer.SourceImport, 20)
 		settle("open", ledger.Cancelled, 0)
 		testutil.Advance(time.Minute)
 		api := &shop{size: 50, links: expired(30)}
@@ -463,7 +463,7 @@ func TestSweepWhileABatchEnds(t *testing.T) {
 			settle("open", ledger.NotCancellable, 4)
 			settle("open", ledger.Failed, 5)
 			settle("open", ledger.Rejected, 6)
-			done, err := producer.MakeBatch(t.Context(), y.l, &producer.Links{IDs: testutil.LinkIDs(30)[20:25]}, producer.BatchConfig{ID: "done", Source: producer.SourceImport})
+			done, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(30)[20:25]}, importer.BatchConfig{ID: "done", Source: importer.SourceImport})
 			testutil.Must(t, err)
 			settle(done.ID, ledger.Cancelled, 0, 1, 2, 3)
 			settle(done.ID, ledger.Failed, 4)
@@ -490,7 +490,7 @@ func TestSweepConfirmTakesItsTime(t *testing.T) {
 			if p.Selected != 20 {
 				t.Errorf("asked about %d", p.Selected)
 			}
-			y.batch("other", producer.SourceImport, others)
+			y.batch("other", importer.SourceImport, others)
 			return nil
 		}
 		r, err := Run(t.Context(), y.l, cfg)
@@ -592,7 +592,7 @@ func TestSweepKeep(t *testing.T) {
 	for keep, want := range map[int][]string{0: nil, 3: testutil.LinkIDs(6)[3:], 100: testutil.LinkIDs(12)[3:], -1: testutil.LinkIDs(12)[3:]} {
 		b := broker.Embedded()
 		y := newStore(t, b)
-		y.batch("other", producer.SourceImport, 3)
+		y.batch("other", importer.SourceImport, 3)
 		cfg := sweeping(&shop{size: 5, links: expired(12)}, stale())
 		cfg.Keep, cfg.DryRun = keep, true
 		r, err := Run(t.Context(), y.l, cfg)
@@ -618,7 +618,7 @@ func TestSweepOfGivenID(t *testing.T) {
 		cfg.BatchID, cfg.Name = "mine", "the night's"
 
 		// An earlier one died before its seal: after half a minute its id is free.
-		d, _, err := y.l.Create(ctx, ledger.DraftConfig{ID: "mine", Source: producer.SourceSweep})
+		d, _, err := y.l.Create(ctx, ledger.DraftConfig{ID: "mine", Source: importer.SourceSweep})
 		testutil.Must(t, err)
 		testutil.Must(t, d.Write(ctx, testutil.LinkIDs(1000)))
 		if _, err := Run(ctx, y.l, cfg); !errors.Is(err, ledger.ErrBusy) {
@@ -636,9 +636,9 @@ func TestSweepOfGivenID(t *testing.T) {
 		if !again.Existed || again.Batch.ID != "mine" || again.Batch.Total != 20 || len(api.requests) != before {
 			t.Errorf("again: %+v after %d requests", again, len(api.requests)-before)
 		}
-		y.batch("import", producer.SourceImport, 3)
+		y.batch("import", importer.SourceImport, 3)
 		cfg.BatchID = "import"
-		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, producer.ErrOtherLinks) || r.Existed || len(api.requests) != before {
+		if r, err = Run(ctx, y.l, cfg); !errors.Is(err, importer.ErrOtherLinks) || r.Existed || len(api.requests) != before {
 			t.Errorf("the id of an import: %+v, %v", r, err)
 		}
 	})
@@ -667,7 +667,7 @@ func TestSweepIDs(t *testing.T) {
 			ids = append(ids, r.Batch.ID)
 		}
 		// An unsealed one and one of a newer release have their ids too.
-		_, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-1999-12-31-4", Source: producer.SourceSweep})
+		_, _, err := y.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-1999-12-31-4", Source: importer.SourceSweep})
 		testutil.Must(t, err)
 		testutil.Must(t, y.rdb.HSet(t.Context(), "lc:{sweep-1999-12-31-5}", "v", 99).Err())
 		ids = append(ids, free(now.In(newYork)))

@@ -17,12 +17,12 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
-	"linkcancel/producer"
 )
 
 // shelf is an API with links, all of them active and expired.
@@ -235,7 +235,7 @@ func TestOneSweepANight(t *testing.T) {
 		c.equal("the second night", ledger.SweepRun{Due: secondNight, OK: true, Batch: "sweep-2000-01-03", Counts: want}, night(secondNight), noTimes)
 		c.equal("batches", []string{"sweep-2000-01-03", "sweep-2000-01-02"}, c.made())
 		b := c.get("sweep-2000-01-02")
-		if b.State != ledger.Ready || b.Total != 250 || b.Source != producer.SourceSweep || b.Name != "scheduled 2000-01-02" {
+		if b.State != ledger.Ready || b.Total != 250 || b.Source != importer.SourceSweep || b.Name != "scheduled 2000-01-02" {
 			t.Errorf("the batch: %+v", b)
 		}
 		c.equal("tasks", map[string]string{"sweep:2000-01-02": "completed", "sweep:2000-01-03": "completed"}, c.tasks())
@@ -301,7 +301,7 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 		"while it wrote the batch": {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
-				d, _, err := c.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+				d, _, err := c.l.Create(t.Context(), ledger.DraftConfig{ID: "sweep-2000-01-02", Source: importer.SourceSweep, Name: "scheduled 2000-01-02"})
 				testutil.Must(t, err)
 				testutil.Must(t, d.Write(t.Context(), testutil.LinkIDs(120)))
 			},
@@ -310,7 +310,7 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 		"after the seal": {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
-				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+				_, err := importer.MakeBatch(t.Context(), c.l, &importer.Links{IDs: testutil.LinkIDs(120)}, importer.BatchConfig{ID: "sweep-2000-01-02", Source: importer.SourceSweep, Name: "scheduled 2000-01-02"})
 				testutil.Must(t, err)
 			},
 			counts: found(120), links: 120,
@@ -318,7 +318,7 @@ func TestSweepGoesOnAfterACrash(t *testing.T) {
 		"when only the queue did not know": {
 			before: func(t *testing.T, c *crew, lease *ledger.SweepLease) {
 				claim(t, lease)
-				_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+				_, err := importer.MakeBatch(t.Context(), c.l, &importer.Links{IDs: testutil.LinkIDs(120)}, importer.BatchConfig{ID: "sweep-2000-01-02", Source: importer.SourceSweep, Name: "scheduled 2000-01-02"})
 				testutil.Must(t, err)
 				testutil.Must(t, lease.End(t.Context(), "w1", ""))
 			},
@@ -522,7 +522,7 @@ func TestSweepThatWasMade(t *testing.T) {
 		_, err = lease.Claim(t.Context(), "", "sweep-2000-01-02")
 		testutil.Must(t, err)
 		testutil.Must(t, lease.Note(t.Context(), found(120)))
-		_, err = producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: testutil.LinkIDs(120)}, producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "scheduled 2000-01-02"})
+		_, err = importer.MakeBatch(t.Context(), c.l, &importer.Links{IDs: testutil.LinkIDs(120)}, importer.BatchConfig{ID: "sweep-2000-01-02", Source: importer.SourceSweep, Name: "scheduled 2000-01-02"})
 		testutil.Must(t, err)
 		_, err = enqueueSweep(t.Context(), asynq.NewClientFromRedisClient(c.rdb), payload(t))
 		testutil.Must(t, err)
@@ -654,16 +654,16 @@ func TestSweepIsDueWithoutRedis(t *testing.T) {
 
 // The id of the batch belongs to somebody else: another is taken.
 func TestSweepIDIsTaken(t *testing.T) {
-	mine := producer.BatchConfig{ID: "sweep-2000-01-02", Source: producer.SourceSweep, Name: "expired"}
+	mine := importer.BatchConfig{ID: "sweep-2000-01-02", Source: importer.SourceSweep, Name: "expired"}
 	for name, take := range map[string]func(t *testing.T, c *crew, s *Sweeper){
 		"before it begins": func(t *testing.T, c *crew, s *Sweeper) {
-			_, err := producer.MakeBatch(t.Context(), c.l, &producer.Links{IDs: []string{"a"}}, mine)
+			_, err := importer.MakeBatch(t.Context(), c.l, &importer.Links{IDs: []string{"a"}}, mine)
 			testutil.Must(t, err)
 		},
 		"after it was claimed": func(t *testing.T, c *crew, s *Sweeper) {
 			s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (Result, error) {
 				s.sweep = Run
-				_, err := producer.MakeBatch(ctx, l, &producer.Links{IDs: []string{"a"}}, mine)
+				_, err := importer.MakeBatch(ctx, l, &importer.Links{IDs: []string{"a"}}, mine)
 				testutil.Must(t, err)
 				return Run(ctx, l, cfg)
 			}
@@ -671,7 +671,7 @@ func TestSweepIDIsTaken(t *testing.T) {
 		"while the list is read": func(t *testing.T, c *crew, s *Sweeper) {
 			s.cfg.API.(*shelf).before = func(ctx context.Context, page int) error {
 				s.cfg.API.(*shelf).before = nil
-				_, err := producer.MakeBatch(ctx, c.l, &producer.Links{IDs: []string{"a"}}, mine)
+				_, err := importer.MakeBatch(ctx, c.l, &importer.Links{IDs: []string{"a"}}, mine)
 				return err
 			}
 		},

@@ -16,11 +16,11 @@ import (
 
 	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 	"linkcancel/internal/tracing"
-	"linkcancel/producer"
 )
 
 // sweepRun is a sweep that this process runs.
@@ -128,7 +128,7 @@ func (r *sweepRun) once(ctx context.Context, selection Selection) (err error) {
 			BatchID: r.batch, Name: r.name(), By: history.By{Actor: r.s.cfg.Process, Auto: true}, Canary: true, Observe: r.s.cfg.Observe,
 			Confirm: func(plan Plan) error { return r.lease.Note(ctx, Counts(plan, r.s.cfg.Process)) },
 		})
-		if errors.Is(err, producer.ErrOtherLinks) || err == nil && r.result.Existed {
+		if errors.Is(err, importer.ErrOtherLinks) || err == nil && r.result.Existed {
 			continue // a batch with this id was made meanwhile: check whose it is
 		}
 		return err
@@ -158,7 +158,7 @@ func (r *sweepRun) findBatch(ctx context.Context) (claimed, error) {
 		return idFree, nil
 	case err != nil:
 		return idTaken, err
-	case b.Name != r.name() || b.Source != producer.SourceSweep:
+	case b.Name != r.name() || b.Source != importer.SourceSweep:
 		return idTaken, nil
 	case b.State == ledger.Importing:
 		return idFree, nil

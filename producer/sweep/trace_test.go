@@ -10,13 +10,13 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/otlptest"
 	"linkcancel/internal/redistest"
 	"linkcancel/internal/task"
 	"linkcancel/internal/testutil"
 	"linkcancel/internal/tracing"
-	"linkcancel/producer"
 )
 
 // A sweep by schedule is a trace of its own, down to its batch.
@@ -29,7 +29,7 @@ func TestSweepTraced(t *testing.T) {
 		s := NewSweeper(SweeperConfig{Schedule: schedule, Log: slog.New(slog.DiscardHandler), Tracer: tr}, b, l)
 		s.runCtx = t.Context()
 		s.sweep = func(ctx context.Context, l *ledger.Ledger, cfg Config) (r Result, err error) {
-			r.Batch, err = producer.MakeBatch(ctx, l, &producer.Links{IDs: testutil.LinkIDs(3)}, producer.BatchConfig{ID: cfg.BatchID, Source: producer.SourceSweep, Name: cfg.Name})
+			r.Batch, err = importer.MakeBatch(ctx, l, &importer.Links{IDs: testutil.LinkIDs(3)}, importer.BatchConfig{ID: cfg.BatchID, Source: importer.SourceSweep, Name: cfg.Name})
 			return r, err
 		}
 		now, err := l.Now(t.Context())

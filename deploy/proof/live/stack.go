@@ -111,6 +111,7 @@ func (s *stack) startSandbox(t *testing.T) {
 	})
 	s.env = []string{
 		"LINKCANCEL_REDIS_URL=redis://" + s.redisAddress + "/0", "PLEXY_BASE_URL=" + url, "PLEXY_API_KEY=proof", "LINKCANCEL_LOG_LEVEL=info",
+		"LINKCANCEL_UI_URL=https://links.example.com",
 	}
 	b, err := os.ReadFile(all)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package producer writes links into the ledger as sealed batches.
+// Package importer writes links into the ledger as sealed batches.
 //
 // A [Source] yields the links of one batch: [CSV] reads the user's files, [Retry] takes links of an
 // earlier batch again, and producer/sweep selects stale links from the API's own list. [MakeBatch]
@@ -9,4 +9,4 @@
 // repeated. [Digest] names the links of a source.
 //
 // producer/feeder moves sealed batches into the queue.
-package producer
+package importer

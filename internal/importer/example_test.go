@@ -1,12 +1,12 @@
-package producer_test
+package importer_test
 
 import (
 	"context"
 	"fmt"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
-	"linkcancel/producer"
 )
 
 // A batch is sealed when all of its links are written. The same id with the same
@@ -17,9 +17,9 @@ func ExampleMakeBatch() {
 	defer b.Close()
 	batches := ledger.New(b.Client())
 
-	config := producer.BatchConfig{ID: "stale-november", Source: producer.SourceImport, Name: "stale links of November"}
+	config := importer.BatchConfig{ID: "stale-november", Source: importer.SourceImport, Name: "stale links of November"}
 	for range 2 {
-		batch, err := producer.MakeBatch(ctx, batches, &producer.Links{IDs: []string{
+		batch, err := importer.MakeBatch(ctx, batches, &importer.Links{IDs: []string{
 			"pl_1c5c4f1cbd4d4e4aa4b2f4c5c9a6b1d0",
 			"pl_7f0d2d4a8e6b4c0f9a3e5d1b2c4f6a80",
 		}}, config)
