@@ -160,6 +160,9 @@ func (c *Client) Submit(ctx context.Context, b Batch) (Status, error) {
 			ID: b.ID, Source: importer.SourceImport, Name: clean.Line(b.Name), By: by, Canary: !b.NoCanary,
 			Confirm: links.Check,
 		})
+		if err == nil {
+			err = links.Check(src.Stats()) // also if the batch was there
+		}
 	}
 	if err != nil {
 		return Status{}, public(links.Places(err))

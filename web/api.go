@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/clean"
@@ -122,7 +124,16 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 			ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 			defer cancel()
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTimeout))
-			if err := e.do(ctx, w, r); err != nil {
+			if r.Method == http.MethodHead { // a stream would never end
+				w.Header().Set("Allow", e.method)
+				problem{Status: http.StatusMethodNotAllowed, Detail: "HEAD is not supported."}.answer(w)
+				return
+			}
+			err := e.checkQuery(r.URL.RawQuery)
+			if err == nil {
+				err = e.do(ctx, w, r)
+			}
+			if err != nil {
 				s.apiProblem(w, err)
 			}
 		})
@@ -136,8 +147,69 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 		_, _ = w.Write(description)
 	})
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+			other := r.Clone(r.Context())
+			other.Method = method
+			if _, pattern := mux.Handler(other); strings.HasPrefix(pattern, method) {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			problem{Status: http.StatusMethodNotAllowed, Detail: "The endpoint does not know this method."}.answer(w)
+			return
+		}
 		problem{Status: http.StatusNotFound, Detail: "There is no such endpoint.", Hint: "GET " + apiPrefix + "/openapi.json lists them"}.answer(w)
 	})
+}
+
+// checkQuery refuses parameters that are unknown, there twice, or not as described: a dry run that is
+// not understood must not become a batch.
+func (e endpoint) checkQuery(raw string) error {
+	given, err := url.ParseQuery(raw)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "The query cannot be read: %v.", clean.Line(err.Error()))
+	}
+	for name, values := range given {
+		i := slices.IndexFunc(e.params, func(p param) bool { return p.in == "query" && p.name == name })
+		switch {
+		case i < 0:
+			return refuse(http.StatusBadRequest, "There is no parameter %q.", clean.Line(name))
+		case len(values) > 1:
+			return refuse(http.StatusBadRequest, "The parameter %s is there twice.", name)
+		case values[0] == "" && name != "outcome" && name != "page_token":
+			return refuse(http.StatusBadRequest, "The parameter %s is empty.", name)
+		}
+		if err := e.params[i].check(values[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check refuses a value that is not as the schema says.
+func (p param) check(value string) error {
+	switch p.schema["type"] {
+	case "boolean":
+		if value != "true" && value != "false" {
+			return refuse(http.StatusBadRequest, "%s is true or false.", p.name)
+		}
+	case "integer":
+		n, err := strconv.ParseInt(value, 10, 64)
+		least, _ := p.schema["minimum"].(int)
+		most, limited := p.schema["maximum"].(int)
+		if err != nil || n < int64(least) || limited && n > int64(most) {
+			return refuse(http.StatusBadRequest, "%s is not a number that is allowed.", p.name)
+		}
+	}
+	if values, ok := p.schema["enum"].([]string); ok && !slices.Contains(values, value) {
+		return refuse(http.StatusBadRequest, "%s is one of %s.", p.name, strings.Join(values, ", "))
+	}
+	if !utf8.ValidString(value) {
+		return refuse(http.StatusBadRequest, "%s is not valid Unicode.", p.name)
+	}
+	return nil
 }
 
 // problem is an error for programs: a problem document of RFC 9457.
@@ -220,9 +292,15 @@ func (s *Server) apiProblem(w http.ResponseWriter, err error) {
 		p.Status, p.Detail, p.Hint = http.StatusConflict, "A batch with this id has other links.", "use another id or Idempotency-Key"
 	case errors.Is(err, ledger.ErrDeleted):
 		p.Status, p.Detail = http.StatusConflict, s.say(err.Error())
-	case errors.Is(err, ledger.ErrBusy), errors.Is(err, ledger.ErrTaken):
+	case errors.Is(err, ledger.ErrTaken):
+		w.Header().Set("Retry-After", "1")
+		p.Status, p.Detail = http.StatusConflict, "The batch was taken over or removed while it was being made: send it again."
+	case errors.Is(err, ledger.ErrBusy):
 		w.Header().Set("Retry-After", "5")
 		p.Status, p.Detail = http.StatusConflict, "Another request makes a batch with this id at this moment."
+	case away && strings.HasPrefix(why, "OOM"):
+		w.Header().Set("Retry-After", "30")
+		p.Status, p.Detail = http.StatusServiceUnavailable, "Redis is full: it has reached maxmemory."
 	case away:
 		w.Header().Set("Retry-After", "5")
 		p.Status, p.Detail = http.StatusServiceUnavailable, "Redis cannot be reached: "+s.say(why)+"."
@@ -247,7 +325,11 @@ func document[T any](w http.ResponseWriter, r *http.Request) (doc T, err error) 
 		if errors.As(err, &large) {
 			return doc, err
 		}
-		return doc, refuse(http.StatusBadRequest, "The document cannot be read: %v.", clean.Line(err.Error()))
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) {
+			return doc, refuse(http.StatusBadRequest, "The document is not as openapi.json describes it: %s is a %s.", cmp.Or(kind.Field, "the whole of it"), kind.Value)
+		}
+		return doc, refuse(http.StatusBadRequest, "The document cannot be read: %v.", clean.Line(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	if dec.More() {
 		return doc, refuse(http.StatusBadRequest, "There is something after the document.")
@@ -270,11 +352,7 @@ const pageSize, maxPageSize = 100, 1000
 func (s *Server) apiBatches(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	size := pageSize
-	if given := q.Get("page_size"); given != "" {
-		n, err := strconv.Atoi(given)
-		if err != nil || n < 1 || n > maxPageSize {
-			return refuse(http.StatusBadRequest, "page_size is a number from 1 to %d.", maxPageSize)
-		}
+	if n, err := strconv.Atoi(q.Get("page_size")); err == nil {
 		size = n
 	}
 	after, err := parsePageToken(q.Get("page_token"))

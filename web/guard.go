@@ -70,7 +70,7 @@ func (s *Server) cookie() string { return fmt.Sprintf("linkcancel_%d", s.addr.Po
 func (s *Server) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query, access := r.URL.Query(), s.cfg.Access
-		if given := query.Get("token"); reads(r) && (is(given, access.Viewer) || is(given, access.Operator)) {
+		if given := query.Get("token"); reads(r) && !isAPI(r) && (is(given, access.Viewer) || is(given, access.Operator)) {
 			http.SetCookie(w, &http.Cookie{
 				Name: s.cookie(), Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
 				Secure: r.Header.Get("X-Forwarded-Proto") == "https", // who lies here only harms himself
@@ -90,6 +90,10 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		if why != "" && fromElsewhere(r) {
 			goOn(w, r.URL) // the browser leaves out the cookie, if there is one
 			return
+		}
+		if why != "" && isAPI(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			why = "Send the token as Authorization: Bearer TOKEN."
 		}
 		if why != "" {
 			fail(w, r, http.StatusUnauthorized, why)

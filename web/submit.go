@@ -6,13 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"linkcancel/internal/clean"
 	"linkcancel/internal/importer"
@@ -75,7 +75,7 @@ func (s *Server) apiSubmit(_ context.Context, w http.ResponseWriter, r *http.Req
 	defer cancel()
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
-	sub, err := readSubmission(ctx, r, &arriving{r.Body, control})
+	sub, err := readSubmission(ctx, r, &arriving{Reader: r.Body, control: control, end: time.Now().Add(changeTimeout)})
 	if err != nil {
 		return err
 	}
@@ -133,6 +133,9 @@ func (s *Server) make(ctx context.Context, w http.ResponseWriter, sub *submissio
 		case <-ctx.Done():
 		}
 	}
+	if err == nil && existed {
+		err = sub.check(src.Stats())
+	}
 	return code, b.ID, existed, err
 }
 
@@ -149,23 +152,10 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 	q := r.URL.Query()
 	sub := &submission{csv: importer.CSVConfig{Paths: []string{"-"}, Stdin: body, Column: q.Get("column"), Stop: ctx.Done()}}
 	for name, to := range map[string]*bool{"any_id": &sub.csv.AnyID, "skip_invalid": &sub.csv.SkipInvalid, "no_canary": &sub.batch.Canary, "dry_run": &sub.dryRun} {
-		given := q.Get(name)
-		if given == "" {
-			continue
-		}
-		var err error
-		if *to, err = strconv.ParseBool(given); err != nil {
-			return nil, refuse(http.StatusBadRequest, "%s is true or false.", name)
-		}
+		*to = q.Get(name) == "true"
 	}
 	sub.batch.Canary = !sub.batch.Canary
-	if given := q.Get("max"); given != "" {
-		n, err := strconv.ParseInt(given, 10, 64)
-		if err != nil || n < 1 {
-			return nil, refuse(http.StatusBadRequest, "max is a number from 1.")
-		}
-		sub.csv.Max = n
-	}
+	sub.csv.Max, _ = strconv.ParseInt(q.Get("max"), 10, 64) // 0 without one; checkQuery has looked at it
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	id := q.Get("id")
 	switch {
@@ -176,16 +166,20 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 			return nil, err
 		}
 		sub.csv.Stdin, sub.csv.Column = sub.links, importer.ColumnHeader
-		if id == "" {
-			id = sub.links.doc.ID
+		if given := sub.links.doc.ID; id != "" && given != "" && given != id {
+			return nil, refuse(http.StatusBadRequest, "The id in the query is not that in the document.")
+		} else if id == "" {
+			id = given
 		}
 		sub.batch.Late = sub.links.late(q.Get("name"), q.Get("reason"))
 	}
-	if key := r.Header.Get("Idempotency-Key"); id == "" && key != "" {
-		if id = key; ledger.CheckBatchID(id) != nil {
-			sum := sha256.Sum256([]byte(key))
-			id = "key-" + hex.EncodeToString(sum[:16])
-		}
+	switch keys := r.Header.Values("Idempotency-Key"); {
+	case len(keys) > 1, len(keys) == 1 && strings.TrimSpace(keys[0]) == "":
+		return nil, refuse(http.StatusBadRequest, "Idempotency-Key is empty, or there twice.")
+	case len(keys) == 1 && id != "" && id != idOfKey(keys[0]):
+		return nil, refuse(http.StatusBadRequest, "Give an id or an Idempotency-Key, not both: the same key would make a batch for each id.")
+	case len(keys) == 1:
+		id = idOfKey(keys[0])
 	}
 	if id != "" && ledger.CheckBatchID(id) != nil {
 		return nil, refuse(http.StatusBadRequest, "id is not one that a batch may have: use letters, digits and . _ -, 64 at most.")
@@ -198,18 +192,37 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 	return sub, nil
 }
 
-// arriving is a body that may take as long as it goes on.
+// idOfKey is the id of the batch of an Idempotency-Key.
+func idOfKey(key string) string {
+	if ledger.CheckBatchID(key) == nil {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return "key-" + hex.EncodeToString(sum[:16])
+}
+
+// arriving is a body that may take its time as long as it goes on, up to an end.
 type arriving struct {
 	io.Reader
 	control *http.ResponseController
+	end     time.Time
+	err     error // of an earlier Read: what reads it may ask again
 }
 
 func (a *arriving) Read(p []byte) (int, error) {
-	_ = a.control.SetReadDeadline(time.Now().Add(bodyPause))
+	if a.err != nil {
+		return 0, a.err
+	}
+	by := time.Now().Add(bodyPause)
+	if a.end.Before(by) {
+		by = a.end
+	}
+	_ = a.control.SetReadDeadline(by)
 	n, err := a.Reader.Read(p)
 	if err != nil && err != io.EOF {
 		err = refuse(http.StatusBadRequest, "The links broke off: %v.", err)
 	}
+	a.err = err
 	return n, err
 }
 
@@ -287,6 +300,7 @@ func (j *jsonLinks) delim(want json.Delim) error {
 
 // fields reads the fields of the document up to the links, or to its end.
 func (j *jsonLinks) fields(before bool) (links bool, err error) {
+	seen := map[string]bool{"id": !before}
 	for {
 		t, err := j.token()
 		if err != nil || t == json.Delim('}') {
@@ -297,11 +311,12 @@ func (j *jsonLinks) fields(before bool) (links bool, err error) {
 		switch {
 		case name == "links" && before:
 			return true, nil
-		case to == nil:
+		case to == nil, seen[name] && before, *to != "":
 			return false, refuse(http.StatusBadRequest, "The document has a field %q, which is unknown or there twice.", clean.Line(name))
 		case name == "id" && !before:
 			return false, refuse(http.StatusBadRequest, "The id has to come before the links, in ?id= or in Idempotency-Key.")
 		}
+		seen[name] = true
 		value, err := j.token()
 		if err != nil {
 			return false, err
@@ -309,6 +324,9 @@ func (j *jsonLinks) fields(before bool) (links bool, err error) {
 		var ok bool
 		if *to, ok = value.(string); !ok {
 			return false, refuse(http.StatusBadRequest, "The field %q is not a text.", name)
+		}
+		if strings.ContainsRune(*to, utf8.RuneError) {
+			return false, refuse(http.StatusBadRequest, "The field %q is not valid Unicode.", name)
 		}
 	}
 }
@@ -334,8 +352,11 @@ func (j *jsonLinks) rest(add func(string) error) error {
 	if _, err := j.fields(false); err != nil {
 		return err
 	}
-	if t, err := j.token(); err == nil || !errors.Is(err, errDocumentEnd) {
-		return refuse(http.StatusBadRequest, "There is something after the document: %v.", clean.Line(fmt.Sprint(t)))
+	switch _, err := j.token(); {
+	case err == nil:
+		return refuse(http.StatusBadRequest, "There is something after the document.")
+	case !errors.Is(err, errDocumentEnd):
+		return err
 	}
 	if len(j.doc.Reason) > 0 {
 		if _, err := byOf(context.Background(), j.doc.Reason); err != nil {

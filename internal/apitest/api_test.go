@@ -194,7 +194,7 @@ func TestDescription(t *testing.T) {
 		a.call("GET", "/batches/none", "", "", 404, false)
 		a.call("GET", "/batches/march/report", "", "", 200, false)
 		a.call("GET", "/batches/march/report?format=jsonl&outcome=failed,rejected", "", "", 200, false)
-		a.call("GET", "/batches/march/report?format=xml", "", "", 404, true)
+		a.call("GET", "/batches/march/report?format=xml", "", "", 400, true)
 		a.call("GET", "/batches/none/report", "", "", 404, false)
 
 		a.call("POST", "/batches/march/pause", jsonKind, `{"reason":"lunch"}`, 200, false)
@@ -255,6 +255,70 @@ func TestDescription(t *testing.T) {
 		}
 		if operations < 16 {
 			a.Errorf("%d operations", operations)
+		}
+	})
+}
+
+// What is not understood makes no batch.
+func TestRefusals(t *testing.T) {
+	each(t, func(a *api) {
+		one := `{"links":["` + testutil.LinkID(1) + `"]}`
+		for name, tt := range map[string]struct {
+			path, body string
+			key        []string
+			want       int
+			says       string
+		}{
+			"half a character":        {"", `{"links":["pl_\ud800"]}`, nil, 422, "links[0]"},
+			"a replaced character":    {"?any_id=true", `{"links":["pl_1","pl_\ufffd"]}`, nil, 422, "links[1]"},
+			"bytes":                   {"", "{\"links\":[\"ab\xffc\"]}", nil, 422, "links[0]"},
+			"a null":                  {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `","a1\u0000"]}`, nil, 422, "links[1]"},
+			"an empty one":            {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `",""]}`, nil, 422, "links[1]"},
+			"separators":              {"", `{"links":["a;b","c;d"]}`, nil, 422, "links[0]"},
+			"a name with half a one":  {"", `{"links":["pl_1"],"name":"\udc00"}`, nil, 400, "Unicode"},
+			"an empty parameter":      {"?dry_run=", one, nil, 400, "empty"},
+			"one without a value":     {"?dry_run", one, nil, 400, "empty"},
+			"one that is no escape":   {"?dry_run=%zz", one, nil, 400, "query"},
+			"a semicolon":             {"?dry_run=true;id=q1", one, nil, 400, "query"},
+			"an unknown one":          {"?dryrun=true", one, nil, 400, "dryrun"},
+			"one twice":               {"?dry_run=true&dry_run=false", one, nil, 400, "twice"},
+			"no boolean":              {"?dry_run=1", one, nil, 400, "true or false"},
+			"no number":               {"?max=x", one, nil, 400, "max"},
+			"two keys":                {"", one, []string{"a", "b"}, 400, "twice"},
+			"an empty key":            {"", one, []string{" "}, 400, "empty"},
+			"a key and an id":         {"?id=x", one, []string{"a"}, 400, "not both"},
+			"a key and an id in JSON": {"", `{"id":"x","links":["pl_1"]}`, []string{"a"}, 400, "not both"},
+			"two ids":                 {"?id=x", `{"id":"y","links":["pl_1"]}`, nil, 400, "not that"},
+			"an id twice":             {"", `{"id":"x","id":"y","links":["pl_1"]}`, nil, 400, "twice"},
+			"an id after the links":   {"", `{"links":["pl_1"],"id":"x"}`, nil, 400, "id"},
+			"something after":         {"", one + "x", nil, 400, "document"},
+			"an end in the middle":    {"", one[:len(one)-1], nil, 400, "breaks off"},
+			"a name after and before": {"", `{"name":"a","links":["pl_1"],"name":"b"}`, nil, 400, "twice"},
+			"a field that is unknown": {"", `{"links":["pl_1"],"max":3}`, nil, 400, "unknown"},
+			"links that are no list":  {"", `{"links":"pl_1"}`, nil, 400, "links"},
+			"a link that is no text":  {"", `{"links":[["pl_1"]]}`, nil, 422, "links[0]"},
+		} {
+			header := http.Header{"Content-Type": {"application/json"}}
+			if tt.key != nil {
+				header["Idempotency-Key"] = tt.key
+			}
+			answer, text := a.raw("POST", "/batches"+tt.path, []byte(tt.body), header)
+			if answer.StatusCode != tt.want || !strings.Contains(string(text), tt.says) {
+				a.Errorf("%s: %s: %s", name, answer.Status, text)
+			}
+		}
+		if all, err := a.ledger.List(context.Background()); err != nil || len(all) > 0 {
+			a.Errorf("%d batches, %v", len(all), err)
+		}
+		for request, want := range map[string]int{
+			"HEAD /batches": 405, "DELETE /batches": 405, "GET /rate/hold": 405, "PATCH /rate": 405, "GET /none": 404,
+			"GET /batches?state=x": 400, "GET /batches?source=%ff": 400, "GET /batches?page_size=1001": 400, "GET /rate?x=1": 400, "POST /rate/hold?x=1": 400,
+		} {
+			method, path, _ := strings.Cut(request, " ")
+			answer, text := a.raw(method, path, nil, nil)
+			if answer.StatusCode != want || want == 405 && answer.Header.Get("Allow") == "" {
+				a.Errorf("%s: %s: %s", request, answer.Status, text)
+			}
 		}
 	})
 }

@@ -1,10 +1,13 @@
 package importer
 
 import (
-	"encoding/csv"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"linkcancel/internal/linkcsv"
 )
@@ -29,16 +32,25 @@ func NewColumn(write func(add func(link string) error) error) *Column {
 	c := &Column{PipeReader: r, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
-		rows := csv.NewWriter(w)
-		add := func(link string) error {
-			c.links++
-			return rows.Write([]string{link})
+		rows := bufio.NewWriter(w)
+		// Each cell is in quotes, so that nothing in it looks like a separator.
+		row := func(cell string) error {
+			_, err := rows.WriteString(`"` + strings.ReplaceAll(cell, `"`, `""`) + "\"\n")
+			return err
 		}
-		if c.err = rows.Write([]string{ColumnHeader}); c.err == nil {
+		add := func(link string) error {
+			// A decoder has put U+FFFD in the place of what it could not read: the link was another one.
+			if !utf8.ValidString(link) || strings.ContainsRune(link, utf8.RuneError) || strings.ContainsFunc(link, unicode.IsControl) {
+				return &InputError{Bad: []linkcsv.Bad{{File: fmt.Sprintf("links[%d]", c.links), Why: "it has a control character, or is not valid Unicode"}}, Hint: HintRows}
+			}
+			c.links++
+			return row(link)
+		}
+		if c.err = row(ColumnHeader); c.err == nil {
 			c.err = write(add)
 		}
-		if rows.Flush(); c.err == nil {
-			c.err = rows.Error()
+		if err := rows.Flush(); c.err == nil {
+			c.err = err
 		}
 		_ = w.CloseWithError(c.err)
 	}()
@@ -68,15 +80,19 @@ func (c *Column) Check(stats Stats) error {
 // Ended waits until all links are read.
 func (c *Column) Ended() { <-c.ended }
 
-// Places names the places of the bad links in err by their index, from 0.
+// Places names the places of the bad links in err by their index, from 0. It ends the column.
 func (c *Column) Places(err error) error {
 	var input *InputError
+	if errors.As(c.Err(), &input) { // before the rules of CSV
+		return input
+	}
 	if !errors.As(err, &input) {
 		return err
 	}
 	for i, bad := range input.Bad {
+		input.Bad[i].File, input.Bad[i].Place = "", linkcsv.Place{}
 		if index := bad.Row - 2; index >= 0 { // below the header
-			input.Bad[i].File, input.Bad[i].Place = fmt.Sprintf("links[%d]", index), linkcsv.Place{}
+			input.Bad[i].File = fmt.Sprintf("links[%d]", index)
 		}
 	}
 	return input
