@@ -48,6 +48,8 @@ func CheckID(id string) error {
 			return badID(fmt.Sprintf("the id contains white space (%U)", r))
 		case unicode.IsControl(r):
 			return badID(fmt.Sprintf("the id contains a control character (%U)", r))
+		case r == utf8.RuneError:
+			return badID("the id contains U+FFFD: a program put it in the place of a character that it could not read")
 		case Invisible(r):
 			// The API would not find the link, and the real one would stay payable.
 			return badID(fmt.Sprintf("the id contains an invisible character (%U)", r))

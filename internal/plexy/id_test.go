@@ -20,6 +20,7 @@ func TestCheckID(t *testing.T) {
 		"..":                     `the id is "..", which addresses another path`,
 		strings.Repeat("a", 200): "the id is longer than 128 bytes (200)",
 		"a\xff":                  "the id is not valid UTF-8",
+		"a\ufffdb":               "the id contains U+FFFD: a program put it in the place of a character that it could not read",
 		"a b":                    "the id contains white space (U+0020)",
 		"a\u00a0b":               "the id contains white space (U+00A0)",
 		"a\u2028b":               "the id contains white space (U+2028)",
