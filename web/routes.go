@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// noPage is the pattern of what is no page.
+// noPage is the pattern for everything that is not a page.
 const noPage = "/"
 
 // newPages are the pages by their addresses. What is not listed here does not exist.

@@ -269,34 +269,34 @@ func TestRefusals(t *testing.T) {
 			want       int
 			says       string
 		}{
-			"half a character":        {"", `{"links":["pl_\ud800"]}`, nil, 422, "links[0]"},
-			"a replaced character":    {"?any_id=true", `{"links":["pl_1","pl_\ufffd"]}`, nil, 422, "links[1]"},
-			"bytes":                   {"", "{\"links\":[\"ab\xffc\"]}", nil, 422, "links[0]"},
-			"a null":                  {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `","a1\u0000"]}`, nil, 422, "links[1]"},
-			"an empty one":            {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `",""]}`, nil, 422, "links[1]"},
-			"separators":              {"", `{"links":["a;b","c;d"]}`, nil, 422, "links[0]"},
-			"a name with half a one":  {"", `{"links":["pl_1"],"name":"\udc00"}`, nil, 400, "Unicode"},
-			"an empty parameter":      {"?dry_run=", one, nil, 400, "empty"},
-			"one without a value":     {"?dry_run", one, nil, 400, "empty"},
-			"one that is no escape":   {"?dry_run=%zz", one, nil, 400, "query"},
-			"a semicolon":             {"?dry_run=true;id=q1", one, nil, 400, "query"},
-			"an unknown one":          {"?dryrun=true", one, nil, 400, "dryrun"},
-			"one twice":               {"?dry_run=true&dry_run=false", one, nil, 400, "twice"},
-			"no boolean":              {"?dry_run=1", one, nil, 400, "true or false"},
-			"no number":               {"?max=x", one, nil, 400, "max"},
-			"two keys":                {"", one, []string{"a", "b"}, 400, "twice"},
-			"an empty key":            {"", one, []string{" "}, 400, "empty"},
-			"a key and an id":         {"?id=x", one, []string{"a"}, 400, "not both"},
-			"a key and an id in JSON": {"", `{"id":"x","links":["pl_1"]}`, []string{"a"}, 400, "not both"},
-			"two ids":                 {"?id=x", `{"id":"y","links":["pl_1"]}`, nil, 400, "not that"},
-			"an id twice":             {"", `{"id":"x","id":"y","links":["pl_1"]}`, nil, 400, "twice"},
-			"an id after the links":   {"", `{"links":["pl_1"],"id":"x"}`, nil, 400, "id"},
-			"something after":         {"", one + "x", nil, 400, "document"},
-			"an end in the middle":    {"", one[:len(one)-1], nil, 400, "breaks off"},
-			"a name after and before": {"", `{"name":"a","links":["pl_1"],"name":"b"}`, nil, 400, "twice"},
-			"a field that is unknown": {"", `{"links":["pl_1"],"max":3}`, nil, 400, "unknown"},
-			"links that are no list":  {"", `{"links":"pl_1"}`, nil, 400, "links"},
-			"a link that is no text":  {"", `{"links":[["pl_1"]]}`, nil, 422, "links[0]"},
+			"half a character":          {"", `{"links":["pl_\ud800"]}`, nil, 422, "links[0]"},
+			"a replaced character":      {"?any_id=true", `{"links":["pl_1","pl_\ufffd"]}`, nil, 422, "links[1]"},
+			"bytes":                     {"", "{\"links\":[\"ab\xffc\"]}", nil, 422, "links[0]"},
+			"a null":                    {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `","a1\u0000"]}`, nil, 422, "links[1]"},
+			"an empty one":              {"?skip_invalid=true", `{"links":["` + testutil.LinkID(1) + `",""]}`, nil, 422, "links[1]"},
+			"separators":                {"", `{"links":["a;b","c;d"]}`, nil, 422, "links[0]"},
+			"a name with half a one":    {"", `{"links":["pl_1"],"name":"\udc00"}`, nil, 400, "Unicode"},
+			"an empty parameter":        {"?dry_run=", one, nil, 400, "empty"},
+			"one without a value":       {"?dry_run", one, nil, 400, "empty"},
+			"a broken escape":           {"?dry_run=%zz", one, nil, 400, "query"},
+			"a semicolon":               {"?dry_run=true;id=q1", one, nil, 400, "query"},
+			"an unknown one":            {"?dryrun=true", one, nil, 400, "dryrun"},
+			"one twice":                 {"?dry_run=true&dry_run=false", one, nil, 400, "twice"},
+			"no boolean":                {"?dry_run=1", one, nil, 400, "true or false"},
+			"no number":                 {"?max=x", one, nil, 400, "max"},
+			"two keys":                  {"", one, []string{"a", "b"}, 400, "twice"},
+			"an empty key":              {"", one, []string{" "}, 400, "empty"},
+			"a key and an id":           {"?id=x", one, []string{"a"}, 400, "not both"},
+			"a key and an id in JSON":   {"", `{"id":"x","links":["pl_1"]}`, []string{"a"}, 400, "not both"},
+			"two ids":                   {"?id=x", `{"id":"y","links":["pl_1"]}`, nil, 400, "not that"},
+			"an id twice":               {"", `{"id":"x","id":"y","links":["pl_1"]}`, nil, 400, "twice"},
+			"an id after the links":     {"", `{"links":["pl_1"],"id":"x"}`, nil, 400, "id"},
+			"something after":           {"", one + "x", nil, 400, "document"},
+			"an end in the middle":      {"", one[:len(one)-1], nil, 400, "breaks off"},
+			"a name after and before":   {"", `{"name":"a","links":["pl_1"],"name":"b"}`, nil, 400, "twice"},
+			"a field that is unknown":   {"", `{"links":["pl_1"],"max":3}`, nil, 400, "unknown"},
+			"links that are not a list": {"", `{"links":"pl_1"}`, nil, 400, "links"},
+			"a link that is not a text": {"", `{"links":[["pl_1"]]}`, nil, 422, "links[0]"},
 		} {
 			header := http.Header{"Content-Type": {"application/json"}}
 			if tt.key != nil {
@@ -569,7 +569,7 @@ func FuzzAPI(f *testing.F) {
 			t.Errorf("%s %s %q: %s: %s %v", method, r.URL, body, answer.Status, text, err)
 		}
 		if answer.StatusCode >= 400 && answer.Header.Get("Content-Type") == "application/problem+json" && !json.Valid(text) {
-			t.Errorf("%s is no JSON", text)
+			t.Errorf("%s is not JSON", text)
 		}
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"linkcancel/internal/linkcsv"
 )
 
-// ColumnHeader is the header of a Column. A row that repeats a header is no link, so it is a text that
-// no link can be.
+// ColumnHeader is the header of a Column. CSV skips a row that repeats the header, so the header is a
+// text that is not a valid link.
 const ColumnHeader = "a column of links"
 
 // Column is a CSV text of links that come from elsewhere, so that the rules of CSV hold for them: see

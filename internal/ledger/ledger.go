@@ -116,7 +116,7 @@ func CheckBatchID(id string) error {
 	switch {
 	case id == "latest":
 		return errors.New(`"latest" is not a batch id: it means the newest batch`)
-	case !task.ValidBatchID(id), id == ".", id == "..": // these two are no part of an address
+	case !task.ValidBatchID(id), id == ".", id == "..": // no address can contain these two
 		return fmt.Errorf("batch id %q: use 1 to 64 of A-Z a-z 0-9 . _ -", id)
 	}
 	return nil
