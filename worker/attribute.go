@@ -37,6 +37,11 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	if u.key != w.cfg.KeyVersion() { // the key has changed
 		return true
 	}
+	// The hold has ended meanwhile: the API may take a new key a moment after it is in the file. What
+	// works with the key since then does not show that it was good before.
+	if u.held && !u.slot.Probe() {
+		return true
+	}
 	if w.lastProven.after(w.stopCtx, u.slot, u.key, w.othersSoon()) {
 		return false
 	}

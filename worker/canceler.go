@@ -61,6 +61,7 @@ type unattributed struct {
 	slot   ratelimit.Slot
 	phase  phase
 	repeat bool // the link got the same answer before
+	held   bool // sending was on hold for the key when the answer came
 	// unclear: nothing showed whether the key is good, so a refusal only uses up an attempt.
 	unclear bool
 }
@@ -141,7 +142,8 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	l.confirms = false
 	a := next(p, v, c.past(l, v))
 	if a == attribute {
-		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: p == deleting && before == v.status}
+		held := v.kind == ratelimit.Unauthorized && c.limiter.AwaitHold(c.callCtx, ratelimit.ReasonUnauthorized, 0)
+		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: p == deleting && before == v.status, held: held}
 		return false
 	}
 	more = c.apply(a, l, v)

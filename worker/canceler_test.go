@@ -131,6 +131,12 @@ type scriptLimiter struct {
 	s       *script
 }
 
+// Status is that of an idle limiter.
+func (scriptLimiter) Status() ratelimit.Status { return ratelimit.Status{} }
+
+// AwaitHold sees no hold.
+func (scriptLimiter) AwaitHold(context.Context, ratelimit.Reason, time.Duration) bool { return false }
+
 func (l scriptLimiter) Report(_ ratelimit.Slot, a ratelimit.Answer) {
 	l.s.reports = append(l.s.reports, a)
 }

@@ -144,3 +144,18 @@ func TestContradictedKind(t *testing.T) {
 		f.want(b.ID, ledger.Counts{ledger.Cancelled: 40, ledger.Failed: 20})
 	})
 }
+
+// A refusal that came during a hold for the key says nothing about the link, also if the key works by the
+// time that it is looked at: an API may take a new key a moment after it is in the file.
+func TestRefusedDuringAHold(t *testing.T) {
+	t.Parallel()
+	for held, want := range map[bool]bool{true: true, false: false} {
+		w := &Worker{cfg: Config{KeyVersion: func() uint64 { return 1 }}, limiter: scriptLimiter{}, stopCtx: t.Context()}
+		w.control = newControl(w)
+		w.lastProven.seq, w.lastProven.key = 1, 1 // a later request with the key worked
+		u := &unattributed{verdict: verdict{kind: ratelimit.Unauthorized, status: 401, proven: true, key: 1}, repeat: true, held: held}
+		if got := w.concernsAll(u); got != want {
+			t.Errorf("held: %v: concerns all: %v", held, got)
+		}
+	}
+}
