@@ -25,7 +25,7 @@ const (
 	// rereadEach is how many finished batches are read again at each reading.
 	rereadEach = 20
 	// newestBatches is how many unfinished batches have series of their own.
-	newestBatches = 20
+	newestBatches = 15
 )
 
 // WatchLimit adds the metrics of the rate limiter.

@@ -178,7 +178,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	all := series(t, m.registry)
 	for i := range 30 {
 		_, shown := all[fmt.Sprintf("fleet_batch_links b%02d pending", i)]
-		if shown != (i >= 10) {
+		if shown != (i >= 15) {
 			t.Errorf("batch %d of 30: shown %v", i, shown)
 		}
 	}
@@ -727,5 +727,31 @@ func TestLimit(t *testing.T) {
 	}
 	if slices.Contains(holds[:], ratelimit.ReasonNone) {
 		t.Error("no hold is no reason")
+	}
+}
+
+// A verification of all links replaces the earlier ones of its batch, one of a sample does not.
+func TestVerifiedLinks(t *testing.T) {
+	verification := func(parent string, links, population, payable int64, state ledger.State) *ledger.Batch {
+		return &ledger.Batch{
+			Source: ledger.SourceVerify, Parent: parent, Total: links, Population: population, State: state,
+			Counts: ledger.Counts{ledger.NotPayable: links - payable, ledger.StillPayable: payable},
+		}
+	}
+	for _, tt := range []struct {
+		name    string
+		batches []*ledger.Batch // newest first
+		want    ledger.Counts
+	}{
+		{"none", []*ledger.Batch{{Source: "import", Counts: ledger.Counts{ledger.Cancelled: 7}}}, ledger.Counts{}},
+		{"one", []*ledger.Batch{verification("a", 10, 10, 3, ledger.Done)}, ledger.Counts{ledger.NotPayable: 7, ledger.StillPayable: 3}},
+		{"verified again", []*ledger.Batch{verification("a", 10, 10, 0, ledger.Done), verification("a", 10, 10, 3, ledger.Done)}, ledger.Counts{ledger.NotPayable: 10}},
+		{"a sample", []*ledger.Batch{verification("a", 2, 10, 0, ledger.Done), verification("a", 10, 10, 3, ledger.Done)}, ledger.Counts{ledger.NotPayable: 9, ledger.StillPayable: 3}},
+		{"not done yet", []*ledger.Batch{verification("a", 10, 10, 0, ledger.Running), verification("a", 10, 10, 3, ledger.Done)}, ledger.Counts{ledger.NotPayable: 17, ledger.StillPayable: 3}},
+		{"of two batches", []*ledger.Batch{verification("b", 10, 10, 0, ledger.Done), verification("a", 10, 10, 3, ledger.Done)}, ledger.Counts{ledger.NotPayable: 17, ledger.StillPayable: 3}},
+	} {
+		if got := verifiedLinks(tt.batches); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
 	}
 }

@@ -22,8 +22,8 @@ var (
 
 // fleetDescs describe what all processes report alike, so query these with max.
 type fleetDescs struct {
-	links, batches, pending, batchLinks, workers, keys, tasks, oldest, rows          *prometheus.Desc
-	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious *prometheus.Desc
+	links, batches, pending, batchLinks, verified, workers, keys, tasks, oldest, rows *prometheus.Desc
+	sweepStart, sweepEnd, sweepGood, sweepNext, sweepLinks, sweepOK, sweepSuspicious  *prometheus.Desc
 }
 
 func newFleetDescs() fleetDescs {
@@ -34,13 +34,14 @@ func newFleetDescs() fleetDescs {
 		links:   desc("links", "Links of all batches in the ledger, by outcome.", "source", "outcome"),
 		batches: desc("batches", "Batches in the ledger, by state.", "source", "state"),
 		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to get the outcome aborted.", "source", "state"),
-		batchLinks: desc("batch_links", "Links of the 20 newest unfinished batches, by outcome.",
+		batchLinks: desc("batch_links", "Links of the 15 newest unfinished batches, by outcome.",
 			"batch", "outcome"),
-		workers: desc("workers", "Live workers."),
-		keys:    desc("api_keys", "Different API keys of the live workers. Workers of earlier releases do not report theirs."),
-		tasks:   desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
-		oldest:  desc("queue_oldest_seconds", "How long the oldest pending task has waited for a worker; 0 without one.", "queue"),
-		rows:    desc("import_rows", "Rows of the files of all batches in the ledger: links, duplicates, and invalid rows.", "result"),
+		verified: desc("verified_links", "Links of the latest verification of each batch, by result; of earlier ones, too, if that is a sample.", "result"),
+		workers:  desc("workers", "Live workers."),
+		keys:     desc("api_keys", "Different API keys of the live workers. Workers of earlier releases do not report theirs."),
+		tasks:    desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
+		oldest:   desc("queue_oldest_seconds", "How long the oldest pending task has waited for a worker; 0 without one.", "queue"),
+		rows:     desc("import_rows", "Rows of the files of all batches in the ledger: links, duplicates, and invalid rows.", "result"),
 
 		sweepStart: desc("sweep_last_start_timestamp_seconds", "When the latest scheduled sweep began; 0 without one."),
 		sweepEnd:   desc("sweep_last_end_timestamp_seconds", "When the latest sweep ended, successful or not; 0 without one."),
@@ -55,7 +56,7 @@ func newFleetDescs() fleetDescs {
 
 func (d *fleetDescs) describe(ch chan<- *prometheus.Desc) {
 	for _, one := range []*prometheus.Desc{
-		d.links, d.batches, d.pending, d.batchLinks, d.workers, d.keys, d.tasks, d.oldest, d.rows,
+		d.links, d.batches, d.pending, d.batchLinks, d.verified, d.workers, d.keys, d.tasks, d.oldest, d.rows,
 		d.sweepStart, d.sweepEnd, d.sweepGood, d.sweepNext, d.sweepLinks, d.sweepOK, d.sweepSuspicious,
 	} {
 		ch <- one
@@ -88,6 +89,9 @@ func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledg
 	var rows, duplicates, invalid int64
 	shown := 0
 	for _, b := range batches { // newest first
+		if b.Verifies() {
+			continue
+		}
 		i := sourceIndex(b.Source)
 		states[i][b.State]++
 		counts := b.Counts
@@ -118,9 +122,29 @@ func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledg
 			ch <- gauge(d.pending, float64(pending[i][s]), source, string(s))
 		}
 	}
+	verified := verifiedLinks(batches)
+	for _, o := range ledger.Verdicts[:3] {
+		ch <- gauge(d.verified, float64(verified[o]), o.String())
+	}
 	ch <- gauge(d.rows, float64(rows), "links")
 	ch <- gauge(d.rows, float64(duplicates), "duplicates")
 	ch <- gauge(d.rows, float64(invalid), "invalid")
+}
+
+// verifiedLinks counts the results of verifications. One that has read all links of its batch replaces
+// the earlier ones.
+func verifiedLinks(batches []*ledger.Batch) (counts ledger.Counts) {
+	replaced := map[string]bool{} // by batch
+	for _, v := range batches {
+		if !v.Verifies() || replaced[v.Parent] {
+			continue
+		}
+		replaced[v.Parent] = v.State == ledger.Done && v.Total == v.Population
+		for o, links := range v.Counts {
+			counts[o] += links
+		}
+	}
+	return counts
 }
 
 func (d *fleetDescs) collectSweeps(ch chan<- prometheus.Metric, f *fleet) {

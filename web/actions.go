@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,6 +183,14 @@ func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (str
 	if err != nil {
 		return "", err
 	}
+	if r.PostForm.Has("still_payable") {
+		shown, err := strconv.ParseInt(r.PostForm.Get("still_payable"), 10, 64)
+		if err != nil {
+			return "", refuse(http.StatusBadRequest, "The form cannot be read.")
+		}
+		retried, _, err := s.retryFindings(ctx, b, retryOf{shown: &shown}, by)
+		return batchAddress(retried.ID), err
+	}
 	var outcomes []ledger.Outcome
 	shown := int64(0)
 	for _, o := range retryable {
@@ -241,6 +250,54 @@ func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by h
 	existed = true
 	retried, err = plan.Make(ctx, of.name, by, func(importer.Stats) error { existed = false; return nil })
 	return retried, existed, err
+}
+
+// retryFindings makes a batch of the links that the latest verification of a batch found payable. b may
+// be the verification itself.
+func (s *Server) retryFindings(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
+	if !b.Verifies() {
+		made, err := s.cfg.Ledger.VerificationsOf(ctx, b)
+		if err != nil {
+			return retried, false, err
+		}
+		if len(made) == 0 {
+			return retried, false, refuse(http.StatusConflict, "Nothing was retried: the batch was not verified.")
+		}
+		b = made[len(made)-1]
+	}
+	of.outcomes = []ledger.Outcome{ledger.StillPayable}
+	return s.retryLinks(ctx, b, of, by)
+}
+
+func (s *Server) verify(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	v, err := s.verifyLinks(ctx, b, r.PostForm.Get("sample"), by)
+	return batchAddress(v.ID), err
+}
+
+// verifyLinks makes a verification of a batch. sample: see importer.ParseSample.
+func (s *Server) verifyLinks(ctx context.Context, b ledger.Batch, sample string, by history.By) (v ledger.Batch, err error) {
+	of, err := importer.ParseSample(cmp.Or(sample, "all"))
+	if err != nil || of.Off() {
+		return v, refuse(http.StatusBadRequest, "Nothing was verified: for the sample, use all, a share such as 5%%, or a number of links.")
+	}
+	for began := time.Now(); ; {
+		plan, err := importer.PlanVerify(ctx, s.cfg.Ledger, b, of, "")
+		switch {
+		case errors.Is(err, importer.ErrVerifies), errors.Is(err, importer.ErrNotEnded), errors.Is(err, importer.ErrNothingToVerify):
+			return v, refuse(http.StatusConflict, "Nothing was verified: %v.", err)
+		case err == nil:
+			v, err = plan.Make(ctx, "", by, nil)
+		}
+		busy := errors.Is(err, ledger.ErrBusy) || errors.Is(err, ledger.ErrTaken) || errors.Is(err, importer.ErrOtherLinks)
+		if !busy || time.Since(began) > retryPatience {
+			return v, err
+		}
+		time.Sleep(200 * time.Millisecond) // another verification is being made
+	}
 }
 
 func (s *Server) setRate(ctx context.Context, r *http.Request, by history.By) (string, error) {

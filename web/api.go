@@ -51,7 +51,7 @@ type param struct {
 
 func (s *Server) endpoints() []endpoint {
 	state := query("state", "Only batches in this state.", text("importing", "ready", "running", "paused", "done", "aborted", "newer"))
-	source := query("source", "Only batches of this source.", text("import", "sweep", "run"))
+	source := query("source", "Only batches of this source.", text("import", "sweep", "run", "verify"))
 	size := query("page_size", "How many to return, 1 to 1000.", map[string]any{"type": "integer", "minimum": 1, "maximum": maxPageSize, "default": pageSize})
 	format := query("format", "The format of the report.", text("csv", "jsonl"))
 	outcome := query("outcome", "Only links with these outcomes, separated by commas.", text())
@@ -69,6 +69,8 @@ func (s *Server) endpoints() []endpoint {
 		{method: "POST", path: "/batches/{id}/abort", summary: "Abort a batch: its pending links are not sent", body: Reason{}, reply: status.BatchView{}, do: s.apiAbort},
 		{method: "POST", path: "/batches/{id}/retry", summary: "Make a new batch of links of a batch", body: RetryRequest{}, reply: status.BatchView{}, do: s.apiRetry,
 			statuses: []int{http.StatusCreated, http.StatusOK}},
+		{method: "POST", path: "/batches/{id}/verify", summary: "Make a batch that reads the links of a batch again", body: VerifyRequest{}, reply: status.BatchView{}, do: s.apiVerify,
+			statuses: []int{http.StatusCreated}},
 		{method: "GET", path: "/links/{id}", summary: "Find a link in all batches, by its id or its checkout URL", reply: status.LinkView{}, do: s.apiLink},
 		{method: "GET", path: "/rate", summary: "Show the limit and the workers", reply: status.FleetView{}, do: s.apiRate},
 		{method: "PUT", path: "/rate", summary: "Set the limit", body: LimitRequest{}, reply: status.FleetView{}, do: s.apiSetRate},
@@ -102,6 +104,14 @@ type RetryRequest struct {
 	Outcomes []string `json:"outcomes,omitempty"` // failed without any
 	ID       string   `json:"id,omitempty"`       // of the new batch
 	Name     string   `json:"name,omitempty"`
+	// StillPayable takes the links that the latest verification found payable.
+	StillPayable bool `json:"still_payable,omitempty"`
+}
+
+// VerifyRequest says which links to verify.
+type VerifyRequest struct {
+	Reason
+	Sample string `json:"sample,omitempty"` // a share such as 5%, or a number of links; all without it
 }
 
 // LimitRequest is a limit.
@@ -544,7 +554,10 @@ func (s *Server) apiRetry(ctx context.Context, w http.ResponseWriter, r *http.Re
 	if of.id != "" && ledger.CheckBatchID(of.id) != nil {
 		return refuse(http.StatusBadRequest, "id is not one that a batch may have.")
 	}
-	if len(doc.Outcomes) == 0 {
+	if doc.StillPayable && len(doc.Outcomes) > 0 {
+		return refuse(http.StatusBadRequest, "Give outcomes or still_payable, not both.")
+	}
+	if len(doc.Outcomes) == 0 && !doc.StillPayable {
 		doc.Outcomes = []string{ledger.Failed.String()}
 	}
 	for _, name := range doc.Outcomes {
@@ -559,7 +572,11 @@ func (s *Server) apiRetry(ctx context.Context, w http.ResponseWriter, r *http.Re
 		return err
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(changeTimeout))
-	retried, existed, err := s.retryLinks(context.WithoutCancel(ctx), b, of, by)
+	retry := s.retryLinks
+	if doc.StillPayable {
+		retry = s.retryFindings
+	}
+	retried, existed, err := retry(context.WithoutCancel(ctx), b, of, by)
 	s.reader.expire()
 	if err != nil {
 		return err
@@ -569,6 +586,28 @@ func (s *Server) apiRetry(ctx context.Context, w http.ResponseWriter, r *http.Re
 		code = http.StatusOK
 	}
 	return s.replyBatch(ctx, w, code, retried.ID, existed)
+}
+
+func (s *Server) apiVerify(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	doc, err := document[VerifyRequest](w, r)
+	if err != nil {
+		return err
+	}
+	by, err := byOf(ctx, doc.Reason.Reason)
+	if err != nil {
+		return err
+	}
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(changeTimeout))
+	v, err := s.verifyLinks(context.WithoutCancel(ctx), b, doc.Sample, by)
+	s.reader.expire()
+	if err != nil {
+		return err
+	}
+	return s.replyBatch(ctx, w, http.StatusCreated, v.ID, false)
 }
 
 func (s *Server) apiLink(ctx context.Context, w http.ResponseWriter, r *http.Request) error {

@@ -47,7 +47,7 @@ func chartOf(intervals []status.Interval) chart {
 		col := column{Interval: i, Links: i.Counts.Sum()}
 		col.Title = fmt.Sprintf("%s: %s", i.From.UTC().Format("2006-01-02 15:04:05 UTC"), humanize.Plural(col.Links, "link"))
 		y := chartHeight
-		for _, o := range ledger.Outcomes {
+		for o := range ledger.Outcome(len(i.Counts)) {
 			if i.Counts[o] == 0 {
 				continue
 			}

@@ -42,6 +42,7 @@ func (s *Server) routes() http.Handler {
 		"POST /batches/{id}/resume": s.resume,
 		"POST /batches/{id}/abort":  s.abort,
 		"POST /batches/{id}/retry":  s.retry,
+		"POST /batches/{id}/verify": s.verify,
 		"POST /rate":                s.setRate,
 		"POST /rate/hold":           s.hold,
 		"POST /rate/release":        s.release,

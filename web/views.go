@@ -36,6 +36,7 @@ type outcomeView struct {
 var payable = map[ledger.Outcome]string{
 	ledger.None: "yes, until it is sent", ledger.Cancelled: "no", ledger.AlreadyCancelled: "no", ledger.NotFound: "no",
 	ledger.NotCancellable: "only if active or unknown", ledger.Rejected: "perhaps", ledger.Failed: "perhaps", ledger.Aborted: "as before",
+	ledger.NotPayable: "no", ledger.StillPayable: "yes", ledger.Unknown: "perhaps",
 }
 
 // outcomesOf are the outcomes of a batch in the order of display, pending last.
@@ -44,8 +45,11 @@ func outcomesOf(b ledger.Batch) []outcomeView {
 	counts[ledger.None] = b.Pending()
 	var views []outcomeView
 	sum := 0.0
-	for _, o := range append(slices.Clone(ledger.Outcomes[:]), ledger.None) {
+	for _, o := range append(slices.Clone(b.Outcomes()), ledger.None) {
 		v := outcomeView{Name: o.String(), Links: counts[o], Payable: payable[o]}
+		if b.Verifies() && o == ledger.None {
+			v.Payable = "perhaps"
+		}
 		if b.Total > 0 {
 			v.Percent = 100 * float64(counts[o]) / float64(b.Total)
 		}
@@ -73,7 +77,7 @@ type batchRow struct {
 }
 
 func (s *Server) rowOf(b ledger.Batch, fleet status.Fleet) batchRow {
-	row := batchRow{Batch: b, Bar: bar(outcomesOf(b)), Percent: percent(b), Failing: b.Counts[ledger.Rejected] + b.Counts[ledger.Failed]}
+	row := batchRow{Batch: b, Bar: bar(outcomesOf(b)), Percent: percent(b), Failing: b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] + b.Counts[ledger.StillPayable]}
 	if b.Open() {
 		row.Left = s.left(status.Batch{Batch: b, Fleet: fleet})
 	}
@@ -146,7 +150,7 @@ func (s *Server) batchesPage(ctx context.Context, r *http.Request) (string, view
 	query := r.URL.Query()
 	p := &batchesPage{
 		layout: layout{Title: "Batches", Nav: "batches"}, State: query.Get("state"), Source: query.Get("source"),
-		States: []string{"importing", "ready", "running", "paused", "done", "aborted"}, Sources: []string{"import", "sweep", "run"},
+		States: []string{"importing", "ready", "running", "paused", "done", "aborted"}, Sources: []string{"import", "sweep", "run", "verify"},
 	}
 	if p.State != "" && !slices.Contains(p.States, p.State) || p.Source != "" && !slices.Contains(p.Sources, p.Source) {
 		return "", nil, &notFoundError{"There is no such state or source of a batch."}
@@ -206,6 +210,17 @@ type batchPage struct {
 	Retryable []outcomeView // the outcomes whose links can be retried
 	Typed     string        // what to type to abort it
 	Payable   string
+	Verified  []verifiedView // its verifications, the newest first
+	Concludes string         // what it shows, as a verification
+	Findings  int64          // links that its latest verification found payable
+	CanVerify bool
+}
+
+// verifiedView is a verification of a batch.
+type verifiedView struct {
+	ledger.Batch
+	Text    string
+	Payable bool
 }
 
 type attemptsView struct {
@@ -255,7 +270,7 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 		return "", nil, err
 	}
 	for _, other := range all {
-		if other.Parent == b.ID {
+		if other.Parent == b.ID && !other.Verifies() {
 			p.Retries = append(p.Retries, *other)
 		}
 	}
@@ -275,6 +290,7 @@ func (p *batchPage) details(b ledger.Batch) {
 	if p.Rate == "" && d.Rate > 0 && !b.Open() {
 		p.Rate = humanize.Rate(d.Rate) + " on average"
 	}
+	p.verifications(b, d.Verifications)
 	for _, o := range retryable {
 		if n := b.Counts[o]; n > 0 {
 			p.Retryable = append(p.Retryable, outcomeView{Name: o.String(), Links: n})
@@ -299,8 +315,32 @@ func (p *batchPage) details(b ledger.Batch) {
 		p.Commands = append(p.Commands, command{"Resume", "linkcancel batch resume " + b.ID}, command{"Abort", "linkcancel batch abort " + b.ID})
 	case b.Open():
 		p.Commands = append(p.Commands, command{"Pause", "linkcancel batch pause " + b.ID}, command{"Abort", "linkcancel batch abort " + b.ID})
+	case p.Findings > 0:
+		p.Commands = append(p.Commands, command{"Retry", "linkcancel batch retry " + b.ID + " --still-payable"})
 	case b.Counts[ledger.Failed]+b.Counts[ledger.Rejected] > 0:
 		p.Commands = append(p.Commands, command{"Retry", "linkcancel batch retry " + b.ID + " --outcome failed,rejected"})
+	}
+}
+
+// verifications are what has been verified of the batch, or what it shows as a verification.
+func (p *batchPage) verifications(b ledger.Batch, made []ledger.Batch) {
+	p.Concludes = status.Conclusion(b)
+	p.CanVerify = b.Ended() && !b.Verifies()
+	if p.CanVerify {
+		defer func() { p.Commands = append(p.Commands, command{"Verify", "linkcancel batch verify " + b.ID}) }()
+	}
+	if b.Verifies() {
+		p.Findings = b.Counts[ledger.StillPayable]
+	}
+	for _, v := range slices.Backward(made) {
+		text := status.Conclusion(v)
+		if text == "" {
+			text = fmt.Sprintf("%s of %s read", humanize.Digits(v.Counts.Sum()), humanize.Plural(v.Total, "link"))
+		}
+		if len(p.Verified) == 0 {
+			p.Findings = v.Counts[ledger.StillPayable]
+		}
+		p.Verified = append(p.Verified, verifiedView{Batch: v, Text: text, Payable: v.Counts[ledger.StillPayable] > 0})
 	}
 }
 
@@ -322,9 +362,6 @@ const linksPerPage = 100
 func (s *Server) linksPage(ctx context.Context, r *http.Request) (string, view, error) {
 	query := r.URL.Query()
 	p := &linksPage{layout: layout{Nav: "batches"}, Outcome: query.Get("outcome"), Page: 1}
-	for _, o := range append(slices.Clone(ledger.Outcomes[:]), ledger.None) {
-		p.Outcomes = append(p.Outcomes, o.String())
-	}
 	if text := query.Get("page"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1_000_000 {
@@ -332,12 +369,15 @@ func (s *Server) linksPage(ctx context.Context, r *http.Request) (string, view, 
 		}
 		p.Page = n
 	}
-	if p.Outcome != "" && !slices.Contains(p.Outcomes, p.Outcome) {
-		return "", nil, &notFoundError{"There is no such outcome."}
-	}
 	b, at, err := s.reader.readBatch(ctx, r.PathValue("id"))
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
+	}
+	for _, o := range append(slices.Clone(b.Outcomes()), ledger.None) {
+		p.Outcomes = append(p.Outcomes, o.String())
+	}
+	if p.Outcome != "" && !slices.Contains(p.Outcomes, p.Outcome) {
+		return "", nil, &notFoundError{"There is no such outcome."}
 	}
 	p.Batch, p.Title = b, "Links of "+b.ID
 	if b.State == ledger.Importing {
@@ -607,7 +647,7 @@ func (s *Server) writeReport(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", kinds[opt.Format])
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, b.ID, opt.Format))
-	if err := report.Write(patient{w}, report.Results(r.Context(), s.cfg.Ledger, b), opt); err != nil {
+	if err := report.WriteBatch(r.Context(), patient{w}, s.cfg.Ledger, b, opt); err != nil {
 		panic(http.ErrAbortHandler) // so that the download does not look complete
 	}
 	return nil

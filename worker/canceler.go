@@ -35,7 +35,8 @@ func plainWait(n int) time.Duration {
 // link is a link of a slice while a worker holds it.
 type link struct {
 	id       string
-	position int // in the chunk
+	position int  // in the chunk
+	verify   bool // it is only read
 	record   ledger.Record
 	plain    string // the kind of the plain answers that record.Plains counts
 	status   string // link status for the report
@@ -132,6 +133,8 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	switch p {
 	case deleting:
 		v = c.deleteAndNote(l, slot)
+	case verifying:
+		v = c.getAndNote(l, slot)
 	case confirming:
 		v = c.get(l, slot, refusal{status: r.HTTPStatus, ambiguous: r.Ambiguous}, true)
 	case settling:
@@ -140,14 +143,16 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 		v = c.get(l, slot, refusal{status: r.HTTPStatus, ambiguous: r.Ambiguous}, false)
 	}
 	l.confirms = false
-	a := next(p, v, c.past(l, v))
+	past := c.past(l, v)
+	past.payable = l.verify && before == 200
+	a := next(p, v, past)
 	if a == attribute {
 		held := v.kind == ratelimit.Unauthorized && c.limiter.AwaitHold(c.callCtx, ratelimit.ReasonUnauthorized, 0)
-		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: p == deleting && before == v.status, held: held}
+		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: (p == deleting || p == verifying) && before == v.status, held: held}
 		return false
 	}
 	more = c.apply(a, l, v)
-	l.settled = l.finished && p != deleting
+	l.settled = l.finished && p != deleting && !l.verify
 	return more
 }
 
@@ -155,6 +160,7 @@ func (c *canceler) past(l *link, v verdict) past {
 	return past{
 		last: int(l.record.Attempts)+1 >= c.attempts, plains: int(l.record.Plains), sameKind: v.plain == l.plain,
 		keyRefused: l.record.HTTPStatus == 401 || l.record.HTTPStatus == 403, answered: c.answered,
+		verify: l.verify, attempts: int(l.record.Attempts),
 	}
 }
 
@@ -176,6 +182,8 @@ func (c *canceler) apply(a action, l *link, v verdict) (more bool) {
 		c.finishUnknown(l)
 	case endFailed:
 		c.fail(l, v.linkStatus)
+	case endUnverified:
+		c.finishUnverified(l)
 	case settleNow:
 		r.Settling, r.Plains = true, 0
 		if v.plain != "" {
@@ -218,6 +226,9 @@ func (c *canceler) applyOwn(l *link, held bool) {
 	case endUnknown:
 		c.finishUnknown(l)
 		return
+	case endUnverified:
+		c.finishUnverified(l)
+		return
 	case retrySoon:
 		l.soon = true
 	case settleLater:
@@ -248,9 +259,9 @@ func (c *canceler) decide(l *link, v verdict) {
 			l.back = true
 			return
 		}
-	case ledger.NotFound, ledger.Rejected:
+	case ledger.NotFound, ledger.Rejected, ledger.NotPayable:
 		// Without a status nothing was sent: the id itself is impossible.
-		if v.status != 0 && !c.proof.proved(l.id, v.saw) {
+		if v.status != 0 && v.linkStatus == "" && !c.proof.proved(l.id, v.saw) {
 			r.HTTPStatus, l.text = v.status, v.text
 			l.giveBack(localWait)
 			return
@@ -284,7 +295,10 @@ func (c *canceler) accept(l *link, v verdict) bool {
 	end := verdict{outcome: ledger.Rejected, status: r.HTTPStatus, text: plainText(v.saw, maxPlains)}
 	if r.HTTPStatus == 404 {
 		end.outcome = ledger.NotFound
-		if r.Ambiguous {
+		switch {
+		case l.verify:
+			end.outcome = ledger.NotPayable
+		case r.Ambiguous:
 			end.text = noteGone
 		}
 	}
@@ -316,6 +330,11 @@ func (c *canceler) finishUnknown(l *link) {
 	l.settled = true
 	c.finish(l, end)
 	l.text = end.text
+}
+
+// finishUnverified ends a link of a verification whose status cannot be found out.
+func (c *canceler) finishUnverified(l *link) {
+	c.finish(l, verdict{outcome: ledger.Unknown, status: l.record.HTTPStatus, text: cmp.Or(l.text, noteUnknown)})
 }
 
 // finish gives the link its outcome. It uses up an attempt, except after the last look.
@@ -356,6 +375,19 @@ func (c *canceler) deleteAndNote(l *link, slot ratelimit.Slot) verdict {
 	return v
 }
 
+// getAndNote sends the GET of a verification and notes what it showed.
+func (c *canceler) getAndNote(l *link, slot ratelimit.Slot) verdict {
+	v := c.get(l, slot, refusal{}, false)
+	l.touched = true
+	if v.step != stepLocal {
+		l.record.HTTPStatus, l.text = v.status, v.text
+	}
+	if v.step == stepPlain {
+		l.countPlain(v.plain)
+	}
+	return v
+}
+
 func (c *canceler) cancel(l *link, slot ratelimit.Slot) verdict {
 	began := time.Now()
 	ctx := c.callCtx
@@ -385,6 +417,9 @@ func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verd
 	key := c.key()
 	found, err := c.api.Get(ctx, l.id)
 	v := classifySettle(r, found, err)
+	if l.verify {
+		v = classifyVerify(found, err)
+	}
 	v.key = sameKey(key, c.key())
 	asked := 200
 	var api *plexy.Error

@@ -21,6 +21,7 @@ const (
 	stepPlain                 // as stepRetry, but several such answers may decide
 	stepAttribute             // 401, 403, 429: the link's own trouble, or everybody's
 	stepLocal                 // this machine could not send it; no attempt is used up
+	stepBarred                // the key may not read the link
 )
 
 // verdict is what an answer means: one row of the table of answers.
@@ -44,6 +45,8 @@ type verdict struct {
 const (
 	noteGone    = "gone after an unanswered attempt"
 	noteUnknown = "the link's status could never be read"
+	noteGoneNow = "the API does not know the link"
+	noteStatus  = "a status that linkcancel does not know"
 )
 
 // unknownStatus is the link status of a link whose state could never be read.
@@ -140,6 +143,41 @@ func classifyShown(r refusal, status string) verdict {
 		v.outcome = ledger.Rejected
 	default:
 		v.outcome = ledger.NotCancellable
+	}
+	return v
+}
+
+// classifyVerify says what the answer to a GET of a verification means. It proves nothing but what it
+// shows: a status that we do not know is neither.
+func classifyVerify(link plexy.Link, err error) verdict {
+	if err == nil {
+		v := verdict{step: stepDone, outcome: ledger.Unknown, proven: true, status: 200, linkStatus: link.Status, kind: ratelimit.OK}
+		switch {
+		case plexy.Ended(link.Status):
+			v.outcome = ledger.NotPayable
+		case plexy.Active(link.Status):
+			v.outcome = ledger.StillPayable
+		default:
+			v.text = noteStatus
+		}
+		return v
+	}
+	if v, ok := classifyCommon(err); ok {
+		v.ambiguous = false // a GET changes nothing
+		if v.proven && v.status == 403 {
+			// A key may cancel links and not read them: that must not stop the other batches.
+			v.step, v.kind = stepBarred, ratelimit.Unused
+		}
+		return v
+	}
+	v := classifyError(err)
+	switch {
+	case v.proven && v.status == 404:
+		v.step, v.outcome, v.text = stepDone, ledger.NotPayable, noteGoneNow
+	case v.proven:
+		v.step, v.proven = stepRetry, false // it says nothing about the link
+	default:
+		v.step = stepPlain
 	}
 	return v
 }

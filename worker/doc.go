@@ -32,6 +32,8 @@
 // next.go says what a link needs after an answer in a phase. Both are pure code.
 // canceler.go sends the requests and does what next says.
 //
+// A link of a verification is only read: its phase is verifying from start to end.
+//
 // # Proof
 //
 // Gateways answer, too. An answer decides only if the API itself gave it (proven): its error has

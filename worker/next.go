@@ -14,6 +14,7 @@ const (
 	settling                // a GET that shows what the answer to the DELETE meant
 	confirming              // a GET on a new connection that repeats plain answers, or does not
 	lastLook                // a GET before the link is failed: an attempt may have been applied
+	verifying               // a GET of a verification
 )
 
 // phaseOf returns the phase of a link. attempts is the maximum number of attempts.
@@ -21,6 +22,8 @@ func phaseOf(l *link, attempts int) phase {
 	switch {
 	case l.confirms:
 		return confirming
+	case l.verify:
+		return verifying
 	case l.record.Settling:
 		return settling
 	case int(l.record.Attempts) >= attempts:
@@ -33,20 +36,21 @@ func phaseOf(l *link, attempts int) phase {
 type action uint8
 
 const (
-	decide      action = iota // the answer is the outcome
-	reject                    // the API refuses the link's request to the end: rejected
-	acceptPlain               // plain answers may be the outcome, if they can be trusted
-	endUnknown                // the status could never be read: not_cancellable, rejected or failed
-	endFailed                 // all attempts are used up
-	settleNow                 // send the settling GET in this run
-	settleLater               // use up the attempt; the next one is a settling GET
-	confirmNow                // send the confirming GET in this run
-	retry                     // use up the attempt; try again after a backoff
-	retryPlain                // the same, with the fixed delays of plain answers
-	retrySoon                 // the same, within this run
-	deleteAgain               // the link is still payable: as retry, with a DELETE
-	attribute                 // find out first whether the answer is about this link
-	giveBack                  // nothing was sent: try again without using up an attempt
+	decide        action = iota // the answer is the outcome
+	reject                      // the API refuses the link's request to the end: rejected
+	acceptPlain                 // plain answers may be the outcome, if they can be trusted
+	endUnknown                  // the status could never be read: not_cancellable, rejected or failed
+	endFailed                   // all attempts are used up
+	endUnverified               // a verification cannot find out the link's status
+	settleNow                   // send the settling GET in this run
+	settleLater                 // use up the attempt; the next one is a settling GET
+	confirmNow                  // send the confirming GET in this run
+	retry                       // use up the attempt; try again after a backoff
+	retryPlain                  // the same, with the fixed delays of plain answers
+	retrySoon                   // the same, within this run
+	deleteAgain                 // the link is still payable: as retry, with a DELETE
+	attribute                   // find out first whether the answer is about this link
+	giveBack                    // nothing was sent: try again without using up an attempt
 )
 
 // past is what next takes into account beside the answer.
@@ -56,7 +60,14 @@ type past struct {
 	sameKind   bool // a confirming GET got the kind of answer that it is to confirm
 	keyRefused bool // the DELETE was answered 401 or 403
 	answered   bool // in this run the API itself answered a DELETE of the link
+
+	verify   bool // the link is only read
+	attempts int  // used up before this one
+	payable  bool // the last GET of the verification showed the link as payable
 }
+
+// barredTries is how many refusals to show a link end its verification.
+const barredTries = 3
 
 // next decides what a link needs after an answer in a phase.
 func next(p phase, v verdict, h past) action {
@@ -87,6 +98,8 @@ func next(p phase, v verdict, h past) action {
 		return retry
 	case confirming:
 		switch {
+		case h.verify && v.step == stepDone:
+			return nextVerify(v, h)
 		case v.step == stepDone:
 			return decide
 		case shown:
@@ -95,6 +108,8 @@ func next(p phase, v verdict, h past) action {
 			return acceptPlain
 		}
 		return retryPlain
+	case verifying:
+		return nextVerify(v, h)
 	case lastLook:
 		if v.step == stepDone && plexy.Ended(v.linkStatus) {
 			return decide
@@ -114,10 +129,31 @@ func next(p phase, v verdict, h past) action {
 	return retry
 }
 
+// nextVerify decides about a link that is only read.
+func nextVerify(v verdict, h past) action {
+	switch {
+	case v.step == stepDone && v.outcome == ledger.StillPayable && !h.payable && !h.last:
+		return retryPlain // a replica of the API may lag behind: it counts when it is seen again
+	case v.step == stepDone:
+		return decide
+	case h.last, v.step == stepBarred && h.attempts+1 >= barredTries:
+		return endUnverified
+	case v.step == stepPlain && v.status == 404 && h.plains == maxPlains:
+		return confirmNow
+	case v.step == stepPlain, v.step == stepBarred:
+		return retryPlain
+	}
+	return retry
+}
+
 // nextOfOwn decides about a link's own unattributed answer. last: no attempt is left.
 func nextOfOwn(u *unattributed, r ledger.Record, last bool) action {
 	refused := u.kind == ratelimit.Unauthorized && u.proven && !u.unclear
 	switch {
+	case u.phase == verifying && (last || refused && u.repeat):
+		return endUnverified
+	case u.phase == verifying:
+		return retry
 	case u.phase == lastLook:
 		return endFailed
 	case r.Settling && last:

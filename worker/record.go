@@ -53,6 +53,7 @@ type recordCall struct {
 	ledger.Entry
 	ambiguous int  // attempts that may have been applied
 	settled   bool // it took a GET to find out the outcome
+	verify    bool // the link is only read
 	// finish is called with nil when the entry is in the ledger, or with an error.
 	finish func(error)
 }
@@ -124,7 +125,9 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 		for i := range calls {
 			calls[i].At = now
 		}
-		if err := r.journal.Commit(entriesOf(calls)); err != nil {
+		// The journal is for what may cancel links.
+		cancels := slices.DeleteFunc(slices.Clone(calls), func(c recordCall) bool { return c.verify })
+		if err := r.journal.Commit(entriesOf(cancels)); err != nil {
 			for _, c := range calls {
 				c.finish(err)
 			}
@@ -208,7 +211,7 @@ func (r *recorder) publish(c recordCall, o ledger.Outcome, origin ledger.Head) {
 		r.observe.Ambiguous(c.ambiguous)
 	}
 	r.failures.add(c.Entry)
-	if o == ledger.None {
+	if o == ledger.None || c.verify { // the fleet's metrics have the results of verifications
 		return
 	}
 	var after time.Duration

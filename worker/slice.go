@@ -60,9 +60,9 @@ func (w *Worker) Unsent() int { return int(w.work.unsent.Load()) }
 // Demand is the number of unsent links that do not wait for a slot yet.
 func (w *Worker) Demand() int { return int(w.work.unsent.Load() - w.work.asking.Load()) }
 
-// ProcessTask cancels one slice. It makes Worker an asynq.Handler.
+// ProcessTask cancels or verifies one slice. It makes Worker an asynq.Handler.
 func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
-	if t.Type() != task.TypeCancel {
+	if t.Type() != task.TypeCancel && t.Type() != task.TypeVerify {
 		return w.leave(fmt.Errorf("type %q: %w", t.Type(), task.ErrNewer))
 	}
 	s, err := task.Parse(t.Payload())
@@ -96,6 +96,9 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return &task.Later{Delay: time.Second, Why: err.Error()}
 	case s.Incarnation != 0 && s.Incarnation != view.Incarnation: // a later batch has the same id
 		w.log.Warn("task of a deleted batch dropped", "batch", s.Batch)
+		return nil
+	case view.Verifies != s.Verify: // the source of the batch decides
+		w.log.Error("task of another kind than its batch dropped", "batch", s.Batch, "verify", s.Verify)
 		return nil
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the feeder enqueues its links again. done, aborted: nothing to do
@@ -177,8 +180,8 @@ func newSliceRun(ctx context.Context, w *Worker, s task.Slice, view ledger.Slice
 			r.resting = append(r.resting, rest)
 			continue
 		}
-		record.Ambiguous = record.Ambiguous || redelivered
-		l := &link{id: id, position: s.Index + i, record: record}
+		record.Ambiguous = !s.Verify && (record.Ambiguous || redelivered)
+		l := &link{id: id, position: s.Index + i, record: record, verify: s.Verify}
 		if record.Plains > 0 {
 			l.plain = view.Kinds[record.LinkStatus].Text
 		}
@@ -270,9 +273,9 @@ func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
 	return slot, nil
 }
 
-// journalStart notes that a DELETE of l is about to leave. A settling link is only read.
+// journalStart notes that a DELETE of l is about to leave. A link that settles or is verified is only read.
 func (r *sliceRun) journalStart(l *link) error {
-	if r.w.cfg.Journal == nil || l.record.Settling {
+	if r.w.cfg.Journal == nil || l.record.Settling || l.verify {
 		return nil
 	}
 	err := r.w.cfg.Journal.Started(r.slice.Chunk, l.position, 1)
@@ -319,7 +322,7 @@ func (w *Worker) sendLinks(s sending) {
 // cancel advances one link as far as this run can.
 func (r *sliceRun) cancel(l *link, slot ratelimit.Slot) {
 	defer r.recover(l)
-	if r.gate.leaseAge() > leaseDoubt {
+	if r.gate.leaseAge() > leaseDoubt && !l.verify {
 		l.record.Ambiguous = true
 	}
 	callCtx := r.w.callCtx
@@ -342,9 +345,12 @@ func (r *sliceRun) recover(l *link) {
 	r.mu.Lock()
 	r.panicked = p
 	r.mu.Unlock()
-	// The request may have been sent. asynq's retry count shows it; a journal needs this record.
-	l.record.Ambiguous, l.touched, l.unattributed = true, true, nil
-	l.ambiguous++
+	l.touched, l.unattributed = true, nil
+	if !l.verify {
+		// The request may have been sent. asynq's retry count shows it; a journal needs this record.
+		l.record.Ambiguous = true
+		l.ambiguous++
+	}
 }
 
 // conclude attributes an answer, for up to a second, without a call slot, and records the link.
@@ -420,7 +426,7 @@ func (r *sliceRun) record(l *link) {
 	r.writes.Add(1)
 	r.w.recorder.write(recordCall{
 		Entry:     entry,
-		ambiguous: l.ambiguous, settled: l.settled,
+		ambiguous: l.ambiguous, settled: l.settled, verify: l.verify,
 		finish: func(err error) {
 			if err != nil {
 				r.fail(err)
@@ -444,6 +450,9 @@ func (r *sliceRun) fail(err error) {
 func (r *sliceRun) failAll(why string) {
 	for _, l := range r.links {
 		l.record.Outcome, l.record.Settling, l.text = ledger.Failed, false, why
+		if l.verify {
+			l.record.Outcome = ledger.Unknown
+		}
 		l.finished, l.touched = true, true
 		r.record(l)
 	}

@@ -151,7 +151,7 @@ func TestTaskOfADeletedBatch(t *testing.T) {
 func TestNewerPayload(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
-		const payload = `{"v":3,"links":7}`
+		const payload = `{"v":4,"links":7}`
 		kinds := []string{task.TypeCancel, "links:something-new"}
 		for _, kind := range kinds {
 			_, err := asynq.NewClientFromRedisClient(f.b.Client()).Enqueue(asynq.NewTask(kind, []byte(payload)),

@@ -30,6 +30,7 @@ type batchCmd struct {
 	Resume batchResumeCmd `cmd:"" help:"Resume a paused batch; also turns off its canary."`
 	Abort  batchAbortCmd  `cmd:"" help:"End a batch. Links that were not sent yet are not sent."`
 	Retry  batchRetryCmd  `cmd:"" help:"Make a new batch of the links that failed in another."`
+	Verify batchVerifyCmd `cmd:"" help:"Read the links of a batch again, and report which can still be paid."`
 	Delete batchDeleteCmd `cmd:"" help:"Delete a finished batch and the outcomes of its links."`
 }
 
@@ -107,7 +108,7 @@ func (f redisFlags) openLedger(ctx context.Context, a *cliApp, do func(redis.Uni
 
 type batchListCmd struct {
 	State  []string `help:"Only batches in these states: importing, ready, running, paused, done or aborted." placeholder:"A,B"`
-	Source string   `help:"Only batches from import or sweep." placeholder:"SOURCE"`
+	Source string   `help:"Only batches from import, sweep or verify." placeholder:"SOURCE"`
 	Limit  int      `default:"20" help:"Show at most so many, 0 means all; by default ${default}, into a pipe all." placeholder:"N"`
 	redisFlags
 }
@@ -130,10 +131,10 @@ func (c batchListCmd) check() error {
 			return usagef("--state %s: use importing, ready, running, paused, done or aborted", name)
 		}
 	}
-	sources := []string{"", importer.SourceImport, importer.SourceSweep}
+	sources := []string{"", importer.SourceImport, importer.SourceSweep, ledger.SourceVerify}
 	switch {
 	case !slices.Contains(sources, c.Source):
-		return usagef("--source %s: use import or sweep", c.Source)
+		return usagef("--source %s: use import, sweep or verify", c.Source)
 	case c.Limit < 0:
 		return usagef("--limit %d: use 0 or more", c.Limit)
 	}
@@ -191,8 +192,10 @@ func (c batchListCmd) Run(ctx context.Context, a *cliApp) error {
 // listed are the columns of a list of batches.
 var listed = []string{"BATCH", "NAME", "STATE", "SOURCE", "TOTAL", "PENDING", "CANCELLED", "FAILED", "CREATED (UTC)", "BY"}
 
-// problems counts the links that were rejected or failed.
-func problems(b ledger.Batch) int64 { return b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] }
+// problems counts the links that were rejected or failed, or that a verification found payable.
+func problems(b ledger.Batch) int64 {
+	return b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] + b.Counts[ledger.StillPayable]
+}
 
 // printTable prints batches for a terminal. It shortens names and drops the last columns rather than
 // wrap rows.
@@ -290,6 +293,8 @@ func nextStep(b ledger.Batch) string {
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:
 		return "linkcancel batch abort " + b.ID + " marks the links that are left"
+	case b.Counts[ledger.StillPayable] > 0 && b.Ended():
+		return "linkcancel batch retry " + b.ID + " --still-payable, then linkcancel batch verify " + b.Parent
 	case problems(b) > 0 && b.Ended():
 		return "linkcancel batch retry " + b.ID + " --outcome failed,rejected, or linkcancel batch report " + b.ID + " -o FILE"
 	case b.Ended():

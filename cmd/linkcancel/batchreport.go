@@ -17,14 +17,14 @@ type batchReportCmd struct {
 	Output         string   `short:"o" help:"Write to this file; - or nothing for standard output." placeholder:"FILE"`
 	Join           string   `help:"Put the columns of this CSV file first, in its order." placeholder:"FILE"`
 	Column         string   `help:"Column of the links in the joined file." placeholder:"NAME|N"`
-	Outcome        []string `list:"cancelled,already_cancelled,not_found,not_cancellable,rejected,failed,aborted,pending" help:"Only these outcomes." placeholder:"A,B"`
+	Outcome        []string `list:"cancelled,already_cancelled,not_found,not_cancellable,rejected,failed,aborted,not_payable,still_payable,unknown,pending" help:"Only these outcomes." placeholder:"A,B"`
 	Format         string   `enum:"csv,jsonl" default:"csv" help:"Write ${enum}."`
 	NoFormulaGuard bool     `help:"Do not protect cells that a spreadsheet would run as a formula."`
 }
 
 // Help is shown by batch report --help.
 func (batchReportCmd) Help() string {
-	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join, the columns of your own file come first, with its rows in their order, including duplicates and skipped rows. If your file has a column with the same name as one of ours, ours is named lc_…. Links without an outcome are pending. With -o, the file is written completely or not at all, and replaces an existing one.
+	return `Each link gets a row: link, outcome, http_status, link_status, attempts, finished_at, error. With --join, the columns of your own file come first, with its rows in their order, including duplicates and skipped rows. If your file has a column with the same name as one of ours, ours is named lc_…. If the batch was verified, three more columns follow: verified, verified_status, verified_at. Links without an outcome are pending. With -o, the file is written completely or not at all, and replaces an existing one.
 
 A cell that a spreadsheet would run as a formula, because it begins with =, +, -, @, a tab or a line end, gets a ' in front, unless it is a plain number or telephone number. --no-formula-guard leaves such cells unchanged. JSON needs no guard.
 
@@ -98,7 +98,7 @@ func sameFile(a, b string) bool {
 
 func outcomeList() string {
 	var names []string
-	for _, o := range ledger.Outcomes {
+	for _, o := range append(ledger.Outcomes[:], ledger.Verdicts[:3]...) {
 		names = append(names, o.String())
 	}
 	return strings.Join(names, ", ")
@@ -121,36 +121,40 @@ func (w untilDone) Write(p []byte) (int, error) {
 func writeReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, files []string, column string, opt report.Options) error {
 	w = untilDone{ctx, w}
 	if len(files) == 0 {
-		return report.Write(w, report.Results(ctx, l, b), opt)
+		return report.WriteBatch(ctx, w, l, b, opt)
 	}
-	find, ascii, err := finder(ctx, l, b)
+	find, ascii, verified, err := finder(ctx, l, b)
 	if err != nil {
 		return err
 	}
-	opt.Mark = !ascii
+	opt.Mark, opt.Verified = !ascii, verified
 	return report.WriteJoined(w, files, column, find, opt)
 }
 
 // rewriteReport writes a report again, with the results of the links that the batch has.
 func rewriteReport(ctx context.Context, w io.Writer, l *ledger.Ledger, b ledger.Batch, path string) error {
-	find, ascii, err := finder(ctx, l, b)
+	find, ascii, verified, err := finder(ctx, l, b)
 	if err != nil {
 		return err
 	}
-	return report.Rewrite(untilDone{ctx, w}, path, find, report.Options{Mark: !ascii})
+	return report.Rewrite(untilDone{ctx, w}, path, find, report.Options{Mark: !ascii, Verified: verified})
 }
 
 // finder returns a function that finds the results of a batch by link, and whether all of their
 // texts are ASCII.
-func finder(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (find func(link string) (report.Result, bool), ascii bool, err error) {
+func finder(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (find func(link string) (report.Result, bool), ascii, verified bool, err error) {
 	found, err := l.Snapshot(ctx, b)
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
+	}
+	verifications, err := report.ReadVerifications(ctx, l, b)
+	if err != nil {
+		return nil, false, false, err
 	}
 	index := linkcsv.NewIndex(int(b.Total))
 	for link, err := range l.AllLinks(ctx, b) {
 		if err != nil {
-			return nil, false, err
+			return nil, false, false, err
 		}
 		index.Add(link)
 	}
@@ -161,6 +165,8 @@ func finder(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (find func(li
 		}
 		lr := found.At(at)
 		lr.Link = link
-		return report.ResultOf(b, lr), true
-	}, found.ASCII(), nil
+		result := report.ResultOf(b, lr)
+		result.Verified = verifications.Of(at)
+		return result, true
+	}, found.ASCII(), verifications != nil, nil
 }

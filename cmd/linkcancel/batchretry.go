@@ -18,9 +18,10 @@ import (
 type batchRetryCmd struct {
 	batchArg
 	reasonFlag
-	Outcome []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
-	ID      string   `name:"id" help:"Id of the new batch; by default BATCH-retry, followed by a number if necessary."`
-	Name    string   `help:"Name of the new batch; by default that of the old one."`
+	StillPayable bool     `help:"Of the links that the latest verification of the batch found payable."`
+	Outcome      []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
+	ID           string   `name:"id" help:"Id of the new batch; by default BATCH-retry, followed by a number if necessary."`
+	Name         string   `help:"Name of the new batch; by default that of the old one."`
 }
 
 // Help is shown by batch retry --help.
@@ -29,10 +30,13 @@ func (batchRetryCmd) Help() string {
 
 Links that are in an earlier retry of the same batch are left out. The same command twice therefore makes no second batch, and prints the first. To retry the links that failed again, retry the retry.
 
+With --still-payable, the links are those that the latest verification of the batch found payable, whatever outcome they have in the batch.
+
 Standard output has the id of the new batch. If there is nothing to retry, it is empty, and this is not an error.
 
     linkcancel batch retry latest
-    linkcancel batch retry march --outcome aborted,failed --yes`
+    linkcancel batch retry march --outcome aborted,failed --yes
+    linkcancel batch retry march --still-payable`
 }
 
 func (c batchRetryCmd) Run(ctx context.Context, a *cliApp) error {
@@ -41,14 +45,41 @@ func (c batchRetryCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil {
 		return err
 	}
+	if c.StillPayable {
+		if len(given(a.args, "--outcome")) > 0 {
+			return usagef("--still-payable and --outcome cannot be combined")
+		}
+		c.Outcome, outcomes = []string{"still_payable"}, []ledger.Outcome{ledger.StillPayable}
+	}
 	if c.ID != "" {
 		if err := ledger.CheckBatchID(c.ID); err != nil {
 			return usagef("--id: %w", err)
 		}
 	}
 	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
+		if b, err = c.verification(ctx, l, b); err != nil {
+			return err
+		}
 		return c.retry(ctx, a, rdb, l, b, outcomes)
 	})
+}
+
+// verification is the batch whose links are retried: with --still-payable the latest verification.
+func (c batchRetryCmd) verification(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (ledger.Batch, error) {
+	switch {
+	case b.Verifies() && !c.StillPayable:
+		return b, hint(usagef("%s is a verification: its links were only read", b.ID), "add --still-payable")
+	case b.Verifies() || !c.StillPayable:
+		return b, nil
+	}
+	made, err := l.VerificationsOf(ctx, b)
+	if err == nil && len(made) == 0 {
+		return b, hint(usagef("batch %s was not verified", b.ID), "linkcancel batch verify %s", b.ID)
+	}
+	if err != nil {
+		return b, err
+	}
+	return made[len(made)-1], nil
 }
 
 // outcomes are those of the links to be retried.
@@ -61,6 +92,8 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 			return nil, usagef("--outcome: %w (use failed, aborted, rejected, not_cancellable or not_found)", err)
 		case o == ledger.None:
 			return nil, hint(usagef("--outcome pending: these links are still to be cancelled in their own batch"), "linkcancel batch show has its progress")
+		case o == ledger.StillPayable, o == ledger.NotPayable, o == ledger.Unknown:
+			return nil, hint(usagef("--outcome %s is an outcome of verifications", o), "--still-payable retries the links that can be paid")
 		case o == ledger.Cancelled || o == ledger.AlreadyCancelled:
 			return nil, usagef("--outcome %s: these links are cancelled, there is nothing to retry", o)
 		}

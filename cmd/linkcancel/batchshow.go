@@ -48,11 +48,19 @@ func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
 		if a.JSON {
 			return printJSON(a.stdout, d.View())
 		}
-		summary{Batch: b, Result: d.Result, skipped: b.Invalid}.print(a.stdout)
+		s := summary{Batch: b, Result: d.Result, skipped: b.Invalid}
+		if n := len(d.Verifications); n > 0 {
+			s.verification, d.Verifications = &d.Verifications[n-1], d.Verifications[:n-1]
+		}
+		s.print(a.stdout)
 		printOrigin(a.stdout, b, c.batch(b.ID))
 		printDetails(a.stdout, d)
 		printHistory(a.stdout, d.History)
-		if next := nextStep(b); next != "" {
+		next := nextStep(b)
+		if v := s.verification; v != nil && v.Counts[ledger.StillPayable] > 0 {
+			next = nextStep(*v)
+		}
+		if next != "" {
 			fmt.Fprintf(a.stderr, "\nNext: %s\n", next)
 		}
 		return nil
@@ -99,8 +107,20 @@ func printDetails(w io.Writer, d status.Details) {
 	if d.Ambiguous > 0 {
 		row("in doubt", "%s, which an attempt without a clear answer may have cancelled", humanize.Plural(d.Ambiguous, "pending link"))
 	}
+	for _, v := range d.Verifications {
+		row("verified", "%s (%s)", verifiedText(v), v.ID)
+	}
 	printRows(w, rows)
 	printErrors(w, d)
+}
+
+// verifiedText says what a verification has shown so far.
+func verifiedText(v ledger.Batch) string {
+	text := status.Conclusion(v)
+	if text == "" {
+		text = fmt.Sprintf("%s, %s of %s read", v.State, humanize.Digits(v.Counts.Sum()), humanize.Plural(v.Total, "link"))
+	}
+	return text
 }
 
 // printRows prints rows of a name and a text, after an empty line.
@@ -132,6 +152,8 @@ func printOrigin(w io.Writer, b ledger.Batch, page string) {
 func origin(b ledger.Batch) string {
 	text := b.Source
 	switch {
+	case b.Verifies():
+		text = "verification of " + b.Parent
 	case b.Parent != "":
 		text = "retry of " + b.Parent
 	case b.File != "":

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,37 +12,23 @@ import (
 	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
-	"linkcancel/internal/report"
 	"linkcancel/internal/status"
 )
 
 type importCmd struct {
-	Files   []string      `arg:"" name:"file" help:"CSV files; - for standard input."`
-	Wait    bool          `help:"Wait for the end of the batch; then exit like batch watch."`
-	Timeout time.Duration `help:"Stop waiting after this time. The batch continues." placeholder:"TIME"`
-	Output  string        `short:"o" help:"With --wait, write the report here: the input with the result of each link; - for standard output." placeholder:"FILE"`
+	Files []string `arg:"" name:"file" help:"CSV files; - for standard input."`
+	waitFlags
 	csvFlags
+	verifyFlag
 	redisFlags
 }
 
 // defaultRate is the rate that a plan assumes while no worker is alive.
 const defaultRate = 10
 
-func (c importCmd) check() error {
-	switch {
-	case !c.Wait && c.Output != "":
-		return usagef("-o needs --wait: the report is written when the batch has ended")
-	case !c.Wait && c.Timeout != 0:
-		return usagef("--timeout needs --wait")
-	case c.Timeout < 0:
-		return usagef("--timeout %v: use a positive time such as 2h", c.Timeout)
-	}
-	return nil
-}
-
 func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.waitFlags.check(), c.checkVerify()); err != nil {
 		return err
 	}
 	if err := refuseReports(c.Files, c.csvFlags); err != nil {
@@ -73,7 +57,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 	l := ledger.New(b.Client())
 	existed, alive := true, false
 	batch, err := importer.MakeBatch(ctx, l, src, importer.BatchConfig{
-		ID: c.ID, Source: importer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
+		ID: c.ID, Source: importer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
 		Confirm: func(stats importer.Stats) (err error) {
 			existed = false
 			var p preview
@@ -96,10 +80,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 	if !c.Wait {
 		return a.printNew(batch, alive, existed)
 	}
-	if !alive {
-		fmt.Fprintln(a.stderr, "No worker is running: start one with linkcancel worker. Waiting.")
-	}
-	return c.wait(ctx, a, b.Client(), l, batch, existed)
+	return c.wait(ctx, a, b.Client(), l, batch, alive, existed, c.Files, c.Column)
 }
 
 // preview is what the user is shown, with the links that wait in other batches.
@@ -139,55 +120,6 @@ func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *importer.CSV, don
 	p.print(a.stdout, stats)
 	fmt.Fprintln(a.stdout, dryRunNote)
 	return nil
-}
-
-// wait waits for the end of the batch and writes the report.
-func (c importCmd) wait(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch, existed bool) error {
-	waitCtx := ctx
-	if c.Timeout > 0 {
-		var cancel context.CancelFunc
-		waitCtx, cancel = context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-	}
-	w := newWatcher(rdb, l, b.ID, &textView{out: a.notes})
-	w.endsOnCanary = true
-	last, err := w.run(waitCtx)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return hint(fmt.Errorf("batch %s has not ended within %s: it continues", b.ID, humanize.Duration(c.Timeout)), "linkcancel batch watch %s", b.ID)
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintf(a.stderr, "No longer waiting: %s. Next: linkcancel batch watch %s\n", goesOn(last, b.ID), b.ID)
-		return exit(exitInterrupted)
-	case err != nil:
-		return err
-	}
-	files := c.Files
-	if fromStdin(files) {
-		files = nil // it was read, so the report has its own columns only
-	}
-	write := func(w io.Writer) error {
-		return writeReport(ctx, w, l, last, files, c.Column, report.Options{})
-	}
-	if err := a.writeOutput(c.Output, true, write); err != nil {
-		return err
-	}
-	result, err := status.ReadResult(ctx, l, last)
-	if err != nil {
-		return err
-	}
-	shown := a.says
-	switch {
-	case a.JSON:
-		view := status.ViewOf(last).With(result)
-		view.Report, view.Existed = c.Output, existed
-		if err := printJSON(a.stdout, view); err != nil {
-			return err
-		}
-		shown = a.notes
-	case c.Output == "-":
-		shown = a.notes
-	}
-	return a.finished(shown, summary{Batch: last, Result: result, skipped: last.Invalid}, c.Output)
 }
 
 // printNew prints a new batch, or one that existed already.

@@ -33,6 +33,7 @@ type preview struct {
 	// elsewhere counts the links that wait in other batches too, by batch.
 	elsewhere map[string]int64
 	unchecked bool // there were too many pending links to look at all
+	reads     bool // the links are only read, so each takes one request
 }
 
 // print shows what is about to happen and how long it takes.
@@ -65,7 +66,7 @@ func (p preview) printAPI(w io.Writer, links int64) {
 	if p.key != "" {
 		line += ", key fingerprint " + p.key
 	}
-	fmt.Fprintf(w, "%s, at most %s: %s", line, requests(p.rate), roughly(p.takes(links)))
+	fmt.Fprintf(w, "%s, at most %s: %s", line, requests(p.rate), roughly(p.takes(links), p.reads))
 	if p.ahead > 0 {
 		fmt.Fprintf(w, ", including %s that other batches have queued", humanize.Plural(p.ahead, "link"))
 	}
@@ -77,12 +78,12 @@ func (p preview) takes(links int64) time.Duration {
 	return time.Duration(float64(links+p.ahead) / p.rate * float64(time.Second))
 }
 
-func roughly(d time.Duration) string {
+func roughly(d time.Duration, reads bool) string {
 	text := humanize.Duration(d)
 	switch {
 	case strings.HasPrefix(text, "under "):
 		return text
-	case d >= time.Minute:
+	case d >= time.Minute && !reads:
 		return "about " + text + ", up to twice that (links that are no longer payable take two requests)"
 	}
 	return "about " + text

@@ -81,7 +81,7 @@ func width(w any) int {
 func (p *progress) update(b ledger.Batch) {
 	now := time.Now()
 	p.mu.Lock()
-	if p.batch.State != b.State {
+	if p.batch.State != b.State || p.batch.ID != b.ID {
 		p.pace = status.Pace{} // a pause is not slow
 	}
 	p.batch = b
@@ -138,9 +138,12 @@ func (p *progress) segments(t *terminal) []segment {
 	if total > 0 {
 		percent = 100 * done / total
 	}
-	whole := humanize.Digits(total)
+	whole, read := humanize.Digits(total), ""
+	if b.Verifies() {
+		read = " read"
+	}
 	segments := []segment{{ranks: []int{4}, texts: []string{
-		fmt.Sprintf("%*s of %s links  %3d%%", len(whole), humanize.Digits(done), whole, percent),
+		fmt.Sprintf("%*s of %s links%s  %3d%%", len(whole), humanize.Digits(done), whole, read, percent),
 		fmt.Sprintf("%s/%s %d%%", humanize.Digits(done), whole, percent),
 	}}}
 	if t != nil {
@@ -149,9 +152,10 @@ func (p *progress) segments(t *terminal) []segment {
 	if b.Pending() > 0 {
 		segments = append(segments, p.motion(b, rate, known)...)
 	}
-	problems := b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] + b.Counts[ledger.Aborted]
-	gone := b.Counts[ledger.AlreadyCancelled] + b.Counts[ledger.NotFound] + b.Counts[ledger.NotCancellable]
+	problems := b.Counts[ledger.Rejected] + b.Counts[ledger.Failed] + b.Counts[ledger.Aborted] + b.Counts[ledger.Unknown]
+	gone := b.Counts[ledger.AlreadyCancelled] + b.Counts[ledger.NotFound] + b.Counts[ledger.NotCancellable] + b.Counts[ledger.NotPayable]
 	return append(segments,
+		counted(b.Counts[ledger.StillPayable], red, nil, "still payable %s"),
 		counted(problems, red, nil, "problems %s"),
 		counted(gone, "", []int{3, 6}, "no longer payable %s", "not payable %s", ""),
 		counted(b.Counts[ledger.Cancelled], "", []int{8}, "cancelled %s", ""))

@@ -30,6 +30,7 @@ type runCmd struct {
 	Serve  bool     `help:"Serve a page with the progress, on this machine."`
 	New    bool     `help:"Start a new run although an unfinished one of the same file is here."`
 	csvFlags
+	verifyFlag
 	apiFlags
 	sendFlags `set:"attempts=6"`
 	metricsFlags
@@ -77,6 +78,9 @@ func (c runCmd) check(a *cliApp) error {
 			return usagef("%w", err)
 		}
 	}
+	if err := c.checkVerify(); err != nil {
+		return err
+	}
 	return c.sendFlags.check()
 }
 
@@ -115,7 +119,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, src, importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary,
+		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
 		Confirm: func(stats importer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
@@ -126,7 +130,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return err
 	}
 	s.header = report.Header{
-		Files: files, Column: c.Column, AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary,
+		Files: files, Column: c.Column, AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Verify: c.Verify,
 	}
 	return s.begin(ctx, a, batch)
 }
@@ -210,7 +214,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], importer.Stats{Links: int64(len(unfinished.Links))})
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary,
+		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, links)
 			for i := range records {
@@ -227,7 +231,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	if err != nil {
 		return err
 	}
-	s.header = report.Header{Files: files, NoCanary: c.NoCanary, Retry: true}
+	s.header = report.Header{Files: files, NoCanary: c.NoCanary, Retry: true, Verify: c.Verify}
 	return s.begin(ctx, a, batch)
 }
 
@@ -302,6 +306,7 @@ func (c *runCmd) restoreFlags(a *cliApp, h report.Header) {
 	if rate, err := ratelimit.ParseRate(h.Rate); err == nil && len(given(a.args, "--rate")) == 0 {
 		c.Rate = rate
 	}
+	c.Verify = cmp.Or(c.Verify, h.Verify)
 	if h.Attempts > 0 && len(given(a.args, "--attempts")) == 0 {
 		c.Attempts = h.Attempts
 	}

@@ -82,7 +82,7 @@ func (s *session) removeJournal() error {
 func (s *session) makeAgain(ctx context.Context, a *cliApp, state *report.State) (ledger.Batch, error) {
 	cfg := importer.BatchConfig{
 		ID: s.header.Batch, Source: importer.SourceRun, Name: s.header.Name, Created: s.header.Created,
-		File: fileList(s.header.Files), By: s.cmd.by(),
+		File: fileList(s.header.Files), By: s.cmd.by(), Verify: s.cmd.Verify,
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			return s.restore(ctx, state, chunk, links)
 		},
@@ -251,8 +251,14 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	if err := report.WriteFile(s.report, overwrite, write); err != nil {
 		return hint(err, "the progress so far is in %s: linkcancel run --resume %s continues", s.report+partialSuffix, s.report)
 	}
-	// A batch paused by its canary is not finished: a resume asks for its links again.
-	if b.Pending() == 0 && b.State != ledger.Paused {
+	// A batch paused by its canary is not finished: a resume asks for its links again. One that is not
+	// verified yet is verified by a resume.
+	verification, err := s.verification(ctx, b)
+	if err != nil {
+		return err
+	}
+	unverified := verifies(b) && (verification == nil || !verification.Ended())
+	if b.Pending() == 0 && b.State != ledger.Paused && !unverified {
 		if err := s.removeJournal(); err != nil {
 			return err
 		}
@@ -266,9 +272,22 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 		out = a.notes
 		view := status.ViewOf(b).With(result)
 		view.Report = s.report
+		if verification != nil {
+			v := status.ViewOfVerification(*verification)
+			view.Verification = &v
+		}
 		if err := printJSON(a.stdout, view); err != nil {
 			return err
 		}
 	}
-	return a.finished(out, summary{Batch: b, Result: result, interrupted: interrupted, skipped: b.Invalid}, s.report)
+	return a.finished(out, summary{Batch: b, Result: result, interrupted: interrupted, skipped: b.Invalid, verification: verification, unverified: unverified}, s.report)
+}
+
+// verification returns the verification of the batch as it is now, or nil.
+func (s *session) verification(ctx context.Context, b ledger.Batch) (*ledger.Batch, error) {
+	made, err := s.ledger.VerificationsOf(ctx, b)
+	if err != nil || len(made) == 0 {
+		return nil, err
+	}
+	return &made[len(made)-1], nil
 }

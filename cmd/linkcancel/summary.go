@@ -37,6 +37,9 @@ type summary struct {
 	status.Result
 	interrupted bool  // by the user
 	skipped     int64 // rows of the input that were not checked
+
+	verification *ledger.Batch // of the batch; nil: none
+	unverified   bool          // the verification did not end
 }
 
 // print shows the outcomes as an aligned table with their reasons, then what may still be payable.
@@ -55,9 +58,9 @@ func (s summary) print(w io.Writer) {
 		}
 		paintLine(w, t, color, "  "+line)
 	}
-	for _, o := range ledger.Outcomes {
+	for _, o := range s.Outcomes() {
 		color := ""
-		if problem := o == ledger.Rejected || o == ledger.Failed || o == ledger.Aborted; problem && s.Counts[o] > 0 {
+		if problem := o == ledger.Rejected || o == ledger.Failed || o == ledger.Aborted || o == ledger.StillPayable; problem && s.Counts[o] > 0 {
 			color = red
 		}
 		row(o.String(), s.Counts[o], color, s.reasons(o)...)
@@ -77,13 +80,31 @@ func (s summary) print(w io.Writer) {
 		more = []string{"and " + strings.Join(more, ", ")}
 	}
 	row("total", s.Total, "", more...)
-	if s.Ended() || s.interrupted || s.State == ledger.Paused {
+	if text := status.Conclusion(s.Batch); text != "" {
+		color := ""
+		if s.Payable > 0 {
+			color = red
+		}
+		fmt.Fprintln(w)
+		paintLine(w, t, color, "Verified: "+text)
+	} else if s.Ended() || s.interrupted || s.State == ledger.Paused {
 		color := ""
 		if s.Payable > 0 {
 			color = red
 		}
 		fmt.Fprintln(w)
 		paintLine(w, t, color, s.payable())
+	}
+	if v := s.verification; v != nil {
+		color := ""
+		if v.Counts[ledger.StillPayable] > 0 {
+			color = red
+		}
+		text := "Verified: " + verifiedText(*v)
+		if s.Source != importer.SourceRun { // its Redis ends with it
+			text += " (" + v.ID + ")"
+		}
+		paintLine(w, t, color, text)
 	}
 }
 
@@ -102,7 +123,11 @@ func (s summary) head() string {
 		head += " (" + status.Reason(s.Batch) + ")"
 	}
 	if s.Parent != "" {
-		head += ", a retry of " + s.Parent
+		if s.Verifies() {
+			head += ", a verification of " + s.Parent
+		} else {
+			head += ", a retry of " + s.Parent
+		}
 	}
 	return head
 }
@@ -179,6 +204,9 @@ const canaryHint = "wrong base URL, wrong column, or another merchant's links?"
 // finished prints the summary of a run, and what to do next. It returns the exit code as an error.
 func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
 	code := linksExit(s.Batch, s.Result)
+	if v := s.verification; v != nil && v.Counts[ledger.NotPayable] < v.Total {
+		code = exitLinks
+	}
 	if code != exitFine && out == io.Discard {
 		out = a.stderr // --quiet hides only what is well
 	}
@@ -189,11 +217,14 @@ func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
 	}
 	run := s.Source == importer.SourceRun
 	next := nextStep(s.Batch)
-	if run {
+	switch v := s.verification; {
+	case run:
 		next = "linkcancel run --retry " + reportPath
+	case v != nil && v.Counts[ledger.StillPayable] > 0:
+		next = nextStep(*v)
 	}
 	switch {
-	case s.interrupted && s.Pending() > 0:
+	case s.interrupted && (s.Pending() > 0 || s.unverified):
 		fmt.Fprintf(a.stderr, "Next: linkcancel run --resume %s\n", reportPath)
 		code = exitInterrupted
 	case s.State == ledger.Paused && run:

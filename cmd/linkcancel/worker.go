@@ -10,6 +10,7 @@ import (
 
 	"linkcancel/internal/app"
 	"linkcancel/internal/archive"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/producer/sweep"
 )
@@ -20,6 +21,7 @@ type workerCmd struct {
 	sendFlags
 	metricsFlags `set:"metrics_addr=127.0.0.1:9464"`
 	pageFlag
+	Verify        string         `default:"off" env:"LINKCANCEL_VERIFY" help:"When a batch is done, read its links again and report which can still be paid: all of them, off, or a random sample such as 5%; by default ${default}. --verify of a batch comes first. Give all workers the same." placeholder:"all|5%|off"`
 	ArchiveDir    string         `env:"LINKCANCEL_ARCHIVE_DIR" help:"Archive each finished batch in this folder: report, history and SHA-256 sums. Give all workers the same folder." placeholder:"DIR"`
 	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
 	SweepTimezone string         `default:"UTC" env:"LINKCANCEL_SWEEP_TIMEZONE" help:"Time zone of --sweep-cron; by default ${default}." placeholder:"ZONE"`
@@ -53,6 +55,9 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if err := c.sendFlags.check(); err != nil {
 		return err
 	}
+	if _, err := importer.ParseSample(c.Verify); err != nil {
+		return usagef("--verify: %w", err)
+	}
 	if c.ArchiveDir != "" {
 		if err := archive.CheckFolder(c.ArchiveDir); err != nil {
 			return usagef("--archive-dir: %w", err)
@@ -76,7 +81,7 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	opt := c.options(a, key, client)
-	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL = b, l, true, sweeps, c.ArchiveDir, c.UIURL
+	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL, opt.Verify = b, l, true, sweeps, c.ArchiveDir, c.UIURL, c.Verify
 	worker, err := app.New(ctx, opt)
 	if err != nil {
 		return err

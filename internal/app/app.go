@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/broker"
+	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
@@ -41,6 +43,7 @@ type Options struct {
 	Keep          time.Duration // how long finished batches are kept
 	ArchiveDir    string        // for archives of finished batches; "": none
 	PageURL       string        // of the page, for alerts; "": unknown
+	Verify        string        // see feeder.Config.Verify
 
 	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
 	Shared   bool
@@ -104,7 +107,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		return nil, err
 	}
 	a.feeder = feeder.New(feeder.Config{
-		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir,
+		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify,
 		Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {
@@ -202,8 +205,9 @@ var ErrInterrupted = errors.New("interrupted")
 // finalRead is how long RunBatch waits for the batch as it is at the end.
 const finalRead = 5 * time.Second
 
-// RunBatch runs the app until a batch is done, aborted or paused, and returns the
-// batch. update is called with each state that was read, at least once.
+// RunBatch runs the app until a batch is done, aborted or paused, and returns the batch. If it is to
+// be verified, it runs until its verification is. update is called with each state that was read of
+// either, at least once.
 func (a *App) RunBatch(ctx context.Context, id string, update func(ledger.Batch)) (ledger.Batch, error) {
 	runCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -214,6 +218,9 @@ func (a *App) RunBatch(ctx context.Context, id string, update func(ledger.Batch)
 		ended <- err
 	}()
 	watchErr := a.watchBatch(runCtx, id, update)
+	if watchErr == nil {
+		watchErr = a.watchVerification(runCtx, id, update)
+	}
 	stop()
 	err := <-ended
 	// Links may have been recorded meanwhile.
@@ -253,6 +260,32 @@ func (a *App) watchBatch(ctx context.Context, id string, update func(ledger.Batc
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
+		}
+	}
+}
+
+// watchVerification follows the verification of a batch, if it is to have one.
+func (a *App) watchVerification(ctx context.Context, id string, update func(ledger.Batch)) error {
+	for {
+		b, err := a.opt.Ledger.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		sample, err := importer.ParseSample(cmp.Or(b.Verify, "off"))
+		if err != nil || sample.Off() || b.State != ledger.Done || b.HadNothingToVerify() {
+			return err
+		}
+		made, err := a.opt.Ledger.VerificationsOf(ctx, b)
+		if err != nil {
+			return err
+		}
+		if len(made) > 0 {
+			return a.watchBatch(ctx, made[len(made)-1].ID, update)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(batchCheck):
 		}
 	}
 }

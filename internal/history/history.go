@@ -39,6 +39,7 @@ const (
 	Import  Action = "import" // links were queued as a batch
 	Swept   Action = "sweep"  // the same, by a sweep
 	Retry   Action = "retry"  // the same, with links of an earlier batch
+	Verify  Action = "verify" // the same, to be read only
 	Start   Action = "start"
 	Pause   Action = "pause"
 	Resume  Action = "resume"

@@ -60,6 +60,9 @@ type BatchConfig struct {
 	By      history.By
 	Canary  bool
 	Created time.Time // zero: now
+	Verify  string    // see ledger.Batch.Verify
+	// Population: see ledger.Batch.Population.
+	Population int64
 	// Confirm, if not nil, is called after reading, before the seal. Its error discards the batch.
 	Confirm func(Stats) error
 	// Late, if not nil, is called after reading, and says what only the end of the input tells: the name
@@ -94,7 +97,7 @@ func makeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 	}
 	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
 		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, File: cfg.File, Parent: cfg.Parent, By: cfg.By, Canary: cfg.Canary, Created: cfg.Created,
-		Trace: tracing.Traceparent(ctx),
+		Trace: tracing.Traceparent(ctx), Verify: cfg.Verify, Population: cfg.Population,
 	})
 	if err != nil {
 		return ledger.Batch{}, err

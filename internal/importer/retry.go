@@ -2,8 +2,6 @@ package importer
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"slices"
 
 	"linkcancel/internal/ledger"
@@ -13,25 +11,19 @@ import (
 
 // Retry is a Source of a batch's links with certain outcomes. It takes 5 bytes a link.
 type Retry struct {
-	ctx    context.Context // Source.Next has no context
-	ledger *ledger.Ledger
-	parent ledger.Batch
+	picked
 
 	// Found is how many links have the outcomes, Elsewhere how many of them other batches have.
 	Found     int64
 	Elsewhere map[string]int64
 
-	positions []uint32 // in the parent's manifest
-	ambiguous []bool   // of the same links
-	next      int
-	chunk     int // the chunk of links; -1: none
-	links     []string
+	ambiguous []bool // of the same links
 }
 
 // OpenRetry finds the links of parent with one of the outcomes. It leaves out those of the sealed
 // others, the parent's earlier retries. ctx also ends Next.
 func OpenRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome, others []ledger.Batch) (*Retry, error) {
-	r := &Retry{ctx: ctx, ledger: l, parent: parent, chunk: -1, Elsewhere: map[string]int64{}}
+	r := &Retry{picked: picked{ctx: ctx, ledger: l, parent: parent, chunk: -1}, Elsewhere: map[string]int64{}}
 	found, err := l.Snapshot(ctx, parent)
 	if err != nil {
 		return nil, err
@@ -42,7 +34,8 @@ func OpenRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 			continue
 		}
 		r.positions = append(r.positions, uint32(position))
-		r.ambiguous = append(r.ambiguous, record.Ambiguous || record.Outcome == ledger.Aborted && maySent(parent, position))
+		// A link that a verification found payable may have been cancelled by its batch.
+		r.ambiguous = append(r.ambiguous, record.Ambiguous || parent.Verifies() || record.Outcome == ledger.Aborted && maySent(parent, position))
 	}
 	r.Found = int64(len(r.positions))
 	for _, other := range others {
@@ -87,41 +80,6 @@ func (r *Retry) leaveOut(other ledger.Batch) error {
 	}
 	return nil
 }
-
-// link reads the link at a position of the parent's manifest.
-func (r *Retry) link(position int) (string, error) {
-	if n := position / ledger.ChunkLinks; n != r.chunk {
-		links, err := r.ledger.Links(r.ctx, r.parent.ID, n)
-		if err != nil {
-			return "", err
-		}
-		r.chunk, r.links = n, links
-	}
-	at := position % ledger.ChunkLinks
-	if at >= len(r.links) {
-		return "", fmt.Errorf("chunk %d of batch %s has %d links, not %d", r.chunk, r.parent.ID, len(r.links), r.parent.ChunkLen(r.chunk))
-	}
-	return r.links[at], nil
-}
-
-// Links returns how many links there are to retry.
-func (r *Retry) Links() int64 { return int64(len(r.positions)) }
-
-// Next is part of Source.
-func (r *Retry) Next() (string, error) {
-	if r.next == len(r.positions) {
-		return "", io.EOF
-	}
-	link, err := r.link(int(r.positions[r.next]))
-	if err != nil {
-		return "", err
-	}
-	r.next++
-	return link, nil
-}
-
-// Stats is part of Source.
-func (r *Retry) Stats() Stats { return Stats{Rows: int64(r.next), Links: int64(r.next)} }
 
 // Restore is BatchConfig.Restore. It marks the links whose earlier attempt may have been applied.
 func (r *Retry) Restore(chunk, links int) ([]ledger.Record, map[int]string, error) {

@@ -27,6 +27,19 @@ type RetryPlan struct {
 	ID      string
 	Parent  ledger.Batch
 	Earlier []ledger.Batch // earlier retries of the same batch, the newest first
+	source  string
+}
+
+// sourceOf is the source of a retry: that of the batch, or of what a verification verified.
+func sourceOf(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (string, error) {
+	if !b.Verifies() {
+		return b.Source, nil
+	}
+	verified, err := l.Get(ctx, b.Parent)
+	if errors.Is(err, ledger.ErrNoBatch) {
+		return SourceImport, nil
+	}
+	return verified.Source, err
 }
 
 // PlanRetry finds the links of parent with one of the outcomes that no earlier retry has. id is that
@@ -53,9 +66,12 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
 			return nil, fmt.Errorf("batch %s %w of %s", b.ID, ErrNoRetry, parent.ID)
-		case b.Parent == parent.ID && b.ID != id:
+		case b.Parent == parent.ID && b.ID != id && !b.Verifies():
 			p.Earlier = append(p.Earlier, b)
 		}
+	}
+	if p.source, err = sourceOf(ctx, l, parent); err != nil {
+		return nil, err
 	}
 	p.Retry, err = OpenRetry(ctx, l, parent, outcomes, p.Earlier)
 	return p, err
@@ -65,7 +81,7 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 // if the batch exists, because another call has made it.
 func (p *RetryPlan) Make(ctx context.Context, name string, by history.By, confirm func(Stats) error) (ledger.Batch, error) {
 	return MakeBatch(ctx, p.ledger, p.Retry, BatchConfig{
-		ID: p.ID, Source: p.Parent.Source, Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
+		ID: p.ID, Source: p.source, Verify: p.Parent.Verify, Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
 		Restore: p.Restore, Confirm: confirm,
 	})
 }

@@ -61,6 +61,30 @@ type Batch struct {
 	Indexed    int64     // number of the latest one in the index (history.go)
 	Logged     int64     // number of the latest one that a leader has logged
 	Archived   time.Time // when its report was archived; zero if it was not
+	Verify     string    // which of its links are to be verified at its end; "": as the workers are told
+
+	// Verifications are the ids of its verifications with spaces between them, the oldest first. Some
+	// may be gone.
+	Verifications string
+	// Population is how many links of the parent could be verified. A verification of fewer links is a
+	// sample.
+	Population int64
+}
+
+// Verifies reports whether the links of the batch are only read.
+func (b Batch) Verifies() bool { return b.Source == SourceVerify }
+
+// HadNothingToVerify reports whether a verification was wanted and found no link.
+func (b Batch) HadNothingToVerify() bool {
+	return slices.Contains(strings.Fields(b.Verifications), NothingToVerify)
+}
+
+// Outcomes are the outcomes that links of the batch can have, in display order.
+func (b Batch) Outcomes() []Outcome {
+	if b.Verifies() {
+		return Verdicts[:]
+	}
+	return Outcomes[:]
 }
 
 // Incarnation is the creation time in Unix ms. It tells the batch from a deleted one of its id.
@@ -97,9 +121,10 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
 		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
 		History: number(h["history"]), Indexed: number(h["indexed"]), Logged: number(h["logged"]), Archived: millis(h["archived"]),
+		Verify: h["verify"], Verifications: h["verifications"], Population: number(h["population"]),
 	}
-	for _, o := range Outcomes {
-		b.Counts[o] = number(h[o.String()])
+	for o := range b.Counts[1:] {
+		b.Counts[o+1] = number(h[outcomeNames[o+1]])
 	}
 	return b, nil
 }

@@ -275,6 +275,48 @@ func (l *Ledger) Activity(ctx context.Context, most int) ([]history.Entry, error
 	return entries, nil
 }
 
+// maxVerifications is how many verifications a batch remembers.
+const maxVerifications = 10
+
+var verificationScript = redis.NewScript(`
+-- Notes that a batch is verified.
+-- KEYS[1] batch   ARGV when it was created, ms; id of the verification, or -; how many it remembers
+local h = redis.call('HMGET', KEYS[1], 'created', 'verifications')
+if tonumber(h[1]) ~= tonumber(ARGV[1]) then return redis.error_reply('NOBATCH no such batch') end
+local ids = {}
+for id in string.gmatch(h[2] or '', '%S+') do
+  if id ~= ARGV[2] then ids[#ids + 1] = id end
+end
+ids[#ids + 1] = ARGV[2]
+while #ids > tonumber(ARGV[3]) do table.remove(ids, 1) end
+redis.call('HSET', KEYS[1], 'verifications', table.concat(ids, ' '))
+return 1
+`)
+
+// NothingToVerify stands in Batch.Verifications for a verification without links.
+const NothingToVerify = "-"
+
+// AddVerification notes in a batch the id of a verification, or NothingToVerify.
+func (l *Ledger) AddVerification(ctx context.Context, b Batch, id string) error {
+	err := verificationScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, b.Incarnation(), id, maxVerifications).Err()
+	if err != nil {
+		return fmt.Errorf("note the verification of batch %s: %w", b.ID, scriptError(err))
+	}
+	return nil
+}
+
+// VerificationsOf reads the verifications of a batch that are sealed, the oldest first.
+func (l *Ledger) VerificationsOf(ctx context.Context, b Batch) ([]Batch, error) {
+	ids := strings.Fields(b.Verifications)
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	all, err := l.read(ctx, ids)
+	return slices.DeleteFunc(all, func(v Batch) bool {
+		return v.State == Importing || !v.Verifies() || v.Parent != b.ID || v.Created.Before(b.Created)
+	}), err
+}
+
 var archivedScript = redis.NewScript(history.Lua + `
 -- Marks a batch as archived.
 -- KEYS[1] batch  KEYS[2] history   ARGV entry

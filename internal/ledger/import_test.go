@@ -326,7 +326,7 @@ func TestImport(t *testing.T) {
 			l.rowAndKind()
 			l.create(DraftConfig{ID: "b"})
 			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
-			l.equal("format", fmt.Sprint(formatVersion), l.hash("lc:{b}")["v"])
+			l.equal("format", fmt.Sprint(cancelFormat), l.hash("lc:{b}")["v"])
 		}},
 	})
 }

@@ -15,17 +15,23 @@ import (
 
 var leaseScript = redis.NewScript(`
 -- KEYS[1] lease   ARGV token, ms
--- Returns 2 if the lease was taken, 1 if it was renewed, 0 if another process has it.
+-- Returns 2 if the lease was taken, 1 if it was renewed, 0 if another process has it. A token is the
+-- newest format that its process knows, a colon and a name; those of earlier releases are a name.
+local function format(token) return tonumber(string.match(token, '^(%d+):') or 0) end
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
+if owner and owner ~= ARGV[1] and format(owner) >= format(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return owner and 1 or 2
+return owner == ARGV[1] and 1 or 2
 `)
 
+// leaseToken is the token of a process. It takes the lease from one of an earlier release, which
+// would not feed the batches of this one.
+func leaseToken(process string) string { return strconv.Itoa(formatVersion) + ":" + process }
+
 // Lease takes or renews the lease of the feeder. It returns the epoch (1 and up) of a new lease and
-// 0 for a renewed one. The error is ErrNotLeader if another process has the lease.
-func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (epoch int64, err error) {
-	got, err := leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, ttl.Milliseconds()).Int()
+// 0 for a renewed one. The error is ErrNotLeader if another process of this release has the lease.
+func (l *Ledger) Lease(ctx context.Context, process string, ttl time.Duration) (epoch int64, err error) {
+	got, err := leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, leaseToken(process), ttl.Milliseconds()).Int()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("take the feeder's lease: %w", err)
@@ -42,9 +48,9 @@ func (l *Ledger) Lease(ctx context.Context, token string, ttl time.Duration) (ep
 }
 
 // Unlease gives the lease up, so that another process can lead at once.
-func (l *Ledger) Unlease(ctx context.Context, token string) error {
+func (l *Ledger) Unlease(ctx context.Context, process string) error {
 	// A lease of 1 ms, because the script changes only our own lease.
-	return leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, token, 1).Err()
+	return leaseScript.Run(ctx, l.rdb, []string{keyFeeder}, leaseToken(process), 1).Err()
 }
 
 var startScript = redis.NewScript(history.Lua + `

@@ -40,6 +40,22 @@ func TestLease(t *testing.T) {
 				l.must(l.rdb.Del(l.Context(), keyFeeder).Err()) // as if it ran out
 			}
 		}},
+		{"a process of an earlier release gives way, and does not get it back", func(l *bench) {
+			for _, earlier := range []string{"0123456789abcdef", "2:b"} {
+				l.must(l.rdb.Set(l.Context(), keyFeeder, earlier, time.Minute).Err())
+				epoch, err := l.Lease(l.Context(), "a", time.Minute)
+				l.must(err)
+				l.equal("a new epoch", true, epoch > 0)
+				// The script of the earlier release.
+				if owner := l.rdb.Get(l.Context(), keyFeeder).Val(); owner == earlier {
+					l.Errorf("%s has the lease", owner)
+				}
+			}
+		}},
+		{"a process of a later release keeps it", func(l *bench) {
+			l.must(l.rdb.Set(l.Context(), keyFeeder, "4:b", time.Minute).Err())
+			refused(l, "a")
+		}},
 		{"renewing makes the lease longer", func(l *bench) {
 			take(l, "a", 1)
 			l.must(l.rdb.PExpire(l.Context(), keyFeeder, 30*time.Second).Err())

@@ -17,13 +17,20 @@ import (
 // ChunkLinks is the number of links in a full chunk. It is part of the format.
 const ChunkLinks = 1000
 
-// formatVersion is written to every new batch. This release reads and drains all formats
-// from 1 on and leaves newer ones alone.
+// The formats of a batch. This release reads and drains all from 1 on, and leaves newer ones alone.
 //
 //	1  the first
 //	2  a pending link's record counts answers that the API may not have given
 //	   (record.go), and outcomes that tripped the canary can be reopened (state.lua)
-const formatVersion = 2
+//	3  a verification: its links must not be cancelled. Older releases leave it alone
+const (
+	cancelFormat  = 2
+	verifyFormat  = 3
+	formatVersion = verifyFormat // the newest
+)
+
+// SourceVerify is the source of a batch whose links are only read: a verification.
+const SourceVerify = "verify"
 
 // MaxErrors is how many error texts a batch keeps, and MaxErrorBytes the length of each.
 const (

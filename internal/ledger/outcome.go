@@ -18,12 +18,18 @@ const (
 	Rejected         Outcome = 5 // the API refuses the request itself
 	Failed           Outcome = 6 // all attempts failed
 	Aborted          Outcome = 7 // the batch was aborted first
+
+	// Of a verification, whose links are only read.
+	NotPayable   Outcome = 8  // the API shows that the link takes no payments, or that it is gone
+	StillPayable Outcome = 9  // the API shows the link as active, twice
+	Unknown      Outcome = 10 // the status cannot be read, or means nothing to us
 )
 
 // outcomeNames are also the names of the counters in the batch's hash.
 var outcomeNames = [...]string{
 	"pending", "cancelled", "already_cancelled", "not_found",
 	"not_cancellable", "rejected", "failed", "aborted",
+	"not_payable", "still_payable", "unknown",
 }
 
 // outcomesLua gives the names to scripts, from index 1.
@@ -32,10 +38,13 @@ var outcomesLua = "local outcome_names = {'" + strings.Join(outcomeNames[1:], "'
 // CanaryRow is how many not_found or rejected in a row trip a canary: see canary.lua.
 const CanaryRow = 50
 
-// Outcomes lists the outcomes in display order.
+// Outcomes lists the outcomes of links that are to be cancelled, in display order.
 var Outcomes = [...]Outcome{
 	Cancelled, AlreadyCancelled, NotFound, NotCancellable, Rejected, Failed, Aborted,
 }
+
+// Verdicts lists the outcomes of a verification, in display order.
+var Verdicts = [...]Outcome{NotPayable, StillPayable, Unknown, Aborted}
 
 // String returns the name of o in reports, JSON and metrics. None is "pending".
 func (o Outcome) String() string {
@@ -61,8 +70,8 @@ type Counts [len(outcomeNames)]int64
 // Sum returns the number of links with an outcome.
 func (c Counts) Sum() int64 {
 	var n int64
-	for _, o := range Outcomes {
-		n += c[o]
+	for _, links := range c[1:] {
+		n += links
 	}
 	return n
 }

@@ -30,6 +30,7 @@ type SliceView struct {
 	Kinds map[int]Kind
 	// FailedOver means that this call was the first to see a failover.
 	FailedOver bool
+	Verifies   bool // see Batch.Verifies
 }
 
 // Slice reads the state of a batch and the records of n links of a chunk, starting with first. It
@@ -37,7 +38,7 @@ type SliceView struct {
 // batch is deleted, expired or not sealed, and ErrNewer if a newer release must handle it.
 func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (SliceView, error) {
 	pipe := l.rdb.Pipeline()
-	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v")
+	head := pipe.HMGet(ctx, keyBatch(id), "state", "created", "v", "source")
 	records := pipe.GetRange(ctx, keyRecords(id, chunk), int64(first*RecordSize), int64((first+n)*RecordSize-1))
 	clock := pipe.Time(ctx)
 	suspects := l.readSuspects(ctx, pipe, id)
@@ -50,6 +51,7 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	state, _ := head.Val()[0].(string)
 	created, _ := head.Val()[1].(string)
 	version, _ := head.Val()[2].(string)
+	source, _ := head.Val()[3].(string)
 	if state == "" || State(state) == Importing {
 		return SliceView{}, fmt.Errorf("batch %s: %w", id, ErrNoBatch)
 	}
@@ -63,6 +65,7 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	view := SliceView{
 		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
 		Records: decodeRecords([]byte(records.Val()), n), FailedOver: news,
+		Verifies: source == SourceVerify,
 	}
 	for i := range view.Records {
 		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < suspectEnd {

@@ -24,7 +24,7 @@ local format = tonumber(h[6] or 0) or 0
 if format < 1 or format > newest_format then return redis.error_reply('NEWER the batch has another format') end
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
-for i = 1, #outcome_names do counts[i] = tonumber(h[6 + i]); change[i] = 0 end
+for i = 1, #outcome_names do counts[i] = tonumber(h[6 + i] or 0) or 0; change[i] = 0 end
 local words = {} -- index in ARGV of the words of an entry
 for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 

@@ -131,12 +131,12 @@ func TestOutcomeNames(t *testing.T) {
 	if o, err := ParseOutcome("pending"); o != None || err != nil {
 		t.Errorf("pending: %v, %v", o, err)
 	}
-	for _, name := range []string{"", "Cancelled", "canceled", "outcome(8)"} {
+	for _, name := range []string{"", "Cancelled", "canceled", "outcome(11)"} {
 		if _, err := ParseOutcome(name); err == nil {
 			t.Errorf("ParseOutcome(%q) succeeds", name)
 		}
 	}
-	if got := Outcome(8).String(); got != "outcome(8)" {
+	if got := Outcome(11).String(); got != "outcome(11)" {
 		t.Error(got)
 	}
 }

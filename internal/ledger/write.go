@@ -50,12 +50,25 @@ type DraftConfig struct {
 	Canary  bool
 	Created time.Time // now if zero
 	Trace   string    // see Batch.Trace
+	Verify  string    // see Batch.Verify
+	// Population: see Batch.Population.
+	Population int64
+}
+
+// format is the format of the batch: the oldest that has all that it needs.
+func (cfg DraftConfig) format() int {
+	if cfg.Source == SourceVerify {
+		return verifyFormat
+	}
+	return cancelFormat
 }
 
 // sealed is the entry of the batch's history.
 func (cfg DraftConfig) sealed(links int64) history.Change {
 	action, detail := history.Import, humanize.Plural(links, "link")
 	switch {
+	case cfg.Source == SourceVerify:
+		action, detail = history.Verify, detail+" of "+cfg.Parent
 	case cfg.Parent != "":
 		action, detail = history.Retry, detail+" of "+cfg.Parent
 	case cfg.Source == "sweep":
@@ -113,9 +126,16 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 		created = cfg.Created.UnixMilli()
 	}
 	args := []any{d.token, importerTimeout.Milliseconds(), created, canary,
-		"v", formatVersion, "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent, "by", cfg.By.Actor, "file", cfg.File}
-	if cfg.Trace != "" {
-		args = append(args, "trace", cfg.Trace)
+		"v", cfg.format(), "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent, "by", cfg.By.Actor, "file", cfg.File}
+	for _, field := range [...]struct{ name, value string }{
+		{"trace", cfg.Trace}, {"verify", cfg.Verify},
+	} {
+		if field.value != "" {
+			args = append(args, field.name, field.value)
+		}
+	}
+	if cfg.Population > 0 {
+		args = append(args, "population", cfg.Population)
 	}
 	reply, err := createScript.Run(ctx, l.rdb, []string{keyBatch(cfg.ID)}, args...).Text()
 	if err != nil {
@@ -247,7 +267,7 @@ func (d *Draft) Describe(ctx context.Context, name, reason string) error {
 var sealScript = redis.NewScript(history.Lua + failoverLua + outcomesLua + `
 -- Seals a batch: its links may be sent from now on.
 -- KEYS[1] batch  KEYS[2] history
--- ARGV token, total, chunks, digest, duplicates, invalid, entry, cancelled, …, aborted
+-- ARGV token, total, chunks, digest, duplicates, invalid, entry, links by outcome
 local h = redis.call('HMGET', KEYS[1], 'state', 'token', 'written', 'links', 'digest')
 if not h[1] then return redis.error_reply('TAKEN the batch is gone') end
 if h[1] ~= 'importing' then
@@ -284,8 +304,8 @@ func (d *Draft) Seal(ctx context.Context, digest string, duplicates, invalid int
 		return err
 	}
 	args := []any{d.token, d.links, d.chunks, digest, duplicates, invalid, d.cfg.sealed(d.links)}
-	for _, o := range Outcomes {
-		args = append(args, d.counts[o])
+	for _, links := range d.counts[1:] {
+		args = append(args, links)
 	}
 	if err := sealScript.Run(ctx, d.l.rdb, []string{keyBatch(d.id), history.Key(d.id)}, args...).Err(); err != nil {
 		return fmt.Errorf("seal batch %s: %w", d.id, scriptError(err))

@@ -28,6 +28,9 @@ func Cancelled(status string) bool {
 	return strings.EqualFold(status, "cancelled") || strings.EqualFold(status, "canceled")
 }
 
+// Active reports whether a status means that the link can be paid. Source: the vendor's page.
+func Active(status string) bool { return strings.EqualFold(status, "active") }
+
 // Ended reports whether a link with this status is cancelled, paid or expired. Source: public
 // callers, because the vendor documents only "active". An unknown status counts as payable.
 func Ended(status string) bool {

@@ -31,7 +31,8 @@ type Header struct {
 	NoCanary    bool      `json:"no_canary,omitempty"`
 	Rate        string    `json:"rate,omitempty"` // as ratelimit.ParseRate reads it
 	Attempts    int       `json:"attempts,omitempty"`
-	Retry       bool      `json:"retry,omitempty"` // the file is a report, whose unfinished links are run again
+	Retry       bool      `json:"retry,omitempty"`  // the file is a report, whose unfinished links are run again
+	Verify      string    `json:"verify,omitempty"` // see ledger.Batch.Verify
 	Total       int64     `json:"total"`
 	Created     time.Time `json:"created"`
 }

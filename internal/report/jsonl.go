@@ -12,10 +12,12 @@ type jsonLines struct {
 	w    *bufio.Writer
 	keys [][]byte // quoted, with the colon
 	line []byte
+
+	verified bool // see Options.Verified
 }
 
-func newJSONLines(w io.Writer, names []string) *jsonLines {
-	j := &jsonLines{w: bufio.NewWriter(w)}
+func newJSONLines(w io.Writer, names []string, verified bool) *jsonLines {
+	j := &jsonLines{w: bufio.NewWriter(w), verified: verified}
 	for _, name := range names {
 		j.keys = append(j.keys, append(appendJSON(nil, name), ':'))
 	}
@@ -56,6 +58,15 @@ func (j *jsonLines) write(theirs []string, l line) error {
 	value(attempts)
 	value(finished)
 	value(l.Error)
+	if j.verified {
+		for _, cell := range l.Verified.cells() {
+			if cell == "" {
+				value(nil)
+			} else {
+				value(cell)
+			}
+		}
+	}
 	j.line = append(b, '}', '\n')
 	_, err := j.w.Write(j.line)
 	return err

@@ -7,7 +7,7 @@ import (
 )
 
 // ownNames returns the report's own columns, with lc_ where the user's file has that name.
-func ownNames(theirs []string) []string {
+func ownNames(theirs, columns []string) []string {
 	names := make([]string, len(columns))
 	for i, name := range columns {
 		for taken(theirs, name) {
@@ -26,7 +26,7 @@ func taken(names []string, name string) bool {
 
 // jsonNames returns the names of all columns as distinct, non-empty JSON keys. A header may
 // repeat a name, but most readers of JSON keep only the last of equal keys.
-func jsonNames(theirs []string) []string {
+func jsonNames(theirs, columns []string) []string {
 	keys := make([]string, 0, len(theirs)+len(columns))
 	used := make(map[string]bool)
 	for i, name := range theirs {
@@ -40,5 +40,5 @@ func jsonNames(theirs []string) []string {
 		used[key] = true
 		keys = append(keys, key)
 	}
-	return append(keys, ownNames(keys)...)
+	return append(keys, ownNames(keys, columns)...)
 }

@@ -25,6 +25,7 @@ type Result struct {
 	Attempts   int
 	FinishedAt time.Time // zero without an outcome
 	Error      string
+	Verified   Verified
 }
 
 // The formats of a report.
@@ -44,10 +45,23 @@ type Options struct {
 	// Mark begins a CSV report with a byte-order mark, because a result has characters beyond
 	// ASCII. A report that is joined to a file with such characters always has one.
 	Mark bool
+	// Verified adds columns for what verifications found.
+	Verified bool
 }
 
-// columns are the names of our own columns.
-var columns = [...]string{"link", "outcome", "http_status", "link_status", "attempts", "finished_at", "error"}
+// columns are the names of our own columns. The last verifiedColumns of them are only there if the
+// batch was verified.
+var columns = []string{"link", "outcome", "http_status", "link_status", "attempts", "finished_at", "error", "verified", "verified_status", "verified_at"}
+
+const verifiedColumns = 3
+
+// own are the names of the columns of a report.
+func own(verified bool) []string {
+	if verified {
+		return columns
+	}
+	return columns[:len(columns)-verifiedColumns]
+}
 
 // line is one row of a report.
 type line struct {
@@ -67,7 +81,7 @@ func (l line) outcome() string {
 	return ""
 }
 
-// cells returns the values of our own columns.
+// cells returns the values of our own columns, without those of verifications.
 func (l line) cells() []string {
 	cells := []string{l.Link, l.outcome(), "", l.LinkStatus, "", "", l.Error}
 	if !l.known {
@@ -216,11 +230,11 @@ func newTable(w io.Writer, theirs []string, like text, opt Options) (*table, err
 	t := &table{opt: opt, theirs: len(theirs)}
 	switch opt.Format {
 	case FormatJSONL:
-		t.jsonl = newJSONLines(w, jsonNames(theirs))
+		t.jsonl = newJSONLines(w, jsonNames(theirs, own(opt.Verified)), opt.Verified)
 		return t, nil
 	case FormatCSV, "":
 		t.csv = linkcsv.NewWriter(w, like.comma, like.crlf, like.mark || opt.Mark)
-		return t, t.record(append(slices.Clone(theirs), ownNames(theirs)...))
+		return t, t.record(append(slices.Clone(theirs), ownNames(theirs, own(opt.Verified))...))
 	}
 	return nil, fmt.Errorf("unknown report format %q: use %s or %s", opt.Format, FormatCSV, FormatJSONL)
 }
@@ -232,7 +246,15 @@ func (t *table) write(theirs []string, l line) error {
 	if t.jsonl != nil {
 		return writeError(t.jsonl.write(theirs, l))
 	}
-	return t.record(append(theirs, l.cells()...))
+	return t.record(append(theirs, t.cells(l)...))
+}
+
+// cells returns the values of our own columns.
+func (t *table) cells(l line) []string {
+	if t.opt.Verified {
+		return append(l.cells(), l.Verified.cells()...)
+	}
+	return l.cells()
 }
 
 // record writes a row of CSV. It may change fields.

@@ -18,22 +18,26 @@ var ErrNoReport = errors.New("its last columns are not those of a report")
 
 // IsReport reports whether a header is that of a report.
 func IsReport(header []string) bool {
-	_, ok := ownColumns(header)
+	_, _, ok := ownColumns(header)
 	return ok
 }
 
-// ownColumns returns the index of the first of a report's own columns, which are the last ones.
-func ownColumns(header []string) (first int, ok bool) {
-	first = len(header) - len(columns)
-	if first < 0 {
-		return 0, false
-	}
-	return first, slices.EqualFunc(header[first:], columns[:], func(cell, name string) bool {
-		for strings.HasPrefix(cell, "lc_") {
-			cell = strings.TrimPrefix(cell, "lc_")
+// ownColumns returns the index of the first of a report's own columns, which are the last ones, and
+// whether it has those of verifications.
+func ownColumns(header []string) (first int, verified, ok bool) {
+	for _, verified := range [...]bool{true, false} {
+		names := own(verified)
+		first := len(header) - len(names)
+		if first >= 0 && slices.EqualFunc(header[first:], names, func(cell, name string) bool {
+			for strings.HasPrefix(cell, "lc_") {
+				cell = strings.TrimPrefix(cell, "lc_")
+			}
+			return cell == name
+		}) {
+			return first, verified, true
 		}
-		return cell == name
-	})
+	}
+	return 0, false, false
 }
 
 // Unfinished is the links of a report that may still be payable, each once, in order.
@@ -43,10 +47,11 @@ type Unfinished struct {
 	Ambiguous []bool
 }
 
-// ReadUnfinished reads the links of a report that are failed, rejected, aborted or pending, or not
-// cancellable with a status that can still be paid. The error wraps ErrNoReport for another file.
+// ReadUnfinished reads the links of a report that are failed, rejected, aborted or pending, not
+// cancellable with a status that can still be paid, or payable by a verification. The error wraps
+// ErrNoReport for another file.
 func ReadUnfinished(path string) (Unfinished, error) {
-	rows, first, err := openReport(path)
+	rows, first, verified, err := openReport(path)
 	if err != nil {
 		return Unfinished{}, err
 	}
@@ -64,49 +69,50 @@ func ReadUnfinished(path string) (Unfinished, error) {
 		if row.Err != nil {
 			continue // a row without a link
 		}
-		own := row.Fields[first:]
-		outcome, err := ledger.ParseOutcome(own[1])
+		cells := row.Fields[first:]
+		outcome, err := ledger.ParseOutcome(cells[1])
 		if err != nil {
 			continue // the link is not in the batch
 		}
-		switch outcome {
-		case ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound:
+		payable := verified && cells[7] == ledger.StillPayable.String()
+		switch {
+		case payable:
+		case outcome == ledger.Cancelled || outcome == ledger.AlreadyCancelled || outcome == ledger.NotFound:
 			continue
-		case ledger.NotCancellable:
-			if plexy.Ended(own[3]) {
-				continue
-			}
+		case outcome == ledger.NotCancellable && plexy.Ended(cells[3]):
+			continue
 		}
 		if _, isNew := seen.Add(row.Link); isNew {
 			u.Links = append(u.Links, strings.Clone(row.Link))
-			sent := own[4] != "" && own[4] != "0"
-			u.Ambiguous = append(u.Ambiguous, sent && outcome != ledger.Rejected && outcome != ledger.NotCancellable)
+			sent := cells[4] != "" && cells[4] != "0"
+			u.Ambiguous = append(u.Ambiguous, payable || sent && outcome != ledger.Rejected && outcome != ledger.NotCancellable)
 		}
 	}
 }
 
-// openReport opens a report, and returns the index of the first of its own columns.
-func openReport(path string) (*linkcsv.Rows, int, error) {
+// openReport opens a report. It returns what ownColumns does.
+func openReport(path string) (rows *linkcsv.Rows, first int, verified bool, err error) {
 	header, err := linkcsv.Header(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	first, ok := ownColumns(header)
+	first, verified, ok := ownColumns(header)
 	if !ok {
-		return nil, 0, fmt.Errorf("%s: %w", path, ErrNoReport)
+		return nil, 0, false, fmt.Errorf("%s: %w", path, ErrNoReport)
 	}
-	rows, err := linkcsv.OpenRows(path, nil, linkcsv.Options{Column: strconv.Itoa(first + 1), AnyID: true})
-	return rows, first, err
+	rows, err = linkcsv.OpenRows(path, nil, linkcsv.Options{Column: strconv.Itoa(first + 1), AnyID: true})
+	return rows, first, verified, err
 }
 
 // Rewrite writes a report again, with the results that find returns in the place of the earlier
 // ones. All rows stay in their order.
 func Rewrite(w io.Writer, path string, find func(link string) (Result, bool), opt Options) error {
-	rows, first, err := openReport(path)
+	rows, first, verified, err := openReport(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
+	opt.Verified = opt.Verified || verified
 	text, err := textOf(rows, []string{path})
 	if err != nil {
 		return err
@@ -123,10 +129,13 @@ func Rewrite(w io.Writer, path string, find func(link string) (Result, bool), op
 		if err != nil {
 			return err
 		}
-		fields := linkcsv.Fit(row.Fields, first+len(columns), text.comma)
+		fields := linkcsv.Fit(row.Fields, first+len(own(verified)), text.comma)
+		if opt.Verified && !verified {
+			fields = append(fields, Verified{}.cells()...)
+		}
 		if row.Err == nil {
 			if result, ok := find(row.Link); ok {
-				fields = append(fields[:first], line{Result: result, known: true}.cells()...)
+				fields = append(fields[:first], t.cells(line{Result: result, known: true})...)
 			}
 		}
 		if err := t.record(fields); err != nil {
@@ -143,7 +152,7 @@ type Row struct {
 // Find returns the first row of a report for each of the links that it has. The error wraps
 // ErrNoReport for another file.
 func Find(path string, links []string) (map[string]Row, error) {
-	rows, first, err := openReport(path)
+	rows, first, verified, err := openReport(path)
 	if err != nil {
 		return nil, err
 	}
@@ -161,13 +170,13 @@ func Find(path string, links []string) (map[string]Row, error) {
 			continue
 		}
 		link := strings.Clone(row.Link)
-		if _, known := found[link]; known || len(row.Fields) < first+len(columns) {
+		if _, known := found[link]; known || len(row.Fields) < first+len(own(verified)) {
 			continue
 		}
-		own := slices.Clone(row.Fields[first:])
-		for i, cell := range own {
-			own[i] = strings.Clone(cell)
+		cells := slices.Clone(row.Fields[first:])
+		for i, cell := range cells {
+			cells[i] = strings.Clone(cell)
 		}
-		found[link] = Row{link, own[1], own[2], own[3], own[4], own[5], own[6]}
+		found[link] = Row{link, cells[1], cells[2], cells[3], cells[4], cells[5], cells[6]}
 	}
 }

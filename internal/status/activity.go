@@ -32,7 +32,7 @@ func ViewOfEntry(e history.Entry) EntryView {
 
 // actions are the actions in words. The detail of the entry follows.
 var actions = map[history.Action]string{
-	history.Import: "queued", history.Swept: "queued by a sweep:", history.Retry: "retried",
+	history.Import: "queued", history.Swept: "queued by a sweep:", history.Retry: "retried", history.Verify: "to be verified:",
 	history.Start: "started", history.Pause: "paused", history.Resume: "resumed", history.Abort: "aborted",
 	history.Finish: "ended:", history.Delete: "deleted", history.Archive: "archived:",
 	history.RateSet: "set the limit:", history.RateHold: "put sending on hold", history.RateRelease: "released sending",

@@ -19,9 +19,11 @@ type Details struct {
 	Ambiguous int64         // pending links that an unanswered attempt may have cancelled
 	Errors    []ErrorKind   // the most frequent first, at most 10
 	History   []history.Entry
-	Intervals []Interval    // when links ended
-	Rate      float64       // links that ended per second, over Span
-	Span      time.Duration // 0: the rate was not measured
+	// Verifications are those of the batch, the oldest first.
+	Verifications []ledger.Batch
+	Intervals     []Interval    // when links ended
+	Rate          float64       // links that ended per second, over Span
+	Span          time.Duration // 0: the rate was not measured
 	// Ahead is how many requests the pending links of all batches need, if each link takes as
 	// many as those that have ended. They share the limit.
 	Ahead float64
@@ -76,6 +78,9 @@ func ReadDetailsSince(ctx context.Context, l *ledger.Ledger, b Batch, earlier De
 	d.count(found)
 	d.Intervals = intervalsOf(found, b.Batch)
 	if d.History, err = l.History(ctx, b.ID); err != nil {
+		return d, err
+	}
+	if d.Verifications, err = l.VerificationsOf(ctx, b.Batch); err != nil {
 		return d, err
 	}
 	open, err := l.Unfinished(ctx)
@@ -133,7 +138,7 @@ func (d *Details) count(found *ledger.Snapshot) {
 			}
 		}
 		tried := r.Outcome == ledger.None && (r.Attempts > 0 || r.HTTPStatus > 0)
-		if !tried && r.Outcome != ledger.Rejected && r.Outcome != ledger.Failed {
+		if !tried && r.Outcome != ledger.Rejected && r.Outcome != ledger.Failed && r.Outcome != ledger.StillPayable && r.Outcome != ledger.Unknown {
 			continue
 		}
 		k := kinds[kind{r.Outcome, r.HTTPStatus}]

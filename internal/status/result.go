@@ -36,7 +36,7 @@ const maxReasons = 1000
 // ReadResult reads how the links of a batch ended: 8 bytes per link and the error texts, or nothing
 // if all are cancelled.
 func ReadResult(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (Result, error) {
-	if b.Counts[ledger.Cancelled]+b.Counts[ledger.AlreadyCancelled] == b.Total {
+	if b.Counts[ledger.Cancelled]+b.Counts[ledger.AlreadyCancelled]+b.Counts[ledger.NotPayable] == b.Total {
 		return Result{}, nil
 	}
 	found, err := l.Snapshot(ctx, b)
@@ -52,11 +52,11 @@ func resultOf(found *ledger.Snapshot, b ledger.Batch) Result {
 	for position := range int(b.Total) {
 		record := found.Record(position)
 		switch o := record.Outcome; o {
-		case ledger.Cancelled, ledger.AlreadyCancelled:
+		case ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotPayable:
 			continue
 		case ledger.NotCancellable:
 			r.Statuses[found.LinkStatus(record)]++
-		case ledger.NotFound, ledger.Rejected, ledger.Failed:
+		case ledger.NotFound, ledger.Rejected, ledger.Failed, ledger.Unknown:
 			why := ReasonCount{Outcome: o, HTTPStatus: record.HTTPStatus, Text: found.At(position).Error}
 			if _, known := counts[why]; !known && len(counts) >= maxReasons {
 				why = ReasonCount{Outcome: o}
@@ -76,10 +76,21 @@ func resultOf(found *ledger.Snapshot, b ledger.Batch) Result {
 	return r
 }
 
+// NotPayable reports whether an outcome of a batch says that a link takes no payments.
+func NotPayable(o ledger.Outcome, linkStatus string) bool {
+	switch o {
+	case ledger.Cancelled, ledger.AlreadyCancelled, ledger.NotFound, ledger.NotPayable:
+		return true
+	case ledger.NotCancellable:
+		return plexy.Ended(linkStatus)
+	}
+	return false
+}
+
 // countPayable counts a link that is not proven to be cancelled, gone or ended.
 func (r *Result) countPayable(record ledger.Record, linkStatus string) {
 	switch {
-	case record.Outcome == ledger.NotFound, plexy.Ended(linkStatus):
+	case NotPayable(record.Outcome, linkStatus), plexy.Ended(linkStatus):
 		return
 	case linkStatus == "" && record.Outcome != ledger.Rejected: // the API refused to cancel that one
 		r.Unknown++

@@ -37,6 +37,13 @@ type BatchView struct {
 	StillPayableUnknown *int64       `json:"still_payable_unknown,omitempty"`
 	File                string       `json:"file,omitempty"` // the files it was read from
 	By                  string       `json:"by,omitempty"`   // who made it
+
+	// Population is how many links could be verified, of a verification.
+	Population int64 `json:"population,omitempty"`
+	// PayableAtMost: see VerificationView.
+	PayableAtMost *int64 `json:"payable_at_most,omitempty"`
+	// Verification is the verification of a batch that was waited for.
+	Verification *VerificationView `json:"verification,omitempty"`
 }
 
 // With adds the result of the batch.
@@ -71,6 +78,8 @@ type DetailsView struct {
 	Attempts map[string]int64 `json:"attempts"` // links by attempts
 	Errors   []ErrorView      `json:"errors"`
 	History  []EntryView      `json:"history"` // the oldest entry first
+
+	Verifications []VerificationView `json:"verifications"` // of the batch, the oldest first
 }
 
 // ErrorView is a kind of error.
@@ -124,13 +133,18 @@ func Time(t time.Time) *time.Time {
 // ViewOf is the view of a batch.
 func ViewOf(b ledger.Batch) BatchView {
 	outcomes := map[string]int64{}
-	for _, o := range ledger.Outcomes {
+	for _, o := range b.Outcomes() {
 		outcomes[o.String()] = b.Counts[o]
+	}
+	var atMost *int64
+	if links, known := AtMost(b); known {
+		atMost = &links
 	}
 	return BatchView{
 		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, File: b.File, By: b.By, Parent: b.Parent,
 		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
 		Created: Time(b.Created), Started: Time(b.Started), Finished: Time(b.Finished),
+		Population: b.Population, PayableAtMost: atMost,
 	}
 }
 
@@ -151,13 +165,16 @@ func (s Batch) View(rate float64, known bool) LiveView {
 
 // View is the view of the details.
 func (d Details) View() DetailsView {
-	v := DetailsView{LiveView: d.Batch.View(d.Rate, d.Span > 0), Attempts: map[string]int64{}, Errors: []ErrorView{}, History: []EntryView{}}
+	v := DetailsView{LiveView: d.Batch.View(d.Rate, d.Span > 0), Attempts: map[string]int64{}, Errors: []ErrorView{}, History: []EntryView{}, Verifications: []VerificationView{}}
 	v.BatchView = v.BatchView.With(d.Result)
 	for n, links := range d.Attempts {
 		v.Attempts[strconv.Itoa(n)] = links
 	}
 	for _, e := range d.History {
 		v.History = append(v.History, ViewOfEntry(e))
+	}
+	for _, b := range d.Verifications {
+		v.Verifications = append(v.Verifications, ViewOfVerification(b))
 	}
 	for _, k := range d.Errors {
 		v.Errors = append(v.Errors, ErrorView{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ import (
 const (
 	// TypeCancel is the type of a task that cancels one slice.
 	TypeCancel = "links:cancel"
+	// TypeVerify is the type of a task that reads the links of one slice.
+	TypeVerify = "links:verify"
 	// QueueCancel is the queue of all cancel tasks.
 	QueueCancel = "cancel"
 	// PendingKey and RetryKey are where asynq keeps the ids of the tasks of QueueCancel
@@ -32,9 +35,10 @@ const (
 	MaxLookAhead = 20_000
 	// MaxAhead is how many links behind a batch's cursor may have been sent at most.
 	MaxAhead = MaxLookAhead + MaxSlice
-	// Version is the newest payload format, with up to MaxSlice links. Slices that are
-	// small enough are still written in format 1 for workers of an earlier release.
-	Version = 2
+	// Version is the newest payload format, of slices to verify. Format 2 has up to MaxSlice links.
+	// Slices that are small enough are still written in format 1 for workers of an earlier release.
+	Version      = 3
+	largeVersion = 2
 )
 
 // timeout is how long asynq lets a task run. Each HTTP call has a far shorter timeout.
@@ -52,7 +56,7 @@ func ValidBatchID(id string) bool {
 	return id != "" && len(id) <= MaxBatchID && strings.Trim(id, allowed) == ""
 }
 
-// Slice is the payload of a cancel task: consecutive links of one chunk.
+// Slice is the payload of a task of QueueCancel: consecutive links of one chunk.
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
@@ -64,6 +68,8 @@ type Slice struct {
 	Redeliveries  int      `json:"again,omitempty"` // how often it was enqueued again after a crash
 	ReplicationID string   `json:"line,omitempty"`  // ledger.QueueReplicationID when it was fed
 	Links         []string `json:"links"`
+	// Verify: the links are only read.
+	Verify bool `json:"verify,omitempty"`
 	// Headers go with the payload and name the place in a trace. nil: no trace.
 	Headers map[string]string `json:"-"`
 }
@@ -87,15 +93,20 @@ func (s Slice) ID() string {
 
 // Task makes the asynq task of the slice.
 func (s Slice) Task() (*asynq.Task, error) {
-	s.V = 1
-	if len(s.Links) > SmallSlice {
-		s.V = Version
+	kind := TypeCancel
+	switch {
+	case s.Verify:
+		s.V, kind = Version, TypeVerify
+	case len(s.Links) > SmallSlice:
+		s.V = largeVersion
+	default:
+		s.V = 1
 	}
 	payload, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode task %s: %w", s.ID(), err)
 	}
-	return asynq.NewTaskWithHeaders(TypeCancel, payload, s.Headers,
+	return asynq.NewTaskWithHeaders(kind, payload, s.Headers,
 		asynq.TaskID(s.ID()),
 		asynq.Queue(QueueCancel),
 		asynq.Timeout(timeout),
@@ -104,7 +115,7 @@ func (s Slice) Task() (*asynq.Task, error) {
 	), nil
 }
 
-// Parse reads the payload of a cancel task. The error is ErrNewer if a newer release wrote it.
+// Parse reads the payload of a task of QueueCancel. The error is ErrNewer if a newer release wrote it.
 func Parse(payload []byte) (Slice, error) {
 	var s Slice
 	err := json.Unmarshal(payload, &s)
@@ -125,6 +136,8 @@ func Parse(payload []byte) (Slice, error) {
 		return Slice{}, fmt.Errorf("decode cancel task: bad batch id %q", s.Batch)
 	case s.Chunk < 0 || s.Index < 0 || s.Redeliveries < 0:
 		return Slice{}, fmt.Errorf("decode cancel task: negative place %d:%d~%d", s.Chunk, s.Index, s.Redeliveries)
+	case s.Verify != (s.V == Version):
+		return Slice{}, fmt.Errorf("decode cancel task: format %d, and verify is %t", s.V, s.Verify)
 	case len(s.Links) == 0 || len(s.Links) > most:
 		return Slice{}, fmt.Errorf("decode cancel task: %d links, a slice has 1 to %d", len(s.Links), most)
 	}
@@ -140,8 +153,8 @@ func ExpiredLeases(ctx context.Context, rdb redis.UniversalClient, queue string)
 	return n, nil
 }
 
-// Orphans returns the payloads of the tasks of one type whose worker lost its lease.
-func Orphans(inspector *asynq.Inspector, queue, kind string) (payloads [][]byte, err error) {
+// Orphans returns the payloads of the tasks of some types whose worker lost its lease.
+func Orphans(inspector *asynq.Inspector, queue string, kinds ...string) (payloads [][]byte, err error) {
 	const size = 200
 	for page := 1; ; page++ {
 		active, err := inspector.ListActiveTasks(queue, asynq.PageSize(size), asynq.Page(page))
@@ -152,7 +165,7 @@ func Orphans(inspector *asynq.Inspector, queue, kind string) (payloads [][]byte,
 			return nil, fmt.Errorf("list tasks at work: %w", err)
 		}
 		for _, t := range active {
-			if t.IsOrphaned && t.Type == kind {
+			if t.IsOrphaned && slices.Contains(kinds, t.Type) {
 				payloads = append(payloads, t.Payload)
 			}
 		}

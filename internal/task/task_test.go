@@ -197,10 +197,10 @@ func TestParseRefuses(t *testing.T) {
 // A newer release may change anything but the version.
 func TestNewerFormatIsLeftToNewerRelease(t *testing.T) {
 	for _, payload := range []string{
-		`{"v":3}`,
-		`{"v":3,"batch":"b","chunk":0,"index":0,"links":["a"]}`,
-		`{"v":3,"batch":"a:b","chunk":-1,"links":[]}`,
-		`{"v":3,"batch":{"id":"b"},"chunk":"0","links":[{"id":"a"}]}`,
+		`{"v":4}`,
+		`{"v":4,"batch":"b","chunk":0,"index":0,"links":["a"]}`,
+		`{"v":4,"batch":"a:b","chunk":-1,"links":[]}`,
+		`{"v":4,"batch":{"id":"b"},"chunk":"0","links":[{"id":"a"}]}`,
 		`{"links":[{"id":"a"}],"v":2147483648}`,
 	} {
 		if _, err := Parse([]byte(payload)); !errors.Is(err, ErrNewer) {

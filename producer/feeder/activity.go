@@ -15,7 +15,7 @@ const lateEntry = 10 * time.Second
 
 // messages are the lines of the log by action. Sweeps that end have lines of their own.
 var messages = map[history.Action]string{
-	history.Import: "batch queued", history.Swept: "batch queued", history.Retry: "batch queued",
+	history.Import: "batch queued", history.Swept: "batch queued", history.Retry: "batch queued", history.Verify: "verification queued",
 	history.Start: "batch started", history.Pause: "batch paused", history.Resume: "batch resumed", history.Abort: "batch aborted",
 	history.Delete: "batch deleted", history.Archive: "batch archived",
 	history.RateSet: "limit set", history.RateHold: "sending held", history.RateRelease: "sending released", history.APISet: "API set",
@@ -88,7 +88,7 @@ func (r *repairer) logEnd(ctx context.Context, b ledger.Batch) error {
 		return err
 	}
 	attrs := []any{"batch", b.ID, "state", string(b.State), "links", b.Total}
-	for _, o := range ledger.Outcomes {
+	for _, o := range b.Outcomes() {
 		if n := b.Counts[o]; n > 0 {
 			attrs = append(attrs, o.String(), n)
 		}

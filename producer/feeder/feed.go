@@ -18,8 +18,9 @@ const (
 	// maxRetrying is how many slices may wait for a retry before feeding stops.
 	maxRetrying = 20_000
 
-	// importTurns of importTurns+1 turns go to imports, one to sweeps.
-	importTurns = 4
+	// Of these turns, verifications have the last one. Of the others, each fifth is of sweeps, and
+	// the rest of imports.
+	allTurns, sweepTurns = 21, 5
 
 	// silentWorker is how old a heartbeat may be for its links to count as in hand.
 	silentWorker = 2 * time.Second
@@ -35,7 +36,7 @@ type term struct {
 
 	batches map[string]*batch // unfinished batches by id
 	turn    int
-	last    [2]string // the batch fed last: of the imports, of the sweeps
+	last    [classes]string // the batch of each class that was fed last
 	rounds  []feedRound
 }
 
@@ -63,7 +64,7 @@ type feedRound struct {
 func newTerm(f *Feeder, epoch int64) *term {
 	t := &term{cfg: &f.cfg, ledger: f.ledger, epoch: epoch}
 	t.queue = newQueue(f, t.traceparent)
-	t.repair = newRepairer(t, &f.archiver)
+	t.repair = newRepairer(t, f)
 	return t
 }
 
@@ -247,32 +248,60 @@ func (t *term) gather(ctx context.Context, open []*batch, room, size int) (next 
 	return next, links, nil
 }
 
-// next returns the batch whose turn it is, or nil: imports before sweeps 4:1, round robin.
+// Classes of batches take turns. The lower ones come first where one has nothing to feed.
+const (
+	imports = iota
+	sweeps
+	verifications
+	classes
+)
+
+func (b *batch) class() int {
+	switch b.Source {
+	case importer.SourceSweep:
+		return sweeps
+	case ledger.SourceVerify:
+		return verifications
+	}
+	return imports
+}
+
+// classOf is the class that a turn is for.
+func classOf(turn int) int {
+	switch turn %= allTurns; {
+	case turn == allTurns-1:
+		return verifications
+	case turn%sweepTurns == sweepTurns-1:
+		return sweeps
+	}
+	return imports
+}
+
+// next returns the batch whose turn it is, or nil. Batches of a class take turns.
 func (t *term) next(open []*batch) *batch {
-	var found [2]*batch
-	for class, sweep := range []bool{false, true} {
-		for _, b := range open {
-			if (b.Source == importer.SourceSweep) != sweep || b.Cursor >= b.Total || !b.Open() {
-				continue
-			}
-			// The first one behind the batch fed last, or else the first of all.
-			if found[class] == nil || b.ID > t.last[class] && found[class].ID <= t.last[class] {
-				found[class] = b
-			}
+	var found [classes]*batch
+	for _, b := range open {
+		if b.Cursor >= b.Total || !b.Open() {
+			continue
+		}
+		// The first one behind the batch fed last, or else the first of all.
+		class := b.class()
+		if found[class] == nil || b.ID > t.last[class] && found[class].ID <= t.last[class] {
+			found[class] = b
 		}
 	}
-	class := 0
-	if t.turn%(importTurns+1) == importTurns {
-		class = 1
-	}
-	if found[class] == nil {
-		class = 1 - class
-	}
-	if found[class] != nil {
+	if classOf(t.turn) == verifications && found[verifications] == nil {
 		t.turn++
-		t.last[class] = found[class].ID
 	}
-	return found[class]
+	wanted := classOf(t.turn)
+	for _, class := range [...]int{wanted, imports, sweeps, verifications} {
+		if b := found[class]; b != nil {
+			t.turn++
+			t.last[class] = b.ID
+			return b
+		}
+	}
+	return nil
 }
 
 // nextSlice returns the next slice of the current chunk with pending links, and how many
@@ -302,7 +331,7 @@ func (t *term) nextSlice(ctx context.Context, b *batch, size int) (s task.Slice,
 }
 
 func (b *batch) slice(c *chunk, from, to int) task.Slice {
-	return task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Chunk: c.n, Index: from, Links: c.links[from:to]}
+	return task.Slice{Batch: b.ID, Incarnation: b.Incarnation(), Chunk: c.n, Index: from, Links: c.links[from:to], Verify: b.Verifies()}
 }
 
 func readChunk(ctx context.Context, l *ledger.Ledger, id string, n int) (*chunk, error) {

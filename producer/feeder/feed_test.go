@@ -379,6 +379,38 @@ func TestTurns(t *testing.T) {
 	})
 }
 
+// Verifications have one turn of 21 while there is other work.
+func TestVerificationsComeLast(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("a", importer.SourceImport, 2000)
+		y.batch("s", importer.SourceSweep, 6000)
+		y.batch("v", ledger.SourceVerify, 2000)
+		f := y.feeder(100)
+		testutil.Must(t, f.lead(t.Context()))
+		open, err := f.term.load(t.Context())
+		testutil.Must(t, err)
+		turns := func(n int) map[string]int {
+			next, _, err := f.term.gather(t.Context(), open, n*50, 50)
+			testutil.Must(t, err)
+			got := map[string]int{}
+			for _, s := range next {
+				got[s.Batch]++
+				if s.Verify != (s.Batch == "v") {
+					t.Errorf("slice %s: verify is %t", s.ID(), s.Verify)
+				}
+			}
+			return got
+		}
+		if diff := cmp.Diff(map[string]int{"a": 32, "s": 8, "v": 2}, turns(42)); diff != "" {
+			t.Error(diff)
+		}
+		turns(42) // with the rest of the import
+		if got := turns(42); got["v"] != 2 || got["s"] != 40 {
+			t.Errorf("without imports: %v", got)
+		}
+	})
+}
+
 // A batch that is deleted in the middle does not stop the others.
 func TestFeedWithoutDeletedBatch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {

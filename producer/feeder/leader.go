@@ -30,6 +30,9 @@ type Config struct {
 	Limit   func() ratelimit.Status // the state of the fleet's limiter
 	Keep    time.Duration           // how long finished batches are kept
 	Log     *slog.Logger
+	// Verify says which links of a batch are verified when it is done, if the batch itself does not:
+	// see importer.ParseSample. "": none.
+	Verify string
 	// ArchiveDir is the folder for archives of finished batches. "": there are none.
 	ArchiveDir string
 	Observer   Observer     // may be nil
@@ -56,6 +59,7 @@ type Feeder struct {
 	trouble broker.Trouble
 
 	archiver archiver
+	verifier verifier
 	term     *term // nil while another feeder leads
 }
 
@@ -65,12 +69,14 @@ func New(cfg Config, rdb redis.UniversalClient, l *ledger.Ledger) *Feeder {
 	rand.Read(token[:])
 	f := &Feeder{cfg: cfg, ledger: l, rdb: rdb, token: hex.EncodeToString(token[:]), trouble: broker.Trouble{Log: cfg.Log}}
 	f.archiver = archiver{cfg: &f.cfg, ledger: l, trouble: broker.Trouble{Log: cfg.Log}}
+	f.verifier = verifier{cfg: &f.cfg, ledger: l, trouble: broker.Trouble{Log: cfg.Log}}
 	return f
 }
 
 // Run feeds while this process leads, until ctx ends. It logs errors and tries again.
 func (f *Feeder) Run(ctx context.Context) {
 	defer f.archiver.running.Wait()
+	defer f.verifier.running.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

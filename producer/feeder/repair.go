@@ -33,6 +33,7 @@ type repairer struct {
 	epoch  int64
 
 	archiver *archiver
+	verifier *verifier
 
 	duties  []duty
 	expired int64 // the number of expired task leases at the last check
@@ -46,8 +47,8 @@ type duty struct {
 	next  time.Time
 }
 
-func newRepairer(t *term, a *archiver) *repairer {
-	r := &repairer{archiver: a, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
+func newRepairer(t *term, f *Feeder) *repairer {
+	r := &repairer{archiver: &f.archiver, verifier: &f.verifier, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
 	r.duties = []duty{
 		{every: time.Second, run: r.checkLeases},
 		{every: 5 * time.Second, run: r.requeueOrphans},
@@ -100,7 +101,7 @@ func (r *repairer) requeueOrphans(ctx context.Context, _ []*batch) error {
 	if r.expired == 0 {
 		return nil
 	}
-	orphans, err := task.Orphans(r.queue.inspector, task.QueueCancel, task.TypeCancel)
+	orphans, err := task.Orphans(r.queue.inspector, task.QueueCancel, task.TypeCancel, task.TypeVerify)
 	if err != nil {
 		return err
 	}

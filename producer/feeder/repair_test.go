@@ -408,7 +408,7 @@ func TestOrphansOfOthers(t *testing.T) {
 		client := asynq.NewClientFromRedisClient(y.rdb)
 		for id, tk := range map[string]*asynq.Task{
 			"x1": asynq.NewTask("links:other", []byte(`{"v":1,"batch":"b1","links":["a"]}`)),
-			"x2": asynq.NewTask(task.TypeCancel, []byte(`{"v":3,"batch":"b1"}`)),
+			"x2": asynq.NewTask(task.TypeCancel, []byte(`{"v":4,"batch":"b1"}`)),
 			"x3": asynq.NewTask(task.TypeCancel, []byte(`nonsense`)),
 		} {
 			_, err := client.Enqueue(tk, asynq.Queue(task.QueueCancel), asynq.TaskID(id))

@@ -31,6 +31,9 @@ func (r *repairer) finish(ctx context.Context, b *batch) error {
 	if b.Pending() > 0 { // aborted, and the command that aborted it has died
 		return r.ledger.FillAborted(ctx, b.Batch)
 	}
+	if made, err := r.verifier.made(ctx, b.Batch); err != nil || !made {
+		return err
+	}
 	if r.archiver.wants(b.Batch) {
 		r.archiver.begin(ctx, r.archiver.archive, b.Batch)
 		return nil // it is retired in the round that sees the archive

@@ -218,7 +218,7 @@ func (c *selector) leaveOut(ctx context.Context, l *ledger.Ledger, log *slog.Log
 		case b.State == ledger.Newer:
 			log.Warn("links that wait in a batch of a newer release cannot be left out", "batch", b.ID)
 			continue
-		case b.State == ledger.Importing, !b.Open() && b.Finished.Before(c.began):
+		case b.State == ledger.Importing, b.Verifies(), !b.Open() && b.Finished.Before(c.began):
 			continue
 		}
 		for n := range b.Chunks {

@@ -59,7 +59,7 @@ func now() []Panel {
 	red := fixed("red")
 	return []Panel{
 		stat(4, "How far",
-			"Share of the links of all unfinished batches (of the 20 newest) that have their outcome.",
+			"Share of the links of all unfinished batches (of the 15 newest) that have their outcome.",
 			"percentunit", "Idle: no unfinished batch",
 			query("done", `1 - sum(max by (batch) (linkcancel_fleet_batch_links{job="$job",outcome="pending"}))
   / sum(max by (batch, outcome) (linkcancel_fleet_batch_links{job="$job"}))`),
@@ -149,7 +149,7 @@ func now() []Panel {
 			steps("transparent", 1.0, "red"), said("0", "sending", "1", "hold"),
 			as("throttled", "thresholds", Thresholds{Mode: "absolute", Steps: []Step{{Color: "transparent"}, {Color: "orange", Value: number(1)}}})),
 		matrix(24, 6, "Unfinished batches",
-			"Links of the 20 newest unfinished batches by outcome. linkcancel batch show has more about each batch.",
+			"Links of the 15 newest unfinished batches by outcome. linkcancel batch show has more about each batch.",
 			"locale", "No unfinished batch", "batch", "outcome",
 			[]string{"pending", "cancelled", "already_cancelled", "not_found", "not_cancellable", "rejected", "failed", "aborted"},
 			query("{{batch}} {{outcome}}", `max by (batch, outcome) (linkcancel_fleet_batch_links{job="$job"})`),
