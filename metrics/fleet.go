@@ -39,7 +39,7 @@ func newFleetDescs() fleetDescs {
 		verified: desc("verified_links", "Links of the latest verification of each batch, by result; of earlier ones, too, if that is a sample.", "result"),
 		workers:  desc("workers", "Live workers."),
 		keys:     desc("api_keys", "Different API keys of the live workers. Workers of earlier releases do not report theirs."),
-		tasks:    desc("queue_slices", "Tasks in the queue: slices of links in cancel, sweeps in sweep.", "queue", "state"),
+		tasks:    desc("queue_slices", "Tasks in the queue: slices of links in cancel and verify, sweeps in sweep.", "queue", "state"),
 		oldest:   desc("queue_oldest_seconds", "How long the oldest pending task has waited for a worker; 0 without one.", "queue"),
 		rows:     desc("import_rows", "Rows of the files of all batches in the ledger: links, duplicates, and invalid rows.", "result"),
 

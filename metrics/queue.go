@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	queues = [...]string{task.QueueCancel, task.QueueSweep}
+	queues = [...]string{task.QueueCancel, task.QueueVerify, task.QueueSweep}
 	// taskStates are the states of a task in asynq.
 	taskStates = [...]string{"pending", "active", "retry", "scheduled", "archived"}
 )

@@ -208,7 +208,7 @@ func TestFailovers(t *testing.T) {
 		})
 	})
 	for name, key := range map[string]string{
-		"the batch's": "lc:{b1}", "the queue's": task.PendingKey, "the lists'": "lc:open", "the leader's": "lc:feeder", "the limit's": "lc:rate",
+		"the batch's": "lc:{b1}", "the queue's": task.PendingKey(task.QueueCancel), "the lists'": "lc:open", "the leader's": "lc:feeder", "the limit's": "lc:rate",
 	} {
 		kind("cluster, "+name, func(t *testing.T, lag time.Duration) drained { return clusterFailover(t, key, lag) })
 	}

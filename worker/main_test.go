@@ -172,9 +172,15 @@ func (f *fleet) enqueue(s task.Slice) {
 // queued is how many slices are in the queue, in whatever state.
 func (f *fleet) queued() int {
 	f.t.Helper()
-	i, err := asynq.NewInspectorFromRedisClient(f.b.Client()).GetQueueInfo(task.QueueCancel)
+	inspector, size := asynq.NewInspectorFromRedisClient(f.b.Client()), 0
+	queues, err := inspector.Queues()
 	must(f.t, err)
-	return i.Size
+	for _, queue := range queues {
+		i, err := inspector.GetQueueInfo(queue)
+		must(f.t, err)
+		size += i.Size
+	}
+	return size
 }
 
 // process is a worker at work.

@@ -103,7 +103,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	case view.State != ledger.Ready && view.State != ledger.Running:
 		return nil // paused: the feeder enqueues its links again. done, aborted: nothing to do
 	}
-	replicationID, err := w.ledger.QueueReplicationID(ctx, task.PendingKey)
+	replicationID, err := w.ledger.QueueReplicationID(ctx, task.PendingKey(s.Queue()))
 	if err != nil {
 		return &task.Later{Delay: time.Second, Why: err.Error()}
 	}
@@ -143,7 +143,7 @@ func (w *Worker) heldAlone() bool {
 // hasHigherCopy says whether the feeder has enqueued a later copy of the task.
 func (w *Worker) hasHigherCopy(s task.Slice) bool {
 	s.Redeliveries++
-	_, err := w.inspector.GetTaskInfo(task.QueueCancel, s.ID())
+	_, err := w.inspector.GetTaskInfo(s.Queue(), s.ID())
 	return err == nil
 }
 

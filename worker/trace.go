@@ -20,7 +20,7 @@ func (r *sliceRun) trace(headers map[string]string, redeliveries int) (err error
 		trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(
 			tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(r.links)), tracing.Again.Int(redeliveries),
-			semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(task.QueueCancel),
+			semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(r.slice.Queue()),
 			semconv.MessagingMessageID(s.ID()), semconv.MessagingOperationTypeProcess,
 		))
 	// In a function: otherwise End would write the text of a panic into the span.

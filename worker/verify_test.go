@@ -172,7 +172,8 @@ func TestVerifyAndCancelAreApart(t *testing.T) {
 }
 
 // What keeps workers of earlier releases from cancelling the links of a verification: each of them
-// leaves a task of another type alone, one in a newer format than 2, and a batch in one.
+// takes tasks of the queue cancel only, and leaves one of another type alone, one in a newer format
+// than 2, and a batch in one.
 func TestVerifyIsNewToOlderReleases(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, f *fleet) {
@@ -180,7 +181,7 @@ func TestVerifyIsNewToOlderReleases(t *testing.T) {
 		stop := f.feed(50)
 		var info *asynq.TaskInfo
 		f.until("a task", func() bool {
-			all, err := asynq.NewInspectorFromRedisClient(f.b.Client()).ListPendingTasks(task.QueueCancel)
+			all, err := asynq.NewInspectorFromRedisClient(f.b.Client()).ListPendingTasks(task.QueueVerify)
 			if err == nil && len(all) > 0 {
 				info = all[0]
 			}

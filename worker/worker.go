@@ -102,7 +102,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		// A slice stays open while one of its calls hangs. The call slots bound the
 		// calls, and twice as many slices keep the other links moving.
 		Concurrency:              2 * w.cfg.Concurrency,
-		Queues:                   map[string]int{task.QueueCancel: 1},
+		Queues:                   task.Queues,
 		TaskCheckInterval:        taskCheck,
 		DelayedTaskCheckInterval: delayedCheck,
 		ShutdownTimeout:          w.cfg.DrainTimeout + shutdownMore,

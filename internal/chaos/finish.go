@@ -114,7 +114,7 @@ func (r *round) awaitQueue(ctx context.Context) error {
 // queue names one of the tasks at work, "" if there is none, and checks the archive.
 func (r *round) queue() (stuck string, err error) {
 	inspector := asynq.NewInspectorFromRedisClient(r.redis.rdb)
-	for _, queue := range []string{task.QueueCancel, task.QueueSweep} {
+	for _, queue := range []string{task.QueueCancel, task.QueueVerify, task.QueueSweep} {
 		active, err := inspector.ListActiveTasks(queue, asynq.PageSize(1000))
 		if errors.Is(err, asynq.ErrQueueNotFound) {
 			continue

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,14 +20,9 @@ const (
 	TypeCancel = "links:cancel"
 	// TypeVerify is the type of a task that reads the links of one slice.
 	TypeVerify = "links:verify"
-	// QueueCancel is the queue of all cancel tasks.
-	QueueCancel = "cancel"
-	// PendingKey and RetryKey are where asynq keeps the ids of the tasks of QueueCancel
-	// that wait for a worker, and of those that wait for a retry: a list and a sorted
-	// set. asynq's own Inspector reads them together with the memory of a sample of
-	// tasks, which is slower and not allowed everywhere.
-	PendingKey = "asynq:{" + QueueCancel + "}:pending"
-	RetryKey   = "asynq:{" + QueueCancel + "}:retry"
+	// QueueCancel is the queue of all cancel tasks. QueueVerify is that of verifications: workers of
+	// earlier releases do not look into it.
+	QueueCancel, QueueVerify = "cancel", "verify"
 	// MaxSlice is the largest number of links in a slice, SmallSlice that of format 1.
 	MaxSlice, SmallSlice = 200, 50
 	// MaxLookAhead is how many links wait in the queue at most.
@@ -40,6 +34,18 @@ const (
 	Version      = 3
 	largeVersion = 2
 )
+
+// Queues are the queues of slices. asynq looks into them in a random order with these weights. The
+// feeder decides about the turns.
+var Queues = map[string]int{QueueCancel: 20, QueueVerify: 1}
+
+// PendingKey and RetryKey are where asynq keeps the ids of the tasks of a queue that wait for a
+// worker, and of those that wait for a retry: a list and a sorted set. asynq's own Inspector reads
+// them together with the memory of a sample of tasks, which is slower and not allowed everywhere.
+func PendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
+
+// RetryKey: see PendingKey.
+func RetryKey(queue string) string { return "asynq:{" + queue + "}:retry" }
 
 // timeout is how long asynq lets a task run. Each HTTP call has a far shorter timeout.
 const timeout = 24 * time.Hour
@@ -56,7 +62,7 @@ func ValidBatchID(id string) bool {
 	return id != "" && len(id) <= MaxBatchID && strings.Trim(id, allowed) == ""
 }
 
-// Slice is the payload of a task of QueueCancel: consecutive links of one chunk.
+// Slice is the payload of a task of one of Queues: consecutive links of one chunk.
 type Slice struct {
 	V     int    `json:"v"`
 	Batch string `json:"batch"`
@@ -91,6 +97,14 @@ func (s Slice) ID() string {
 	return id
 }
 
+// Queue is the queue of the slice's task.
+func (s Slice) Queue() string {
+	if s.Verify {
+		return QueueVerify
+	}
+	return QueueCancel
+}
+
 // Task makes the asynq task of the slice.
 func (s Slice) Task() (*asynq.Task, error) {
 	kind := TypeCancel
@@ -108,14 +122,14 @@ func (s Slice) Task() (*asynq.Task, error) {
 	}
 	return asynq.NewTaskWithHeaders(kind, payload, s.Headers,
 		asynq.TaskID(s.ID()),
-		asynq.Queue(QueueCancel),
+		asynq.Queue(s.Queue()),
 		asynq.Timeout(timeout),
 		// The ledger counts attempts. asynq's archive would drop entries. It stores an int32.
 		asynq.MaxRetry(math.MaxInt32),
 	), nil
 }
 
-// Parse reads the payload of a task of QueueCancel. The error is ErrNewer if a newer release wrote it.
+// Parse reads the payload of a slice's task. The error is ErrNewer if a newer release wrote it.
 func Parse(payload []byte) (Slice, error) {
 	var s Slice
 	err := json.Unmarshal(payload, &s)
@@ -153,8 +167,8 @@ func ExpiredLeases(ctx context.Context, rdb redis.UniversalClient, queue string)
 	return n, nil
 }
 
-// Orphans returns the payloads of the tasks of some types whose worker lost its lease.
-func Orphans(inspector *asynq.Inspector, queue string, kinds ...string) (payloads [][]byte, err error) {
+// Orphans returns the payloads of the tasks of one type whose worker lost its lease.
+func Orphans(inspector *asynq.Inspector, queue, kind string) (payloads [][]byte, err error) {
 	const size = 200
 	for page := 1; ; page++ {
 		active, err := inspector.ListActiveTasks(queue, asynq.PageSize(size), asynq.Page(page))
@@ -165,7 +179,7 @@ func Orphans(inspector *asynq.Inspector, queue string, kinds ...string) (payload
 			return nil, fmt.Errorf("list tasks at work: %w", err)
 		}
 		for _, t := range active {
-			if t.IsOrphaned && slices.Contains(kinds, t.Type) {
+			if t.IsOrphaned && t.Type == kind {
 				payloads = append(payloads, t.Payload)
 			}
 		}

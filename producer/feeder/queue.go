@@ -24,7 +24,7 @@ const parallel = 16
 // its own, linked and sampled separately: few stores accept a million spans.
 const tracedChunks = 1
 
-// queue is asynq's queue of slices.
+// queue is asynq's queues of slices.
 type queue struct {
 	rdb         redis.UniversalClient
 	client      *asynq.Client
@@ -45,16 +45,22 @@ func newQueue(f *Feeder, traceparent func(string) string) *queue {
 // lengths returns how many slices wait for a worker, and how many for a retry.
 func (q *queue) lengths(ctx context.Context) (pending, retrying int, err error) {
 	pipe := q.rdb.Pipeline()
-	waiting, delayed := pipe.LLen(ctx, task.PendingKey), pipe.ZCard(ctx, task.RetryKey)
+	var waiting, delayed []*redis.IntCmd
+	for name := range task.Queues {
+		waiting, delayed = append(waiting, pipe.LLen(ctx, task.PendingKey(name))), append(delayed, pipe.ZCard(ctx, task.RetryKey(name)))
+	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return 0, 0, fmt.Errorf("read the queue: %w", err)
 	}
-	return int(waiting.Val()), int(delayed.Val()), nil
+	for i := range waiting {
+		pending, retrying = pending+int(waiting[i].Val()), retrying+int(delayed[i].Val())
+	}
+	return pending, retrying, nil
 }
 
 // contains reports whether the queue has the task of a slice.
 func (q *queue) contains(s task.Slice) (bool, error) {
-	_, err := q.inspector.GetTaskInfo(task.QueueCancel, s.ID())
+	_, err := q.inspector.GetTaskInfo(s.Queue(), s.ID())
 	switch {
 	case err == nil:
 		return true, nil
@@ -69,14 +75,21 @@ func (q *queue) enqueue(ctx context.Context, all []task.Slice) error {
 	if len(all) == 0 {
 		return nil
 	}
-	id, err := q.ledger.QueueReplicationID(ctx, task.PendingKey)
-	if err != nil {
-		return err
+	ids := map[string]string{} // replication IDs by queue
+	for _, s := range all {
+		if _, known := ids[s.Queue()]; known {
+			continue
+		}
+		id, err := q.ledger.QueueReplicationID(ctx, task.PendingKey(s.Queue()))
+		if err != nil {
+			return err
+		}
+		ids[s.Queue()] = id
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for _, s := range all {
-		s.ReplicationID = id
+		s.ReplicationID = ids[s.Queue()]
 		group.Go(func() error {
 			if q.tracer != nil {
 				return q.putTraced(ctx, s)
@@ -104,7 +117,7 @@ func (q *queue) putTraced(ctx context.Context, s task.Slice) error {
 		trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(
 			tracing.Batch.String(s.Batch), tracing.Slice.String(s.Key()), tracing.Links.Int(len(s.Links)), tracing.Again.Int(s.Redeliveries),
-			semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(task.QueueCancel), semconv.MessagingMessageID(s.ID()),
+			semconv.MessagingSystemKey.String("asynq"), semconv.MessagingDestinationName(s.Queue()), semconv.MessagingMessageID(s.ID()),
 			semconv.MessagingOperationTypeSend,
 		),
 	}

@@ -84,9 +84,13 @@ func (r *repairer) do(ctx context.Context, batches []*batch) error {
 
 // checkLeases counts expired leases. If there are more, it requeues orphans at once.
 func (r *repairer) checkLeases(ctx context.Context, batches []*batch) error {
-	expired, err := task.ExpiredLeases(ctx, r.queue.rdb, task.QueueCancel)
-	if err != nil {
-		return err
+	expired := int64(0)
+	for name := range task.Queues {
+		n, err := task.ExpiredLeases(ctx, r.queue.rdb, name)
+		if err != nil {
+			return err
+		}
+		expired += n
 	}
 	before := r.expired
 	r.expired = expired
@@ -101,10 +105,15 @@ func (r *repairer) requeueOrphans(ctx context.Context, _ []*batch) error {
 	if r.expired == 0 {
 		return nil
 	}
-	orphans, err := task.Orphans(r.queue.inspector, task.QueueCancel, task.TypeCancel, task.TypeVerify)
+	orphans, err := task.Orphans(r.queue.inspector, task.QueueCancel, task.TypeCancel)
 	if err != nil {
 		return err
 	}
+	verifying, err := task.Orphans(r.queue.inspector, task.QueueVerify, task.TypeVerify)
+	if err != nil {
+		return err
+	}
+	orphans = append(orphans, verifying...)
 	for _, payload := range orphans {
 		s, err := task.Parse(payload)
 		if err != nil {
