@@ -264,6 +264,10 @@ func TestWorkersAndQueues(t *testing.T) {
 			_, err = client.Enqueue(tk, options...)
 			testutil.Must(l, err)
 		}
+		read, err := task.Slice{Batch: "v", Links: []string{"a"}, Verify: true}.Task()
+		testutil.Must(l, err)
+		_, err = client.Enqueue(read)
+		testutil.Must(l, err)
 		sweep := task.Sweep{Name: "2026-01-02", Due: time.Now(), Selection: []byte("{}")}
 		tk, err := sweep.Task()
 		testutil.Must(l, err)
@@ -302,7 +306,7 @@ func TestWorkersAndQueues(t *testing.T) {
 		maps.DeleteFunc(got, func(name string, _ float64) bool { return strings.Contains(name, "oldest") })
 		want := map[string]float64{
 			"fleet_workers": 2, "fleet_queue_slices cancel pending": 1, "fleet_queue_slices cancel active": 1, "fleet_queue_slices cancel retry": 1,
-			"fleet_queue_slices cancel scheduled": 1, "fleet_queue_slices cancel archived": 1, "fleet_queue_slices sweep pending": 1,
+			"fleet_queue_slices cancel scheduled": 1, "fleet_queue_slices cancel archived": 1, "fleet_queue_slices sweep pending": 1, "fleet_queue_slices verify pending": 1,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
@@ -365,7 +369,7 @@ func TestSweeps(t *testing.T) {
 		second, err := l.BeginSweep(l.Context(), next.Add(-24*time.Hour))
 		testutil.Must(l, err)
 		testutil.Must(l, second.Note(l.Context(), ledger.SweepCounts{Listed: 50, PastExpiry: 50, Suspicious: true}))
-		testutil.Must(l, second.Abandon(l.Context(), "w1", "a test"))
+		testutil.Must(l, second.Abandon(l.Context(), "w1", "a test", ""))
 		known, err = l.Sweeps(l.Context())
 		testutil.Must(l, err)
 		maps.Copy(want, map[string]float64{
@@ -655,7 +659,7 @@ func TestCost(t *testing.T) {
 			t.Fatalf("shown: %v pending, %v cancelled", got["fleet_links pending import"], got["fleet_links cancelled import"])
 		}
 		calls, took := l.spent()
-		want := map[string]int{"zrangebyscore": 1, "smembers": 1, "time": 1, "evalsha": 1, "llen": 4, "zcard": 7, "lrange": 2, "hmget": 1}
+		want := map[string]int{"zrangebyscore": 1, "smembers": 1, "time": 1, "evalsha": 1, "llen": 6, "zcard": 10, "lrange": 3, "hmget": 1}
 		hashes := calls["hgetall"]
 		delete(calls, "hgetall")
 		if diff := cmp.Diff(want, calls); diff != "" {

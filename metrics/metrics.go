@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/notify"
 	"linkcancel/internal/ratelimit"
 )
 
@@ -29,6 +30,7 @@ type Metrics struct {
 	waited    prometheus.Histogram
 	repairs   *prometheus.CounterVec
 	archives  *prometheus.CounterVec
+	notices   *prometheus.CounterVec
 	unproven  *prometheus.CounterVec
 
 	// Series resolved once, because resolving labels per link would cost more than counting.
@@ -54,6 +56,7 @@ var (
 	repairs  = [...]string{"orphaned", "missing"}
 
 	archiveResults = [...]string{"ok", "failed"}
+	noticeResults  = [...]string{notify.Delivered, notify.Failed, notify.GivenUp}
 	holds          = [...]ratelimit.Reason{
 		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
 	}
@@ -119,6 +122,10 @@ func New(version string) *Metrics {
 			Help: "Attempts of this process to archive a finished batch. A failed one is repeated after a minute.",
 		}, []string{"result"}),
 	}
+	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "linkcancel_notification_attempts_total",
+		Help: "Attempts of this process to deliver a notification. A failed one is repeated for a day, then given_up.",
+	}, []string{"result"})
 	m.unproven = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "linkcancel_api_unproven_answers_total",
 		Help: "Answers to requests for links that the API itself may not have given, by class: pages of a gateway or a firewall, and errors without the API's own body. Failures and throttling (408, 425, 429, 5xx) are not counted: linkcancel_api_requests_total has them.",
@@ -129,7 +136,7 @@ func New(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.outcomes, m.latency, m.attempts, m.ambiguous, m.settled, m.requests, m.duration, m.inFlight,
-		m.waited, m.repairs, m.archives, m.unproven, build,
+		m.waited, m.repairs, m.archives, m.notices, m.unproven, build,
 		collectors.NewGoCollector(
 			collectors.WithGoCollectorMemStatsMetricsDisabled(),
 			collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: goHeap}),
@@ -181,6 +188,9 @@ func (m *Metrics) begin() {
 	}
 	for _, result := range archiveResults {
 		m.archives.WithLabelValues(result)
+	}
+	for _, result := range noticeResults {
+		m.notices.WithLabelValues(result)
 	}
 	for _, reason := range repairs {
 		m.repairs.WithLabelValues(reason)
@@ -255,6 +265,9 @@ func (m *Metrics) Archived(ok bool) {
 	}
 	m.archives.WithLabelValues(result).Inc()
 }
+
+// Notification counts an attempt to deliver a notification.
+func (m *Metrics) Notification(result string) { m.notices.WithLabelValues(result).Inc() }
 
 // Repaired counts slices that were enqueued again.
 func (m *Metrics) Repaired(reason string, slices int) {

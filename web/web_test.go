@@ -301,7 +301,7 @@ func TestHostileTexts(t *testing.T) {
 		testutil.Must(t, err)
 		testutil.Must(t, ratelimit.HoldFleet(t.Context(), s.rdb, time.Time{}, history.By{Actor: text, Reason: text}))
 		testutil.Must(t, s.ledger.Heartbeat(t.Context(), ledger.WorkerBeat{ID: text, API: text, Version: text, Key: text, Cause: text}))
-		testutil.Must(t, s.ledger.NoteCommandSweep(t.Context(), ledger.SweepRun{Due: time.Now(), Error: text, Batch: text, Counts: ledger.SweepCounts{By: text, LeftOut: map[string]int64{text: 1}}}))
+		testutil.Must(t, s.ledger.NoteCommandSweep(t.Context(), ledger.SweepRun{Due: time.Now(), Error: text, Batch: text, Counts: ledger.SweepCounts{By: text, LeftOut: map[string]int64{text: 1}}}, history.By{Actor: text}, ""))
 		for _, path := range pages {
 			w := s.ask("GET", path, header("Authorization", "Bearer "+operator))
 			if w.Code != 200 {

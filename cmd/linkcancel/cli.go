@@ -47,6 +47,7 @@ type cli struct {
 	Archive     archiveCmd     `cmd:"" help:"Check the archives of finished batches."`
 	Serve       serveCmd       `cmd:"" help:"Serve a page that shows batches, links, the limit and sweeps in a browser."`
 	Activity    activityCmd    `cmd:"" help:"Show who changed what, when and why."`
+	Notify      notifyCmd      `cmd:"" help:"Test and show notifications about batches and sweeps."`
 	Rate        rateCmd        `cmd:"" help:"Show and control the fleet's rate limit."`
 	API         apiCmd         `cmd:"" name:"api" help:"Show or replace the API that the fleet works for."`
 	Sandbox     sandboxCmd     `cmd:"" help:"Serve a sandbox of the Plexy API."`

@@ -134,31 +134,32 @@ func runScripts(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exit":       cmdExit,
-			"signal":     cmdSignal,
-			"await":      cmdAwait,
-			"sandbox":    cmdSandbox,
-			"link":       cmdLink,
-			"answer":     cmdAnswer,
-			"type":       cmdType,
-			"status":     cmdStatus,
-			"requests":   cmdRequests,
-			"redis":      cmdRedis,
-			"redis-keys": cmdRedisKeys,
-			"acl-users":  cmdACLUsers,
-			"acl-clean":  cmdACLClean,
-			"plan-sweep": cmdPlanSweep,
-			"wait-sweep": cmdWaitSweep,
-			"wait-batch": cmdWaitBatch,
-			"wait-http":  cmdWaitHTTP,
-			"wait-file":  cmdWaitFile,
-			"port":       cmdPort,
-			"refused":    cmdRefused,
-			"write":      cmdWrite,
-			"rows":       cmdRows,
-			"gzip":       cmdGzip,
-			"collector":  cmdCollector,
-			"traces":     cmdTraces,
+			"exit":        cmdExit,
+			"signal":      cmdSignal,
+			"await":       cmdAwait,
+			"sandbox":     cmdSandbox,
+			"link":        cmdLink,
+			"answer":      cmdAnswer,
+			"type":        cmdType,
+			"status":      cmdStatus,
+			"requests":    cmdRequests,
+			"redis":       cmdRedis,
+			"redis-keys":  cmdRedisKeys,
+			"acl-users":   cmdACLUsers,
+			"acl-clean":   cmdACLClean,
+			"plan-sweep":  cmdPlanSweep,
+			"wait-sweep":  cmdWaitSweep,
+			"wait-batch":  cmdWaitBatch,
+			"wait-http":   cmdWaitHTTP,
+			"wait-outbox": cmdWaitOutbox,
+			"wait-file":   cmdWaitFile,
+			"port":        cmdPort,
+			"refused":     cmdRefused,
+			"write":       cmdWrite,
+			"rows":        cmdRows,
+			"gzip":        cmdGzip,
+			"collector":   cmdCollector,
+			"traces":      cmdTraces,
 		},
 	})
 }
@@ -469,6 +470,22 @@ func cmdWaitBatch(ts *testscript.TestScript, neg bool, args []string) {
 			return false, err.Error()
 		}
 		return string(batch.State) == args[1], fmt.Sprintf("%+v", batch)
+	})
+}
+
+// wait-outbox N waits until N notifications were tried at least once, or wait after one that was.
+func cmdWaitOutbox(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "wait-outbox N")
+	b := of(ts).open(ts)
+	defer b.Close()
+	l := ledger.New(b.Client())
+	until(ts, args[0]+" notifications", func() (bool, string) {
+		all, err := l.Deliveries(context.Background())
+		tried := 0
+		for _, d := range all {
+			tried += d.Attempts
+		}
+		return err == nil && strconv.Itoa(len(all)) == args[0] && tried > 1, fmt.Sprintf("%+v, %v", all, err)
 	})
 }
 

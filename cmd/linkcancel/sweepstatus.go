@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"linkcancel/internal/clean"
+	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
@@ -60,7 +61,16 @@ func (c sweepCmd) note(ctx context.Context, a *cliApp, l *ledger.Ledger, began t
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if err := l.NoteCommandSweep(ctx, run); err != nil {
+	result := sweep.Found(run.Counts, r.Batch.ID)
+	switch {
+	case errors.As(err, new(*sweep.TooManyError)):
+		result = history.Refused
+	case err != nil:
+		result = ""
+	}
+	by := c.by()
+	by.Reason = ""
+	if err := l.NoteCommandSweep(ctx, run, by, result); err != nil {
 		a.log.Warn("sweep status will not show this sweep", "error", err)
 	}
 }

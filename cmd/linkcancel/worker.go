@@ -21,6 +21,7 @@ type workerCmd struct {
 	sendFlags
 	metricsFlags `set:"metrics_addr=127.0.0.1:9464"`
 	pageFlag
+	notifyFlags
 	Verify        string         `default:"off" env:"LINKCANCEL_VERIFY" help:"When a batch is done, read its links again and report which can still be paid: all of them, off, or a random sample such as 5%; by default ${default}. --verify of a batch comes first. Give all workers the same." placeholder:"all|5%|off"`
 	ArchiveDir    string         `env:"LINKCANCEL_ARCHIVE_DIR" help:"Archive each finished batch in this folder: report, history and SHA-256 sums. Give all workers the same folder." placeholder:"DIR"`
 	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
@@ -67,6 +68,10 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if err != nil {
 		return err
 	}
+	receivers, err := c.receivers(a)
+	if err != nil {
+		return err
+	}
 	sweeps, err := c.sweeps()
 	if err != nil {
 		return err
@@ -81,7 +86,7 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	opt := c.options(a, key, client)
-	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL, opt.Verify = b, l, true, sweeps, c.ArchiveDir, c.UIURL, c.Verify
+	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL, opt.Verify, opt.Notify = b, l, true, sweeps, c.ArchiveDir, c.UIURL, c.Verify, receivers
 	worker, err := app.New(ctx, opt)
 	if err != nil {
 		return err

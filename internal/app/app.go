@@ -17,6 +17,7 @@ import (
 	"linkcancel/internal/broker"
 	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/notify"
 	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/metrics"
@@ -44,6 +45,7 @@ type Options struct {
 	ArchiveDir    string        // for archives of finished batches; "": none
 	PageURL       string        // of the page, for alerts; "": unknown
 	Verify        string        // see feeder.Config.Verify
+	Notify        []*notify.Receiver
 
 	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
 	Shared   bool
@@ -106,9 +108,13 @@ func New(ctx context.Context, opt Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	var notifier *notify.Dispatcher
+	if len(opt.Notify) > 0 {
+		notifier = notify.NewDispatcher(opt.Notify, opt.Ledger, opt.Log, a.metrics.Notification)
+	}
 	a.feeder = feeder.New(feeder.Config{
 		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify,
-		Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
+		Notifier: notifier, PageURL: opt.PageURL, Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {
 		a.sweeper = sweep.NewSweeper(sweep.SweeperConfig{

@@ -120,7 +120,7 @@ func TestHostileTexts(t *testing.T) {
 		testutil.Must(t, err)
 		testutil.Must(t, s.ledger.Heartbeat(ctx, ledger.WorkerBeat{ID: text, API: text, Version: text, Key: text, Cause: text, Rate: 5}))
 		testutil.Must(t, ratelimit.HoldFleet(ctx, s.broker.Client(), time.Time{}, history.By{Actor: text, Reason: text}))
-		testutil.Must(t, s.ledger.NoteCommandSweep(ctx, ledger.SweepRun{Due: time.Now(), Error: text, Batch: text, Counts: ledger.SweepCounts{By: text, LeftOut: map[string]int64{text: 1}}}))
+		testutil.Must(t, s.ledger.NoteCommandSweep(ctx, ledger.SweepRun{Due: time.Now(), Error: text, Batch: text, Counts: ledger.SweepCounts{By: text, LeftOut: map[string]int64{text: 1}}}, history.By{Actor: text}, ""))
 	}
 	b := newTab(t)
 	testutil.Must(t, chromedp.Listen(b.ctx, func(event any) {

@@ -170,7 +170,7 @@ func (s *site) fill() {
 	testutil.Must(s, s.ledger.NoteCommandSweep(ctx, ledger.SweepRun{
 		Due: time.Now(), Started: time.Now(), Ended: time.Now(), OK: true, Batch: "april",
 		Counts: ledger.SweepCounts{Listed: 9000, Selected: 600, By: "ann@desk", LeftOut: map[string]int64{"status": 8000, "not_expired": 400}},
-	}))
+	}, history.By{Actor: "ann@desk"}, "9,000 listed, 600 selected: batch april"))
 }
 
 // tab is a tab of a browser of its own.

@@ -56,6 +56,9 @@ const (
 	SweepFailed Action = "sweep failed"
 )
 
+// Refused is the detail of a sweep that failed because it found more links than are allowed.
+const Refused = "refused"
+
 // Self is the actor of what a script does by itself.
 const Self = "linkcancel"
 

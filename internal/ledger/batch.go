@@ -60,6 +60,7 @@ type Batch struct {
 	History    int64     // number of the latest entry of its history
 	Indexed    int64     // number of the latest one in the index (history.go)
 	Logged     int64     // number of the latest one that a leader has logged
+	Notified   int64     // number of the latest one that is in the outbox, or needs not be
 	Archived   time.Time // when its report was archived; zero if it was not
 	Verify     string    // which of its links are to be verified at its end; "": as the workers are told
 
@@ -120,7 +121,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		Duplicates: number(h["duplicates"]), Invalid: number(h["invalid"]),
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
 		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
-		History: number(h["history"]), Indexed: number(h["indexed"]), Logged: number(h["logged"]), Archived: millis(h["archived"]),
+		History: number(h["history"]), Indexed: number(h["indexed"]), Logged: number(h["logged"]), Notified: number(h["notified"]), Archived: millis(h["archived"]),
 		Verify: h["verify"], Verifications: h["verifications"], Population: number(h["population"]),
 	}
 	for o := range b.Counts[1:] {

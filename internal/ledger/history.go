@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -91,6 +92,61 @@ func (l *Ledger) LogBatch(ctx context.Context, b Batch, log func(history.Entry) 
 	}
 	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", entries[len(entries)-1].Number).Err(); err != nil {
 		return fmt.Errorf("note the log of batch %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// NotifyBatch calls see with each entry of a batch's history that was not seen by an earlier call, then
+// put, and notes that. b is the batch as it was just read.
+func (l *Ledger) NotifyBatch(ctx context.Context, b Batch, see func(history.Entry) error, put func() error) error {
+	entries, err := l.History(ctx, b.ID)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	for _, e := range entries {
+		if e.Number > b.Notified {
+			if err := see(e); err != nil {
+				return err
+			}
+		}
+	}
+	if err := put(); err != nil {
+		return err
+	}
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "notified", entries[len(entries)-1].Number).Err(); err != nil {
+		return fmt.Errorf("note the notifications of batch %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// NotifySweeps calls put with the entries of the sweeps' history that were not seen by an earlier call,
+// and notes that.
+func (l *Ledger) NotifySweeps(ctx context.Context, put func([]history.Entry) error) error {
+	const field = "notified " + history.Sweep
+	pipe := l.rdb.Pipeline()
+	seen, latest := pipe.HGet(ctx, keyIndexed, field), pipe.ZRevRange(ctx, history.Key(history.Sweep), 0, 0)
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("read the history of the sweeps: %w", err)
+	}
+	newest, err := parseHistory(history.Sweep, latest.Val())
+	if err != nil || len(newest) == 0 || seen.Val() == mark(newest[0]) {
+		return err
+	}
+	entries, err := l.History(ctx, history.Sweep)
+	if err != nil {
+		return err
+	}
+	text, _, _ := strings.Cut(seen.Val(), " ")
+	known := number(text)
+	if known >= newest[0].Number { // Redis lost some
+		known = 0
+	}
+	entries = slices.DeleteFunc(entries, func(e history.Entry) bool { return e.Number <= known })
+	if err := put(entries); err != nil {
+		return err
+	}
+	if err := l.rdb.HSet(ctx, keyIndexed, field, mark(newest[0])).Err(); err != nil {
+		return fmt.Errorf("note the notifications of the sweeps: %w", err)
 	}
 	return nil
 }

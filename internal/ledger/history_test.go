@@ -140,7 +140,7 @@ func TestActivity(t *testing.T) {
 			l.must(ratelimit.ReleaseFleet(ctx, l.rdb, ann))
 			l.must(l.SetAPI(ctx, "https://api", ann))
 			l.must(l.begin(night(1)).End(ctx, "w1", "7 listed"))
-			l.must(l.begin(night(2)).Abandon(ctx, "w1", "no list"))
+			l.must(l.begin(night(2)).Abandon(ctx, "w1", "no list", ""))
 			_, _, err := l.Abort(ctx, "a", ann)
 			l.must(err)
 			l.must(l.FillAborted(ctx, l.get("a")))

@@ -114,11 +114,24 @@ type Sweeps struct {
 	Command   *SweepRun // the latest one by a command, may be nil
 }
 
-// NoteCommandSweep stores how a sweep by a command ended.
-func (l *Ledger) NoteCommandSweep(ctx context.Context, r SweepRun) error {
+var commandScript = redis.NewScript(history.Lua + `
+-- KEYS[1] sweeps  KEYS[2] history   ARGV how a sweep by a command ended, entry
+redis.call('HSET', KEYS[1], 'command', ARGV[1])
+local t = redis.call('TIME')
+add_history(KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000), cjson.decode(ARGV[2]))
+return 1
+`)
+
+// NoteCommandSweep stores how a sweep by a command ended. result says for its history what it found;
+// if it failed, see Abandon for it.
+func (l *Ledger) NoteCommandSweep(ctx context.Context, r SweepRun, by history.By, result string) error {
+	action := history.SweepEnded
+	if !r.OK {
+		action, by.Reason = history.SweepFailed, cutError(r.Error)
+	}
 	doc, err := json.Marshal(r)
 	if err == nil {
-		err = l.rdb.HSet(ctx, keySweep, "command", doc).Err()
+		err = commandScript.Run(ctx, l.rdb, []string{keySweep, history.Key(history.Sweep)}, doc, by.Change(action, result)).Err()
 	}
 	if err != nil {
 		return fmt.Errorf("write how the sweep ended: %w", err)
@@ -276,9 +289,9 @@ func (s *SweepLease) End(ctx context.Context, worker, result string) error {
 	return err
 }
 
-// Abandon ends the sweep as failed. text says why.
-func (s *SweepLease) Abandon(ctx context.Context, worker, text string) error {
+// Abandon ends the sweep as failed. text says why; detail: see history.Refused.
+func (s *SweepLease) Abandon(ctx context.Context, worker, text, detail string) error {
 	by := history.By{Actor: worker, Reason: cutError(text), Auto: true}
-	_, err := s.write(ctx, "end", 0, cutError(text), by.Change(history.SweepFailed, ""))
+	_, err := s.write(ctx, "end", 0, cutError(text), by.Change(history.SweepFailed, detail))
 	return err
 }

@@ -110,7 +110,7 @@ func TestSweeps(t *testing.T) {
 			l.fails("give back", dead.GiveBack(l.Context(), 0, ""), ErrSweepLost)
 			l.fails("fail", dead.Fail(l.Context(), 0, "no"), ErrSweepLost)
 			l.fails("end", dead.End(l.Context(), "w1", ""), ErrSweepLost)
-			l.fails("abandon", dead.Abandon(l.Context(), "w1", "no"), ErrSweepLost)
+			l.fails("abandon", dead.Abandon(l.Context(), "w1", "no", ""), ErrSweepLost)
 			l.equal("after all that", SweepRun{Due: night(1), Batch: "b", Counts: found, Crashes: 1}, *l.sweeps().Running, ignoreTimes)
 		}},
 		{"one that is given back is no crash", func(l *bench) {
@@ -128,8 +128,8 @@ func TestSweeps(t *testing.T) {
 			}
 			l.equal("waiting", SweepRun{Due: night(1), Failures: 3, Error: "the list answered 500"}, *l.sweeps().Running, ignoreTimes)
 			s := l.begin(night(1))
-			l.must(s.Abandon(l.Context(), "w1", "too often"))
-			l.must(s.Abandon(l.Context(), "w1", "too often"))
+			l.must(s.Abandon(l.Context(), "w1", "too often", ""))
+			l.must(s.Abandon(l.Context(), "w1", "too often", ""))
 			got := l.sweeps()
 			l.equal("ended", SweepRun{Due: night(1), Failures: 3, Error: "too often"}, *got.Last, ignoreTimes)
 			if !got.Succeeded.IsZero() || got.Running != nil {
@@ -159,7 +159,7 @@ func TestSweeps(t *testing.T) {
 		{"the last good one is remembered", func(l *bench) {
 			l.must(l.begin(night(1)).End(l.Context(), "w1", ""))
 			good := l.sweeps().Succeeded
-			l.must(l.begin(night(2)).Abandon(l.Context(), "w1", "no"))
+			l.must(l.begin(night(2)).Abandon(l.Context(), "w1", "no", ""))
 			l.begin(night(3))
 			got := l.sweeps()
 			l.equal("the good one", good, got.Succeeded)
@@ -198,7 +198,7 @@ func TestSweeps(t *testing.T) {
 			l.equal("next", night(2), got.Next)
 		}},
 		{"a long error is cut", func(l *bench) {
-			l.must(l.begin(night(1)).Abandon(l.Context(), "w1", strings.Repeat("é", MaxErrorBytes)))
+			l.must(l.begin(night(1)).Abandon(l.Context(), "w1", strings.Repeat("é", MaxErrorBytes), ""))
 			if n := len(l.sweeps().Last.Error); n != MaxErrorBytes {
 				l.Errorf("%d bytes", n)
 			}
@@ -216,7 +216,7 @@ func TestAwayRedisIsNoAnswerAboutSweeps(t *testing.T) {
 		"GiveBack":  s.GiveBack(ctx, 0, ""),
 		"Fail":      s.Fail(ctx, 0, "no"),
 		"End":       s.End(ctx, "w1", ""),
-		"Abandon":   s.Abandon(ctx, "w1", "no"),
+		"Abandon":   s.Abandon(ctx, "w1", "no", ""),
 	}
 	_, calls["Sweeps"] = l.Sweeps(ctx)
 	_, calls["BeginSweep"] = l.BeginSweep(ctx, night(1))

@@ -44,6 +44,9 @@ var largeNumber = regexp.MustCompile(`\b\d{4,}\b`)
 // Did says what an entry's actor did, and why.
 func Did(e history.Entry) string {
 	words, known := actions[e.Action]
+	if !e.Auto {
+		words = strings.TrimPrefix(words, "scheduled ")
+	}
 	if !known {
 		words = string(e.Action) // of a newer release
 	}
@@ -54,7 +57,7 @@ func Did(e history.Entry) string {
 			n, _ := strconv.ParseInt(digits, 10, 64)
 			return humanize.Digits(n)
 		})
-	case e.Action == history.Resume && detail != "":
+	case (e.Action == history.Resume || e.Action == history.SweepFailed) && detail != "":
 		words += ":"
 	}
 	if detail != "" {
@@ -64,6 +67,17 @@ func Did(e history.Entry) string {
 		words += " (" + ReasonOf(e.Reason) + ")"
 	}
 	return words
+}
+
+// CauseOf is what paused a batch: person, canary, or unproven, if its 204s cannot be believed.
+func CauseOf(e history.Entry) string {
+	switch {
+	case !e.Auto:
+		return "person"
+	case strings.HasPrefix(e.Reason, "canary:"):
+		return "canary"
+	}
+	return "unproven"
 }
 
 // ReasonOf is the reason of a pause in words.

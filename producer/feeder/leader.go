@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,6 +14,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/notify"
 	"linkcancel/internal/ratelimit"
 )
 
@@ -33,6 +35,9 @@ type Config struct {
 	// Verify says which links of a batch are verified when it is done, if the batch itself does not:
 	// see importer.ParseSample. "": none.
 	Verify string
+	// Notifier delivers notifications. nil: there are none.
+	Notifier *notify.Dispatcher
+	PageURL  string // of the page, for notifications; "": unknown
 	// ArchiveDir is the folder for archives of finished batches. "": there are none.
 	ArchiveDir string
 	Observer   Observer     // may be nil
@@ -77,6 +82,11 @@ func New(cfg Config, rdb redis.UniversalClient, l *ledger.Ledger) *Feeder {
 func (f *Feeder) Run(ctx context.Context) {
 	defer f.archiver.running.Wait()
 	defer f.verifier.running.Wait()
+	if f.cfg.Notifier != nil {
+		var notifying sync.WaitGroup
+		notifying.Go(func() { f.cfg.Notifier.Run(ctx) })
+		defer notifying.Wait()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -90,6 +100,9 @@ func (f *Feeder) Run(ctx context.Context) {
 		switch {
 		case errors.Is(err, ledger.ErrNotLeader):
 			f.term = nil
+			if f.cfg.Notifier != nil {
+				f.cfg.Notifier.Rest()
+			}
 		case err != nil && ctx.Err() == nil:
 			f.trouble.Begin("feeding is interrupted", err)
 			f.renewed = time.Time{} // renew the lease before anything else

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/notify"
 	"linkcancel/internal/task"
 )
 
@@ -34,6 +35,7 @@ type repairer struct {
 
 	archiver *archiver
 	verifier *verifier
+	notifier *notify.Dispatcher // nil: no notifications
 
 	duties  []duty
 	expired int64 // the number of expired task leases at the last check
@@ -48,7 +50,7 @@ type duty struct {
 }
 
 func newRepairer(t *term, f *Feeder) *repairer {
-	r := &repairer{archiver: &f.archiver, verifier: &f.verifier, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
+	r := &repairer{archiver: &f.archiver, verifier: &f.verifier, notifier: f.cfg.Notifier, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
 	r.duties = []duty{
 		{every: time.Second, run: r.checkLeases},
 		{every: 5 * time.Second, run: r.requeueOrphans},
@@ -56,11 +58,14 @@ func newRepairer(t *term, f *Feeder) *repairer {
 		{every: missingInterval, run: r.requeueMissing, next: time.Now().Add(missingInterval)},
 		{run: r.logBatches},
 		{every: 2 * time.Second, run: r.logFleet},
+		{every: time.Second / 2, run: r.notifyBatches},
+		{every: 2 * time.Second, run: r.notifyFleet},
 		{run: r.retire},
 		{every: 5 * time.Minute, run: r.relist},
 		{every: archiveSearch, run: r.archiveRetired},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.Prune(ctx) }},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.TrimIndex(ctx, r.cfg.Keep) }},
+		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.TrimDelivered(ctx, r.cfg.Keep) }},
 	}
 	return r
 }

@@ -34,6 +34,9 @@ func (r *repairer) finish(ctx context.Context, b *batch) error {
 	if made, err := r.verifier.made(ctx, b.Batch); err != nil || !made {
 		return err
 	}
+	if r.notifier != nil && b.Notified < b.History {
+		return nil // its end is not in the outbox yet
+	}
 	if r.archiver.wants(b.Batch) {
 		r.archiver.begin(ctx, r.archiver.archive, b.Batch)
 		return nil // it is retired in the round that sees the archive

@@ -217,7 +217,7 @@ func (r *sweepRun) end(err error) error {
 		_ = r.lease.GiveBack(ctx, sweepPutOff, err.Error())
 		return &task.Later{Delay: sweepPutOff, Why: err.Error()}
 	case final(err), tries > len(sweepDelays):
-		return r.fail(ctx, log, explain(err), tries)
+		return r.fail(ctx, log, err, tries)
 	}
 	delay, text := sweepDelays[tries-1], explain(err)
 	log.Warn("sweep failed, and will be tried again", "error", text, "tries", tries, "delay", delay.String())
@@ -226,13 +226,17 @@ func (r *sweepRun) end(err error) error {
 }
 
 // fail ends the sweep for good, unless its batch was made: a reply may have been lost.
-func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, tries int) error {
+func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, cause error, tries int) error {
+	text, detail := explain(cause), ""
+	if errors.As(cause, new(*TooManyError)) {
+		detail = history.Refused
+	}
 	found, err := r.findBatch(ctx)
 	switch {
 	case err == nil && found == batchMade:
 		return r.succeed(ctx, log)
 	case err == nil:
-		err = r.lease.Abandon(ctx, r.s.cfg.Process, text)
+		err = r.lease.Abandon(ctx, r.s.cfg.Process, text, detail)
 	}
 	if err != nil && !errors.Is(err, ledger.ErrSweepLost) {
 		return &task.Later{Delay: sweepBusy, Why: err.Error()}
@@ -241,11 +245,11 @@ func (r *sweepRun) fail(ctx context.Context, log *slog.Logger, text string, trie
 	return nil
 }
 
-// found says what the sweep found, for its history.
-func (r *sweepRun) found(c ledger.SweepCounts) string {
+// Found says what a sweep found, for its history. batch is the one that it made, or "".
+func Found(c ledger.SweepCounts, batch string) string {
 	text := humanize.Digits(c.Listed) + " listed, " + humanize.Digits(c.Selected) + " selected"
-	if id := r.result.Batch.ID; id != "" {
-		text += ": batch " + id
+	if batch != "" {
+		text += ": batch " + batch
 	}
 	return text
 }
@@ -260,7 +264,7 @@ func (r *sweepRun) succeed(ctx context.Context, log *slog.Logger) error {
 		_, err = r.lease.Claim(ctx, r.batch, "") // there is none
 	}
 	if err == nil {
-		err = r.lease.End(ctx, r.s.cfg.Process, r.found(found))
+		err = r.lease.End(ctx, r.s.cfg.Process, Found(found, r.result.Batch.ID))
 	}
 	if err != nil { // a retry finds the batch
 		return &task.Later{Delay: sweepBusy, Why: err.Error()}

@@ -1,0 +1,90 @@
+package feeder
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"linkcancel/internal/history"
+	"linkcancel/internal/importer"
+	"linkcancel/internal/ledger"
+	"linkcancel/internal/notify"
+	"linkcancel/internal/testutil"
+)
+
+// notifying gives a feeder a dispatcher that sends nothing by itself.
+func notifying(t *testing.T, y *yard, f *Feeder) {
+	t.Helper()
+	receivers, err := notify.Receivers(notify.Config{URLs: []string{"https://example.com/hook"}, Format: notify.FormatGeneric})
+	testutil.Must(t, err)
+	f.cfg.Notifier = notify.NewDispatcher(receivers, y.l, slog.New(slog.DiscardHandler), func(string) {})
+}
+
+// outbox are the types of what waits in the outbox, by subject.
+func (y *yard) outbox() map[string][]string {
+	y.t.Helper()
+	all, err := y.l.Deliveries(y.t.Context())
+	testutil.Must(y.t, err)
+	got := map[string][]string{}
+	for _, d := range all {
+		got[d.Subject] = append(got[d.Subject], d.Type)
+	}
+	return got
+}
+
+// What happens to batches and sweeps gets into the outbox, whichever leader sees it. A batch is not
+// retired before.
+func TestNotifications(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		ctx, ann := t.Context(), history.By{Actor: "ann"}
+		y.batch("b1", importer.SourceImport, 10)
+		f := y.feeder(1000)
+		notifying(t, y, f)
+		y.tick(f)
+		_, _, err := y.l.Pause(ctx, "b1", ann)
+		testutil.Must(t, err)
+		// This leader dies before it sees the rest.
+		f.resign()
+		_, _, err = y.l.Resume(ctx, "b1", ann)
+		testutil.Must(t, err)
+		y.record(ledger.Cancelled, 0, 0, 10)
+		testutil.Must(t, y.l.NoteCommandSweep(ctx, ledger.SweepRun{Error: "no list"}, ann, ""))
+		next := y.feeder(1000)
+		notifying(t, y, next)
+		y.ticks(next, 10*time.Second)
+		got := y.outbox()
+		if want := []string{notify.BatchPaused, notify.BatchDone}; len(got["b1"]) != 2 || got["b1"][0] != want[0] || got["b1"][1] != want[1] {
+			t.Errorf("%v", got)
+		}
+		if len(got[history.Sweep]) != 1 || got[history.Sweep][0] != notify.SweepFailed {
+			t.Errorf("%v", got)
+		}
+		if y.rdb.TTL(ctx, "lc:{b1}").Val() <= 0 {
+			t.Error("the batch is not retired")
+		}
+	})
+}
+
+// The end of a batch may be recorded in any round of the leader.
+func TestNoEndIsMissed(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		f := y.feeder(1000)
+		notifying(t, y, f)
+		for i := range 20 {
+			id := "b" + string(rune('a'+i))
+			y.batch(id, importer.SourceImport, 1)
+			y.tick(f)
+			testutil.Must(t, y.l.Commit(context.Background(), []ledger.Group{{Batch: id, Entries: []ledger.Entry{{Record: ledger.Record{Outcome: ledger.Cancelled}}}}})[0].Err)
+			testutil.Advance(time.Duration(i) * 37 * time.Millisecond)
+			y.tick(f)
+		}
+		y.ticks(f, 5*time.Second)
+		if got := y.outbox(); len(got) != 20 {
+			t.Errorf("%d of 20 ends are in the outbox: %v", len(got), got)
+		}
+		if open, err := y.l.Unfinished(t.Context()); len(open) > 0 || err != nil {
+			t.Errorf("%d batches are not retired, %v", len(open), err)
+		}
+	})
+}
