@@ -15,7 +15,9 @@ var (
 	}
 	// pendingStates are the states with pending links. An aborted batch has some until it is
 	// filled.
-	pendingStates = [...]ledger.State{ledger.Ready, ledger.Running, ledger.Paused, ledger.AbortedState}
+	pendingStates = [...]ledger.State{ledger.Ready, ledger.Running, ledger.Paused, ledger.AbortedState, scheduled}
+	// scheduled is instead of ready while --not-before is ahead.
+	scheduled = ledger.State("scheduled")
 	// linkStates are the states of a link: pending, or one of the outcomes.
 	linkStates = append([]ledger.Outcome{ledger.None}, ledger.Outcomes[:]...)
 )
@@ -33,7 +35,7 @@ func newFleetDescs() fleetDescs {
 	return fleetDescs{
 		links:   desc("links", "Links of all batches in the ledger, by outcome.", "source", "outcome"),
 		batches: desc("batches", "Batches in the ledger, by state.", "source", "state"),
-		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to get the outcome aborted.", "source", "state"),
+		pending: desc("pending_links", "Links without an outcome, by state of their batch; those of an aborted one are about to get the outcome aborted, and scheduled ones wait for --not-before.", "source", "state"),
 		batchLinks: desc("batch_links", "Links of the 15 newest unfinished batches, by outcome.",
 			"batch", "outcome"),
 		verified: desc("verified_links", "Links of the latest verification of each batch, by result; of earlier ones, too, if that is a sample.", "result"),
@@ -64,7 +66,7 @@ func (d *fleetDescs) describe(ch chan<- *prometheus.Desc) {
 }
 
 func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
-	d.collectBatches(ch, f.batches)
+	d.collectBatches(ch, f.batches, f.now)
 	d.collectSweeps(ch, f)
 	ch <- gauge(d.workers, float64(f.workers))
 	ch <- gauge(d.keys, float64(f.keys))
@@ -80,7 +82,7 @@ func (d *fleetDescs) collect(ch chan<- prometheus.Metric, f *fleet) {
 	}
 }
 
-func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledger.Batch) {
+func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledger.Batch, now time.Time) {
 	var links [len(sources)]ledger.Counts // None: pending
 	var states, pending [len(sources)]map[ledger.State]int64
 	for i := range sources {
@@ -100,7 +102,11 @@ func (d *fleetDescs) collectBatches(ch chan<- prometheus.Metric, batches []*ledg
 			links[i][o] += counts[o]
 		}
 		if counts[ledger.None] > 0 {
-			pending[i][b.State] += counts[ledger.None]
+			state := b.State
+			if state == ledger.Ready && now.Before(b.NotBefore) {
+				state = scheduled
+			}
+			pending[i][state] += counts[ledger.None]
 			if shown++; shown <= newestBatches {
 				for _, o := range linkStates {
 					ch <- gauge(d.batchLinks, float64(counts[o]), b.ID, o.String())

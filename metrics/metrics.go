@@ -58,7 +58,7 @@ var (
 	archiveResults = [...]string{"ok", "failed"}
 	noticeResults  = [...]string{notify.Delivered, notify.Failed, notify.GivenUp}
 	holds          = [...]ratelimit.Reason{
-		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual,
+		ratelimit.ReasonThrottled, ratelimit.ReasonUnauthorized, ratelimit.ReasonOutage, ratelimit.ReasonManual, ratelimit.ReasonWindow,
 	}
 	// bySettling are the outcomes that a GET can decide.
 	bySettling = [...]ledger.Outcome{

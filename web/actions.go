@@ -137,7 +137,16 @@ func (s *Server) resume(ctx context.Context, r *http.Request, by history.By) (st
 	if err != nil {
 		return "", err
 	}
-	state, _, err := s.cfg.Ledger.Resume(ctx, b.ID, by)
+	return s.resumeAbove(ctx, b, r.PostForm.Get("pause_above"), by)
+}
+
+// resumeAbove continues a batch, with another stop condition if it is not "".
+func (s *Server) resumeAbove(ctx context.Context, b ledger.Batch, pauseAbove string, by history.By) (string, error) {
+	pauseAbove, err := ledger.ParsePauseAbove(pauseAbove)
+	if err != nil {
+		return "", refuse(http.StatusBadRequest, "The batch was not resumed: for “pause above”, use a share such as 5%%, a number of links, or off.")
+	}
+	state, _, err := s.cfg.Ledger.ResumeWith(ctx, b.ID, pauseAbove, by)
 	return changed(b, "resumed", state, err, ledger.Running, ledger.Ready)
 }
 
@@ -333,6 +342,9 @@ func (s *Server) holdFor(ctx context.Context, text string, by history.By) error 
 	return ratelimit.HoldFleet(ctx, s.cfg.Redis, until, by)
 }
 
-func (s *Server) release(ctx context.Context, _ *http.Request, by history.By) (string, error) {
+func (s *Server) release(ctx context.Context, r *http.Request, by history.By) (string, error) {
+	if r.PostForm.Get("once") != "" {
+		return "/rate", ratelimit.ReleaseOnce(ctx, s.cfg.Redis, by)
+	}
 	return "/rate", ratelimit.ReleaseFleet(ctx, s.cfg.Redis, by)
 }

@@ -23,6 +23,7 @@ import (
 	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/linkcsv"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
 )
 
@@ -65,7 +66,8 @@ func (s *Server) endpoints() []endpoint {
 			do: func(_ context.Context, w http.ResponseWriter, r *http.Request) error { return s.writeReport(w, r) }},
 		{method: "GET", path: "/batches/{id}/events", summary: "Follow a batch to its end: each event has what batch watch --json prints", kinds: []string{"text/event-stream"}, do: s.apiEvents},
 		{method: "POST", path: "/batches/{id}/pause", summary: "Pause a batch", body: Reason{}, reply: status.BatchView{}, do: s.apiChange(s.pause)},
-		{method: "POST", path: "/batches/{id}/resume", summary: "Continue a paused batch", body: Reason{}, reply: status.BatchView{}, do: s.apiChange(s.resume)},
+		{method: "POST", path: "/batches/{id}/resume", summary: "Continue a paused batch", body: ResumeRequest{}, reply: status.BatchView{}, do: s.apiResume},
+		{method: "PUT", path: "/batches/{id}/priority", summary: "Change the share of an open batch", body: PriorityRequest{}, reply: status.BatchView{}, do: s.apiPriority},
 		{method: "POST", path: "/batches/{id}/abort", summary: "Abort a batch: its pending links are not sent", body: Reason{}, reply: status.BatchView{}, do: s.apiAbort},
 		{method: "POST", path: "/batches/{id}/retry", summary: "Make a new batch of links of a batch", body: RetryRequest{}, reply: status.BatchView{}, do: s.apiRetry,
 			statuses: []int{http.StatusCreated, http.StatusOK}},
@@ -75,7 +77,8 @@ func (s *Server) endpoints() []endpoint {
 		{method: "GET", path: "/rate", summary: "Show the limit and the workers", reply: status.FleetView{}, do: s.apiRate},
 		{method: "PUT", path: "/rate", summary: "Set the limit", body: LimitRequest{}, reply: status.FleetView{}, do: s.apiSetRate},
 		{method: "POST", path: "/rate/hold", summary: "Hold sending", body: HoldRequest{}, reply: status.FleetView{}, do: s.apiHold},
-		{method: "POST", path: "/rate/release", summary: "End any hold", body: Reason{}, reply: status.FleetView{}, do: s.apiRelease},
+		{method: "POST", path: "/rate/release", summary: "End any hold, or open a closed window once", body: ReleaseRequest{}, reply: status.FleetView{}, do: s.apiRelease},
+		{method: "PUT", path: "/rate/window", summary: "Send at some times of the day only", body: WindowRequest{}, reply: status.FleetView{}, do: s.apiWindow},
 		{method: "GET", path: "/sweeps", summary: "Show the schedule and the last sweeps", reply: status.SweepsView{}, do: s.apiSweeps},
 		{method: "GET", path: "/activity", summary: "Who changed what, the newest entry first", reply: ActivityList{}, do: s.apiActivity,
 			params: []param{query("batch", "Only entries of this batch.", text())}},
@@ -96,6 +99,31 @@ type ActivityList struct {
 // Reason says why something is changed, for the history.
 type Reason struct {
 	Reason string `json:"reason,omitempty"`
+}
+
+// ResumeRequest may change the stop condition.
+type ResumeRequest struct {
+	Reason
+	PauseAbove string `json:"pause_above,omitempty"` // a share such as 5%, a number of links, or off; as before without it
+}
+
+// PriorityRequest is a priority.
+type PriorityRequest struct {
+	Priority string `json:"priority"` // high, normal or low
+	Reason
+}
+
+// ReleaseRequest says what is released.
+type ReleaseRequest struct {
+	Reason
+	Once bool `json:"once,omitempty"` // only the window, until it opens by itself
+}
+
+// WindowRequest says when the fleet may send.
+type WindowRequest struct {
+	Window   string `json:"window"`             // such as 22:00-06:00, or off
+	Timezone string `json:"timezone,omitempty"` // UTC without it
+	Reason
 }
 
 // RetryRequest says which links are retried.
@@ -668,15 +696,78 @@ func (s *Server) apiHold(ctx context.Context, w http.ResponseWriter, r *http.Req
 }
 
 func (s *Server) apiRelease(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
-	doc, err := document[Reason](w, r)
+	doc, err := document[ReleaseRequest](w, r)
 	if err != nil {
 		return err
 	}
-	by, err := byOf(ctx, doc.Reason)
-	if err == nil {
-		_, err = s.release(ctx, r, by)
+	by, err := byOf(ctx, doc.Reason.Reason)
+	switch {
+	case err != nil:
+	case doc.Once:
+		err = ratelimit.ReleaseOnce(ctx, s.cfg.Redis, by)
+	default:
+		err = ratelimit.ReleaseFleet(ctx, s.cfg.Redis, by)
 	}
 	return s.replyRate(ctx, w, err)
+}
+
+func (s *Server) apiWindow(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	doc, err := document[WindowRequest](w, r)
+	if err != nil {
+		return err
+	}
+	by, err := byOf(ctx, doc.Reason.Reason)
+	if err != nil {
+		return err
+	}
+	var window ratelimit.Window
+	if doc.Window != "off" {
+		if window, err = ratelimit.ParseWindow(doc.Window, doc.Timezone); err != nil {
+			return refuse(http.StatusBadRequest, "The window was not changed: %s.", clean.Line(err.Error()))
+		}
+	}
+	return s.replyRate(ctx, w, ratelimit.SetWindow(ctx, s.cfg.Redis, window, by))
+}
+
+func (s *Server) apiResume(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	doc, err := document[ResumeRequest](w, r)
+	if err != nil {
+		return err
+	}
+	return s.apiDo(ctx, w, r, doc.Reason.Reason, func(ctx context.Context, b ledger.Batch, by history.By) (string, error) {
+		return s.resumeAbove(ctx, b, doc.PauseAbove, by)
+	})
+}
+
+func (s *Server) apiPriority(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	doc, err := document[PriorityRequest](w, r)
+	if err != nil {
+		return err
+	}
+	if p := ledger.Priority(doc.Priority); p == "" || !p.Valid() {
+		return refuse(http.StatusBadRequest, "The priority was not changed: use high, normal or low.")
+	}
+	return s.apiDo(ctx, w, r, doc.Reason.Reason, func(ctx context.Context, b ledger.Batch, by history.By) (string, error) {
+		state, _, err := s.cfg.Ledger.SetPriority(ctx, b.ID, ledger.Priority(doc.Priority), by)
+		return changed(b, "given another priority", state, err, ledger.Ready, ledger.Running, ledger.Paused)
+	})
+}
+
+// apiDo changes a batch and answers with it.
+func (s *Server) apiDo(ctx context.Context, w http.ResponseWriter, r *http.Request, reason string, do func(context.Context, ledger.Batch, history.By) (string, error)) error {
+	by, err := byOf(ctx, reason)
+	if err != nil {
+		return err
+	}
+	b, err := s.cfg.Ledger.Get(ctx, r.PathValue("id"))
+	if err == nil {
+		_, err = do(context.WithoutCancel(ctx), b, by)
+	}
+	s.reader.expire()
+	if err != nil {
+		return err
+	}
+	return s.replyBatch(ctx, w, http.StatusOK, b.ID, false)
 }
 
 func (s *Server) apiSweeps(ctx context.Context, w http.ResponseWriter, _ *http.Request) error {

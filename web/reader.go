@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"linkcancel/internal/history"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/status"
 )
 
@@ -46,6 +48,8 @@ type reader struct {
 	records map[string]*cell[status.Details]
 	links   map[string]*cell[linksPage]
 	paces   map[string]*status.Pace
+
+	closed atomic.Bool // the fleet's window, at the last reading
 }
 
 func newReader(cfg Config) *reader {
@@ -123,7 +127,11 @@ func (c *cell[T]) expire() {
 
 func (r *reader) readFleet(ctx context.Context) (status.Fleet, time.Time, error) {
 	return r.fleet.get(ctx, age(ctx, fleetFor), func(ctx context.Context) (status.Fleet, error) {
-		return status.ReadFleet(ctx, r.cfg.Redis, r.cfg.Ledger)
+		f, err := status.ReadFleet(ctx, r.cfg.Redis, r.cfg.Ledger)
+		if err == nil {
+			r.closed.Store(f.Hold.Reason == ratelimit.ReasonWindow)
+		}
+		return f, err
 	})
 }
 
@@ -217,8 +225,12 @@ func (r *reader) pace(b ledger.Batch) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := remember(r.paces, b.ID)
-	p.Add(time.Now(), b.Counts.Sum())
+	p, now := remember(r.paces, b.ID), time.Now()
+	if r.closed.Load() {
+		p.Skip(now)
+		return
+	}
+	p.Add(now, b.Counts.Sum())
 }
 
 // rate is how many links of a batch end per second; false if that is not known yet.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +51,10 @@ var submitParams = []param{
 	query("any_id", "Accept ids of any form.", boolean()),
 	query("skip_invalid", "Skip bad rows instead of refusing all.", boolean()),
 	query("no_canary", "Continue even if 50 links in a row are not_found, or rejected.", boolean()),
+	query("verify", "When the batch is done, read its links again: all, off, or a share such as 5%.", text()),
+	query("pause_above", "Pause the batch when more than this share of its last 500 links, or this number of its links, end badly: 5%, 20 or off.", text()),
+	query("priority", "Share among the imports.", text("high", "normal", "low")),
+	query("not_before", "Send nothing before this time.", map[string]any{"type": "string", "format": "date-time"}),
 	query("dry_run", "Only check the links.", boolean()),
 }
 
@@ -188,8 +194,31 @@ func readSubmission(ctx context.Context, r *http.Request, body io.Reader) (*subm
 	if err != nil {
 		return nil, err
 	}
+	if sub.batch.Terms, err = termsOf(q); err != nil {
+		return nil, err
+	}
 	sub.batch.ID, sub.batch.Source, sub.batch.Name, sub.batch.By = id, importer.SourceImport, clean.Line(q.Get("name")), by
 	return sub, nil
+}
+
+// termsOf reads the terms of a batch from a query.
+func termsOf(q url.Values) (t ledger.Terms, err error) {
+	t.Verify, t.Priority = q.Get("verify"), ledger.Priority(q.Get("priority"))
+	if _, err := importer.ParseSample(cmp.Or(t.Verify, "off")); err != nil {
+		return t, refuse(http.StatusBadRequest, "verify is not one: %s.", clean.Line(err.Error()))
+	}
+	if t.PauseAbove, err = ledger.ParsePauseAbove(q.Get("pause_above")); err != nil {
+		return t, refuse(http.StatusBadRequest, "pause_above is not one: %s.", clean.Line(err.Error()))
+	}
+	if !t.Priority.Valid() {
+		return t, refuse(http.StatusBadRequest, "priority is high, normal or low.")
+	}
+	if at := q.Get("not_before"); at != "" {
+		if t.NotBefore, err = time.Parse(time.RFC3339, at); err != nil {
+			return t, refuse(http.StatusBadRequest, "not_before is not a time such as 2026-12-01T22:00:00+05:00.")
+		}
+	}
+	return t, nil
 }
 
 // idOfKey is the id of the batch of an Idempotency-Key.

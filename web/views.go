@@ -95,15 +95,19 @@ func percent(b ledger.Batch) string {
 
 // left is the time left, or why nothing moves.
 func (s *Server) left(b status.Batch) string {
-	if stopped := b.Movement().Stopped; stopped != "" {
-		return stopped
+	m, text := b.Movement(), ""
+	if m.Stopped != "" && !m.Waits {
+		return m.Stopped
 	}
 	if rate, known := s.reader.rate(b.ID); known {
 		if left := b.TimeLeft(rate); left >= 0 {
-			return humanize.Duration(left) + " left"
+			text = humanize.Duration(left) + " left"
 		}
 	}
-	return ""
+	if m.Stopped != "" && text != "" {
+		return m.Stopped + "; " + text
+	}
+	return m.Stopped + text
 }
 
 // fleetView is the summary of the fleet.
@@ -121,7 +125,7 @@ func fleetOf(f status.Fleet) fleetView {
 	}
 	if f.Hold.Reason != ratelimit.ReasonNone {
 		v.Hold = status.Hold(f.Hold)
-		if f.Hold.Reason != ratelimit.ReasonManual {
+		if f.Hold.Reason != ratelimit.ReasonManual && f.Hold.Reason != ratelimit.ReasonWindow {
 			v.Cause = f.Hold.Cause
 		}
 	} else {
@@ -214,6 +218,7 @@ type batchPage struct {
 	Concludes string         // what it shows, as a verification
 	Findings  int64          // links that its latest verification found payable
 	CanVerify bool
+	Threshold bool // too many links that ended badly have paused it
 }
 
 // verifiedView is a verification of a batch.
@@ -265,6 +270,7 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 		}
 	}
 	p.Reason, p.Typed = status.Reason(b), nameOf(b)
+	p.Threshold = b.State == ledger.Paused && strings.HasPrefix(b.Reason, "threshold:")
 	all, at, err := s.reader.readBatches(ctx, recordsEvery)
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err
@@ -505,6 +511,8 @@ type ratePage struct {
 	Since    time.Time
 	Until    time.Time
 	Held     bool
+	Window   string // when the fleet sends; "" without a window
+	Closed   bool   // the window
 	Workers  []workerRow
 	Entries  []entryView
 }
@@ -525,7 +533,13 @@ func (s *Server) ratePage(ctx context.Context, _ *http.Request) (string, view, e
 		return "", nil, err
 	}
 	p.Summary, p.Override, p.Since, p.Until = fleetOf(f), f.Override, f.Hold.Since, f.Hold.Until
-	p.Held = f.Hold.Reason != ratelimit.ReasonNone
+	p.Held = f.Hold.Reason != ratelimit.ReasonNone && f.Hold.Reason != ratelimit.ReasonWindow
+	if v := f.View().Window; v != nil {
+		p.Window, p.Closed = v.Window, !v.Open
+		if v.Until != nil {
+			p.Window += map[bool]string{true: ", open until ", false: ", closed until "}[v.Open] + v.Until.Format("2006-01-02 15:04 UTC")
+		}
+	}
 	entries, at, err := s.reader.readLimitHistory(ctx)
 	if err = p.downSince(at, err); err != nil {
 		return "", nil, err

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/plexy"
 	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 )
@@ -416,6 +417,7 @@ func (r *sliceRun) record(l *link) {
 		Link:  l.id,
 		Batch: r.slice.Batch, Chunk: r.slice.Chunk, Position: l.position,
 		Record: l.record, LinkStatus: l.status, Error: l.text, Proven: l.proven,
+		Payable: l.record.Outcome == ledger.NotCancellable && !plexy.Ended(l.status),
 	}
 	if !l.finished {
 		entry.Wait = l.wait

@@ -22,6 +22,8 @@ type question struct {
 	dataOnStdin bool
 	// yes: an empty answer means yes.
 	yes bool
+	// word: the answer is a word of its own, and the text is the whole prompt.
+	word bool
 }
 
 // typedFrom is the number of links from which the user must type it: a y is typed too easily.
@@ -35,9 +37,33 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	if a.Yes {
 		return nil
 	}
-	from, done, err := a.terminal(q)
+	line, err := a.readAnswer(ctx, q)
 	if err != nil {
 		return err
+	}
+	if answered := strings.HasSuffix(line, "\n"); (answered || line != "") && q.agrees(strings.TrimSpace(line)) {
+		return nil
+	}
+	if q.links > 0 {
+		return usagef("%w: the number of links is %s", errDeclined, humanize.Digits(q.links))
+	}
+	return usagef("%w", errDeclined)
+}
+
+// askLine asks for a word.
+func (a *cliApp) askLine(ctx context.Context, text string) (string, error) {
+	line, err := a.readAnswer(ctx, question{text: text, word: true})
+	if err == nil && !strings.HasSuffix(line, "\n") {
+		err = usagef("%w", errDeclined)
+	}
+	return strings.TrimSpace(line), err
+}
+
+// readAnswer prints a question and reads a line.
+func (a *cliApp) readAnswer(ctx context.Context, q question) (string, error) {
+	from, done, err := a.terminal(q)
+	if err != nil {
+		return "", err
 	}
 	defer done()
 	if errs, ok := a.stderr.(*output); ok {
@@ -56,20 +82,16 @@ func (a *cliApp) confirm(ctx context.Context, q question) error {
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(a.stderr)
-		return ctx.Err()
+		return "", ctx.Err()
 	case line := <-answer:
-		if answered := strings.HasSuffix(line, "\n"); (answered || line != "") && q.agrees(strings.TrimSpace(line)) {
-			return nil
-		}
+		return line, nil
 	}
-	if q.links > 0 {
-		return usagef("%w: the number of links is %s", errDeclined, humanize.Digits(q.links))
-	}
-	return usagef("%w", errDeclined)
 }
 
 func (q question) prompt() string {
 	switch {
+	case q.word:
+		return q.text
 	case q.links > 0:
 		return fmt.Sprintf("%s Type the number of links (%s) to go ahead: ", q.text, humanize.Digits(q.links))
 	case q.yes:

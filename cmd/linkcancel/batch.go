@@ -22,16 +22,17 @@ import (
 )
 
 type batchCmd struct {
-	List   batchListCmd   `cmd:"" default:"withargs" help:"List batches, the newest first."`
-	Show   batchShowCmd   `cmd:"" help:"Show one batch: its counts, rate, time left, holds and last errors."`
-	Watch  batchWatchCmd  `cmd:"" help:"Follow a batch to its end."`
-	Report batchReportCmd `cmd:"" help:"Write the outcome of each link."`
-	Pause  batchPauseCmd  `cmd:"" help:"Stop sending the links of a batch until it is resumed."`
-	Resume batchResumeCmd `cmd:"" help:"Resume a paused batch; also turns off its canary."`
-	Abort  batchAbortCmd  `cmd:"" help:"End a batch. Links that were not sent yet are not sent."`
-	Retry  batchRetryCmd  `cmd:"" help:"Make a new batch of the links that failed in another."`
-	Verify batchVerifyCmd `cmd:"" help:"Read the links of a batch again, and report which can still be paid."`
-	Delete batchDeleteCmd `cmd:"" help:"Delete a finished batch and the outcomes of its links."`
+	List     batchListCmd     `cmd:"" default:"withargs" help:"List batches, the newest first."`
+	Show     batchShowCmd     `cmd:"" help:"Show one batch: its counts, rate, time left, holds and last errors."`
+	Watch    batchWatchCmd    `cmd:"" help:"Follow a batch to its end."`
+	Report   batchReportCmd   `cmd:"" help:"Write the outcome of each link."`
+	Pause    batchPauseCmd    `cmd:"" help:"Stop sending the links of a batch until it is resumed."`
+	Resume   batchResumeCmd   `cmd:"" help:"Resume a paused batch; also turns off its canary."`
+	Abort    batchAbortCmd    `cmd:"" help:"End a batch. Links that were not sent yet are not sent."`
+	Retry    batchRetryCmd    `cmd:"" help:"Make a new batch of the links that failed in another."`
+	Verify   batchVerifyCmd   `cmd:"" help:"Read the links of a batch again, and report which can still be paid."`
+	Priority batchPriorityCmd `cmd:"" help:"Change the share of an open batch."`
+	Delete   batchDeleteCmd   `cmd:"" help:"Delete a finished batch and the outcomes of its links."`
 }
 
 // Help is shown by batch --help.
@@ -289,6 +290,8 @@ func nextStep(b ledger.Batch) string {
 	switch {
 	case b.State == ledger.Paused && strings.HasPrefix(b.Reason, "canary:"):
 		return canaryHint + " linkcancel batch report " + b.ID + " shows the links; linkcancel batch resume " + b.ID + " continues"
+	case b.State == ledger.Paused && strings.HasPrefix(b.Reason, "threshold:"):
+		return "linkcancel batch report " + b.ID + " --outcome rejected,failed,not_found,not_cancellable shows the links; linkcancel batch resume " + b.ID + " continues"
 	case b.State == ledger.Paused:
 		return "linkcancel batch resume " + b.ID
 	case b.State == ledger.AbortedState && b.Pending() > 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"linkcancel/internal/humanize"
 	"linkcancel/internal/ledger"
@@ -33,20 +34,70 @@ func (c batchPauseCmd) Run(ctx context.Context, a *cliApp) error {
 
 type batchResumeCmd struct {
 	batchArg
+	PauseAbove string `help:"Pause the batch again above this: a share of its last 500 links, a number of links, or off. By default as before." placeholder:"5%|N|off"`
 	reasonFlag
 }
 
 // Help is shown by batch resume --help.
 func (batchResumeCmd) Help() string {
-	return `The batch continues where it stopped. If it was paused because 50 links in a row were not_found, or rejected, these links are sent again, and the batch is not paused for this reason again. It is not an error if the batch is running already.
+	return `The batch continues where it stopped. If it was paused because 50 links in a row were not_found, or rejected, these links are sent again, and the batch is not paused for this reason again. If it was paused because too many links ended badly (--pause-above), they are counted anew from here on, and the command asks whether to raise the threshold. It is not an error if the batch is running already.
 
     linkcancel batch resume latest`
 }
 
 func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
+	pauseAbove, err := ledger.ParsePauseAbove(c.PauseAbove)
+	if err != nil {
+		return usagef("--pause-above: %w", err)
+	}
 	return c.change(ctx, a, change{
 		verb: "resumed", possible: ledger.Batch.Open, to: []ledger.State{ledger.Running, ledger.Ready},
-		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) { return l.Resume(ctx, b.ID, c.by()) },
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
+			if pauseAbove == "" && strings.HasPrefix(b.Reason, "threshold:") && !a.Yes && !a.JSON && isTerminal(a.stdin) {
+				if pauseAbove, err = a.askThreshold(ctx, b); err != nil {
+					return "", false, err
+				}
+			}
+			return l.ResumeWith(ctx, b.ID, pauseAbove, c.by())
+		},
+	})
+}
+
+// askThreshold asks whether to raise the threshold that has paused a batch. "" keeps it.
+func (a *cliApp) askThreshold(ctx context.Context, b ledger.Batch) (string, error) {
+	text := fmt.Sprintf("It was paused: %s. Pause it again above (Enter: %s, as before): ", status.Reason(b), b.PauseAbove)
+	for {
+		answer, err := a.askLine(ctx, text)
+		if err != nil {
+			return "", err
+		}
+		pauseAbove, err := ledger.ParsePauseAbove(answer)
+		if err == nil {
+			return pauseAbove, nil
+		}
+		fmt.Fprintln(a.stderr, err)
+	}
+}
+
+type batchPriorityCmd struct {
+	batchArg
+	Priority string `arg:"" enum:"high,normal,low" help:"${enum}."`
+	reasonFlag
+}
+
+// Help is shown by batch priority --help.
+func (batchPriorityCmd) Help() string {
+	return `Batches of the same kind (imports, or sweeps) share the limit: high gets 4 turns, normal 2 and low 1. Between imports and sweeps it stays 4 to 1. It takes effect within about three seconds.
+
+    linkcancel batch priority march high`
+}
+
+func (c batchPriorityCmd) Run(ctx context.Context, a *cliApp) error {
+	return c.change(ctx, a, change{
+		verb: "given the priority " + c.Priority, possible: ledger.Batch.Open, to: []ledger.State{ledger.Running, ledger.Ready, ledger.Paused},
+		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
+			return l.SetPriority(ctx, b.ID, ledger.Priority(c.Priority), c.by())
+		},
 	})
 }
 

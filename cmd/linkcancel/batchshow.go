@@ -89,8 +89,8 @@ func printDetails(w io.Writer, d status.Details) {
 		}
 		if left := d.TimeLeft(d.Rate); left >= 0 {
 			row("left", "%s at that rate", humanize.Duration(left))
-		} else if m.Stopped == "" && d.Fleet.Rate > 0 {
-			row("left", "%s at the fleet's limit", humanize.Duration(time.Duration(d.Ahead/float64(d.Fleet.Rate)*float64(time.Second))))
+		} else if (m.Stopped == "" || m.Waits) && d.Fleet.Rate > 0 {
+			row("left", "%s at the fleet's limit", humanize.Duration(d.Wait(time.Duration(d.Ahead/float64(d.Fleet.Rate)*float64(time.Second)))))
 		}
 		if workers := len(d.Fleet.Workers); workers > 0 {
 			row("fleet", "%s, limit %s", humanize.Plural(int64(workers), "worker"), d.Fleet.Limit())
@@ -138,6 +138,15 @@ func printOrigin(w io.Writer, b ledger.Batch, page string) {
 	rows := [][2]string{{"name", clean.Line(b.Name)}, {"source", origin(b)}, {"created", second(b.Created)}}
 	if !b.Started.IsZero() {
 		rows = append(rows, [2]string{"started", second(b.Started)})
+	}
+	if b.PauseAbove != "" && b.PauseAbove != "off" {
+		rows = append(rows, [2]string{"pauses", "above " + b.PauseAbove + " of links that end badly"})
+	}
+	if b.Priority != "" && b.Priority != ledger.PriorityNormal {
+		rows = append(rows, [2]string{"priority", string(b.Priority)})
+	}
+	if !b.NotBefore.IsZero() {
+		rows = append(rows, [2]string{"begins", "not before " + second(b.NotBefore)})
 	}
 	if !b.Finished.IsZero() {
 		rows = append(rows, [2]string{"ended", second(b.Finished)})

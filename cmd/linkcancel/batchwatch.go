@@ -92,8 +92,8 @@ const (
 
 // watcher follows a batch to its end.
 type watcher struct {
-	// endsOnCanary ends it when the canary has paused the batch, since nobody may be there to
-	// resume it.
+	// endsOnCanary ends it when the canary or the stop condition has paused the batch, since nobody may
+	// be there to resume it.
 	endsOnCanary bool
 
 	id   string
@@ -193,7 +193,7 @@ func (w *watcher) update(now status.Batch) {
 
 // over says whether there is nothing more to watch.
 func (w *watcher) over(b ledger.Batch) bool {
-	if w.endsOnCanary && b.State == ledger.Paused && strings.HasPrefix(b.Reason, "canary:") {
+	if w.endsOnCanary && b.State == ledger.Paused && (strings.HasPrefix(b.Reason, "canary:") || strings.HasPrefix(b.Reason, "threshold:")) {
 		return true
 	}
 	return b.Ended() || b.State == ledger.AbortedState && time.Since(w.calm) > fillPatience
@@ -214,6 +214,12 @@ func (v *textView) movement(b ledger.Batch) status.Movement {
 	return status.Batch{Batch: b, Fleet: v.last.Fleet}.Movement()
 }
 
+func (v *textView) wait(b ledger.Batch, sending time.Duration) time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return status.Batch{Batch: b, Fleet: v.last.Fleet}.Wait(sending)
+}
+
 func (v *textView) show(s status.Batch) {
 	v.mu.Lock()
 	v.last = s
@@ -226,6 +232,7 @@ func (v *textView) show(s status.Batch) {
 			return // the summary says it all
 		}
 		v.bar = startProgress(v.out, s.Batch, 0, v.movement)
+		v.bar.wait = v.wait
 	}
 	v.bar.update(s.Batch)
 }
@@ -263,7 +270,11 @@ func (v *jsonView) show(s status.Batch) {
 	if before.State != b.State {
 		v.pace = status.Pace{} // a pause is not slow
 	}
-	v.pace.Add(now, b.Counts.Sum())
+	if s.Movement().Waits {
+		v.pace.Skip(now)
+	} else {
+		v.pace.Add(now, b.Counts.Sum())
+	}
 	changed := !v.any || before.State != b.State || before.Reason != b.Reason
 	moved := before.Counts != b.Counts || before.Fleet.Hold.Reason != s.Fleet.Hold.Reason ||
 		len(before.Fleet.Workers) != len(s.Fleet.Workers)

@@ -62,9 +62,9 @@ func variablesOf(leaf *kong.Node) (names []string) {
 func commandLine(t *testing.T, leaf *kong.Node) []string {
 	t.Helper()
 	args := strings.Fields(leaf.Path())
-	for _, operand := range []string{"", "10/s", "bash", "b1"} {
+	for _, operand := range []string{"", "10/s", "bash", "b1", "b1 high"} {
 		if operand != "" {
-			args = append(strings.Fields(leaf.Path()), operand)
+			args = append(strings.Fields(leaf.Path()), strings.Fields(operand)...)
 		}
 		if _, err := parserOf(t).Parse(args); err == nil {
 			return args

@@ -19,7 +19,8 @@ type importCmd struct {
 	Files []string `arg:"" name:"file" help:"CSV files; - for standard input."`
 	waitFlags
 	csvFlags
-	verifyFlag
+	termFlags
+	queueFlags
 	redisFlags
 }
 
@@ -28,7 +29,14 @@ const defaultRate = 10
 
 func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 	outlive()
-	if err := errors.Join(c.waitFlags.check(), c.checkVerify()); err != nil {
+	if err := c.check(); err != nil {
+		return err
+	}
+	terms, err := c.terms()
+	if err == nil {
+		terms, err = c.add(terms)
+	}
+	if err != nil {
 		return err
 	}
 	if err := refuseReports(c.Files, c.csvFlags); err != nil {
@@ -49,15 +57,15 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 		return done(err)
 	}
 	defer b.Close()
-	return c.start(ctx, a, b, src, done)
+	return c.start(ctx, a, b, src, terms, done)
 }
 
 // start makes the batch, and waits for its end with --wait.
-func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *importer.CSV, done func(error) error) error {
+func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *importer.CSV, terms ledger.Terms, done func(error) error) error {
 	l := ledger.New(b.Client())
 	existed, alive := true, false
 	batch, err := importer.MakeBatch(ctx, l, src, importer.BatchConfig{
-		ID: c.ID, Source: importer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
+		ID: c.ID, Source: importer.SourceImport, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Terms: terms,
 		Confirm: func(stats importer.Stats) (err error) {
 			existed = false
 			var p preview

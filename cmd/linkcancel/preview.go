@@ -33,7 +33,9 @@ type preview struct {
 	// elsewhere counts the links that wait in other batches too, by batch.
 	elsewhere map[string]int64
 	unchecked bool // there were too many pending links to look at all
-	reads     bool // the links are only read, so each takes one request
+	// wait is how long it takes to send for so long, with a window; nil: without.
+	wait  func(sending time.Duration) time.Duration
+	reads bool // the links are only read, so each takes one request
 }
 
 // print shows what is about to happen and how long it takes.
@@ -75,7 +77,11 @@ func (p preview) printAPI(w io.Writer, links int64) {
 
 // takes is how long the links take, if each needs one request.
 func (p preview) takes(links int64) time.Duration {
-	return time.Duration(float64(links+p.ahead) / p.rate * float64(time.Second))
+	sending := time.Duration(float64(links+p.ahead) / p.rate * float64(time.Second))
+	if p.wait != nil {
+		return p.wait(sending)
+	}
+	return sending
 }
 
 func roughly(d time.Duration, reads bool) string {
@@ -191,6 +197,7 @@ func fleetPreview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledg
 	} else {
 		p.rate = defaultRate
 	}
+	p.wait = status.Batch{Fleet: fleet}.Wait
 	api, err := l.API(ctx)
 	if err != nil {
 		return p, alive, err

@@ -27,7 +27,8 @@ const (
 type progress struct {
 	out      io.Writer
 	movement func(ledger.Batch) status.Movement
-	line     *live // nil without a terminal
+	wait     func(ledger.Batch, time.Duration) time.Duration // see status.Batch.Wait; nil: nothing waits
+	line     *live                                           // nil without a terminal
 
 	mu     sync.Mutex
 	batch  ledger.Batch
@@ -80,12 +81,17 @@ func width(w any) int {
 // update shows a newer reading.
 func (p *progress) update(b ledger.Batch) {
 	now := time.Now()
+	waits := p.movement(b).Waits
 	p.mu.Lock()
 	if p.batch.State != b.State || p.batch.ID != b.ID {
 		p.pace = status.Pace{} // a pause is not slow
 	}
 	p.batch = b
-	p.pace.Add(now, b.Counts.Sum())
+	if waits {
+		p.pace.Skip(now)
+	} else {
+		p.pace.Add(now, b.Counts.Sum())
+	}
 	p.mu.Unlock()
 	p.sayCause(now, b)
 	if p.line == nil && !now.Before(p.next) && b.Pending() > 0 {
@@ -172,15 +178,24 @@ func (p *progress) motion(b ledger.Batch, rate float64, known bool) []segment {
 		segments = append(segments, segment{ranks: []int{4, 5}, color: yellow, texts: []string{stopped, why, parts[0]}})
 	} else if known {
 		segments = append(segments, segment{ranks: []int{7}, texts: []string{humanize.Rate(rate), ""}})
-		if rate > 0 {
-			left := humanize.Duration(status.TimeLeft(b, rate))
-			segments = append(segments, segment{ranks: []int{4}, texts: []string{left + " left", left}})
-		}
+	}
+	if known && rate > 0 && (m.Stopped == "" || m.Waits) {
+		left := humanize.Duration(p.left(b, rate))
+		segments = append(segments, segment{ranks: []int{4}, texts: []string{left + " left", left}})
 	}
 	if m.Beside != "" {
 		segments = append(segments, segment{ranks: []int{2}, texts: []string{clean.Line(m.Beside), ""}})
 	}
 	return segments
+}
+
+// left is how long the pending links take at a rate.
+func (p *progress) left(b ledger.Batch, rate float64) time.Duration {
+	sending := status.TimeLeft(b, rate)
+	if p.wait == nil {
+		return sending
+	}
+	return p.wait(b, sending)
 }
 
 // counted is a number of links with a word, in one of several formats; nothing for none.

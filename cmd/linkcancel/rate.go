@@ -20,6 +20,7 @@ type rateCmd struct {
 	Set     rateSetCmd     `cmd:"" help:"Set the fleet's limit: N/s, N/m or N/h. auto means the lowest --rate of the running workers."`
 	Hold    rateHoldCmd    `cmd:"" help:"Stop sending in the whole fleet until it is released."`
 	Release rateReleaseCmd `cmd:"" help:"End any hold."`
+	Window  rateWindowCmd  `cmd:"" help:"Send at some times of the day only."`
 }
 
 // rateDo runs one command on the fleet's limit, if there is one, and shows the limit.
@@ -63,6 +64,9 @@ func printRate(a *cliApp, f status.Fleet) {
 	if len(f.Workers) > 0 {
 		row("now", humanize.PerSecond(float64(f.Rate)))
 	}
+	if window := windowText(f); window != "" {
+		row("window", window)
+	}
 	hold := "none"
 	switch own := f.OwnHolds(); {
 	case f.Hold.Reason != ratelimit.ReasonNone:
@@ -73,7 +77,7 @@ func printRate(a *cliApp, f status.Fleet) {
 		hold = fmt.Sprintf("none; %d of %d workers hold for themselves", own, len(f.Workers))
 	}
 	row("hold", hold)
-	if f.Hold.Cause != "" && f.Hold.Reason != ratelimit.ReasonManual {
+	if f.Hold.Cause != "" && f.Hold.Reason != ratelimit.ReasonManual && f.Hold.Reason != ratelimit.ReasonWindow {
 		row("cause", clean.Line(f.Hold.Cause))
 	}
 	row("workers", fmt.Sprint(len(f.Workers)))
@@ -106,7 +110,7 @@ func holdSince(h ratelimit.Hold) string {
 	if h.Reason == ratelimit.ReasonManual && h.Cause != "" {
 		text += " " + clean.Line(h.Cause) + ","
 	}
-	if !h.Since.IsZero() {
+	if !h.Since.IsZero() && h.Reason != ratelimit.ReasonWindow {
 		text += " for " + humanize.Duration(time.Since(h.Since))
 	}
 	switch left := time.Until(h.Until); {
@@ -165,12 +169,63 @@ func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 type rateReleaseCmd struct {
+	Once bool `help:"Send although the window is closed, until it opens."`
 	reasonFlag
 	redisFlags
 }
 
 func (c rateReleaseCmd) Run(ctx context.Context, a *cliApp) error {
-	return rateDo(ctx, a, c.redisFlags, "Sending has resumed.", func(ctx context.Context, rdb redis.UniversalClient) error {
+	if c.Once {
+		return rateDo(ctx, a, c.redisFlags, "The window is open until it opens by itself.", func(ctx context.Context, rdb redis.UniversalClient) error {
+			return ratelimit.ReleaseOnce(ctx, rdb, c.by())
+		})
+	}
+	return rateDo(ctx, a, c.redisFlags, "The holds are released.", func(ctx context.Context, rdb redis.UniversalClient) error {
 		return ratelimit.ReleaseFleet(ctx, rdb, c.by())
+	})
+}
+
+// windowText says when the fleet sends, and until when; "" without a window.
+func windowText(f status.Fleet) string {
+	v := f.View().Window
+	switch {
+	case v == nil:
+		return ""
+	case v.Until == nil:
+		return v.Window
+	case v.Open:
+		return v.Window + ", open until " + second(*v.Until)
+	}
+	return v.Window + ", closed until " + second(*v.Until) + "; linkcancel rate release --once opens it now"
+}
+
+type rateWindowCmd struct {
+	Window   string `arg:"" help:"Times of the day, such as 22:00-06:00, with commas between several, or off."`
+	Timezone string `default:"UTC" help:"Time zone of the times; by default ${default}." placeholder:"ZONE"`
+	reasonFlag
+	redisFlags
+}
+
+// Help is shown by rate window --help.
+func (rateWindowCmd) Help() string {
+	return `Outside the window nothing is sent, by no worker and no sweep, as in a hold. Everything that says how long a batch takes knows the window. When clocks are set forward, a time in the skipped hour means its end. When they are set back, it means the first of the two hours. Workers of releases before this one do not know windows.
+
+    linkcancel rate window 22:00-06:00 --timezone Asia/Almaty --reason "the API is quiet at night"
+    linkcancel rate release --once
+    linkcancel rate window off`
+}
+
+func (c rateWindowCmd) Run(ctx context.Context, a *cliApp) error {
+	var w ratelimit.Window
+	done := "There is no window."
+	if c.Window != "off" {
+		var err error
+		if w, err = ratelimit.ParseWindow(c.Window, c.Timezone); err != nil {
+			return usagef("%w", err)
+		}
+		done = "The window is set."
+	}
+	return rateDo(ctx, a, c.redisFlags, done, func(ctx context.Context, rdb redis.UniversalClient) error {
+		return ratelimit.SetWindow(ctx, rdb, w, c.by())
 	})
 }

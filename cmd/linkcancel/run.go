@@ -30,7 +30,7 @@ type runCmd struct {
 	Serve  bool     `help:"Serve a page with the progress, on this machine."`
 	New    bool     `help:"Start a new run although an unfinished one of the same file is here."`
 	csvFlags
-	verifyFlag
+	termFlags
 	apiFlags
 	sendFlags `set:"attempts=6"`
 	metricsFlags
@@ -78,10 +78,16 @@ func (c runCmd) check(a *cliApp) error {
 			return usagef("%w", err)
 		}
 	}
-	if err := c.checkVerify(); err != nil {
+	if _, err := c.terms(); err != nil {
 		return err
 	}
 	return c.sendFlags.check()
+}
+
+// runTerms are the terms of the batch. check has checked them.
+func (c runCmd) runTerms() ledger.Terms {
+	terms, _ := c.terms()
+	return terms
 }
 
 // start begins a new run of files, or resumes an unfinished one if the user wants that.
@@ -119,7 +125,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, src, importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
+		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(),
 		Confirm: func(stats importer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
@@ -130,7 +136,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return err
 	}
 	s.header = report.Header{
-		Files: files, Column: c.Column, AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Verify: c.Verify,
+		Files: files, Column: c.Column, AnyID: c.AnyID, SkipInvalid: c.SkipInvalid, NoCanary: c.NoCanary, Verify: c.Verify, PauseAbove: c.PauseAbove,
 	}
 	return s.begin(ctx, a, batch)
 }
@@ -214,7 +220,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], importer.Stats{Links: int64(len(unfinished.Links))})
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
+		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(),
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, links)
 			for i := range records {
@@ -231,7 +237,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 	if err != nil {
 		return err
 	}
-	s.header = report.Header{Files: files, NoCanary: c.NoCanary, Retry: true, Verify: c.Verify}
+	s.header = report.Header{Files: files, NoCanary: c.NoCanary, Retry: true, Verify: c.Verify, PauseAbove: c.PauseAbove}
 	return s.begin(ctx, a, batch)
 }
 
@@ -306,7 +312,7 @@ func (c *runCmd) restoreFlags(a *cliApp, h report.Header) {
 	if rate, err := ratelimit.ParseRate(h.Rate); err == nil && len(given(a.args, "--rate")) == 0 {
 		c.Rate = rate
 	}
-	c.Verify = cmp.Or(c.Verify, h.Verify)
+	c.Verify, c.PauseAbove = cmp.Or(c.Verify, h.Verify), cmp.Or(c.PauseAbove, h.PauseAbove)
 	if h.Attempts > 0 && len(given(a.args, "--attempts")) == 0 {
 		c.Attempts = h.Attempts
 	}

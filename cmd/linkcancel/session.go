@@ -82,7 +82,7 @@ func (s *session) removeJournal() error {
 func (s *session) makeAgain(ctx context.Context, a *cliApp, state *report.State) (ledger.Batch, error) {
 	cfg := importer.BatchConfig{
 		ID: s.header.Batch, Source: importer.SourceRun, Name: s.header.Name, Created: s.header.Created,
-		File: fileList(s.header.Files), By: s.cmd.by(), Verify: s.cmd.Verify,
+		File: fileList(s.header.Files), By: s.cmd.by(), Terms: s.cmd.runTerms(),
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			return s.restore(ctx, state, chunk, links)
 		},

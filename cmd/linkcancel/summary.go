@@ -227,6 +227,8 @@ func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
 	case s.interrupted && (s.Pending() > 0 || s.unverified):
 		fmt.Fprintf(a.stderr, "Next: linkcancel run --resume %s\n", reportPath)
 		code = exitInterrupted
+	case s.State == ledger.Paused && run && strings.HasPrefix(s.Reason, "threshold:"):
+		fmt.Fprintf(a.stderr, "Stopped: %s. The report has the links.\nTo continue: linkcancel run --resume %s\n", status.Reason(s.Batch), reportPath)
 	case s.State == ledger.Paused && run:
 		fmt.Fprintf(a.stderr, "Stopped: %s: %s\nTo continue anyway: linkcancel run --resume %s\n", status.Reason(s.Batch), canaryHint, reportPath)
 	case s.State == ledger.Paused:

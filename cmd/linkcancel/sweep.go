@@ -34,7 +34,8 @@ type sweepCmd struct {
 	Timezone string         `default:"UTC" help:"Time zone in which the day of the batch's id begins." placeholder:"ZONE"`
 	Rate     ratelimit.Rate `default:"10/s" env:"LINKCANCEL_RATE" help:"Maximum rate: N/s, N/m or N/h; by default ${default}. It limits this command only; the fleet's limit applies, too." placeholder:"N/s"`
 	NoCanary bool           `help:"Continue even if 50 links in a row are not_found, or rejected."`
-	verifyFlag
+	queueFlags
+	termFlags
 	reasonFlag
 	redisFlags
 	apiFlags
@@ -85,7 +86,11 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 		return c.openLedger(ctx, a, func(_ redis.UniversalClient, l *ledger.Ledger) error { return a.sweepStatus(ctx, l) })
 	}
 	outlive()
-	if err := c.checkVerify(); err != nil {
+	terms, err := c.terms()
+	if err == nil {
+		terms, err = c.add(terms)
+	}
+	if err != nil {
 		return err
 	}
 	exclude, err := excluded(c.Exclude)
@@ -144,7 +149,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	}
 	shown, began := false, time.Now()
 	r, err := sweep.Run(ctx, l, sweep.Config{
-		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, By: c.by(), Canary: !c.NoCanary, Verify: c.Verify,
+		Selection: selection, API: app.Observe(api, api.BaseURL(), a.tracer, func(int) {}), Limiter: limiter, Log: a.log, Timezone: zone, By: c.by(), Canary: !c.NoCanary, Terms: terms,
 		Exclude: exclude, Keep: keep, DryRun: a.DryRun, Progress: progress.update,
 		Confirm: func(p sweep.Plan) error {
 			progress.end()

@@ -36,18 +36,6 @@ func (c waitFlags) check() error {
 	return nil
 }
 
-// verifyFlag is of commands that make a batch.
-type verifyFlag struct {
-	Verify string `help:"When the batch is done, read its links again and report which can still be paid: all of them, off, or a random sample. By default as the workers are told." placeholder:"all|5%|off"`
-}
-
-func (f verifyFlag) checkVerify() error {
-	if _, err := importer.ParseSample(cmp.Or(f.Verify, "off")); err != nil {
-		return usagef("--verify: %w", err)
-	}
-	return nil
-}
-
 // wait waits for the end of the batch, and of its verification if it says that it has one. It then
 // writes the report. files and column are those of the input.
 func (c waitFlags) wait(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch, alive, existed bool, files []string, column string) error {

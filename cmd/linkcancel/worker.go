@@ -23,6 +23,7 @@ type workerCmd struct {
 	pageFlag
 	notifyFlags
 	Verify        string         `default:"off" env:"LINKCANCEL_VERIFY" help:"When a batch is done, read its links again and report which can still be paid: all of them, off, or a random sample such as 5%; by default ${default}. --verify of a batch comes first. Give all workers the same." placeholder:"all|5%|off"`
+	PauseAbove    string         `env:"LINKCANCEL_PAUSE_ABOVE" help:"Pause a batch when more than this share of its last 500 links, or this number of its links, are rejected, failed, not_found, or not cancellable but still payable. --pause-above of a batch comes first. Give all workers the same." placeholder:"5%|N"`
 	ArchiveDir    string         `env:"LINKCANCEL_ARCHIVE_DIR" help:"Archive each finished batch in this folder: report, history and SHA-256 sums. Give all workers the same folder." placeholder:"DIR"`
 	SweepCron     string         `env:"LINKCANCEL_SWEEP_CRON" help:"Sweep at these times, once for the whole fleet: five fields of cron, such as \"0 2 * * *\", or @daily. Give all workers the same." placeholder:"CRON"`
 	SweepTimezone string         `default:"UTC" env:"LINKCANCEL_SWEEP_TIMEZONE" help:"Time zone of --sweep-cron; by default ${default}." placeholder:"ZONE"`
@@ -59,6 +60,10 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if _, err := importer.ParseSample(c.Verify); err != nil {
 		return usagef("--verify: %w", err)
 	}
+	pauseAbove, err := ledger.ParsePauseAbove(c.PauseAbove)
+	if err != nil {
+		return usagef("--pause-above: %w", err)
+	}
 	if c.ArchiveDir != "" {
 		if err := archive.CheckFolder(c.ArchiveDir); err != nil {
 			return usagef("--archive-dir: %w", err)
@@ -86,7 +91,7 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	opt := c.options(a, key, client)
-	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL, opt.Verify, opt.Notify = b, l, true, sweeps, c.ArchiveDir, c.UIURL, c.Verify, receivers
+	opt.Broker, opt.Ledger, opt.Shared, opt.Sweeps, opt.ArchiveDir, opt.PageURL, opt.Verify, opt.PauseAbove, opt.Notify = b, l, true, sweeps, c.ArchiveDir, c.UIURL, c.Verify, pauseAbove, receivers
 	worker, err := app.New(ctx, opt)
 	if err != nil {
 		return err

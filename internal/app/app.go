@@ -45,6 +45,7 @@ type Options struct {
 	ArchiveDir    string        // for archives of finished batches; "": none
 	PageURL       string        // of the page, for alerts; "": unknown
 	Verify        string        // see feeder.Config.Verify
+	PauseAbove    string        // see feeder.Config.PauseAbove
 	Notify        []*notify.Receiver
 
 	// Shared means that other processes use this Redis. The app stops if the fleet's API changes.
@@ -113,7 +114,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		notifier = notify.NewDispatcher(opt.Notify, opt.Ledger, opt.Log, a.metrics.Notification)
 	}
 	a.feeder = feeder.New(feeder.Config{
-		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify,
+		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify, PauseAbove: opt.PauseAbove,
 		Notifier: notifier, PageURL: opt.PageURL, Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {

@@ -98,7 +98,7 @@ func (a *App) logHold(h ratelimit.Hold) {
 		a.held.Since = before.Since
 	}
 	level := slog.LevelWarn
-	if a.opt.Attended {
+	if a.opt.Attended || h.Reason == ratelimit.ReasonWindow {
 		level = slog.LevelInfo
 	}
 	attrs := []any{"hold", string(h.Reason)}
@@ -120,7 +120,7 @@ func (a *App) watchHold(ctx context.Context) {
 	logged := time.Now()
 	every(ctx, holdCheck, func() {
 		hold := a.Hold()
-		if hold.Reason == ratelimit.ReasonNone || time.Since(hold.Since) < holdEvery || time.Since(logged) < holdEvery {
+		if hold.Reason == ratelimit.ReasonNone || hold.Reason == ratelimit.ReasonWindow || time.Since(hold.Since) < holdEvery || time.Since(logged) < holdEvery {
 			return
 		}
 		logged = time.Now()

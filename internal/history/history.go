@@ -48,9 +48,12 @@ const (
 	Delete  Action = "delete"
 	Archive Action = "archive"
 
+	SetPriority Action = "priority"
+
 	RateSet     Action = "rate set"
 	RateHold    Action = "rate hold"
 	RateRelease Action = "rate release"
+	RateWindow  Action = "rate window"
 	APISet      Action = "api set"
 	SweepEnded  Action = "sweep ended"
 	SweepFailed Action = "sweep failed"

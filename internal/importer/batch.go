@@ -60,7 +60,7 @@ type BatchConfig struct {
 	By      history.By
 	Canary  bool
 	Created time.Time // zero: now
-	Verify  string    // see ledger.Batch.Verify
+	Terms   ledger.Terms
 	// Population: see ledger.Batch.Population.
 	Population int64
 	// Confirm, if not nil, is called after reading, before the seal. Its error discards the batch.
@@ -97,7 +97,7 @@ func makeBatch(ctx context.Context, l *ledger.Ledger, src Source, cfg BatchConfi
 	}
 	draft, sealed, err := l.Create(ctx, ledger.DraftConfig{
 		ID: cfg.ID, Source: cfg.Source, Name: cfg.Name, File: cfg.File, Parent: cfg.Parent, By: cfg.By, Canary: cfg.Canary, Created: cfg.Created,
-		Trace: tracing.Traceparent(ctx), Verify: cfg.Verify, Population: cfg.Population,
+		Trace: tracing.Traceparent(ctx), Terms: cfg.Terms, Population: cfg.Population,
 	})
 	if err != nil {
 		return ledger.Batch{}, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"linkcancel/internal/history"
 	"linkcancel/internal/humanize"
@@ -81,9 +82,16 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 // if the batch exists, because another call has made it.
 func (p *RetryPlan) Make(ctx context.Context, name string, by history.By, confirm func(Stats) error) (ledger.Batch, error) {
 	return MakeBatch(ctx, p.ledger, p.Retry, BatchConfig{
-		ID: p.ID, Source: p.source, Verify: p.Parent.Verify, Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
+		ID: p.ID, Source: p.source, Terms: p.terms(), Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
 		Restore: p.Restore, Confirm: confirm,
 	})
+}
+
+// terms are those of the parent, but the links may be sent at once.
+func (p *RetryPlan) terms() ledger.Terms {
+	t := p.Parent.Terms
+	t.NotBefore = time.Time{}
+	return t
 }
 
 // Holder is the newest earlier retry that has links with the outcomes; false if none has.

@@ -62,7 +62,7 @@ type Batch struct {
 	Logged     int64     // number of the latest one that a leader has logged
 	Notified   int64     // number of the latest one that is in the outbox, or needs not be
 	Archived   time.Time // when its report was archived; zero if it was not
-	Verify     string    // which of its links are to be verified at its end; "": as the workers are told
+	Terms
 
 	// Verifications are the ids of its verifications with spaces between them, the oldest first. Some
 	// may be gone.
@@ -122,7 +122,7 @@ func parseBatch(id string, h map[string]string) (Batch, error) {
 		Created: millis(h["created"]), Started: millis(h["started"]), Finished: millis(h["finished"]),
 		Resumed: millis(h["resumed"]), Beat: millis(h["beat"]), Trace: h["trace"],
 		History: number(h["history"]), Indexed: number(h["indexed"]), Logged: number(h["logged"]), Notified: number(h["notified"]), Archived: millis(h["archived"]),
-		Verify: h["verify"], Verifications: h["verifications"], Population: number(h["population"]),
+		Terms: parseTerms(h), Verifications: h["verifications"], Population: number(h["population"]),
 	}
 	for o := range b.Counts[1:] {
 		b.Counts[o+1] = number(h[outcomeNames[o+1]])
@@ -285,6 +285,37 @@ func (l *Ledger) Resume(ctx context.Context, id string, by history.By) (State, b
 	return l.change(ctx, id, history.Resume, by, "")
 }
 
+// ResumeWith is Resume with another stop condition: see Terms.PauseAbove. "" keeps the present one.
+func (l *Ledger) ResumeWith(ctx context.Context, id, pauseAbove string, by history.By) (State, bool, error) {
+	return l.change(ctx, id, history.Resume, by, pauseAbove)
+}
+
+var priorityScript = redis.NewScript(history.Lua + `
+-- Changes the priority of an open batch.
+-- KEYS[1] batch  KEYS[2] history   ARGV priority, entry
+-- Returns the state, and 1 if this call changed it.
+local h = redis.call('HMGET', KEYS[1], 'state', 'priority')
+if not h[1] then return redis.error_reply('NOBATCH no such batch') end
+local open = h[1] == 'ready' or h[1] == 'running' or h[1] == 'paused'
+if not open or (h[2] or 'normal') == ARGV[1] then return {h[1], 0} end
+local t = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'priority', ARGV[1])
+redis.call('HSET', KEYS[1], 'history', add_history(KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000), cjson.decode(ARGV[2])))
+return {h[1], 1}
+`)
+
+// SetPriority changes the priority of an open batch. It returns the state and whether the call changed
+// the priority.
+func (l *Ledger) SetPriority(ctx context.Context, id string, p Priority, by history.By) (State, bool, error) {
+	reply, err := priorityScript.Run(ctx, l.rdb, []string{keyBatch(id), history.Key(id)}, string(p), by.Change(history.SetPriority, string(p))).Slice()
+	if err != nil {
+		return "", false, fmt.Errorf("set the priority of batch %s: %w", id, scriptError(err))
+	}
+	state, _ := reply[0].(string)
+	changed, _ := reply[1].(int64)
+	return State(state), changed == 1, nil
+}
+
 // Abort ends a batch. FillAborted then fills its records.
 func (l *Ledger) Abort(ctx context.Context, id string, by history.By) (State, bool, error) {
 	return l.change(ctx, id, history.Abort, by, "")
@@ -306,10 +337,11 @@ func (l *Ledger) AbortNow(ctx context.Context, b Batch, by history.By) (State, b
 	return state, changed, err
 }
 
-// change changes the state of a batch. reason is shown while it is paused.
-func (l *Ledger) change(ctx context.Context, id string, action history.Action, by history.By, reason string) (State, bool, error) {
+// change changes the state of a batch. word is the reason that is shown while it is paused, or the new
+// stop condition after a resume.
+func (l *Ledger) change(ctx context.Context, id string, action history.Action, by history.By, word string) (State, bool, error) {
 	reply, err := stateScript.Run(ctx, l.rdb, []string{keyBatch(id), history.Key(id)},
-		string(action), reason, ChunkLinks, by.Change(action, "")).Slice()
+		string(action), word, ChunkLinks, by.Change(action, "")).Slice()
 	if err != nil {
 		return "", false, fmt.Errorf("%s batch %s: %w", action, id, scriptError(err))
 	}

@@ -34,10 +34,12 @@ var (
 	kindsLua string
 	//go:embed canary.lua
 	canaryLua string
+	//go:embed stop.lua
+	stopLua string
 	//go:embed record.lua
 	recordLua string
 
-	recordScript = redis.NewScript(history.Lua + outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + recordLua)
+	recordScript = redis.NewScript(history.Lua + outcomesLua + statusIndexLua + failoverLua + kindsLua + canaryLua + stopLua + recordLua)
 )
 
 // Entry is the result of work on one link: its outcome or, with the outcome None, a note
@@ -56,6 +58,8 @@ type Entry struct {
 	// Proven means that the API itself has answered about this link. If the link got
 	// answers of a kind before, that kind is contradicted for the whole batch.
 	Proven bool
+	// Payable means that the link can still be paid although the API refused to cancel it.
+	Payable bool
 	// Wait is how long the link of a note must not be sent again.
 	Wait time.Duration
 	// At is when the worker wrote the entry, for the journal. The ledger uses the time of Redis.
@@ -120,7 +124,7 @@ func recordCall(g Group) (keys []string, args []any) {
 	var words []any
 	for i := range g.Entries {
 		e := &g.Entries[i]
-		head := e.Record.head(e.Proven)
+		head := e.Record.head(e.Proven, e.Payable)
 		packed = binary.BigEndian.AppendUint16(packed, uint16(e.Position))
 		packed = append(packed, head[:]...)
 		if e.Error != "" || e.LinkStatus != "" || e.Kind != "" || e.Wait > 0 {

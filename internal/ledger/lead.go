@@ -54,7 +54,7 @@ func (l *Ledger) Unlease(ctx context.Context, process string) error {
 }
 
 var startScript = redis.NewScript(history.Lua + `
--- KEYS[1] batch  KEYS[2] history   ARGV epoch, slice size, entry
+-- KEYS[1] batch  KEYS[2] history   ARGV epoch, slice size, entry, stop condition, or ''
 -- Returns state, slice size, cursor and low-water mark, or nothing if a later leader has
 -- fed the batch.
 local h = redis.call('HMGET', KEYS[1], 'state', 'epoch')
@@ -62,6 +62,7 @@ if not h[1] or h[1] == 'importing' then return redis.error_reply('NOBATCH no suc
 if tonumber(h[2]) > tonumber(ARGV[1]) then return {} end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'slice', ARGV[2])
+if ARGV[4] ~= '' then redis.call('HSETNX', KEYS[1], 'stop', ARGV[4]) end
 -- A user may have paused the batch in the meantime. It is started anyway, so that it runs
 -- after a resume.
 if h[1] == 'ready' or h[1] == 'paused' then
@@ -80,7 +81,7 @@ return redis.call('HMGET', KEYS[1], 'state', 'slice', 'cursor', 'low')
 func (l *Ledger) Start(ctx context.Context, b *Batch, epoch int64, slice int, leader string) error {
 	by := history.By{Actor: leader, Auto: true}
 	reply, err := startScript.Run(ctx, l.rdb, []string{keyBatch(b.ID), history.Key(b.ID)},
-		epoch, slice, by.Change(history.Start, "")).StringSlice()
+		epoch, slice, by.Change(history.Start, ""), b.PauseAbove).StringSlice()
 	if err != nil {
 		return fmt.Errorf("start batch %s: %w", b.ID, scriptError(err))
 	}

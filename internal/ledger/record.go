@@ -82,8 +82,8 @@ func (r Record) Append(b []byte) []byte {
 //
 //	byte 0     outcome (bits 0-3), ambiguous (bit 4), settling (bit 5), plain (bit 6), proven (bit 7)
 //	byte 1     attempts
-//	bytes 2-3  HTTP status (bits 0-9), plains (bits 10-11)
-func (r Record) head(proven bool) [4]byte {
+//	bytes 2-3  HTTP status (bits 0-9), plains (bits 10-11); payable (bit 10) with an outcome
+func (r Record) head(proven, payable bool) [4]byte {
 	first := byte(r.Outcome)&0x0f | flags(r)
 	rest := status(r)
 	switch {
@@ -91,6 +91,9 @@ func (r Record) head(proven bool) [4]byte {
 		rest |= uint16(min(r.Plains, maxPlains)) << 10
 	case r.Plain:
 		first |= flagPlain
+	}
+	if payable && r.Outcome != None {
+		rest |= 1 << 10
 	}
 	if proven {
 		first |= 1 << 7

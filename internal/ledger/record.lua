@@ -17,14 +17,14 @@
 local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
 local first, chunk_links, max_texts, other = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, sent_ahead, newest_format = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', 'row', 'v', unpack(outcome_names))
-local state, canary, row = h[1], h[4], h[5]
+local h = redis.call('HMGET', KEYS[1], 'state', 'total', 'created', 'canary', 'row', 'v', 'stop', unpack(outcome_names))
+local state, canary, row, stop = h[1], h[4], h[5], h[7]
 if not state or state == 'importing' then return redis.error_reply('NOBATCH no such sealed batch') end
 local format = tonumber(h[6] or 0) or 0
 if format < 1 or format > newest_format then return redis.error_reply('NEWER the batch has another format') end
 local count, total = #entries / 6, tonumber(h[2])
 local counts, change = {}, {}
-for i = 1, #outcome_names do counts[i] = tonumber(h[6 + i] or 0) or 0; change[i] = 0 end
+for i = 1, #outcome_names do counts[i] = tonumber(h[7 + i] or 0) or 0; change[i] = 0 end
 local words = {} -- index in ARGV of the words of an entry
 for i = 8, #ARGV, 5 do words[tonumber(ARGV[i])] = i end
 
@@ -223,6 +223,14 @@ if watching and (row or change[3] > 0 or change[5] > 0) then
     add_automatic = add_automatic,
     countable = change[3] + change[5], -- outcomes that can be in a row
   })
+end
+if stop and not over and state ~= 'aborted' then
+  local reason = count_bad(stop, {count = count, results = results, entries = entries})
+  if reason and state ~= 'paused' then
+    redis.call('HSET', KEYS[1], 'state', 'paused', 'reason', reason)
+    add_automatic('pause', reason)
+    state = 'paused'
+  end
 end
 if state == 'done' or state == 'aborted' then
   -- A late answer must not leave a key that outlives a retired batch.

@@ -1,6 +1,6 @@
 -- Pauses, resumes or aborts a batch.
--- KEYS[1] batch  KEYS[2] history   ARGV 'pause' | 'resume' | 'abort', reason, links in a full chunk,
--- entry
+-- KEYS[1] batch  KEYS[2] history   ARGV 'pause' | 'resume' | 'abort', reason of a pause or new stop
+-- condition of a resume, links in a full chunk, entry
 -- Returns the state, and 1 if this call changed it.
 local h = redis.call('HMGET', KEYS[1], 'state', 'canary', 'row', 'total')
 local state, canary, row, total = h[1], h[2], h[3], tonumber(h[4] or 0)
@@ -81,8 +81,12 @@ elseif ARGV[1] == 'resume' and state == 'paused' then
   if canary == 'tripped' then entry.detail = reopen_row() .. ' links again' end
   local to = redis.call('HEXISTS', KEYS[1], 'started') == 1 and 'running' or 'ready'
   redis.call('HSET', KEYS[1], 'state', to, 'canary', 'off', 'resumed', now)
-  redis.call('HDEL', KEYS[1], 'reason', 'row')
+  redis.call('HDEL', KEYS[1], 'reason', 'row', 'bad', 'recent')
   redis.call('DEL', KEYS[1] .. ':c')
+  if ARGV[2] ~= '' then
+    redis.call('HSET', KEYS[1], 'stop', ARGV[2])
+    entry.detail = (entry.detail and entry.detail .. ', ' or '') .. 'pause above ' .. ARGV[2]
+  end
 elseif ARGV[1] == 'abort' and open then
   redis.call('HSET', KEYS[1], 'state', 'aborted')
   redis.call('HDEL', KEYS[1], 'reason')

@@ -50,7 +50,7 @@ type DraftConfig struct {
 	Canary  bool
 	Created time.Time // now if zero
 	Trace   string    // see Batch.Trace
-	Verify  string    // see Batch.Verify
+	Terms   Terms
 	// Population: see Batch.Population.
 	Population int64
 }
@@ -127,13 +127,10 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	}
 	args := []any{d.token, importerTimeout.Milliseconds(), created, canary,
 		"v", cfg.format(), "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent, "by", cfg.By.Actor, "file", cfg.File}
-	for _, field := range [...]struct{ name, value string }{
-		{"trace", cfg.Trace}, {"verify", cfg.Verify},
-	} {
-		if field.value != "" {
-			args = append(args, field.name, field.value)
-		}
+	if cfg.Trace != "" {
+		args = append(args, "trace", cfg.Trace)
 	}
+	args = append(args, cfg.Terms.fields()...)
 	if cfg.Population > 0 {
 		args = append(args, "population", cfg.Population)
 	}

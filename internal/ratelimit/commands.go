@@ -20,6 +20,7 @@ type FleetStatus struct {
 	Burst    int
 	Override bool // Ceiling was set by [SetFleetRate]; otherwise it is the lowest Rate of the workers
 	Hold     Hold // of the fleet
+	Window   Window
 	Workers  []FleetWorker
 }
 
@@ -43,6 +44,7 @@ func ShowFleet(ctx context.Context, rdb redis.UniversalClient) (FleetStatus, err
 		Rate:     Rate(r.rate),
 		Burst:    r.burst,
 		Override: r.override > 0,
+		Window:   windowOf(r.window),
 		Hold:     r.hold(&clock{zero: now - r.now.duration()}, now).at(now),
 	}
 	for _, text := range r.workers {

@@ -9,7 +9,7 @@
 -- ARGV[15...] events, five arguments each: kind, seq, and three of the kind's own
 --
 -- Returns the numbers that parseReply in script.go reads by name, the cause of the hold, who began
--- the manual one, and, for a command, a text for each worker. The same call again changes nothing and
+-- the manual one, the window, and, for a command, a text for each worker. The same call again changes nothing and
 -- returns the same slots: go-redis repeats a call without a reply.
 local format = string.format
 
@@ -93,8 +93,14 @@ if want > 0 and not repeated and g.rate > 0 then
     from = now + lead
     base = math.max(g.tat, from) - (g.burst - 1) * interval
     n = math.max(0, math.min(want, math.floor((now + horizon - base) / interval) + 1))
+    local _, close = windowAt(now)
+    if close - lateness <= from then
+      n, retry = 0, windowAt(close) - now
+    else
+      n = math.min(n, math.floor((close - lateness - base) / interval) + 1)
+    end
     if n == 0 then
-      retry = base - now - horizon
+      retry = math.max(retry, base - now - horizon)
     else
       g.tat = math.max(g.tat, from) + n * interval
       first, spacing = g.seq + 1, interval
@@ -128,6 +134,10 @@ if id ~= '' or #ARGV > 14 then
   put('proper', properText())
   put('cause', cause)
   put('manual', manual)
+  if window ~= '' or stored.window then
+    put('window', window)
+    put('opens', opens)
+  end
   if id ~= '' and ARGV[14] ~= '1' and not repeated then
     put('w:' .. id, format('%s %s %s %d %.17g %.17g %.0f %d %.17g', workers[id],
       ARGV[12] == '' and '-' or ARGV[12], ARGV[13], n, from, base, first, probe, spacing))
@@ -136,10 +146,11 @@ if id ~= '' or #ARGV > 14 then
   if #dead > 0 then redis.call('HDEL', key, unpack(dead)) end
 end
 
+local windowFrom, windowTo = windowAt(now)
 -- One text is much cheaper than a value for each number.
 local numbers = {format(
-  'n %d from %.17g base %.17g spacing %.17g first %.17g isProbe %d retry %.17g horizon %.17g active %d opens %.17g untilOutage %d',
-  n, from, base, spacing, first, probe, retry, horizon, math.max(active, 1), (open()), outageAnswers - g.failures)}
+  'windowFrom %.17g windowTo %.17g windowNext %.17g n %d from %.17g base %.17g spacing %.17g first %.17g isProbe %d retry %.17g horizon %.17g active %d opens %.17g untilOutage %d',
+  windowFrom, windowTo, windowTo < never and windowAt(windowTo) or never, n, from, base, spacing, first, probe, retry, horizon, math.max(active, 1), (open()), outageAnswers - g.failures)}
 for _, name in ipairs({
   'epoch', 'now', 'seq', 'rate', 'ceiling', 'override', 'burst', 'interval',
   'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil',
@@ -148,7 +159,7 @@ for _, name in ipairs({
   numbers[#numbers + 1] = name
   numbers[#numbers + 1] = stored[name]
 end
-local reply = {table.concat(numbers, ' '), cause, manual}
+local reply = {table.concat(numbers, ' '), cause, manual, format('%s\n%.0f', window, g.windowOnce / second)}
 if id == '' then
   for _, worker in ipairs(alive) do reply[#reply + 1] = worker end
 end

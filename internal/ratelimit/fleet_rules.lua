@@ -2,7 +2,7 @@
 -- follows and uses them. The unauthorized hold is not here: each process has its own.
 --
 -- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links, suspects,
--- proper, cause and manual, and w:<id> for each process. KEYS[2] is the history of commands. Times are in µs of a clock
+-- proper, cause, manual, window and opens, and w:<id> for each process. KEYS[2] is the history of commands. Times are in µs of a clock
 -- that starts near 0 with the key, so that doubles keep fractions of a µs. The clock
 -- follows Redis' TIME, but stops while TIME is behind it, as after a failover.
 local key = KEYS[1]
@@ -44,6 +44,8 @@ local rowBreaks = 100 -- unproven answers between two failures that end the row
 local outageFirst, outageMost = second, 10 * second -- between the probes of an outage
 local recoverFrom, recoverIn = 0.1, 14 -- a part of the ceiling; seconds
 
+local lateness = 5000 -- a slot may be used this late: maxLateness in slots.go
+
 local probeExpires = 20 * second -- without an answer another probe may go then
 local proofExpires = second      -- the same for requests after a throttled hold
 
@@ -69,6 +71,8 @@ local g = {
   -- Answers to grants up to cutSeq do not cut again.
   sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -cutEvery, cutSeq = 0,
   manualSince = 0, manualUntil = 0,
+  -- Until when the window is open anyway, in µs of Redis' own TIME.
+  windowOnce = 0,
   -- A throttled hold may be probed from probeDue on. 429s of grants up to stepSeq do not
   -- double step. heldSeq is the latest grant at the last 429. proving is 1 after the hold
   -- until an answer shows that the API takes requests again. A failure does not: the API
@@ -114,6 +118,30 @@ end
 -- The last answer that began or extended a hold, as text to show.
 local cause = stored.cause or ''
 local manual = stored.manual or '' -- who began the manual hold, and why
+-- The window as people wrote it, and when it is open: pairs of from and to in s of Redis' own TIME. After
+-- the last one it is closed.
+local window, opens = stored.window or '', stored.opens or ''
+
+-- From when on the window is open, at a time or after it, and until when. Both are of the fleet's clock.
+local function windowAt(at)
+  if window == '' then return at, never end
+  local real = at - g.shift
+  local from, to = never, never
+  for a, b in string.gmatch(opens, '(%d+):(%d+)') do
+    a, b = a * second, b * second
+    if real < b then
+      from, to = a, b
+      break
+    end
+  end
+  if real < g.windowOnce then
+    to = from <= g.windowOnce and math.max(to, g.windowOnce) or g.windowOnce
+    from = real
+  end
+  if from == never then return never, never end
+  return math.max(at, from + g.shift), to + g.shift
+end
+
 -- Links that recently got a 429, or a 503 with Retry-After, which did not begin a hold.
 local suspects = {}
 for link, status, seq, at, wait, again, checked in string.gmatch(stored.suspects or '', '(%w+):(%d+):(%d+):(%d+):(%d+):(%d):(%d)') do
@@ -434,8 +462,22 @@ function happened.set(_, rate, entry)
   add(entry)
 end
 
+function happened.window(_, intervals, entry, text)
+  window, opens, g.windowOnce = text, intervals, 0
+  add(entry)
+end
+function happened.opens(_, intervals, text) -- the list goes on; nobody did anything
+  if text == window then opens = intervals end
+end
+function happened.once(_, _, entry)
+  local from, to = windowAt(now)
+  if from <= now then from = windowAt(to) end -- it is open: also when it closes
+  if window ~= '' and from < never then g.windowOnce = from - g.shift end
+  add(entry)
+end
+
 -- From when on the holds allow a slot, and whether it is a probe.
-local function open()
+local function openOfHolds()
   if g.manualUntil > now then return g.manualUntil, false end
   local at, probe, expires = now, false, proofExpires
   if g.throttleUntil > now then at, probe, expires = math.max(at, g.probeDue), true, probeExpires end
@@ -445,9 +487,15 @@ local function open()
   return at, probe
 end
 
+-- The same with the window.
+local function open()
+  local at, probe = openOfHolds()
+  return (windowAt(at)), probe
+end
+
 -- The holds as text, to see whether they changed.
 local function holds()
   return table.concat({
-    g.manualUntil, g.throttleUntil > now and 1 or 0, g.proving, g.outage, g.releases, g.override,
+    g.manualUntil, g.throttleUntil > now and 1 or 0, g.proving, g.outage, g.releases, g.override, window, g.windowOnce,
   }, ' ')
 end

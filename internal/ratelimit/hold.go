@@ -23,10 +23,28 @@ func (h held) at(now instant) Hold {
 	return out
 }
 
-// hold returns the fleet's hold: a manual one, else the one that lasts longer.
+// closed returns the hold outside the window, if it is closed.
+func (r *reply) closed(c *clock, now instant) (h held, closed bool) {
+	from, to := c.instant(r.windowFrom), c.instant(r.windowTo)
+	if r.windowTo == 0 { // no reply yet
+		return held{}, false
+	}
+	if now >= to { // since the last reply
+		return held{reason: ReasonWindow, since: to, until: c.instant(r.windowNext), cause: windowOf(r.window).String()}, true
+	}
+	if now >= from || r.windowFrom <= r.now {
+		return held{}, false
+	}
+	return held{reason: ReasonWindow, since: now, until: from, cause: windowOf(r.window).String()}, true
+}
+
+// hold returns the fleet's hold: a manual one, else the window's, else the one that lasts longer.
 func (r *reply) hold(c *clock, now instant) held {
 	if until := c.instant(r.manualUntil); now < until {
 		return held{reason: ReasonManual, since: c.instant(r.manualSince), until: until, cause: r.manual}
+	}
+	if h, closed := r.closed(c, now); closed {
+		return h
 	}
 	var h held
 	if r.outage {
@@ -41,10 +59,10 @@ func (r *reply) hold(c *clock, now instant) held {
 	return h
 }
 
-// holdEnd returns the next instant at which time ends a hold of the fleet, or never.
+// holdEnd returns the next instant at which time begins or ends a hold of the fleet, or never.
 func (r *reply) holdEnd(c *clock, now instant) instant {
 	at := never
-	for _, until := range [...]instant{c.instant(r.manualUntil), c.instant(r.throttleUntil)} {
+	for _, until := range [...]instant{c.instant(r.manualUntil), c.instant(r.throttleUntil), c.instant(r.windowFrom), c.instant(r.windowTo)} {
 		if now < until {
 			at = min(at, until)
 		}

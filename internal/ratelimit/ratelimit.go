@@ -17,12 +17,13 @@ const (
 	ReasonUnauthorized Reason = "unauthorized" // the API refuses the key: 401, 403
 	ReasonOutage       Reason = "outage"       // the API does not work
 	ReasonManual       Reason = "manual"       // an operator stopped sending
+	ReasonWindow       Reason = "window"       // the fleet's window is closed
 )
 
 // Hold is a stop of sending.
 type Hold struct {
 	Reason Reason
-	// Until is when a throttled or manual hold ends or the next probe of another may go. It is zero
+	// Until is when a throttled or manual hold ends, the window opens, or the next probe of another may go. It is zero
 	// while a probe awaits its answer, and for a manual hold without an end.
 	Until time.Time
 	// Since is when the hold began; zero without a hold.

@@ -37,7 +37,8 @@ type event struct {
 	link  string         // throttled: see suspectText; transient: see linkHash
 	rate  Rate           // set
 	text  string         // the answer's cause; for proper, ControlLink or nothing; for hold, by whom
-	entry history.Change // set, hold, release
+	opens string         // window, opens: when the window is open
+	entry history.Change // set, hold, release, window, once
 }
 
 // newEvent describes the answer to a slot.
@@ -75,8 +76,12 @@ func (e event) args(now instant) []any {
 		a, b = float64(e.wait), e.link
 	case "hold":
 		a, b = float64(e.wait), e.entry
-	case "release":
+	case "release", "once":
 		b = e.entry
+	case "window":
+		a, b = e.opens, e.entry
+	case "opens":
+		a, b = e.opens, e.text
 	case "transient":
 		a = e.link
 	case "set":
@@ -172,16 +177,20 @@ type reply struct {
 	releases                     uint64
 	seq                          uint64 // the latest grant of the fleet
 
+	// The window is open from windowFrom to windowTo, and then from windowNext on.
+	windowFrom, windowTo, windowNext micros
+
 	cause   string   // of the outage or throttled hold
+	window  string   // see windowOf
 	manual  string   // who began the manual hold, and why
 	workers []string // for a command: rate, reason and length of the own hold, and id of each
 }
 
 var errReply = errors.New("the rate limiter's script returned what this version does not know: run one version of linkcancel in a fleet")
 
-// parseReply reads a reply: the numbers, each after its name, two causes, and the workers.
+// parseReply reads a reply: the numbers, each after its name, two causes, the window, and the workers.
 func parseReply(words []string) (*reply, error) {
-	if len(words) < 3 {
+	if len(words) < 4 {
 		return nil, errReply
 	}
 	fields := strings.Fields(words[0])
@@ -210,7 +219,8 @@ func parseReply(words []string) (*reply, error) {
 		outage: number("outage") == 1, since: us("since"), nextProbe: us("nextProbe"), probeSeq: uint64(number("probe")),
 		opens: us("opens"), untilOutage: int(number("untilOutage")),
 		releases: uint64(number("releases")), seq: uint64(number("seq")),
-		cause: words[1], manual: words[2], workers: words[3:],
+		windowFrom: us("windowFrom"), windowTo: us("windowTo"), windowNext: us("windowNext"),
+		cause: words[1], manual: words[2], window: words[3], workers: words[4:],
 	}
 	return r, failed
 }

@@ -32,7 +32,8 @@ type Header struct {
 	Rate        string    `json:"rate,omitempty"` // as ratelimit.ParseRate reads it
 	Attempts    int       `json:"attempts,omitempty"`
 	Retry       bool      `json:"retry,omitempty"`  // the file is a report, whose unfinished links are run again
-	Verify      string    `json:"verify,omitempty"` // see ledger.Batch.Verify
+	Verify      string    `json:"verify,omitempty"` // see ledger.Terms
+	PauseAbove  string    `json:"pause_above,omitempty"`
 	Total       int64     `json:"total"`
 	Created     time.Time `json:"created"`
 }

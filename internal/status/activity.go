@@ -33,9 +33,9 @@ func ViewOfEntry(e history.Entry) EntryView {
 // actions are the actions in words. The detail of the entry follows.
 var actions = map[history.Action]string{
 	history.Import: "queued", history.Swept: "queued by a sweep:", history.Retry: "retried", history.Verify: "to be verified:",
-	history.Start: "started", history.Pause: "paused", history.Resume: "resumed", history.Abort: "aborted",
+	history.Start: "started", history.Pause: "paused", history.Resume: "resumed", history.Abort: "aborted", history.SetPriority: "set the priority:",
 	history.Finish: "ended:", history.Delete: "deleted", history.Archive: "archived:",
-	history.RateSet: "set the limit:", history.RateHold: "put sending on hold", history.RateRelease: "released sending",
+	history.RateSet: "set the limit:", history.RateHold: "put sending on hold", history.RateRelease: "released sending", history.RateWindow: "set the window:",
 	history.APISet: "set the API:", history.SweepEnded: "scheduled sweep:", history.SweepFailed: "scheduled sweep failed",
 }
 
@@ -57,7 +57,7 @@ func Did(e history.Entry) string {
 			n, _ := strconv.ParseInt(digits, 10, 64)
 			return humanize.Digits(n)
 		})
-	case (e.Action == history.Resume || e.Action == history.SweepFailed) && detail != "":
+	case (e.Action == history.Resume || e.Action == history.SweepFailed || e.Action == history.RateRelease) && detail != "":
 		words += ":"
 	}
 	if detail != "" {
@@ -69,13 +69,15 @@ func Did(e history.Entry) string {
 	return words
 }
 
-// CauseOf is what paused a batch: person, canary, or unproven, if its 204s cannot be believed.
+// CauseOf is what paused a batch: person, canary, threshold, or unproven, if its 204s cannot be believed.
 func CauseOf(e history.Entry) string {
 	switch {
 	case !e.Auto:
 		return "person"
 	case strings.HasPrefix(e.Reason, "canary:"):
 		return "canary"
+	case strings.HasPrefix(e.Reason, "threshold:"):
+		return "threshold"
 	}
 	return "unproven"
 }
@@ -84,6 +86,9 @@ func CauseOf(e history.Entry) string {
 func ReasonOf(reason string) string {
 	if what, ok := strings.CutPrefix(reason, "canary:"); ok {
 		return fmt.Sprintf("canary: %d links in a row were %s", ledger.CanaryRow, what)
+	}
+	if what, ok := strings.CutPrefix(reason, "threshold:"); ok {
+		return "threshold: " + what + " ended badly"
 	}
 	return reason
 }

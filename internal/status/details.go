@@ -177,7 +177,9 @@ func (d *Details) measure(ended [len(rateSpans)]int64) {
 		running = d.Fleet.Now.Sub(d.Resumed)
 	}
 	for i, span := range rateSpans {
-		d.Span = max(time.Second, min(span, running))
+		span = min(span, running)
+		open := d.Fleet.Window.OpenIn(d.Fleet.Now.Add(-span), d.Fleet.Now)
+		d.Span = max(time.Second, open)
 		d.Rate = float64(ended[i]) / d.Span.Seconds()
 		if ended[i] >= rateLinks || span >= running {
 			return

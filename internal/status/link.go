@@ -54,10 +54,10 @@ func FindLinks(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger,
 					return nil, err
 				}
 				s := Batch{Batch: b, Fleet: fleet}
-				if b.Open() && s.Movement().Stopped == "" && fleet.Rate > 0 {
+				if m := s.Movement(); b.Open() && (m.Stopped == "" || m.Waits) && fleet.Rate > 0 {
 					// The open batches take turns.
 					before := min((in.Ahead+1)*open, pending)
-					in.Left = time.Duration(min(float64(before)/float64(fleet.Rate), maxLeft.Seconds()) * float64(time.Second))
+					in.Left = s.Wait(time.Duration(min(float64(before)/float64(fleet.Rate), maxLeft.Seconds()) * float64(time.Second)))
 				}
 			}
 			found[link] = append(found[link], in)

@@ -11,7 +11,10 @@ const (
 )
 
 // Pace measures how many links end per second. The zero value is ready for use.
-type Pace struct{ samples []sample }
+type Pace struct {
+	samples []sample
+	last    time.Time // of the last call
+}
 
 type sample struct {
 	at   time.Time
@@ -20,6 +23,7 @@ type sample struct {
 
 // Add records the number of links that have an outcome now.
 func (p *Pace) Add(now time.Time, done int64) {
+	p.last = now
 	p.samples = append(p.samples, sample{now, done})
 	for len(p.samples) > 2 {
 		age := now.Sub(p.samples[0].at)
@@ -30,8 +34,19 @@ func (p *Pace) Add(now time.Time, done int64) {
 	}
 }
 
+// Skip leaves out the time since the last call: the window is closed.
+func (p *Pace) Skip(now time.Time) {
+	for i := range p.samples {
+		p.samples[i].at = p.samples[i].at.Add(now.Sub(p.last))
+	}
+	p.last = now
+}
+
 // Rate is the number of links that ended per second. known is false until there are enough samples.
 func (p *Pace) Rate() (rate float64, known bool) {
+	if len(p.samples) == 0 {
+		return 0, false
+	}
 	first, last := p.samples[0], p.samples[len(p.samples)-1]
 	took := last.at.Sub(first.at)
 	if took < minMeasured {

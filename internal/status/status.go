@@ -58,16 +58,27 @@ type Movement struct {
 	Stopped string // why nothing is sent
 	Beside  string // what limits the rate
 	Cause   string // what the API answered, in a hold
+	// Waits means that the time when it moves again is known: the window is closed, or the batch must
+	// not begin yet.
+	Waits bool
 }
 
 // Movement returns why the links of the batch do not move, or what bears on their rate.
 func (s Batch) Movement() Movement {
+	m := s.movement()
+	m.Waits = s.State != ledger.Paused && (s.Fleet.Hold.Reason == ratelimit.ReasonWindow || s.Fleet.Now.Before(s.NotBefore))
+	return m
+}
+
+func (s Batch) movement() Movement {
 	f := s.Fleet
 	switch held := f.OwnHolds(); {
 	case s.State == ledger.Paused:
 		return Movement{Stopped: Paused(s.Batch)}
+	case s.Fleet.Now.Before(s.NotBefore):
+		return Movement{Stopped: "not before " + s.NotBefore.UTC().Format("2006-01-02 15:04 UTC") + ", in " + humanize.Duration(s.NotBefore.Sub(s.Fleet.Now))}
 	case f.Hold.Reason != ratelimit.ReasonNone:
-		if f.Hold.Reason == ratelimit.ReasonManual {
+		if f.Hold.Reason == ratelimit.ReasonManual || f.Hold.Reason == ratelimit.ReasonWindow {
 			return Movement{Stopped: Hold(f.Hold)}
 		}
 		return Movement{Stopped: Hold(f.Hold), Cause: f.Hold.Cause}
@@ -87,10 +98,18 @@ func (s Batch) Movement() Movement {
 
 // TimeLeft is how long the pending links take at a rate, or negative if that is unknown.
 func (s Batch) TimeLeft(rate float64) time.Duration {
-	if rate <= 0 || s.Pending() == 0 || !s.Open() || s.Movement().Stopped != "" {
+	m := s.Movement()
+	if rate <= 0 || s.Pending() == 0 || !s.Open() || m.Stopped != "" && !m.Waits {
 		return -1
 	}
-	return TimeLeft(s.Batch, rate)
+	return s.Wait(TimeLeft(s.Batch, rate))
+}
+
+// Wait is how long it takes from now to send for so long: while the window is closed, or before the
+// batch may begin, nothing is sent.
+func (s Batch) Wait(sending time.Duration) time.Duration {
+	ahead := max(0, s.NotBefore.Sub(s.Fleet.Now))
+	return ahead + s.Fleet.Window.Stretch(s.Fleet.Now.Add(ahead), sending)
 }
 
 // maxLeft represents any longer time, which a Duration could not hold.
@@ -117,7 +136,7 @@ func Reason(b ledger.Batch) string {
 // Hold says what sending is on hold for, and for how long.
 func Hold(hold ratelimit.Hold) string {
 	text := "on hold: " + string(hold.Reason)
-	if hold.Reason == ratelimit.ReasonManual && hold.Cause != "" {
+	if (hold.Reason == ratelimit.ReasonManual || hold.Reason == ratelimit.ReasonWindow) && hold.Cause != "" {
 		text += " " + clean.Line(hold.Cause)
 	}
 	left := time.Until(hold.Until)

@@ -38,6 +38,10 @@ type BatchView struct {
 	File                string       `json:"file,omitempty"` // the files it was read from
 	By                  string       `json:"by,omitempty"`   // who made it
 
+	PauseAbove string          `json:"pause_above,omitempty"` // see ledger.Terms
+	Priority   ledger.Priority `json:"priority,omitempty"`    // normal without it
+	NotBefore  *time.Time      `json:"not_before,omitempty"`
+
 	// Population is how many links could be verified, of a verification.
 	Population int64 `json:"population,omitempty"`
 	// PayableAtMost: see VerificationView.
@@ -100,6 +104,22 @@ type FleetView struct {
 	Override bool         `json:"override"`
 	Hold     *HoldView    `json:"hold"` // null: none
 	Workers  []WorkerView `json:"workers"`
+	Window   *WindowView  `json:"window"` // null: always open
+}
+
+// WindowView is when the fleet may send.
+type WindowView struct {
+	Window string     `json:"window"` // the times and the zone
+	Open   bool       `json:"open"`
+	Until  *time.Time `json:"until"` // when it closes, or opens next
+}
+
+func windowView(w ratelimit.Window, now time.Time) *WindowView {
+	if w.IsZero() {
+		return nil
+	}
+	until, closed := w.Changes(now)
+	return &WindowView{Window: w.String(), Open: !closed, Until: Time(until)}
 }
 
 // HoldView is a hold.
@@ -144,7 +164,7 @@ func ViewOf(b ledger.Batch) BatchView {
 		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, File: b.File, By: b.By, Parent: b.Parent,
 		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
 		Created: Time(b.Created), Started: Time(b.Started), Finished: Time(b.Finished),
-		Population: b.Population, PayableAtMost: atMost,
+		Population: b.Population, PayableAtMost: atMost, PauseAbove: b.PauseAbove, Priority: b.Priority, NotBefore: Time(b.NotBefore),
 	}
 }
 
@@ -188,7 +208,7 @@ func (d Details) View() DetailsView {
 func (f Fleet) View() FleetView {
 	v := FleetView{
 		Ceiling: float64(f.Ceiling), Rate: float64(f.Rate), Burst: f.Burst, Override: f.Override,
-		Hold: holdView(f.Hold), Workers: []WorkerView{},
+		Hold: holdView(f.Hold), Workers: []WorkerView{}, Window: windowView(f.Window, f.Now),
 	}
 	for _, w := range f.Workers {
 		beat := f.Heartbeats[w.ID]

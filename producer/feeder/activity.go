@@ -16,9 +16,9 @@ const lateEntry = 10 * time.Second
 // messages are the lines of the log by action. Sweeps that end have lines of their own.
 var messages = map[history.Action]string{
 	history.Import: "batch queued", history.Swept: "batch queued", history.Retry: "batch queued", history.Verify: "verification queued",
-	history.Start: "batch started", history.Pause: "batch paused", history.Resume: "batch resumed", history.Abort: "batch aborted",
+	history.Start: "batch started", history.Pause: "batch paused", history.Resume: "batch resumed", history.Abort: "batch aborted", history.SetPriority: "priority set",
 	history.Delete: "batch deleted", history.Archive: "batch archived",
-	history.RateSet: "limit set", history.RateHold: "sending held", history.RateRelease: "sending released", history.APISet: "API set",
+	history.RateSet: "limit set", history.RateHold: "sending held", history.RateRelease: "sending released", history.RateWindow: "window set", history.APISet: "API set",
 }
 
 // logBatches logs what is new in the histories of the unfinished batches, and adds it to the index.

@@ -1,8 +1,10 @@
 package feeder
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,15 +38,17 @@ type term struct {
 
 	batches map[string]*batch // unfinished batches by id
 	turn    int
-	last    [classes]string // the batch of each class that was fed last
+	last    [classes]string  // the batch of each class that was fed last
+	passed  [classes]float64 // and its virtual time
 	rounds  []feedRound
 }
 
 // batch is an unfinished batch, as of this round, with what this leader knows about it.
 type batch struct {
 	ledger.Batch
-	started bool   // in this epoch
-	chunk   *chunk // the chunk that is being fed
+	started bool    // in this epoch
+	pass    float64 // the virtual time of its next turn: see next
+	chunk   *chunk  // the chunk that is being fed
 	resume  resume
 }
 
@@ -88,12 +92,27 @@ func (t *term) round(ctx context.Context) (busy bool, err error) {
 			open = append(open, b)
 		}
 	}
+	if open, err = t.begun(ctx, open); err != nil {
+		return true, err
+	}
 	if len(open) > 0 {
 		if err := t.feed(ctx, open); err != nil {
 			return true, err
 		}
 	}
 	return len(open) > 0, t.repair.do(ctx, batches)
+}
+
+// begun leaves out the batches whose time has not come.
+func (t *term) begun(ctx context.Context, open []*batch) ([]*batch, error) {
+	if !slices.ContainsFunc(open, func(b *batch) bool { return !b.NotBefore.IsZero() && !b.started }) {
+		return open, nil
+	}
+	now, err := t.ledger.Now(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask Redis for the time: %w", err)
+	}
+	return slices.DeleteFunc(open, func(b *batch) bool { return now.Before(b.NotBefore) }), nil
 }
 
 // load reads the unfinished batches.
@@ -277,16 +296,18 @@ func classOf(turn int) int {
 	return imports
 }
 
-// next returns the batch whose turn it is, or nil. Batches of a class take turns.
+// next returns the batch whose turn it is, or nil. Batches of a class take turns by their priority: each
+// turn moves a batch's virtual time on by the inverse of its weight, and the earliest is next.
 func (t *term) next(open []*batch) *batch {
 	var found [classes]*batch
 	for _, b := range open {
 		if b.Cursor >= b.Total || !b.Open() {
 			continue
 		}
-		// The first one behind the batch fed last, or else the first of all.
 		class := b.class()
-		if found[class] == nil || b.ID > t.last[class] && found[class].ID <= t.last[class] {
+		b.pass = max(b.pass, t.passed[class]) // it may be new, or have been paused
+		// Of those with the same time, the first one behind the batch fed last, or else the first of all.
+		if f := found[class]; f == nil || b.pass < f.pass || b.pass == f.pass && b.ID > t.last[class] && f.ID <= t.last[class] {
 			found[class] = b
 		}
 	}
@@ -297,7 +318,8 @@ func (t *term) next(open []*batch) *batch {
 	for _, class := range [...]int{wanted, imports, sweeps, verifications} {
 		if b := found[class]; b != nil {
 			t.turn++
-			t.last[class] = b.ID
+			t.last[class], t.passed[class] = b.ID, b.pass
+			b.pass += 1 / float64(b.Priority.Weight())
 			return b
 		}
 	}
@@ -308,6 +330,7 @@ func (t *term) next(open []*batch) *batch {
 // are pending. It moves the cursor behind the slice. 0 links: the chunk has no more.
 func (t *term) nextSlice(ctx context.Context, b *batch, size int) (s task.Slice, links int, err error) {
 	if !b.started || b.Slice == 0 {
+		b.PauseAbove = cmp.Or(b.PauseAbove, t.cfg.PauseAbove)
 		if err := t.ledger.Start(ctx, &b.Batch, t.epoch, size, t.cfg.Process); err != nil {
 			return s, 0, err
 		}

@@ -638,3 +638,71 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// Batches of a kind share the turns by their priority, which may change meanwhile.
+func TestPriorities(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		for id, terms := range map[string]ledger.Terms{"a": {Priority: ledger.PriorityLow}, "b": {}, "c": {Priority: ledger.PriorityHigh}} {
+			_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(20_000)}, importer.BatchConfig{ID: id, Source: importer.SourceImport, Terms: terms})
+			testutil.Must(t, err)
+		}
+		y.batch("s", importer.SourceSweep, 20_000)
+		f := y.feeder(100)
+		testutil.Must(t, f.lead(t.Context()))
+		turns := func(n int) map[string]int {
+			open, err := f.term.load(t.Context())
+			testutil.Must(t, err)
+			next, _, err := f.term.gather(t.Context(), open, n*50, 50)
+			testutil.Must(t, err)
+			for _, b := range open {
+				testutil.Must(t, b.advance(t.Context(), y.l, f.term.epoch))
+			}
+			got := map[string]int{}
+			for _, s := range next {
+				got[s.Batch]++
+			}
+			return got
+		}
+		if diff := cmp.Diff(map[string]int{"a": 8, "b": 16, "c": 32, "s": 14}, turns(70)); diff != "" {
+			t.Error(diff)
+		}
+		for id, p := range map[string]ledger.Priority{"a": ledger.PriorityHigh, "c": ledger.PriorityLow} {
+			_, _, err := y.l.SetPriority(t.Context(), id, p, history.By{Actor: "ann"})
+			testutil.Must(t, err)
+		}
+		got := turns(70)
+		if got["a"] < 31 || got["a"] > 33 || got["c"] < 7 || got["c"] > 9 || got["s"] != 14 {
+			t.Errorf("after the change: %v", got)
+		}
+		// A batch that comes later, or was paused, gets no more than its share.
+		y.batch("d", importer.SourceImport, 20_000)
+		if got := turns(70); got["d"] < 9 || got["d"] > 13 {
+			t.Errorf("a new one: %v", got)
+		}
+	})
+}
+
+// Nothing of a batch is fed before its time.
+func TestNotBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		at := time.Now().Add(time.Hour)
+		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "later", Source: importer.SourceImport, Terms: ledger.Terms{NotBefore: at}})
+		testutil.Must(t, err)
+		y.batch("now", importer.SourceImport, 10)
+		f := y.feeder(100)
+		y.ticks(f, 10*time.Second)
+		if all := y.all(); len(all) != 1 || all[0].Batch != "now" {
+			t.Errorf("fed %v", ids(all))
+		}
+		testutil.Advance(time.Until(at) - time.Second)
+		y.tick(f)
+		if all := y.all(); len(all) != 0 {
+			t.Errorf("fed a second before: %v", ids(all))
+		}
+		testutil.Advance(2 * time.Second)
+		y.tick(f)
+		if all := y.all(); len(all) != 1 || all[0].Batch != "later" {
+			t.Errorf("fed %v", ids(all))
+		}
+	})
+}

@@ -35,6 +35,8 @@ type Config struct {
 	// Verify says which links of a batch are verified when it is done, if the batch itself does not:
 	// see importer.ParseSample. "": none.
 	Verify string
+	// PauseAbove is the stop condition of batches that have none: see ledger.Terms. "": none.
+	PauseAbove string
 	// Notifier delivers notifications. nil: there are none.
 	Notifier *notify.Dispatcher
 	PageURL  string // of the page, for notifications; "": unknown

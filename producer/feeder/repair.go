@@ -12,11 +12,15 @@ import (
 
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/notify"
+	"linkcancel/internal/ratelimit"
 	"linkcancel/internal/task"
 )
 
 // missingInterval is how often missing slices are looked for.
 const missingInterval = 30 * time.Second
+
+// windowRefresh is how often the limiter is told when the window is open in the next two weeks.
+const windowRefresh = 10 * time.Minute
 
 // resumeQuiet is how long after a resume missing slices are enqueued without a
 // redelivery count: the workers dropped them because the batch was paused.
@@ -63,6 +67,7 @@ func newRepairer(t *term, f *Feeder) *repairer {
 		{run: r.retire},
 		{every: 5 * time.Minute, run: r.relist},
 		{every: archiveSearch, run: r.archiveRetired},
+		{every: windowRefresh, run: func(ctx context.Context, _ []*batch) error { return ratelimit.RefreshWindow(ctx, r.queue.rdb) }},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.Prune(ctx) }},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.TrimIndex(ctx, r.cfg.Keep) }},
 		{every: time.Hour, run: func(ctx context.Context, _ []*batch) error { return r.ledger.TrimDelivered(ctx, r.cfg.Keep) }},

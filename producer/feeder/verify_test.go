@@ -24,7 +24,7 @@ func TestVerifyAtTheEnd(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, y *yard) {
-				_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(100)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Verify: tt.batch})
+				_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(100)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Terms: ledger.Terms{Verify: tt.batch}})
 				testutil.Must(t, err)
 				f := y.feeder(1000)
 				f.cfg.Process, f.cfg.Verify = "w1", tt.workers
@@ -68,7 +68,7 @@ func TestVerifyAtTheEnd(t *testing.T) {
 // A batch that reports nothing as not payable needs no verification, and is retired.
 func TestNothingToVerify(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Verify: "all"})
+		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Terms: ledger.Terms{Verify: "all"}})
 		testutil.Must(t, err)
 		f := y.feeder(1000)
 		y.tick(f)
@@ -86,7 +86,7 @@ func TestNothingToVerify(t *testing.T) {
 // A leader may die while it makes the verification. The next one makes it.
 func TestVerificationIsMadeAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
-		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Verify: "all"})
+		_, err := importer.MakeBatch(t.Context(), y.l, &importer.Links{IDs: testutil.LinkIDs(10)}, importer.BatchConfig{ID: "b1", Source: importer.SourceImport, Terms: ledger.Terms{Verify: "all"}})
 		testutil.Must(t, err)
 		y.record(ledger.Cancelled, 0, 0, 10)
 		testutil.Must(t, y.l.AddVerification(t.Context(), y.get("b1"), "b1-verify"))

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // for images without time zones
 
 	"github.com/robfig/cron/v3"
+
+	"linkcancel/internal/walltime"
 )
 
 // Schedule is when sweeps are due: a cron expression in a time zone.
@@ -38,13 +39,9 @@ func ParseSchedule(expression, zone string) (*Schedule, error) {
 	case strings.HasPrefix(expression, "@every"):
 		return nil, fmt.Errorf("cron expression %q: @every has no time of day: use five fields, such as \"0 2 * * *\", or @daily", expression)
 	}
-	// Local differs between machines.
-	if strings.EqualFold(zone, "local") {
-		return nil, fmt.Errorf("time zone %q: use an IANA name such as Asia/Almaty, or UTC", zone)
-	}
-	loc, err := time.LoadLocation(zone)
+	loc, err := walltime.Zone(zone)
 	if err != nil {
-		return nil, fmt.Errorf("time zone %q: %w: use an IANA name such as Asia/Almaty, or UTC", zone, err)
+		return nil, err
 	}
 	parsed, err := cron.ParseStandard(sundayAsZero(expression))
 	if err != nil {
@@ -115,13 +112,13 @@ func (s *Schedule) Next(t time.Time) time.Time {
 		return s.nextShown(t)
 	}
 	// Evaluate the expression on a clock that is never set, then look it up on the real one.
-	for wall := onUTC(t); ; {
+	for wall := walltime.On(t); ; {
 		wall = s.cron.Next(wall)
 		if wall.IsZero() {
 			return wall
 		}
 		// A time in the second of two equal hours, or in a skipped one, is past.
-		if next := s.firstAt(wall); next.After(t) {
+		if next := walltime.First(wall, s.loc); next.After(t) {
 			return next
 		}
 	}
@@ -151,34 +148,12 @@ func (s *Schedule) Name(due time.Time) string {
 	if !one(s.cron.Hour) || !one(s.cron.Minute) {
 		return due.Format("2006-01-02T1504-0700")
 	}
-	wall := onUTC(due)
+	wall := walltime.On(due)
 	if gap, _ := due.ZoneBounds(); gap.Equal(due) && !s.cron.Next(wall.Add(-1)).Equal(wall) {
 		// Its time was skipped, perhaps on the day before.
-		wall = s.cron.Next(onUTC(due.Add(-1)))
+		wall = s.cron.Next(walltime.On(due.Add(-1)))
 	}
 	return wall.Format(time.DateOnly)
 }
 
 func one(field uint64) bool { return bits.OnesCount64(field&^everyValue) == 1 }
-
-// onUTC returns the time that the clock of t shows as a time in UTC.
-func onUTC(t time.Time) time.Time {
-	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
-}
-
-// firstAt returns the first instant when the clock shows a time or, if skipped, the gap's end.
-func (s *Schedule) firstAt(wall time.Time) time.Time {
-	// No zone is over 14 h from UTC or skips over a day. time.Date may return either instant.
-	for t := wall.Add(-48 * time.Hour).In(s.loc); ; {
-		_, offset := t.Zone()
-		begin, end := t.ZoneBounds()
-		at := wall.Add(-time.Duration(offset) * time.Second).In(s.loc)
-		switch {
-		case at.Before(begin):
-			return begin
-		case end.IsZero() || at.Before(end):
-			return at
-		}
-		t = end
-	}
-}

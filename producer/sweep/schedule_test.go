@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"linkcancel/internal/walltime"
 )
 
 func schedule(t testing.TB, expression, zone string) *Schedule {
@@ -117,8 +119,8 @@ func TestScheduleAgainstTheClock(t *testing.T) {
 			"0 0 * * *": 0, "30 0 * * *": 0.5, "0 2 * * *": 2, "30 2 * * *": 2.5, "30 23 * * *": 23.5,
 		} {
 			s := schedule(t, expression, zone)
-			first := onUTC(begin.In(s.loc)).Truncate(24 * time.Hour).Add(time.Duration(hours * float64(time.Hour)))
-			for !first.After(onUTC(begin.In(s.loc))) {
+			first := walltime.On(begin.In(s.loc)).Truncate(24 * time.Hour).Add(time.Duration(hours * float64(time.Hour)))
+			for !first.After(walltime.On(begin.In(s.loc))) {
 				first = first.Add(24 * time.Hour)
 			}
 			all, wanted = append(all, s), append(wanted, first)
@@ -127,7 +129,7 @@ func TestScheduleAgainstTheClock(t *testing.T) {
 		names := map[string]bool{}
 		for now := begin; now.Before(end); now = now.Add(15 * time.Minute) {
 			for i, s := range all {
-				if onUTC(now.In(s.loc)).Before(wanted[i]) {
+				if walltime.On(now.In(s.loc)).Before(wanted[i]) {
 					continue
 				}
 				asked := begin

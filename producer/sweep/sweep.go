@@ -100,7 +100,7 @@ type Config struct {
 	Name     string // of the batch; "": the selection in words
 	By       history.By
 	Canary   bool
-	Verify   string // see ledger.Batch.Verify
+	Terms    ledger.Terms
 
 	// Exclude, if not nil, reports whether a link must not be selected.
 	Exclude func(id string) bool
@@ -403,7 +403,7 @@ func seal(ctx context.Context, l *ledger.Ledger, c *selector, cfg Config, unusab
 			}
 		}
 		b, err := importer.MakeBatch(ctx, l, c.source(unusable), importer.BatchConfig{
-			ID: id, Source: importer.SourceSweep, Name: cfg.Name, By: cfg.By, Canary: cfg.Canary, Verify: cfg.Verify,
+			ID: id, Source: importer.SourceSweep, Name: cfg.Name, By: cfg.By, Canary: cfg.Canary, Terms: cfg.Terms,
 		})
 		taken := errors.Is(err, importer.ErrOtherLinks) || errors.Is(err, ledger.ErrBusy)
 		if cfg.BatchID == "" && taken && try < sealTries {
