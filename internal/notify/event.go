@@ -47,7 +47,6 @@ type Event struct {
 	Subject string // a batch, or history.Sweep
 	Number  int64  // of the entry in the history of the subject
 	Data    Data
-	text    string // for people
 }
 
 // Data is what an event says. Fields that do not apply are absent.

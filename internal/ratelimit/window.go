@@ -141,25 +141,26 @@ func (w Window) Opens(now time.Time) (at time.Time, closed bool) {
 	if w.IsZero() {
 		return now, false
 	}
-	for _, i := range w.Intervals(now, now.Add(windowAhead)) {
-		return i.From, i.From.After(now)
+	next := w.Intervals(now, now.Add(windowAhead))
+	if len(next) == 0 {
+		return now.Add(windowAhead), true
 	}
-	return now.Add(windowAhead), true
+	return next[0].From, next[0].From.After(now)
 }
 
 // Changes returns when the window closes, or opens next, and whether it is closed. The time is zero if
 // that is not within two weeks.
 func (w Window) Changes(now time.Time) (at time.Time, closed bool) {
-	for _, i := range w.Intervals(now, now.Add(windowAhead)) {
-		if i.From.After(now) {
-			return i.From, true
-		}
-		if i.To.Sub(now) > windowAhead {
-			return time.Time{}, false
-		}
-		return i.To, false
+	next := w.Intervals(now, now.Add(windowAhead))
+	switch {
+	case len(next) == 0:
+		return time.Time{}, true
+	case next[0].From.After(now):
+		return next[0].From, true
+	case next[0].To.Sub(now) > windowAhead:
+		return time.Time{}, false
 	}
-	return time.Time{}, true
+	return next[0].To, false
 }
 
 // Stretch returns how long it takes from now to send for so long while the window is open.

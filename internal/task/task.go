@@ -44,7 +44,7 @@ var Queues = map[string]int{QueueCancel: 20, QueueVerify: 1}
 // them together with the memory of a sample of tasks, which is slower and not allowed everywhere.
 func PendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
 
-// RetryKey: see PendingKey.
+// RetryKey is the key of the tasks that wait for a retry: see PendingKey.
 func RetryKey(queue string) string { return "asynq:{" + queue + "}:retry" }
 
 // timeout is how long asynq lets a task run. Each HTTP call has a far shorter timeout.
