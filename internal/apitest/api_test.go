@@ -228,7 +228,7 @@ func TestDescription(t *testing.T) {
 		a.call("POST", "/rate/hold", jsonKind, `{"for":"-1s"}`, 400, false)
 		a.call("POST", "/rate/release", jsonKind, `{}`, 200, false)
 		a.call("GET", "/sweeps", "", "", 200, false)
-		testutil.Must(a, a.ledger.NoteCommandSweep(context.Background(), ledger.SweepRun{Due: time.Now(), OK: true, Batch: "april", Counts: ledger.SweepCounts{Listed: 5, By: "ann"}}))
+		testutil.Must(a, a.ledger.NoteCommandSweep(context.Background(), ledger.SweepRun{Due: time.Now(), OK: true, Batch: "april", Counts: ledger.SweepCounts{Listed: 5, By: "ann"}}, history.By{Name: "ann"}, ""))
 		a.call("GET", "/sweeps", "", "", 200, false)
 		a.call("GET", "/activity", "", "", 200, false)
 		a.call("GET", "/activity?batch=march", "", "", 200, false)

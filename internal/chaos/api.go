@@ -25,6 +25,7 @@ type api struct {
 	server   *http.Server
 	faults   map[int]sandbox.Faults // those that are on, by event
 	elsewise map[string]time.Time   // links that someone else cancelled, and when
+	changed  map[string]string      // what links were before they became payable again, or were deleted
 }
 
 // requestsKept is more than a round can send.
@@ -36,7 +37,7 @@ func startAPI(cfg sandbox.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{box: sandbox.New(cfg), addr: fmt.Sprintf("127.0.0.1:%d", port), faults: map[int]sandbox.Faults{-1: cfg.Faults}, elsewise: map[string]time.Time{}}
+	a := &api{box: sandbox.New(cfg), addr: fmt.Sprintf("127.0.0.1:%d", port), faults: map[int]sandbox.Faults{-1: cfg.Faults}, elsewise: map[string]time.Time{}, changed: map[string]string{}}
 	return a, a.up()
 }
 
@@ -93,10 +94,19 @@ func (a *api) fault(name int, f sandbox.Faults) {
 func (a *api) cancelElsewhere(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if status, _ := a.box.Status(id); status == "active" {
+	_, changed := a.changed[id]
+	if status, _ := a.box.Status(id); status == "active" && !changed {
 		a.box.SetStatus(id, "cancelled")
 		a.elsewise[id] = time.Now()
 	}
+}
+
+// change makes a link payable again, or deletes it.
+func (a *api) change(id, status string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed[id], _ = a.box.Status(id)
+	a.box.SetStatus(id, status)
 }
 
 // population is the links that the API has, before anything happened.

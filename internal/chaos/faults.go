@@ -51,6 +51,12 @@ func (r *round) do(ctx context.Context, n int, e event) {
 		err = r.setRate(ctx, e)
 	case otherCancels:
 		r.cancelElsewhere(e)
+	case windowSet:
+		err = r.window(ctx, e)
+	case verified:
+		err = r.verification(ctx, n, e)
+	case receiverIll:
+		err = r.receiverFault(ctx, e)
 	}
 	if err != nil && ctx.Err() == nil {
 		r.fail(fmt.Errorf("%s: %w", e.kind, err))
@@ -306,16 +312,16 @@ func (r *round) importFile(links []string) (id, file string, err error) {
 }
 
 // importBatch imports links as a new batch.
-func (r *round) importBatch(ctx context.Context, links []string) (id string, err error) {
+func (r *round) importBatch(ctx context.Context, links []string, flags ...string) (id string, err error) {
 	id, file, err := r.importFile(links)
 	if err != nil {
 		return id, err
 	}
-	return id, r.imports(ctx, id, file)
+	return id, r.imports(ctx, id, file, flags...)
 }
 
-func (r *round) imports(ctx context.Context, id, file string) error {
-	_, err := r.command(ctx, r.redis.url(), "import", file, "--yes", "--id", id)
+func (r *round) imports(ctx context.Context, id, file string, flags ...string) error {
+	_, err := r.command(ctx, r.redis.url(), append([]string{"import", file, "--yes", "--id", id}, flags...)...)
 	if err == nil {
 		r.batch(id, func(b *batch) { b.sealed = true })
 	}

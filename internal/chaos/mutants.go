@@ -61,7 +61,7 @@ var mutants = []mutant{
 	},
 	{
 		name:   "forgets that a worker crashed with the links in its hands",
-		edits:  []edit{{"worker/slice.go", "record.Ambiguous = record.Ambiguous || redelivered", "_ = redelivered"}},
+		edits:  []edit{{"worker/slice.go", "(record.Ambiguous || redelivered)", "record.Ambiguous"}},
 		faults: []kind{workerKilled},
 	},
 	{
@@ -141,6 +141,22 @@ var mutants = []mutant{
 		edits:  []edit{{"worker/first.go", "{ return p.first.ok.Load() }", "{ return true }"}},
 		stage:  func(p *plan) { p.links, p.instead = 100, lied },
 		within: stagedWithin,
+	},
+	{
+		name:   "verifies a payable link as not payable",
+		edits:  []edit{{"worker/classify.go", "			v.outcome = ledger.StillPayable", "			v.outcome = ledger.NotPayable"}},
+		faults: []kind{verified},
+	},
+	{
+		name:   "drops a notification that the receiver did not take",
+		edits:  []edit{{"internal/notify/dispatcher.go", "			one.Error, one.Next = err.Error(), now.Add(backoff(one.Attempts)).UTC()", "			one.Error, one.Ended = err.Error(), now.UTC()"}},
+		faults: []kind{receiverIll, batchAborted, batchPaused},
+		within: stagedWithin,
+	},
+	{
+		name:   "ignores that the window is closed",
+		edits:  []edit{{"internal/ratelimit/fleet_rules.lua", "  if window == '' then return at, never end\n", "  if true then return at, never end\n"}},
+		faults: []kind{windowSet},
 	},
 }
 

@@ -49,6 +49,9 @@ const (
 	fleetHeld    kind = "fleet held"
 	rateSet      kind = "rate set"
 	otherCancels kind = "cancelled elsewhere"
+	windowSet    kind = "window set"
+	verified     kind = "batch verified"
+	receiverIll  kind = "receiver fails"
 )
 
 // deck is how often each kind of fault comes, in parts of the whole.
@@ -64,6 +67,7 @@ var deck = []struct {
 	{apiOutage, 1}, {apiDown, 1}, {apiBusy, 1}, {apiHangs, 2}, {apiMute, 3}, {apiErrs, 3}, {keyRotated, 1},
 	{apiGateway, 3}, {apiMoved, 1}, {poisoned, 1},
 	{batchPaused, 2}, {batchAborted, 1}, {fleetHeld, 1}, {rateSet, 1}, {otherCancels, 3},
+	{windowSet, 1}, {verified, 2}, {receiverIll, 3},
 }
 
 // event is a fault of the schedule.
@@ -130,6 +134,9 @@ func newPlan(seed uint64, round int, faults time.Duration, only ...kind) plan {
 			draw:  draw.Uint64(),
 		}
 		e.lasts = min(e.lasts, 6*time.Second)
+		if kind == verified {
+			e.at /= 4 // the batch must be done first
+		}
 		canBeLong := kind == workerStopped || kind == halfOpen || kind == importerHalted
 		if canBeLong && faults >= longFrom && !long && draw.IntN(3) == 0 {
 			e.at, e.lasts, long = e.at/8, longStop, true

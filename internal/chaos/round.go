@@ -36,14 +36,15 @@ type round struct {
 	data   string   // of Redis
 	extra  []string // further arguments of the workers
 
-	redis   *server
-	api     *api
-	links   population
-	workers []*worker
-	keyFile string
-	ledger  *ledger.Ledger
-	notes   []string // figures of a scenario
-	stalls  *stalls
+	redis    *server
+	api      *api
+	receiver *receiver
+	links    population
+	workers  []*worker
+	keyFile  string
+	ledger   *ledger.Ledger
+	notes    []string // figures of a scenario
+	stalls   *stalls
 
 	fresh  idle           // what the fleet holds with nothing to do
 	began  time.Time      // of the faults
@@ -63,11 +64,12 @@ type round struct {
 	poisoned   map[string]string // links, and what they are always answered
 
 	holds    [][2]time.Time // from the command's return to the release's start
+	shut     [][2]time.Time // when the window was closed
 	limits   []limitSpan
 	archived bool // reported once
 
 	// One fault of a kind at a time.
-	redisBusy, outage, gatewayBusy, keyBusy, pauseBusy, commands sync.Mutex
+	redisBusy, outage, gatewayBusy, keyBusy, pauseBusy, receiverBusy, commands sync.Mutex
 }
 
 // batch is what the suite knows of a batch that it made.
@@ -135,6 +137,10 @@ func (r *round) start() (err error) {
 	if r.api, err = startAPI(cfg); err != nil {
 		return err
 	}
+	if r.receiver, err = startReceiver(); err != nil {
+		return err
+	}
+	r.keys = append(r.keys, r.receiver.path, string(r.receiver.secret))
 	if r.plan.wrong != "" {
 		answer, err := sandbox.ParseAnswer(r.plan.wrong, sandbox.BodyAPI)
 		if err != nil {
@@ -171,7 +177,8 @@ func environment(more ...string) []string {
 }
 
 func (r *round) environment(redisURL string) []string {
-	return environment("LINKCANCEL_REDIS_URL="+redisURL, "PLEXY_BASE_URL="+r.api.url(), "PLEXY_API_KEY_FILE="+r.keyFile, "LINKCANCEL_LOG_LEVEL=debug")
+	mine := []string{"LINKCANCEL_REDIS_URL=" + redisURL, "PLEXY_BASE_URL=" + r.api.url(), "PLEXY_API_KEY_FILE=" + r.keyFile, "LINKCANCEL_LOG_LEVEL=debug"}
+	return environment(append(mine, r.receiver.environment()...)...)
 }
 
 // close ends all that runs, and deletes the data of Redis.
@@ -184,6 +191,9 @@ func (r *round) close() {
 	if r.api != nil {
 		r.api.down()
 		r.api.box.Close()
+	}
+	if r.receiver != nil {
+		r.receiver.down()
 	}
 	if r.redis != nil {
 		r.redis.close()
@@ -217,6 +227,9 @@ func (r *round) run(ctx context.Context) error {
 	r.ended = time.Now()
 	if err == nil {
 		err = r.awaitWork(ctx)
+	}
+	if err == nil {
+		err = r.awaitNotified(ctx)
 	}
 	r.closed = time.Now()
 	return errors.Join(append(r.failed(), ctx.Err(), err)...)
@@ -338,7 +351,8 @@ func (r *round) awaitWork(ctx context.Context) error {
 		open := 0
 		for _, b := range batches {
 			// One with more outcomes than links is not waited for: its sums are looked at.
-			if b.State == ledger.Importing || b.State == ledger.Done || b.Pending() <= 0 {
+			unverified := b.State == ledger.Done && b.Verify != "" && b.Verifications == ""
+			if b.State == ledger.Importing || !unverified && (b.State == ledger.Done || b.Pending() <= 0) {
 				continue
 			}
 			open++
@@ -361,7 +375,7 @@ func (r *round) awaitWork(ctx context.Context) error {
 				p.reported = true
 				r.dump(ctx)
 				r.violate(violation{rule: "work continues without help within 45 s", batch: b.ID,
-					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending", goesOnWithin, b.State, b.Pending(), b.Total)})
+					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending, not verified: %v", goesOnWithin, b.State, b.Pending(), b.Total, unverified)})
 			}
 		}
 		switch {

@@ -30,7 +30,8 @@ type truth struct {
 	opened   map[uint32]sandbox.Request   // the first request of each connection
 	batches  []ledger.Batch               // sealed, the oldest first
 	rows     map[string][]ledger.LinkRecord
-	in       map[string][]place // by link, the oldest batch first
+	in       map[string][]place // by link, the oldest batch first; no verifications
+	verified map[string][]place // by link, the verifications
 
 	// documented are the links that a documented limit explains, by which.
 	documented map[string]int
@@ -45,7 +46,7 @@ type place struct {
 func (r *round) truth(ctx context.Context) (*truth, error) {
 	t := &truth{
 		r: r, requests: r.api.box.Requests(), of: map[string][]sandbox.Request{}, opened: map[uint32]sandbox.Request{},
-		rows: map[string][]ledger.LinkRecord{}, in: map[string][]place{}, documented: map[string]int{},
+		rows: map[string][]ledger.LinkRecord{}, in: map[string][]place{}, verified: map[string][]place{}, documented: map[string]int{},
 	}
 	for _, q := range t.requests {
 		if _, ok := t.opened[q.Conn]; !ok {
@@ -68,7 +69,11 @@ func (r *round) truth(ctx context.Context) (*truth, error) {
 				return nil, err
 			}
 			t.rows[b.ID] = append(t.rows[b.ID], row)
-			t.in[row.Link] = append(t.in[row.Link], place{b, row})
+			in := t.in
+			if b.Verifies() {
+				in = t.verified
+			}
+			in[row.Link] = append(in[row.Link], place{b, row})
 		}
 	}
 	return t, nil
@@ -80,6 +85,11 @@ func (t *truth) check() {
 	for link, places := range t.in {
 		t.checkLink(link, places)
 	}
+	for link, places := range t.verified {
+		for _, p := range places {
+			t.checkVerified(link, p)
+		}
+	}
 	for link, requests := range t.of {
 		if len(t.in[link]) == 0 {
 			t.violate("only links of sealed batches are sent", "", link, requests[0].Time, "%d requests for it, and no sealed batch has it", len(requests))
@@ -88,6 +98,8 @@ func (t *truth) check() {
 	t.checkPoisoned()
 	t.checkSweeps()
 	t.checkStops()
+	t.checkHours()
+	t.checkNotified()
 	t.checkRate()
 	t.checkConnections()
 }
@@ -185,6 +197,9 @@ const slack = 1500 * time.Millisecond
 // checkLink holds what the ledger says of one link against what the API saw.
 func (t *truth) checkLink(link string, places []place) {
 	status, _ := t.r.api.box.Status(link)
+	if was, ok := t.r.api.changed[link]; ok {
+		status = was
+	}
 	var applied time.Time
 	for _, q := range t.of[link] {
 		if q.Applied {
@@ -335,7 +350,7 @@ func (c *claim) check() {
 	}
 	for _, q := range c.requests {
 		// A second, since a record has whole seconds.
-		if late := q.Time.Sub(c.finished()) - time.Second; late > slack && q.Time.Before(c.until) && !c.t.thawed(q.Time) && !c.t.control(q) {
+		if late := q.Time.Sub(c.finished()) - time.Second; late > slack && q.Time.Before(c.until) && !c.t.thawed(q.Time) && !c.t.control(q) && !c.t.verifying(q) {
 			c.violate("what has its outcome is not sent again", "%s %v after it", q.Method, late.Round(time.Millisecond))
 			return
 		}
@@ -346,6 +361,11 @@ func (c *claim) check() {
 // link that the API has shown. It asks how the API is, and nothing about the link.
 func (t *truth) control(q sandbox.Request) bool {
 	return q.Method == "GET" && q.Conn > 0 && t.opened[q.Conn] == q
+}
+
+// verifying says whether a request may be that of a verification.
+func (t *truth) verifying(q sandbox.Request) bool {
+	return q.Method == "GET" && slices.ContainsFunc(t.verified[q.ID], func(p place) bool { return !q.Time.Before(p.batch.Created) })
 }
 
 // thawed says whether a worker that was stopped went on a moment before. What it was
@@ -370,7 +390,7 @@ func (t *truth) checkStops() {
 	for id, b := range t.r.batches {
 		var mine []sandbox.Request
 		for _, q := range t.requests {
-			if places := t.in[q.ID]; len(places) > 0 && t.owner(q) == id && !t.control(q) {
+			if places := t.in[q.ID]; len(places) > 0 && t.owner(q) == id && !t.control(q) && !t.verifying(q) {
 				mine = append(mine, q)
 			}
 		}
@@ -432,7 +452,7 @@ func (t *truth) explain(v violation) string {
 	}
 	if v.link != "" {
 		line("link   %s", v.link)
-		for _, p := range t.in[v.link] {
+		for _, p := range slices.Concat(t.in[v.link], t.verified[v.link]) {
 			r := p.record.Record
 			line("ledger %s  %s in %s: attempts %d, status %d, link status %q, ambiguous %v, %q", clock(r.Time(p.batch.Created)), r.Outcome,
 				p.batch.ID, r.Attempts, r.HTTPStatus, p.record.LinkStatus, r.Ambiguous, p.record.Error)

@@ -79,19 +79,28 @@ func (l *Ledger) LogBatch(ctx context.Context, b Batch, log func(history.Entry) 
 	if b.History <= b.Logged {
 		return nil
 	}
+	if err := l.newEntries(ctx, b, b.Logged, log); err != nil {
+		return err
+	}
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", b.History).Err(); err != nil {
+		return fmt.Errorf("note the log of batch %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// newEntries calls see with the entries of a batch's history after one, up to the latest when b was
+// read. b says nothing about what is newer.
+func (l *Ledger) newEntries(ctx context.Context, b Batch, after int64, see func(history.Entry) error) error {
 	entries, err := l.History(ctx, b.ID)
-	if err != nil || len(entries) == 0 {
+	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Number > b.Logged {
-			if err := log(e); err != nil {
+		if e.Number > after && e.Number <= b.History {
+			if err := see(e); err != nil {
 				return err
 			}
 		}
-	}
-	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", entries[len(entries)-1].Number).Err(); err != nil {
-		return fmt.Errorf("note the log of batch %s: %w", b.ID, err)
 	}
 	return nil
 }
@@ -99,21 +108,13 @@ func (l *Ledger) LogBatch(ctx context.Context, b Batch, log func(history.Entry) 
 // NotifyBatch calls see with each entry of a batch's history that was not seen by an earlier call, then
 // put, and notes that. b is the batch as it was just read.
 func (l *Ledger) NotifyBatch(ctx context.Context, b Batch, see func(history.Entry) error, put func() error) error {
-	entries, err := l.History(ctx, b.ID)
-	if err != nil || len(entries) == 0 {
+	if err := l.newEntries(ctx, b, b.Notified, see); err != nil {
 		return err
-	}
-	for _, e := range entries {
-		if e.Number > b.Notified {
-			if err := see(e); err != nil {
-				return err
-			}
-		}
 	}
 	if err := put(); err != nil {
 		return err
 	}
-	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "notified", entries[len(entries)-1].Number).Err(); err != nil {
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "notified", b.History).Err(); err != nil {
 		return fmt.Errorf("note the notifications of batch %s: %w", b.ID, err)
 	}
 	return nil
