@@ -197,7 +197,7 @@ func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (str
 		if err != nil {
 			return "", refuse(http.StatusBadRequest, "The form cannot be read.")
 		}
-		retried, _, err := s.retryFindings(ctx, b, retryOf{shown: &shown}, by)
+		retried, _, err := s.retryLinks(ctx, b, retryOf{shown: &shown}, by)
 		return batchAddress(retried.ID), err
 	}
 	var outcomes []ledger.Outcome
@@ -221,9 +221,17 @@ func (s *Server) retry(ctx context.Context, r *http.Request, by history.By) (str
 
 // retryOf says what is retried.
 type retryOf struct {
-	outcomes []ledger.Outcome
-	id, name string // of the new batch; "": chosen
-	shown    *int64 // how many links there were when a person looked; nil: nobody did
+	outcomes []ledger.Outcome // empty: those that a verification found payable
+	id, name string           // of the new batch; "": chosen
+	shown    *int64           // how many links there were when a person looked; nil: nobody did
+}
+
+// plan plans the retry. Without outcomes, it is of what verifications found.
+func (of retryOf) plan(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (*importer.RetryPlan, error) {
+	if len(of.outcomes) == 0 {
+		return importer.PlanFindings(ctx, l, b, of.id)
+	}
+	return importer.PlanRetry(ctx, l, b, of.outcomes, of.id)
 }
 
 // retryLinks makes a batch of links of another one. If an earlier retry has all of them, it returns
@@ -242,9 +250,9 @@ func (s *Server) retryLinks(ctx context.Context, b ledger.Batch, of retryOf, by 
 }
 
 func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
-	plan, err := importer.PlanRetry(ctx, s.cfg.Ledger, b, of.outcomes, of.id)
+	plan, err := of.plan(ctx, s.cfg.Ledger, b)
 	switch {
-	case errors.Is(err, importer.ErrNotYet), errors.Is(err, importer.ErrNoRetry):
+	case errors.Is(err, importer.ErrNotYet), errors.Is(err, importer.ErrNoRetry), errors.Is(err, importer.ErrNotVerified):
 		return retried, false, refuse(http.StatusConflict, "Nothing was retried: %v.", err)
 	case err != nil:
 		return retried, false, err
@@ -259,23 +267,6 @@ func (s *Server) retryOnce(ctx context.Context, b ledger.Batch, of retryOf, by h
 	existed = true
 	retried, err = plan.Make(ctx, of.name, by, func(importer.Stats) error { existed = false; return nil })
 	return retried, existed, err
-}
-
-// retryFindings makes a batch of the links that the latest verification of a batch found payable. b may
-// be the verification itself.
-func (s *Server) retryFindings(ctx context.Context, b ledger.Batch, of retryOf, by history.By) (retried ledger.Batch, existed bool, err error) {
-	if !b.Verifies() {
-		made, err := s.cfg.Ledger.VerificationsOf(ctx, b)
-		if err != nil {
-			return retried, false, err
-		}
-		if len(made) == 0 {
-			return retried, false, refuse(http.StatusConflict, "Nothing was retried: the batch was not verified.")
-		}
-		b = made[len(made)-1]
-	}
-	of.outcomes = []ledger.Outcome{ledger.StillPayable}
-	return s.retryLinks(ctx, b, of, by)
 }
 
 func (s *Server) verify(ctx context.Context, r *http.Request, by history.By) (string, error) {

@@ -600,11 +600,7 @@ func (s *Server) apiRetry(ctx context.Context, w http.ResponseWriter, r *http.Re
 		return err
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(changeTimeout))
-	retry := s.retryLinks
-	if doc.StillPayable {
-		retry = s.retryFindings
-	}
-	retried, existed, err := retry(context.WithoutCancel(ctx), b, of, by)
+	retried, existed, err := s.retryLinks(context.WithoutCancel(ctx), b, of, by)
 	s.reader.expire()
 	if err != nil {
 		return err

@@ -217,6 +217,9 @@ func termsOf(q url.Values) (t ledger.Terms, err error) {
 		if t.NotBefore, err = time.Parse(time.RFC3339, at); err != nil {
 			return t, refuse(http.StatusBadRequest, "not_before is not a time such as 2026-12-01T22:00:00+05:00.")
 		}
+		if t.LongPast(time.Now()) {
+			return t, refuse(http.StatusBadRequest, "not_before is more than a day ago: leave it out to begin at once.")
+		}
 	}
 	return t, nil
 }

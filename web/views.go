@@ -341,7 +341,7 @@ func (p *batchPage) verifications(b ledger.Batch, made []ledger.Batch) {
 	for _, v := range slices.Backward(made) {
 		text := status.Conclusion(v)
 		if text == "" {
-			text = fmt.Sprintf("%s of %s read", humanize.Digits(v.Counts.Sum()), humanize.Plural(v.Total, "link"))
+			text = fmt.Sprintf("%s of %s read", humanize.Digits(status.LinksRead(v)), humanize.Plural(v.Total, "link"))
 		}
 		if len(p.Verified) == 0 {
 			p.Findings = v.Counts[ledger.StillPayable]

@@ -144,12 +144,15 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	}
 	l.confirms = false
 	past := c.past(l, v)
-	past.payable = l.verify && before == 200
+	past.payable = l.verify && r.Settling
 	a := next(p, v, past)
 	if a == attribute {
 		held := v.kind == ratelimit.Unauthorized && c.limiter.AwaitHold(c.callCtx, ratelimit.ReasonUnauthorized, 0)
 		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: (p == deleting || p == verifying) && before == v.status, held: held}
 		return false
+	}
+	if l.verify && v.step == stepDone && v.outcome == ledger.StillPayable {
+		r.Settling = true // until its outcome
 	}
 	more = c.apply(a, l, v)
 	l.settled = l.finished && p != deleting && !l.verify
@@ -334,6 +337,10 @@ func (c *canceler) finishUnknown(l *link) {
 
 // finishUnverified ends a link of a verification whose status cannot be found out.
 func (c *canceler) finishUnverified(l *link) {
+	if l.record.Settling { // to call it unknown would hide that
+		c.finish(l, verdict{outcome: ledger.StillPayable, status: l.record.HTTPStatus, linkStatus: "active", text: noteSeenOnce})
+		return
+	}
 	c.finish(l, verdict{outcome: ledger.Unknown, status: l.record.HTTPStatus, text: cmp.Or(l.text, noteUnknown)})
 }
 

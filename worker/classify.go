@@ -46,7 +46,9 @@ const (
 	noteGone    = "gone after an unanswered attempt"
 	noteUnknown = "the link's status could never be read"
 	noteGoneNow = "the API does not know the link"
-	noteStatus  = "a status that linkcancel does not know"
+	// of a verification
+	noteSeenOnce = "it was payable once, and its status could not be read again"
+	noteStatus   = "a status that linkcancel does not know"
 )
 
 // unknownStatus is the link status of a link whose state could never be read.

@@ -63,7 +63,7 @@ type past struct {
 
 	verify   bool // the link is only read
 	attempts int  // used up before this one
-	payable  bool // the last GET of the verification showed the link as payable
+	payable  bool // an earlier GET of the verification showed the link as payable
 }
 
 // barredTries is how many refusals to show a link end its verification.

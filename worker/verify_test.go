@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -99,6 +100,37 @@ func TestVerifyReadsAgain(t *testing.T) {
 		f.done("v1")
 		f.want("v1", ledger.Counts{ledger.NotPayable: 49, ledger.StillPayable: 1})
 		if r := f.records("v1")[payable]; r.Record.Outcome != ledger.StillPayable || r.Record.Attempts != 2 || r.LinkStatus != "active" {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A link that was payable once and is never shown again is not called unknown.
+func TestVerifySeenOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(20)})
+		for _, id := range api.IDs() {
+			api.SetStatus(id, "cancelled")
+		}
+		once, never := api.IDs()[3], api.IDs()[5]
+		api.SetStatus(once, "active")
+		refused := says(t, "403:html")
+		refused.Method = http.MethodGet
+		refuse := func(id string) {
+			for range 20 {
+				api.Script(id, refused)
+			}
+		}
+		refuse(never)
+		f.verification("v1", api.IDs()...)
+		f.watched(Config{Rate: 50, Concurrency: 8}, onlyReads(t, memory{api}))
+		f.feed(50)
+		f.until("all but two", func() bool { return f.get("v1").Counts[ledger.NotPayable] == 18 })
+		refuse(once)
+		f.done("v1")
+		f.want("v1", ledger.Counts{ledger.NotPayable: 18, ledger.StillPayable: 1, ledger.Unknown: 1})
+		if r := f.records("v1")[once]; r.Record.Outcome != ledger.StillPayable || r.LinkStatus != "active" || r.Error != noteSeenOnce {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -53,6 +53,9 @@ func (c batchResumeCmd) Run(ctx context.Context, a *cliApp) error {
 	return c.change(ctx, a, change{
 		verb: "resumed", possible: ledger.Batch.Open, to: []ledger.State{ledger.Running, ledger.Ready},
 		do: func(l *ledger.Ledger, b ledger.Batch) (ledger.State, bool, error) {
+			if pauseAbove != "" && b.State != ledger.Paused {
+				return "", false, usagef("batch %s is %s: --pause-above can be changed when it is resumed from a pause", b.ID, b.State)
+			}
 			if pauseAbove == "" && strings.HasPrefix(b.Reason, "threshold:") && !a.Yes && !a.JSON && isTerminal(a.stdin) {
 				if pauseAbove, err = a.askThreshold(ctx, b); err != nil {
 					return "", false, err

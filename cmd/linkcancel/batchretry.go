@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -18,7 +19,7 @@ import (
 type batchRetryCmd struct {
 	batchArg
 	reasonFlag
-	StillPayable bool     `help:"Of the links that the latest verification of the batch found payable."`
+	StillPayable bool     `help:"Of the links that a verification of the batch found payable."`
 	Outcome      []string `default:"failed" list:"failed,aborted,rejected,not_cancellable,not_found" help:"Of the links with these outcomes; by default ${default}." placeholder:"A,B"`
 	ID           string   `name:"id" help:"Id of the new batch; by default BATCH-retry, followed by a number if necessary."`
 	Name         string   `help:"Name of the new batch; by default that of the old one."`
@@ -30,7 +31,7 @@ func (batchRetryCmd) Help() string {
 
 Links that are in an earlier retry of the same batch are left out. The same command twice therefore makes no second batch, and prints the first. To retry the links that failed again, retry the retry.
 
-With --still-payable, the links are those that the latest verification of the batch found payable, whatever outcome they have in the batch.
+With --still-payable, the links are those that the latest verification of the batch with such links found payable, whatever outcome they have in the batch.
 
 Standard output has the id of the new batch. If there is nothing to retry, it is empty, and this is not an error.
 
@@ -57,29 +58,32 @@ func (c batchRetryCmd) Run(ctx context.Context, a *cliApp) error {
 		}
 	}
 	return c.withRedis(ctx, a, func(rdb redis.UniversalClient, l *ledger.Ledger, b ledger.Batch) error {
-		if b, err = c.verification(ctx, l, b); err != nil {
+		plan, err := c.plan(ctx, l, b, outcomes)
+		if err != nil {
 			return err
 		}
-		return c.retry(ctx, a, rdb, l, b, outcomes)
+		return c.retry(ctx, a, rdb, l, plan)
 	})
 }
 
-// verification is the batch whose links are retried: with --still-payable the latest verification.
-func (c batchRetryCmd) verification(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (ledger.Batch, error) {
+func (c batchRetryCmd) plan(ctx context.Context, l *ledger.Ledger, b ledger.Batch, outcomes []ledger.Outcome) (plan *importer.RetryPlan, err error) {
 	switch {
-	case b.Verifies() && !c.StillPayable:
-		return b, hint(usagef("%s is a verification: its links were only read", b.ID), "add --still-payable")
-	case b.Verifies() || !c.StillPayable:
-		return b, nil
+	case c.StillPayable:
+		plan, err = importer.PlanFindings(ctx, l, b, c.ID)
+	case b.Verifies():
+		return nil, hint(usagef("%s is a verification: its links were only read", b.ID), "add --still-payable")
+	default:
+		plan, err = importer.PlanRetry(ctx, l, b, outcomes, c.ID)
 	}
-	made, err := l.VerificationsOf(ctx, b)
-	if err == nil && len(made) == 0 {
-		return b, hint(usagef("batch %s was not verified", b.ID), "linkcancel batch verify %s", b.ID)
+	switch {
+	case errors.Is(err, importer.ErrNotVerified):
+		return nil, hint(usagef("%w", err), "linkcancel batch verify %s", b.ID)
+	case errors.Is(err, importer.ErrNoRetry):
+		return nil, hint(usagef("%w", err), "choose another --id")
+	case errors.Is(err, importer.ErrNotYet) && b.State == ledger.AbortedState:
+		return nil, hint(err, "linkcancel batch abort %s finishes it", b.ID)
 	}
-	if err != nil {
-		return b, err
-	}
-	return made[len(made)-1], nil
+	return plan, err
 }
 
 // outcomes are those of the links to be retried.
@@ -102,20 +106,12 @@ func (c batchRetryCmd) outcomes() ([]ledger.Outcome, error) {
 	return outcomes, nil
 }
 
-func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, parent ledger.Batch, outcomes []ledger.Outcome) error {
-	plan, err := importer.PlanRetry(ctx, l, parent, outcomes, c.ID)
-	switch {
-	case errors.Is(err, importer.ErrNoRetry):
-		return hint(usagef("%w", err), "choose another --id")
-	case errors.Is(err, importer.ErrNotYet) && parent.State == ledger.AbortedState:
-		return hint(err, "linkcancel batch abort %s finishes it", parent.ID)
-	case err != nil:
-		return err
-	}
+func (c batchRetryCmd) retry(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, plan *importer.RetryPlan) error {
+	parent := plan.Parent
 	if plan.Links() == 0 {
 		return c.nothing(a, plan)
 	}
-	p, alive, err := fleetPreview(ctx, rdb, l)
+	p, alive, err := fleetPreview(ctx, rdb, l, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -151,6 +147,9 @@ func (c batchRetryCmd) nothing(a *cliApp, plan *importer.RetryPlan) error {
 			return printJSON(a.stdout, status.ViewOf(ledger.Batch{State: "nothing", Source: parent.Source, Name: parent.Name, Parent: parent.ID}))
 		}
 		fmt.Fprintf(a.notes, "Nothing to retry: batch %s has no link with the outcome %s.%s\n", parent.ID, what, otherOutcomes(parent))
+		if !parent.Ended() {
+			fmt.Fprintf(a.notes, "It has not ended yet: it is %s. Next: linkcancel batch watch %s\n", parent.State, parent.ID)
+		}
 		return nil
 	}
 	newest, _ := plan.Holder()

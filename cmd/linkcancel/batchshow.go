@@ -56,11 +56,7 @@ func (c batchShowCmd) Run(ctx context.Context, a *cliApp) error {
 		printOrigin(a.stdout, b, c.batch(b.ID))
 		printDetails(a.stdout, d)
 		printHistory(a.stdout, d.History)
-		next := nextStep(b)
-		if v := s.verification; v != nil && v.Counts[ledger.StillPayable] > 0 {
-			next = nextStep(*v)
-		}
-		if next != "" {
+		if next := s.next(); next != "" {
 			fmt.Fprintf(a.stderr, "\nNext: %s\n", next)
 		}
 		return nil
@@ -118,7 +114,7 @@ func printDetails(w io.Writer, d status.Details) {
 func verifiedText(v ledger.Batch) string {
 	text := status.Conclusion(v)
 	if text == "" {
-		text = fmt.Sprintf("%s, %s of %s read", v.State, humanize.Digits(v.Counts.Sum()), humanize.Plural(v.Total, "link"))
+		text = fmt.Sprintf("%s, %s of %s read", v.State, humanize.Digits(status.LinksRead(v)), humanize.Plural(v.Total, "link"))
 	}
 	return text
 }
@@ -144,6 +140,9 @@ func printOrigin(w io.Writer, b ledger.Batch, page string) {
 	}
 	if b.Priority != "" && b.Priority != ledger.PriorityNormal {
 		rows = append(rows, [2]string{"priority", string(b.Priority)})
+	}
+	if b.Verify != "" && b.Verify != "off" {
+		rows = append(rows, [2]string{"verify", b.Verify + " of its links, when it is done"})
 	}
 	if !b.NotBefore.IsZero() {
 		rows = append(rows, [2]string{"begins", "not before " + second(b.NotBefore)})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -63,7 +64,7 @@ func (c batchVerifyCmd) verify(ctx context.Context, a *cliApp, rdb redis.Univers
 	case err != nil:
 		return err
 	}
-	p, alive, err := fleetPreview(ctx, rdb, l)
+	p, alive, err := fleetPreview(ctx, rdb, l, time.Time{})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (batchWatchCmd) Help() string {
 
 It ends with the batch. While the batch is paused or Redis is unreachable, it keeps waiting. Ctrl-C ends the watching only: the batch continues.
 
-The exit code is 0; 1 if the batch cannot be watched, or was deleted; 3 if some links are failed, rejected, aborted, or not cancellable but still active or unknown; 130 after Ctrl-C.
+The exit code is 0; 1 if the batch cannot be watched, or was deleted; 3 if some links are failed, rejected, aborted, or not cancellable but still active or unknown, or if a verification of the batch found links that are payable or unknown; 130 after Ctrl-C.
 
     linkcancel batch watch latest && echo all done
     linkcancel batch watch latest --json | jq .pending`
@@ -48,17 +48,21 @@ func (c batchWatchCmd) Run(ctx context.Context, a *cliApp) error {
 		if err != nil {
 			return err
 		}
-		code := linksExit(last, result)
+		shown := summary{Batch: last, Result: result, skipped: last.Invalid}
+		if shown.verification, err = latestVerification(ctx, l, last); err != nil {
+			return err
+		}
+		code := shown.exit()
 		if !a.JSON {
 			out, notes := a.says, a.notes
 			if code != exitFine {
 				out, notes = a.stdout, a.stderr
 			}
-			summary{Batch: last, Result: result, skipped: last.Invalid}.print(out)
+			shown.print(out)
 			if alike := allAlike(last); alike != "" {
 				fmt.Fprintf(notes, "\nEvery link is %s: %s\n", alike, canaryHint)
 			}
-			fmt.Fprintf(notes, "\nNext: %s\n", nextStep(last))
+			fmt.Fprintf(notes, "\nNext: %s\n", shown.next())
 		}
 		if code != exitFine {
 			return exit(code)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -50,7 +51,7 @@ func (c importCmd) Run(ctx context.Context, a *cliApp) error {
 		return err
 	}
 	if a.DryRun {
-		return c.dryRun(ctx, a, src, done)
+		return c.dryRun(ctx, a, src, terms.NotBefore, done)
 	}
 	b, err := c.open(ctx, a)
 	if err != nil {
@@ -69,7 +70,7 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 		Confirm: func(stats importer.Stats) (err error) {
 			existed = false
 			var p preview
-			if p, alive, err = c.preview(ctx, a, b.Client(), l, src); err != nil {
+			if p, alive, err = c.preview(ctx, a, b.Client(), l, src, terms.NotBefore); err != nil {
 				return err
 			}
 			return a.ask(ctx, p, stats, question{dataOnStdin: fromStdin(c.Files)})
@@ -92,8 +93,8 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 }
 
 // preview is what the user is shown, with the links that wait in other batches.
-func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, src *importer.CSV) (p preview, alive bool, err error) {
-	if p, alive, err = fleetPreview(ctx, rdb, l); err != nil {
+func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalClient, l *ledger.Ledger, src *importer.CSV, notBefore time.Time) (p preview, alive bool, err error) {
+	if p, alive, err = fleetPreview(ctx, rdb, l, notBefore); err != nil {
 		return p, alive, err
 	}
 	p.files, p.about = c.Files, src.About
@@ -107,7 +108,7 @@ func (c importCmd) preview(ctx context.Context, a *cliApp, rdb redis.UniversalCl
 }
 
 // dryRun shows what would happen. It asks Redis if it can.
-func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *importer.CSV, done func(error) error) error {
+func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *importer.CSV, notBefore time.Time, done func(error) error) error {
 	stats, err := countAll(ctx, src)
 	if err := done(err); err != nil {
 		return err
@@ -119,7 +120,7 @@ func (c importCmd) dryRun(ctx context.Context, a *cliApp, src *importer.CSV, don
 	b, err := c.open(ctx, a)
 	if err == nil {
 		defer b.Close()
-		p, _, err = c.preview(ctx, a, b.Client(), ledger.New(b.Client()), src)
+		p, _, err = c.preview(ctx, a, b.Client(), ledger.New(b.Client()), src, notBefore)
 	}
 	if err != nil {
 		p = preview{files: c.Files, about: src.About, rate: defaultRate}

@@ -34,8 +34,9 @@ type preview struct {
 	elsewhere map[string]int64
 	unchecked bool // there were too many pending links to look at all
 	// wait is how long it takes to send for so long, with a window; nil: without.
-	wait  func(sending time.Duration) time.Duration
-	reads bool // the links are only read, so each takes one request
+	wait      func(sending time.Duration) time.Duration
+	notBefore time.Time // zero: at once
+	reads     bool      // the links are only read, so each takes one request
 }
 
 // print shows what is about to happen and how long it takes.
@@ -51,6 +52,9 @@ func (p preview) print(w io.Writer, stats importer.Stats) {
 		fmt.Fprintln(w, links)
 	}
 	p.printAPI(w, stats.Links)
+	if !p.notBefore.IsZero() {
+		fmt.Fprintf(w, "Begins: not before %s\n", second(p.notBefore))
+	}
 	if text := p.elsewhereText(); text != "" {
 		fmt.Fprintln(w, text)
 	}
@@ -187,7 +191,7 @@ func these(links int64) string {
 
 // fleetPreview is the preview of a batch for the workers: with their API, their limit and what they
 // have to do already.
-func fleetPreview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger) (p preview, alive bool, err error) {
+func fleetPreview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledger, notBefore time.Time) (p preview, alive bool, err error) {
 	fleet, err := status.ReadFleet(ctx, rdb, l)
 	if err != nil {
 		return p, false, err
@@ -197,7 +201,7 @@ func fleetPreview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledg
 	} else {
 		p.rate = defaultRate
 	}
-	p.wait = status.Batch{Fleet: fleet}.Wait
+	p.notBefore, p.wait = notBefore, status.Batch{Batch: ledger.Batch{Terms: ledger.Terms{NotBefore: notBefore}}, Fleet: fleet}.Wait
 	api, err := l.API(ctx)
 	if err != nil {
 		return p, alive, err

@@ -46,7 +46,10 @@ func newProgress(out io.Writer, b ledger.Batch, e *app.App) *progress {
 		l := e.Load()
 		beside := status.Slow(l.InFlight, l.Concurrency, l.Took)
 		if beside == "" && l.Resting > 0 && l.InFlight == 0 {
-			beside = fmt.Sprintf("%s to be tried again (%s)", humanize.Plural(int64(l.Resting), "link"), l.RestText)
+			beside = humanize.Plural(int64(l.Resting), "link") + " to be tried again"
+			if l.RestText != "" {
+				beside += " (" + l.RestText + ")"
+			}
 		}
 		return status.Movement{Beside: beside}
 	})

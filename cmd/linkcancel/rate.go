@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -169,14 +170,17 @@ func (c rateHoldCmd) Run(ctx context.Context, a *cliApp) error {
 }
 
 type rateReleaseCmd struct {
-	Once bool `help:"Send although the window is closed, until it opens."`
+	Once bool `help:"Send although the window is closed, until it opens by itself. If it is open, nothing changes."`
 	reasonFlag
 	redisFlags
 }
 
 func (c rateReleaseCmd) Run(ctx context.Context, a *cliApp) error {
 	if c.Once {
-		return rateDo(ctx, a, c.redisFlags, "The window is open until it opens by itself.", func(ctx context.Context, rdb redis.UniversalClient) error {
+		return rateDo(ctx, a, c.redisFlags, "The window is open.", func(ctx context.Context, rdb redis.UniversalClient) error {
+			if fleet, err := ratelimit.ShowFleet(ctx, rdb); err != nil || fleet.Window.IsZero() {
+				return cmp.Or(err, hint(usagef("there is no window to release"), "linkcancel rate release ends a hold"))
+			}
 			return ratelimit.ReleaseOnce(ctx, rdb, c.by())
 		})
 	}

@@ -253,7 +253,7 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 	}
 	// A batch paused by its canary is not finished: a resume asks for its links again. One that is not
 	// verified yet is verified by a resume.
-	verification, err := s.verification(ctx, b)
+	verification, err := latestVerification(ctx, s.ledger, b)
 	if err != nil {
 		return err
 	}
@@ -281,13 +281,4 @@ func (s *session) finish(ctx context.Context, a *cliApp, b ledger.Batch, interru
 		}
 	}
 	return a.finished(out, summary{Batch: b, Result: result, interrupted: interrupted, skipped: b.Invalid, verification: verification, unverified: unverified}, s.report)
-}
-
-// verification returns the verification of the batch as it is now, or nil.
-func (s *session) verification(ctx context.Context, b ledger.Batch) (*ledger.Batch, error) {
-	made, err := s.ledger.VerificationsOf(ctx, b)
-	if err != nil || len(made) == 0 {
-		return nil, err
-	}
-	return &made[len(made)-1], nil
 }

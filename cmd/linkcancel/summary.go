@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -40,6 +41,33 @@ type summary struct {
 
 	verification *ledger.Batch // of the batch; nil: none
 	unverified   bool          // the verification did not end
+}
+
+// exit is the exit code: exitLinks also if the verification found links that are not certainly closed.
+func (s summary) exit() int {
+	if v := s.verification; v != nil {
+		if v.Counts[ledger.StillPayable]+v.Counts[ledger.Unknown] > 0 || v.Ended() && v.Counts[ledger.NotPayable] < v.Total {
+			return exitLinks
+		}
+	}
+	return linksExit(s.Batch, s.Result)
+}
+
+// next is the command for the next step.
+func (s summary) next() string {
+	if v := s.verification; v != nil && v.Counts[ledger.StillPayable] > 0 {
+		return nextStep(*v)
+	}
+	return nextStep(s.Batch)
+}
+
+// latestVerification is that of a batch as it is now; nil: none.
+func latestVerification(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (*ledger.Batch, error) {
+	made, err := l.VerificationsOf(ctx, b)
+	if err != nil || len(made) == 0 {
+		return nil, err
+	}
+	return &made[len(made)-1], nil
 }
 
 // print shows the outcomes as an aligned table with their reasons, then what may still be payable.
@@ -93,7 +121,11 @@ func (s summary) print(w io.Writer) {
 			color = red
 		}
 		fmt.Fprintln(w)
-		paintLine(w, t, color, s.payable())
+		text := s.payable()
+		if s.verification != nil {
+			text = "By the outcomes, s" + strings.TrimPrefix(text, "S")
+		}
+		paintLine(w, t, color, text)
 	}
 	if v := s.verification; v != nil {
 		color := ""
@@ -203,10 +235,7 @@ const canaryHint = "wrong base URL, wrong column, or another merchant's links?"
 
 // finished prints the summary of a run, and what to do next. It returns the exit code as an error.
 func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
-	code := linksExit(s.Batch, s.Result)
-	if v := s.verification; v != nil && v.Counts[ledger.NotPayable] < v.Total {
-		code = exitLinks
-	}
+	code := s.exit()
 	if code != exitFine && out == io.Discard {
 		out = a.stderr // --quiet hides only what is well
 	}
@@ -216,12 +245,9 @@ func (a *cliApp) finished(out io.Writer, s summary, reportPath string) error {
 		fmt.Fprintf(out, "Report: %s\n", clean.Line(reportPath))
 	}
 	run := s.Source == importer.SourceRun
-	next := nextStep(s.Batch)
-	switch v := s.verification; {
-	case run:
+	next := s.next()
+	if run {
 		next = "linkcancel run --retry " + reportPath
-	case v != nil && v.Counts[ledger.StillPayable] > 0:
-		next = nextStep(*v)
 	}
 	switch {
 	case s.interrupted && (s.Pending() > 0 || s.unverified):

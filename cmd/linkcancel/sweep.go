@@ -124,7 +124,7 @@ func (c sweepCmd) Run(ctx context.Context, a *cliApp) error {
 	if err := a.claimAPI(ctx, l, api.BaseURL()); err != nil {
 		return err
 	}
-	about, alive, err := fleetPreview(ctx, b.Client(), l)
+	about, alive, err := fleetPreview(ctx, b.Client(), l, terms.NotBefore)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"linkcancel/internal/humanize"
 	"linkcancel/internal/importer"
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/walltime"
@@ -43,6 +44,9 @@ func (f queueFlags) add(t ledger.Terms) (ledger.Terms, error) {
 	var err error
 	if t.NotBefore, err = parseNotBefore(f.NotBefore, time.Now()); err != nil {
 		return t, usagef("--not-before: %w", err)
+	}
+	if t.LongPast(time.Now()) {
+		return t, hint(usagef("--not-before %s: that was %s ago", f.NotBefore, humanize.Duration(time.Since(t.NotBefore))), "leave it out to begin at once")
 	}
 	return t, nil
 }

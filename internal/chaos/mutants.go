@@ -146,6 +146,7 @@ var mutants = []mutant{
 		name:   "verifies a payable link as not payable",
 		edits:  []edit{{"worker/classify.go", "			v.outcome = ledger.StillPayable", "			v.outcome = ledger.NotPayable"}},
 		faults: []kind{verified},
+		within: stagedWithin,
 	},
 	{
 		name:   "drops a notification that the receiver did not take",
@@ -213,6 +214,8 @@ func mutantPlan(seed uint64, m mutant) plan {
 	p.finish = 48 * time.Second
 	if m.stage != nil {
 		m.stage(&p)
+	}
+	if m.within >= stagedWithin {
 		p.finish = 100 * time.Second
 	}
 	return p

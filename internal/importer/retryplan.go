@@ -28,19 +28,50 @@ type RetryPlan struct {
 	ID      string
 	Parent  ledger.Batch
 	Earlier []ledger.Batch // earlier retries of the same batch, the newest first
-	source  string
+	origin  ledger.Batch   // whose source and terms it gets: the parent, or what it verified
 }
 
-// sourceOf is the source of a retry: that of the batch, or of what a verification verified.
-func sourceOf(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (string, error) {
+// originOf is the batch whose source and terms a retry gets.
+func originOf(ctx context.Context, l *ledger.Ledger, b ledger.Batch) (ledger.Batch, error) {
 	if !b.Verifies() {
-		return b.Source, nil
+		return b, nil
 	}
 	verified, err := l.Get(ctx, b.Parent)
 	if errors.Is(err, ledger.ErrNoBatch) {
-		return SourceImport, nil
+		return ledger.Batch{Source: SourceImport}, nil
 	}
-	return verified.Source, err
+	return verified, err
+}
+
+// ErrNotVerified: the batch has no verification.
+var ErrNotVerified = errors.New("was not verified")
+
+// PlanFindings plans a retry of links that a verification of b found payable: of the newest
+// verification with some that are in no retry. b may be a verification itself. The error may be
+// ErrNotVerified, or one of PlanRetry.
+func PlanFindings(ctx context.Context, l *ledger.Ledger, b ledger.Batch, id string) (plan *RetryPlan, err error) {
+	made := []ledger.Batch{b}
+	if !b.Verifies() {
+		if made, err = l.VerificationsOf(ctx, b); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range slices.Backward(made) {
+		if plan != nil && v.Counts[ledger.StillPayable] == 0 {
+			continue
+		}
+		p, err := PlanRetry(ctx, l, v, []ledger.Outcome{ledger.StillPayable}, id)
+		if err != nil || p.Links() > 0 {
+			return p, err
+		}
+		if plan == nil || plan.Found == 0 {
+			plan = p
+		}
+	}
+	if plan == nil {
+		return nil, fmt.Errorf("batch %s %w", b.ID, ErrNotVerified)
+	}
+	return plan, nil
 }
 
 // PlanRetry finds the links of parent with one of the outcomes that no earlier retry has. id is that
@@ -71,7 +102,7 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 			p.Earlier = append(p.Earlier, b)
 		}
 	}
-	if p.source, err = sourceOf(ctx, l, parent); err != nil {
+	if p.origin, err = originOf(ctx, l, parent); err != nil {
 		return nil, err
 	}
 	p.Retry, err = OpenRetry(ctx, l, parent, outcomes, p.Earlier)
@@ -82,14 +113,14 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 // if the batch exists, because another call has made it.
 func (p *RetryPlan) Make(ctx context.Context, name string, by history.By, confirm func(Stats) error) (ledger.Batch, error) {
 	return MakeBatch(ctx, p.ledger, p.Retry, BatchConfig{
-		ID: p.ID, Source: p.source, Terms: p.terms(), Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
+		ID: p.ID, Source: p.origin.Source, Terms: p.terms(), Name: cmp.Or(name, p.Parent.Name), Parent: p.Parent.ID, By: by,
 		Restore: p.Restore, Confirm: confirm,
 	})
 }
 
-// terms are those of the parent, but the links may be sent at once.
+// terms are those of the origin, but the links may be sent at once.
 func (p *RetryPlan) terms() ledger.Terms {
-	t := p.Parent.Terms
+	t := p.origin.Terms
 	t.NotBefore = time.Time{}
 	return t
 }

@@ -44,10 +44,10 @@ func ParseSample(text string) (Sample, error) {
 	return Sample{}, fmt.Errorf("%q: use all, off, a share such as 5%%, or a number of links", text)
 }
 
-// Of returns how many of so many links are verified: a share is rounded up.
+// Of returns how many of so many links are verified: a share is rounded up, to one at least.
 func (s Sample) Of(population int64) int64 {
 	if s.share > 0 {
-		return min(population, int64(math.Ceil(s.share*float64(population)-1e-9)))
+		return min(population, max(1, int64(math.Ceil(s.share*float64(population)-1e-9))))
 	}
 	return min(population, s.links)
 }

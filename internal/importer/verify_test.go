@@ -17,7 +17,7 @@ import (
 
 func TestParseSample(t *testing.T) {
 	for text, want := range map[string]int64{ // of 1,000 links
-		"off": 0, "all": 1000, "100%": 1000, "5%": 50, "0.05%": 1, "10%": 100, "33.3%": 333, "7": 7, "1000": 1000, "2000": 1000, " 5% ": 50,
+		"off": 0, "all": 1000, "100%": 1000, "5%": 50, "0.05%": 1, "1e-9%": 1, "10%": 100, "33.3%": 333, "7": 7, "1000": 1000, "2000": 1000, " 5% ": 50,
 	} {
 		s, err := ParseSample(text)
 		if got := s.Of(1000); got != want || err != nil || s.Off() != (want == 0) {
@@ -34,7 +34,7 @@ func TestParseSample(t *testing.T) {
 // ended makes a batch of n links that are all cancelled, but for some.
 func ended(t *testing.T, l *ledger.Ledger, n int, others map[int]ledger.Entry) ledger.Batch {
 	t.Helper()
-	_, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(n)}, BatchConfig{ID: "march", Source: SourceSweep, Name: "march.csv"})
+	_, err := MakeBatch(t.Context(), l, &links{ids: testutil.LinkIDs(n)}, BatchConfig{ID: "march", Source: SourceSweep, Name: "march.csv", Terms: ledger.Terms{PauseAbove: "100000"}})
 	testutil.Must(t, err)
 	for chunk := 0; chunk*ledger.ChunkLinks < n; chunk++ {
 		g := ledger.Group{Batch: "march", Chunk: chunk}
@@ -177,6 +177,26 @@ func TestRetryOfVerification(t *testing.T) {
 		testutil.Must(t, err)
 		if made.Source != SourceSweep || made.Parent != v.ID || fmt.Sprint(links) != fmt.Sprint([]string{testutil.LinkIDs(10)[3], testutil.LinkIDs(10)[7]}) || !records[0].Ambiguous || !records[1].Ambiguous {
 			t.Errorf("%+v, %v, %+v", made, links, records)
+		}
+		// A later verification that found nothing does not hide them, and they are retried once.
+		sample, _ := ParseSample("1")
+		plan, err = PlanVerify(ctx, l, b, sample, "")
+		testutil.Must(t, err)
+		later, err := plan.Make(ctx, "", history.By{Actor: "ann"}, nil)
+		testutil.Must(t, err)
+		testutil.Must(t, l.Commit(ctx, []ledger.Group{{Batch: later.ID, Entries: []ledger.Entry{with(ledger.NotPayable, "cancelled")}}})[0].Err)
+		b, err = l.Get(ctx, b.ID)
+		testutil.Must(t, err)
+		found, err := PlanFindings(ctx, l, b, "")
+		testutil.Must(t, err)
+		if holder, _ := found.Holder(); found.Parent.ID != v.ID || found.Found != 2 || found.Links() != 0 || holder.ID != made.ID {
+			t.Errorf("%+v", found)
+		}
+		if made.PauseAbove != b.PauseAbove || b.PauseAbove == "" || !made.NotBefore.IsZero() {
+			t.Errorf("the retry has %+v, its batch %+v", made.Terms, b.Terms)
+		}
+		if _, err := PlanFindings(ctx, l, made, ""); !errors.Is(err, ErrNotVerified) {
+			t.Errorf("%v", err)
 		}
 		// A verification is no retry of its batch.
 		earlier, err := PlanRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, "")

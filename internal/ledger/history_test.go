@@ -166,6 +166,23 @@ func TestActivity(t *testing.T) {
 			}
 			l.equal("indexed", int64(1), l.get("b").Indexed)
 		}},
+		{"entries that are newer than a reading of the batch wait for the next", func(l *bench) {
+			ctx := l.Context()
+			l.batch("b", 1, false)
+			before := l.get("b")
+			_, _, err := l.Abort(ctx, "b", ann)
+			l.must(err)
+			var seen []string
+			see := func(e history.Entry) error { seen = append(seen, told([]history.Entry{e})...); return nil }
+			put := func() error { return nil }
+			l.must(l.LogBatch(ctx, before, see))
+			l.must(l.NotifyBatch(ctx, before, see, put))
+			l.equal("before", []string{"b:  import 1 link", "b:  import 1 link"}, seen)
+			seen = nil
+			l.must(l.LogBatch(ctx, l.get("b"), see))
+			l.must(l.NotifyBatch(ctx, l.get("b"), see, put))
+			l.equal("after", []string{"b: ann abort (the wrong file)", "b: ann abort (the wrong file)"}, seen)
+		}},
 		{"each entry is logged once, even if others have read it before", func(l *bench) {
 			ctx := l.Context()
 			var logged []string

@@ -40,7 +40,7 @@ const (
 type Record struct {
 	Outcome    Outcome
 	Ambiguous  bool // an attempt may have been applied although no clear answer came
-	Settling   bool // the DELETE has an answer, and a GET must show what it means
+	Settling   bool // a GET must show what the answer to the DELETE means, or whether a payable link stays so
 	Attempts   uint8
 	HTTPStatus int // of the last answer to a DELETE, 0 if there was none
 	// LinkStatus is an index into the batch's table of link statuses, 0 if unknown. In a pending

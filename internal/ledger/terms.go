@@ -89,3 +89,9 @@ func parseTerms(h map[string]string) Terms {
 		Verify: h["verify"], PauseAbove: h["stop"], Priority: Priority(h["priority"]), NotBefore: millis(h["not_before"]),
 	}
 }
+
+// LongPast reports whether the terms begin more than a day before now, which is a mistake. What is
+// repeated on time is not.
+func (t Terms) LongPast(now time.Time) bool {
+	return !t.NotBefore.IsZero() && now.Sub(t.NotBefore) > 24*time.Hour
+}

@@ -184,7 +184,7 @@ func (d *Dispatcher) serve(ctx context.Context, r *Receiver) {
 		d.store(ctx, *one)
 		d.end(r.Name, one, recovered)
 		if failures > 0 {
-			pause(ctx, pauseAfter(failures))
+			d.rest(ctx, r.Name, failures)
 		}
 	}
 }
@@ -201,6 +201,21 @@ func pauseAfter(failures int) time.Duration {
 		return longPause
 	}
 	return min(maxPause, time.Second<<min(failures-1, 6))
+}
+
+// rest waits after failures in a row of a receiver. What was never tried is tried soon: the receiver
+// may refuse one notification only.
+func (d *Dispatcher) rest(ctx context.Context, receiver string, failures int) {
+	pause(ctx, pauseAfter(1))
+	for rested := pauseAfter(1); rested < pauseAfter(failures) && ctx.Err() == nil && !d.fresh(receiver); rested += pauseAfter(1) {
+		pause(ctx, pauseAfter(1))
+	}
+}
+
+// fresh reports whether a subject's next delivery was never tried.
+func (d *Dispatcher) fresh(receiver string) bool {
+	one, _ := d.next(receiver, time.Now(), true)
+	return one != nil && one.Attempts == 0
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -145,7 +145,11 @@ func (e Event) describeBatch(b ledger.Batch) string {
 	pending := humanize.Digits(b.Pending()) + " of " + humanize.Plural(b.Total, "link") + " pending"
 	switch e.Type {
 	case BatchPaused:
-		return fmt.Sprintf("%s was paused by %s%s: %s.", name, clean.Line(e.Data.Actor), because(e.Data.Reason), pending)
+		text := fmt.Sprintf("%s was paused by %s%s", name, clean.Line(e.Data.Actor), because(e.Data.Reason))
+		if b.State == ledger.Paused { // or the batch says what happened later
+			text += ": " + pending
+		}
+		return text + "."
 	case BatchAborted:
 		return fmt.Sprintf("%s was aborted by %s%s: %s.", name, clean.Line(e.Data.Actor), because(e.Data.Reason), pending)
 	case VerificationDone, VerificationPayable:

@@ -341,6 +341,11 @@ func TestPoisonedEvent(t *testing.T) {
 		put(t, d, 3, "a", "b", "c")
 		testutil.Advance(time.Minute)
 		f.inOrder(3, "a", "c")
+		// Others need not wait for the pauses, which are 30 s long by now.
+		testutil.Advance(5 * time.Minute)
+		put(t, d, 1, "e")
+		testutil.Advance(3 * time.Second)
+		f.inOrder(1, "e")
 		testutil.Advance(25 * time.Hour)
 		waiting, err := f.l.Deliveries(t.Context())
 		testutil.Must(t, err)
@@ -449,6 +454,7 @@ func TestOfBatch(t *testing.T) {
 			{"a pause", open, history.Change{Action: history.Pause, Actor: "ann", Reason: "lunch"}, 0, BatchPaused, "person", "Batch march (march.csv) was paused by ann (lunch): 2 of 3 links pending.", "linkcancel batch show march"},
 			{"the canary", open, history.Change{Action: history.Pause, Actor: "linkcancel", Reason: "canary:not_found", Auto: true}, 0, BatchPaused, "canary", "Batch march (march.csv) was paused by linkcancel (canary: 50 links in a row were not_found): 2 of 3 links pending.", "linkcancel batch show march"},
 			{"a 204 that is not true", open, history.Change{Action: history.Pause, Actor: "w1", Reason: "a link is still active", Auto: true}, 0, BatchPaused, "unproven", "Batch march (march.csv) was paused by w1 (a link is still active): 2 of 3 links pending.", "linkcancel batch show march"},
+			{"a pause that is over", batch, history.Change{Action: history.Pause, Actor: "ann"}, 0, BatchPaused, "person", "Batch march (march.csv) was paused by ann.", "linkcancel batch show march"},
 			{"an abort", aborted, history.Change{Action: history.Abort, Actor: "ann"}, 0, BatchAborted, "", "Batch march (march.csv) was aborted by ann: 2 of 3 links pending.", ""},
 			{"its end after an abort", aborted, history.Change{Action: history.Finish, Auto: true}, 0, "", "", "", ""},
 			{"a verification", verification, history.Change{Action: history.Finish, Auto: true}, 0, VerificationDone, "", "The verification march-verify of batch march is done: all 3 links read: none is payable.", ""},

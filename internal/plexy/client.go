@@ -147,6 +147,9 @@ func (c *Client) Cancel(ctx context.Context, id string) (status int, err error) 
 	return a.status, a.apiError()
 }
 
+// errNot200: the API answers a GET with 200 if it has the link.
+var errNot200 = errors.New("the answer to a GET is not 200")
+
 // Get sends one GET for a link.
 //
 // The error is an *Error for an answer that is not the link, and a *TransportError if there
@@ -164,6 +167,9 @@ func (c *Client) Get(ctx context.Context, id string) (Link, error) {
 	}
 	if a.bodyErr != nil {
 		return Link{}, &TransportError{Method: a.method, Sent: true, Err: a.bodyErr}
+	}
+	if a.status != http.StatusOK {
+		return Link{}, a.notWanted(errNot200)
 	}
 	link, err := decodeLink(a.body, id, a.scrub)
 	if err != nil {

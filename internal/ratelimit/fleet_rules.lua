@@ -470,9 +470,9 @@ function happened.opens(_, intervals, text) -- the list goes on; nobody did anyt
   if text == window then opens = intervals end
 end
 function happened.once(_, _, entry)
-  local from, to = windowAt(now)
-  if from <= now then from = windowAt(to) end -- it is open: also when it closes
-  if window ~= '' and from < never then g.windowOnce = from - g.shift end
+  local from = windowAt(now)
+  if from <= now or from == never then return end -- it is open, or was released before
+  g.windowOnce = from - g.shift
   add(entry)
 end
 

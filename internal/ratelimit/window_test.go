@@ -212,6 +212,14 @@ func TestWindowRules(t *testing.T) {
 		if at, closed := show(t, m).Window.Opens(time.Now()); closed {
 			t.Errorf("it opens at %v", at)
 		}
+		// Again, it changes nothing: it does not open the time after the window, too.
+		before := show(t, m).Window
+		if err := ReleaseOnce(t.Context(), m.client, ann); err != nil {
+			t.Fatal(err)
+		}
+		if after := show(t, m).Window; !after.Equal(before) {
+			t.Errorf("%+v became %+v", before, after)
+		}
 		time.Sleep(4 * time.Minute)
 		if s := show(t, m); s.Hold.Reason != ReasonWindow {
 			t.Errorf("after the window: %+v", s.Hold)

@@ -58,8 +58,11 @@ func Conclusion(v ledger.Batch) string {
 	}
 	payable, unknown := v.Counts[ledger.StillPayable], v.Counts[ledger.Unknown]
 	text := "none is payable"
-	if payable > 0 {
+	switch {
+	case payable > 0:
 		text = humanize.Digits(payable) + " still payable"
+	case unknown > 0:
+		text = "none is known to be payable"
 	}
 	if unknown > 0 {
 		text += ", " + humanize.Digits(unknown) + " unknown"
@@ -71,6 +74,9 @@ func Conclusion(v ledger.Batch) string {
 	return fmt.Sprintf("%s of %s read: %s. With %.0f%% confidence, at most %s of all are payable",
 		humanize.Digits(v.Total), humanize.Plural(v.Population, "link"), text, 100*Confidence, humanize.Digits(atMost))
 }
+
+// LinksRead is how many links a verification has read, whatever it found.
+func LinksRead(v ledger.Batch) int64 { return v.Counts.Sum() - v.Counts[ledger.Aborted] }
 
 // VerificationView is a verification of a batch.
 type VerificationView struct {

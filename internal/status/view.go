@@ -38,7 +38,8 @@ type BatchView struct {
 	File                string       `json:"file,omitempty"` // the files it was read from
 	By                  string       `json:"by,omitempty"`   // who made it
 
-	PauseAbove string          `json:"pause_above,omitempty"` // see ledger.Terms
+	Verify     string          `json:"verify,omitempty"`      // see ledger.Terms
+	PauseAbove string          `json:"pause_above,omitempty"` // the same
 	Priority   ledger.Priority `json:"priority,omitempty"`    // normal without it
 	NotBefore  *time.Time      `json:"not_before,omitempty"`
 
@@ -164,7 +165,7 @@ func ViewOf(b ledger.Batch) BatchView {
 		Batch: b.ID, State: b.State, Reason: b.Reason, Source: b.Source, Name: b.Name, File: b.File, By: b.By, Parent: b.Parent,
 		Total: b.Total, Pending: b.Pending(), Duplicates: b.Duplicates, Invalid: b.Invalid, Outcomes: outcomes,
 		Created: Time(b.Created), Started: Time(b.Started), Finished: Time(b.Finished),
-		Population: b.Population, PayableAtMost: atMost, PauseAbove: b.PauseAbove, Priority: b.Priority, NotBefore: Time(b.NotBefore),
+		Population: b.Population, PayableAtMost: atMost, Verify: b.Verify, PauseAbove: b.PauseAbove, Priority: b.Priority, NotBefore: Time(b.NotBefore),
 	}
 }
 
