@@ -189,7 +189,7 @@ func words(line string) []string {
 func TestDeployEnvironment(t *testing.T) {
 	known := map[string]bool{
 		// Not those of flags: the list of processes shows flags.
-		"PLEXY_API_KEY": true, tokenVariable: true, operatorTokenVariable: true,
+		"PLEXY_API_KEY": true, tokenVariable: true, operatorTokenVariable: true, notifyURLVariable: true, notifySecretVariable: true,
 		"LINKCANCEL_PAGE_REDIS_PASSWORD_FILE": true, // of deploy/kubernetes/page itself
 		// Of docker-compose.yml itself.
 		"LINKCANCEL_IMAGE": true, "LINKCANCEL_VERSION": true, "LINKCANCEL_UID": true, "LINKCANCEL_USER": true,

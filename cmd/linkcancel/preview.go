@@ -201,7 +201,10 @@ func fleetPreview(ctx context.Context, rdb redis.UniversalClient, l *ledger.Ledg
 	} else {
 		p.rate = defaultRate
 	}
-	p.notBefore, p.wait = notBefore, status.Batch{Batch: ledger.Batch{Terms: ledger.Terms{NotBefore: notBefore}}, Fleet: fleet}.Wait
+	b := status.Batch{Batch: ledger.Batch{Terms: ledger.Terms{NotBefore: notBefore}}, Fleet: fleet}
+	p.notBefore, p.wait = notBefore, func(sending time.Duration) time.Duration {
+		return b.Wait(sending) - max(0, notBefore.Sub(fleet.Now)) // it is shown when the batch begins
+	}
 	api, err := l.API(ctx)
 	if err != nil {
 		return p, alive, err

@@ -158,6 +158,7 @@ var mutants = []mutant{
 		name:   "ignores that the window is closed",
 		edits:  []edit{{"internal/ratelimit/fleet_rules.lua", "  if window == '' then return at, never end\n", "  if true then return at, never end\n"}},
 		faults: []kind{windowSet},
+		within: stagedWithin,
 	},
 }
 
