@@ -85,6 +85,9 @@ func (c importCmd) start(ctx context.Context, a *cliApp, b *broker.Broker, src *
 			return err
 		}
 		alive = len(fleet.Workers) > 0
+		if batch.Terms != batch.With(terms) {
+			fmt.Fprintf(a.stderr, "Batch %s existed already, and keeps the priority, time and conditions that it was made with.\n", batch.ID)
+		}
 	}
 	if !c.Wait {
 		return a.printNew(batch, alive, existed)

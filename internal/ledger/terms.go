@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -94,4 +95,13 @@ func parseTerms(h map[string]string) Terms {
 // repeated on time is not.
 func (t Terms) LongPast(now time.Time) bool {
 	return !t.NotBefore.IsZero() && now.Sub(t.NotBefore) > 24*time.Hour
+}
+
+// With returns the terms with those of more that are set.
+func (t Terms) With(more Terms) Terms {
+	t.Verify, t.PauseAbove, t.Priority = cmp.Or(more.Verify, t.Verify), cmp.Or(more.PauseAbove, t.PauseAbove), cmp.Or(more.Priority, t.Priority)
+	if !more.NotBefore.IsZero() && more.NotBefore.UnixMilli() != t.NotBefore.UnixMilli() {
+		t.NotBefore = more.NotBefore
+	}
+	return t
 }
