@@ -97,7 +97,7 @@ if want > 0 and not repeated and g.rate > 0 then
     if close - lateness <= from then
       n, retry = 0, windowAt(close) - now
     else
-      n = math.min(n, math.floor((close - lateness - base) / interval) + 1)
+      n = math.max(0, math.min(n, math.floor((close - lateness - base) / interval) + 1))
     end
     if n == 0 then
       retry = math.max(retry, base - now - horizon)

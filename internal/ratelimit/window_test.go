@@ -264,3 +264,38 @@ func TestWindowIsRefreshed(t *testing.T) {
 		}
 	})
 }
+
+// A window that is set while slots are given out takes none back: their numbers and times would be
+// given out again.
+func TestWindowSetAmongSlots(t *testing.T) {
+	real := startRealRedis(t)
+	synctest.Test(t, func(t *testing.T) {
+		m, ctx := newModel(t, real), t.Context()
+		ask := func(r request) *reply {
+			r.run, r.rate, r.burst, r.usable = "r", 1000, 1, 500
+			got, err := r.do(ctx, m.client, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		time.Sleep(9*time.Second + 900*time.Millisecond - time.Since(m.start)%time.Second)
+		now := time.Now().UTC()
+		given := ask(request{process: "p", number: 1, want: 500})
+		w := parseWindow(t, now.Add(-5*time.Second).Format(time.TimeOnly)+"-"+now.Add(time.Second).Format(time.TimeOnly), "")
+		if err := SetWindow(ctx, m.client, w, ann); err != nil {
+			t.Fatal(err)
+		}
+		again := ask(request{process: "p", number: 2, want: 50, epoch: given.epoch, seen: given.now})
+		if given.n == 0 || again.n != 0 || again.seq < given.seq {
+			t.Errorf("%d slots up to %d, then %d up to %d", given.n, given.seq, again.n, again.seq)
+		}
+		if err := SetWindow(ctx, m.client, Window{}, ann); err != nil {
+			t.Fatal(err)
+		}
+		other := ask(request{process: "q", number: 1, want: 500})
+		if other.n > 0 && (other.first <= given.seq || other.base <= given.base+micros(given.n-1)*given.spacing) {
+			t.Errorf("%+v after %+v", other, given)
+		}
+	})
+}
