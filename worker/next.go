@@ -138,7 +138,7 @@ func nextVerify(v verdict, h past) action {
 		return decide
 	case h.last, v.step == stepBarred && h.attempts+1 >= barredTries:
 		return endUnverified
-	case v.step == stepPlain && v.status == 404 && h.plains == maxPlains:
+	case v.step == stepPlain && v.status == 404 && h.plains == maxPlains && !h.payable: // the API has shown it
 		return confirmNow
 	case v.step == stepPlain, v.step == stepBarred:
 		return retryPlain

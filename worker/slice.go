@@ -451,10 +451,14 @@ func (r *sliceRun) fail(err error) {
 // failAll fails every link without sending it.
 func (r *sliceRun) failAll(why string) {
 	for _, l := range r.links {
-		l.record.Outcome, l.record.Settling, l.text = ledger.Failed, false, why
-		if l.verify {
-			l.record.Outcome = ledger.Unknown
+		outcome := ledger.Failed
+		switch {
+		case l.verify && l.record.Settling:
+			outcome, l.status = ledger.StillPayable, "active"
+		case l.verify:
+			outcome = ledger.Unknown
 		}
+		l.record.Outcome, l.record.Settling, l.text = outcome, false, why
 		l.finished, l.touched = true, true
 		r.record(l)
 	}

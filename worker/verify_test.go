@@ -293,6 +293,8 @@ func TestNextVerify(t *testing.T) {
 		{verifying, stepRetry, 0, 500, past{last: true}, endUnverified},
 		{verifying, stepPlain, 0, 404, past{plains: 1}, retryPlain},
 		{verifying, stepPlain, 0, 404, past{plains: maxPlains}, confirmNow},
+		{verifying, stepPlain, 0, 404, past{plains: maxPlains, payable: true}, retryPlain},
+		{verifying, stepPlain, 0, 404, past{plains: maxPlains, payable: true, last: true}, endUnverified},
 		{verifying, stepPlain, 0, 302, past{plains: maxPlains}, retryPlain},
 		{verifying, stepPlain, 0, 404, past{plains: maxPlains, last: true}, endUnverified},
 		{verifying, stepBarred, 0, 403, past{attempts: 1}, retryPlain},

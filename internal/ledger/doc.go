@@ -57,6 +57,6 @@
 // # Formats
 //
 // A batch stores the version of its format. This release reads and drains all versions
-// from 1 on, and leaves newer ones alone. Verifications have a format of their own, so that older
-// releases do not cancel their links.
+// from 1 on, and leaves newer ones alone. Verifications, and batches that wait for a time or have a
+// stop condition, have a newer format than others: older releases would send their links.
 package ledger

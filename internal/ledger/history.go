@@ -52,8 +52,10 @@ func parseHistory(owner string, members []string) ([]history.Entry, error) {
 }
 
 var markScript = redis.NewScript(`
--- KEYS[1] batch   ARGV field, number of the latest entry
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+-- Notes how far a batch's history has been used. An earlier reading does not move that back.
+-- KEYS[1] batch   ARGV field, number of the latest entry, time of creation
+local h = redis.call('HMGET', KEYS[1], 'created', ARGV[1])
+if h[1] ~= ARGV[3] or tonumber(h[2] or 0) >= tonumber(ARGV[2]) then return 0 end
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 `)
 
@@ -65,7 +67,7 @@ func (l *Ledger) IndexBatch(ctx context.Context, b Batch) error {
 	}
 	latest, err := l.index(ctx, b.ID, b.Indexed)
 	if err == nil {
-		err = markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "indexed", latest).Err()
+		err = markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "indexed", latest, b.Incarnation()).Err()
 	}
 	if err != nil {
 		return fmt.Errorf("index the history of batch %s: %w", b.ID, err)
@@ -82,18 +84,23 @@ func (l *Ledger) LogBatch(ctx context.Context, b Batch, log func(history.Entry) 
 	if err := l.newEntries(ctx, b, b.Logged, log); err != nil {
 		return err
 	}
-	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", b.History).Err(); err != nil {
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "logged", b.History, b.Incarnation()).Err(); err != nil {
 		return fmt.Errorf("note the log of batch %s: %w", b.ID, err)
 	}
 	return nil
 }
 
 // newEntries calls see with the entries of a batch's history after one, up to the latest when b was
-// read. b says nothing about what is newer.
+// read. b says nothing about what is newer. Entries of a deleted batch that had the id are left out.
 func (l *Ledger) newEntries(ctx context.Context, b Batch, after int64, see func(history.Entry) error) error {
 	entries, err := l.History(ctx, b.ID)
 	if err != nil {
 		return err
+	}
+	for _, e := range entries {
+		if e.Action == history.Delete && e.Number < b.History {
+			after = max(after, e.Number)
+		}
 	}
 	for _, e := range entries {
 		if e.Number > after && e.Number <= b.History {
@@ -114,7 +121,7 @@ func (l *Ledger) NotifyBatch(ctx context.Context, b Batch, see func(history.Entr
 	if err := put(); err != nil {
 		return err
 	}
-	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "notified", b.History).Err(); err != nil {
+	if err := markScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, "notified", b.History, b.Incarnation()).Err(); err != nil {
 		return fmt.Errorf("note the notifications of batch %s: %w", b.ID, err)
 	}
 	return nil

@@ -326,7 +326,15 @@ func TestImport(t *testing.T) {
 			l.rowAndKind()
 			l.create(DraftConfig{ID: "b"})
 			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
-			l.equal("format", fmt.Sprint(cancelFormat), l.hash("lc:{b}")["v"])
+			l.equal("format", fmt.Sprint(plainFormat), l.hash("lc:{b}")["v"])
+			for terms, format := range map[Terms]int{
+				{NotBefore: time.Now()}: formatVersion, {PauseAbove: "5%"}: formatVersion,
+				{PauseAbove: "off"}: plainFormat, {Verify: "all", Priority: PriorityHigh}: plainFormat,
+			} {
+				if got := (DraftConfig{Terms: terms}).format(); got != format {
+					l.Errorf("%+v has the format %d", terms, got)
+				}
+			}
 		}},
 	})
 }

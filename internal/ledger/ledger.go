@@ -22,11 +22,11 @@ const ChunkLinks = 1000
 //	1  the first
 //	2  a pending link's record counts answers that the API may not have given
 //	   (record.go), and outcomes that tripped the canary can be reopened (state.lua)
-//	3  a verification: its links must not be cancelled. Older releases leave it alone
+//	3  a verification, whose links must not be cancelled; or a batch with a time before which
+//	   nothing is sent, or a stop condition. Older releases leave it alone
 const (
-	cancelFormat  = 2
-	verifyFormat  = 3
-	formatVersion = verifyFormat // the newest
+	plainFormat   = 2 // of batches that need no more
+	formatVersion = 3 // the newest
 )
 
 // SourceVerify is the source of a batch whose links are only read: a verification.

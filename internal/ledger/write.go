@@ -57,10 +57,10 @@ type DraftConfig struct {
 
 // format is the format of the batch: the oldest that has all that it needs.
 func (cfg DraftConfig) format() int {
-	if cfg.Source == SourceVerify {
-		return verifyFormat
+	if stops := cfg.Terms.PauseAbove != "" && cfg.Terms.PauseAbove != "off"; cfg.Source == SourceVerify || stops || !cfg.Terms.NotBefore.IsZero() {
+		return formatVersion
 	}
-	return cancelFormat
+	return plainFormat
 }
 
 // sealed is the entry of the batch's history.

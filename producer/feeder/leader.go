@@ -62,7 +62,8 @@ type Feeder struct {
 	rdb    redis.UniversalClient
 	token  string // identifies this feeder as the owner of the lease
 
-	renewed time.Time // when the lease was last taken or renewed
+	renewed time.Time // when the lease was last taken or renewed; zero: to be renewed at once
+	held    time.Time // when it was last taken or renewed
 	trouble broker.Trouble
 
 	archiver archiver
@@ -102,12 +103,13 @@ func (f *Feeder) Run(ctx context.Context) {
 		switch {
 		case errors.Is(err, ledger.ErrNotLeader):
 			f.term = nil
-			if f.cfg.Notifier != nil {
-				f.cfg.Notifier.Rest()
-			}
+			f.rest()
 		case err != nil && ctx.Err() == nil:
 			f.trouble.Begin("feeding is interrupted", err)
 			f.renewed = time.Time{} // renew the lease before anything else
+			if time.Since(f.held) > leaseTTL {
+				f.rest() // another process may lead
+			}
 			busy = false
 		case err == nil:
 			f.trouble.End("feeding works again")
@@ -142,11 +144,19 @@ func (f *Feeder) lead(ctx context.Context) error {
 		// The lease is ours, but the reply with its epoch was lost.
 		return f.ledger.Unlease(ctx, f.token)
 	case epoch > 0:
+		f.rest() // others may have led, and delivered, since it led
 		f.term = newTerm(f, epoch)
 		f.cfg.Log.Debug("this process feeds", "epoch", epoch)
 	}
-	f.renewed = now
+	f.renewed, f.held = now, now
 	return nil
+}
+
+// rest stops the notifications until this process leads, and knows the outbox.
+func (f *Feeder) rest() {
+	if f.cfg.Notifier != nil {
+		f.cfg.Notifier.Rest()
+	}
 }
 
 // resign gives up the lease so that another feeder can take over at once.

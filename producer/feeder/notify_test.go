@@ -88,3 +88,36 @@ func TestNoEndIsMissed(t *testing.T) {
 		}
 	})
 }
+
+// The history of a deleted batch is not told again for a new batch with its id.
+func TestNotificationsOfAReusedID(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		ctx, ann := t.Context(), history.By{Actor: "ann"}
+		y.batch("b1", importer.SourceImport, 10)
+		f := y.feeder(1000)
+		notifying(t, y, f)
+		y.ticks(f, time.Second)
+		y.record(ledger.Cancelled, 0, 0, 10)
+		y.ticks(f, 5*time.Second)
+		sent, err := y.l.Deliveries(ctx)
+		testutil.Must(t, err)
+		for _, d := range sent {
+			d.OK, d.Ended = true, time.Now()
+			testutil.Must(t, y.l.EndDelivery(ctx, d))
+		}
+		b, err := y.l.Get(ctx, "b1")
+		testutil.Must(t, err)
+		testutil.Must(t, y.l.Delete(ctx, b, ann, 30*24*time.Hour))
+		testutil.Advance(20 * time.Minute)
+		y.batch("b1", importer.SourceImport, 7)
+		y.ticks(f, 3*time.Second)
+		if got := y.outbox(); len(sent) != 1 || len(got) > 0 {
+			t.Errorf("sent %v, then %v", sent, got)
+		}
+		y.record(ledger.Cancelled, 0, 0, 7)
+		y.ticks(f, 5*time.Second)
+		if got := y.outbox()["b1"]; len(got) != 1 || got[0] != notify.BatchDone {
+			t.Errorf("%v", got)
+		}
+	})
+}

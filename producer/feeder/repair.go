@@ -42,6 +42,7 @@ type repairer struct {
 	notifier *notify.Dispatcher // nil: no notifications
 
 	duties  []duty
+	first   int   // of them in the next round
 	expired int64 // the number of expired task leases at the last check
 	again   map[requeued]int
 }
@@ -79,13 +80,17 @@ func newRepairer(t *term, f *Feeder) *repairer {
 func (r *repairer) do(ctx context.Context, batches []*batch) error {
 	defer r.logAgain()
 	now := time.Now()
+	first := r.first
+	r.first = 0
 	for i := range r.duties {
-		d := &r.duties[i]
+		at := (first + i) % len(r.duties)
+		d := &r.duties[at]
 		if now.Before(d.next) {
 			continue
 		}
-		d.next = now.Add(d.every) // even if it fails: it must not block the others
+		d.next = now.Add(d.every)
 		if err := d.run(ctx, batches); err != nil {
+			r.first = at + 1 // one that always fails must not block those after it
 			return err
 		}
 	}
