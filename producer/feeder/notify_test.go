@@ -2,7 +2,9 @@ package feeder
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,4 +122,51 @@ func TestNotificationsOfAReusedID(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 	})
+}
+
+// A process that takes the lease again reads the outbox again: others may have led since.
+func TestOutboxIsReadAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		ctx := t.Context()
+		y.batch("b1", importer.SourceImport, 10)
+		f := y.feeder(1000)
+		notifying(t, y, f)
+		y.ticks(f, 2*time.Second)
+		// What cannot be read shows who reads.
+		testutil.Must(t, y.rdb.HSet(ctx, "lc:{lc:notify}:o", "x", "{").Err())
+		for range 5 {
+			testutil.Advance(time.Second)
+			if _, err := f.tick(ctx); err != nil {
+				t.Fatalf("it was read while the lease was held: %v", err)
+			}
+		}
+		testutil.Advance(leaseTTL + time.Second)
+		if _, err := f.tick(ctx); err == nil || !strings.Contains(err.Error(), "outbox") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A duty that always fails does not keep the others from being done.
+func TestDutiesTakeTurns(t *testing.T) {
+	done := [3]int{}
+	failed := errors.New("it fails")
+	r := &repairer{log: slog.New(slog.DiscardHandler)}
+	for i := range done {
+		r.duties = append(r.duties, duty{run: func(context.Context, []*batch) error {
+			done[i]++
+			if i == 1 {
+				return failed
+			}
+			return nil
+		}})
+	}
+	for range 10 {
+		if err := r.do(t.Context(), nil); !errors.Is(err, failed) {
+			t.Fatal(err)
+		}
+	}
+	if done[0] < 9 || done[1] != 10 || done[2] < 9 {
+		t.Errorf("done %v times", done)
+	}
 }
