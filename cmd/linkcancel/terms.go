@@ -14,8 +14,8 @@ import (
 
 // termFlags say when a batch stops by itself, and whether it is verified.
 type termFlags struct {
-	Verify     string `help:"When the batch is done, read its links again and report which can still be paid: all of them, off, or a random sample. By default as the workers are told." placeholder:"all|5%|off"`
-	PauseAbove string `help:"Pause the batch when more than this share of its last 500 links, or this number of its links, are rejected, failed, not_found, or not cancellable but still payable. By default as the workers are told." placeholder:"5%|N|off"`
+	Verify     string `help:"When the batch is done, read its links again and report which can still be paid: all of them, off, or a random sample. The default is the setting of the workers." placeholder:"all|5%|off"`
+	PauseAbove string `help:"Pause the batch when more than this share of its last 500 links, or this number of its links, are rejected, failed, not_found, or not cancellable but still payable. The default is the setting of the workers." placeholder:"5%|N|off"`
 }
 
 // queueFlags say when the links of a batch for the workers are sent.

@@ -10,11 +10,11 @@ import (
 
 // Terms are the conditions under which a batch is worked on.
 type Terms struct {
-	// Verify says which of its links are to be verified at its end: see importer.ParseSample. "": as the
-	// workers are told.
+	// Verify says which of its links are to be verified at its end: see importer.ParseSample. "": the
+	// setting of the workers.
 	Verify string
 	// PauseAbove pauses the batch when too many of its links end badly: 5%, 20 or off. stop.lua has the
-	// rules. "": as the workers are told.
+	// rules. "": the setting of the workers.
 	PauseAbove string
 	// Priority is its share among the batches of the same kind. "": PriorityNormal.
 	Priority Priority

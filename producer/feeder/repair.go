@@ -19,7 +19,7 @@ import (
 // missingInterval is how often missing slices are looked for.
 const missingInterval = 30 * time.Second
 
-// windowRefresh is how often the limiter is told when the window is open in the next two weeks.
+// windowRefresh is how often the leader tells the limiter when the window is open in the next two weeks.
 const windowRefresh = 10 * time.Minute
 
 // resumeQuiet is how long after a resume missing slices are enqueued without a

@@ -10,14 +10,14 @@ import (
 	"linkcancel/internal/testutil"
 )
 
-// A batch that is done is verified, as it says itself or as the workers are told, before it is retired.
+// A batch that is done is verified, by its own setting or that of the workers, before it is retired.
 func TestVerifyAtTheEnd(t *testing.T) {
 	for _, tt := range []struct {
 		name, batch, workers string
 		links                int64 // of the verification; 0: there is none
 	}{
 		{"nobody wants it", "", "", 0},
-		{"the workers are told", "", "all", 100},
+		{"the setting of the workers", "", "all", 100},
 		{"a sample", "", "10%", 10},
 		{"the batch wants it", "all", "off", 100},
 		{"the batch does not", "off", "all", 0},
