@@ -23,7 +23,7 @@ import (
 )
 
 // What earlier releases, or commits, left in Redis: two batches, one in the
-// middle of its drain, one not yet begun. A line is
+// middle of its drain, one not yet begun, and in newer files a verification. A line is
 //
 //	link ID STATUS STATUS     a link's status at the API before the drain, and now
 //	redis COMMAND …           what makes a key
@@ -77,6 +77,21 @@ func drainUpgrade(t *testing.T, b *broker.Broker, file string) {
 	for _, r := range api.Requests() {
 		if slices.Contains(settled, r.ID) {
 			t.Errorf("a request for %s, which had its outcome", r.ID)
+		}
+	}
+	if there, err := f.l.Get(t.Context(), "v1"); err == nil {
+		f.done("v1")
+		if !there.Verifies() {
+			t.Errorf("%+v", there)
+		}
+		for link, r := range f.records("v1") {
+			want := ledger.NotPayable
+			if was[link] == "active" {
+				want = ledger.StillPayable
+			}
+			if r.Record.Outcome != want {
+				t.Errorf("%s is %q, and %+v", link, was[link], r)
+			}
 		}
 	}
 	f.until("an empty queue", func() bool { return f.queued() == 0 })
@@ -147,9 +162,10 @@ func TestWriteUpgrade(t *testing.T) {
 		return // it makes a file, and tests nothing
 	}
 	f := newFleet(t, redistest.Open(t, redistest.Start(t)))
-	api := sandbox.New(sandbox.Config{Seed: 3, Links: 203, Paid: .05, Expired: .05, Cancelled: .1, Missing: .05})
+	api := sandbox.New(sandbox.Config{Seed: 3, Links: 243, Paid: .05, Expired: .05, Cancelled: .1, Missing: .05})
 	before, ids := truth(api), api.IDs()
 	f.batch("b1", ids[:200]...)
+	f.verification("v1", ids[203:]...)
 	lost := map[string]bool{ids[5]: true, ids[7]: true, ids[25]: true} // no answer, the second one applied
 	var calls, hanging atomic.Int64
 	const most, concurrency = 90, 5
@@ -172,7 +188,7 @@ func TestWriteUpgrade(t *testing.T) {
 	stop := f.feed(40)
 	f.until("calls that hang", func() bool { return hanging.Load() == concurrency })
 	stop()
-	f.batch("b2", ids[200:]...)
+	f.batch("b2", ids[200:203]...)
 	var out strings.Builder
 	for _, id := range ids {
 		now, _ := api.Status(id)
