@@ -198,7 +198,7 @@ func TestRetryOfVerification(t *testing.T) {
 		if _, err := PlanFindings(ctx, l, made, ""); !errors.Is(err, ErrNotVerified) {
 			t.Errorf("%v", err)
 		}
-		// A verification is no retry of its batch.
+		// A verification does not count as a retry of its batch.
 		earlier, err := PlanRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, "")
 		testutil.Must(t, err)
 		if len(earlier.Earlier) > 0 {

@@ -103,8 +103,8 @@ func typeOf(b ledger.Batch, e history.Entry) string {
 	return ""
 }
 
-// OfBatch makes the event of an entry in the history of a batch. known is false if it is none, or older
-// than a day at now. page is the base URL of the page, or "".
+// OfBatch makes the event of an entry in the history of a batch. known is false if the entry makes no
+// event, or is older than a day at now. page is the base URL of the page, or "".
 func OfBatch(ctx context.Context, l *ledger.Ledger, b ledger.Batch, e history.Entry, now time.Time, page string) (event Event, known bool, err error) {
 	kind := typeOf(b, e)
 	if kind == "" || now.Sub(e.Time) > maxAge {
