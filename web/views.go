@@ -276,7 +276,7 @@ func (s *Server) batchPage(ctx context.Context, r *http.Request) (string, view, 
 		return "", nil, err
 	}
 	for _, other := range all {
-		if other.Parent == b.ID && !other.Verifies() {
+		if other.Parent == b.ID && !other.Verifies() && !other.Created.Before(b.Created) {
 			p.Retries = append(p.Retries, *other)
 		}
 	}

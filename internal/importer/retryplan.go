@@ -98,6 +98,7 @@ func PlanRetry(ctx context.Context, l *ledger.Ledger, parent ledger.Batch, outco
 		switch {
 		case b.ID == id && b.State != ledger.Importing && b.Parent != parent.ID:
 			return nil, fmt.Errorf("batch %s %w of %s", b.ID, ErrNoRetry, parent.ID)
+		case b.Created.Before(parent.Created): // of a deleted batch that had the id
 		case b.Parent == parent.ID && b.ID != id && !b.Verifies():
 			p.Earlier = append(p.Earlier, b)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -198,7 +199,13 @@ func TestRetryOfVerification(t *testing.T) {
 		if _, err := PlanFindings(ctx, l, made, ""); !errors.Is(err, ErrNotVerified) {
 			t.Errorf("%v", err)
 		}
-		// A verification does not count as a retry of its batch.
+		// The retry of a deleted batch that had the id does not count.
+		newer := v
+		newer.Created = made.Created.Add(time.Minute)
+		if p, err := PlanRetry(ctx, l, newer, []ledger.Outcome{ledger.StillPayable}, ""); err != nil || p.Links() != 2 || len(p.Earlier) > 0 {
+			t.Errorf("%+v, %v", p, err)
+		}
+		// Nor does a verification count as a retry of its batch.
 		earlier, err := PlanRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, "")
 		testutil.Must(t, err)
 		if len(earlier.Earlier) > 0 {
