@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -71,7 +72,7 @@ func linkcancelContender() contender {
 			return p.runLinkcancel(ctx, "import", "--yes", "--id", batch, "--redis-url", p.redis.url(), p.manifest)
 		},
 		command: func(p *place) *exec.Cmd {
-			return p.worker("redis://"+p.redisAddr+"/0", "1000000/s", p.concurrency, p.metricsFlags()...)
+			return p.worker("redis://"+p.redisAddr+"/0", fmt.Sprintf("%d/s", cmp.Or(p.rate, 1_000_000)), p.concurrency, p.metricsFlags()...)
 		},
 		check: func(ctx context.Context, p *place) error {
 			if p.links > p.want() {
@@ -88,7 +89,7 @@ func loopContender(name, client string) contender {
 	return contender{
 		name: name, ends: true,
 		command: func(p *place) *exec.Cmd {
-			return self("loop", client, p.api.base(), p.manifest, strconv.Itoa(p.concurrency))
+			return self("loop", client, p.api.base(), p.manifest, strconv.Itoa(p.concurrency), strconv.Itoa(p.rate))
 		},
 	}
 }
@@ -101,7 +102,7 @@ func asynqContender() contender {
 			return runSelf(ctx, "asynq-enqueue", p.redis.addr, p.manifest)
 		},
 		command: func(p *place) *exec.Cmd {
-			return self("asynq-work", p.redisAddr, p.api.base(), strconv.Itoa(p.concurrency))
+			return self("asynq-work", p.redisAddr, p.api.base(), strconv.Itoa(p.concurrency), strconv.Itoa(p.rate))
 		},
 	}
 }

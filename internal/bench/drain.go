@@ -17,6 +17,7 @@ type job struct {
 	links       int // that wait
 	most        int // ends after so many; 0: all
 	concurrency int
+	rate        int           // links a second; 0: no limit
 	latency     time.Duration // of the API
 	distance    time.Duration // to Redis, one way
 	redisArgs   []string

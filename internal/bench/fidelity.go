@@ -26,7 +26,7 @@ func (b *bench) measureRates(ctx context.Context) error {
 		}
 	}
 	return b.interleave(names, func(name string) error {
-		got, err := b.rate(ctx, fleets[name].workers, fleets[name].rate)
+		got, err := b.fidelity(ctx, fleets[name].workers, fleets[name].rate)
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (b *bench) measureRates(ctx context.Context) error {
 	})
 }
 
-func (b *bench) rate(ctx context.Context, workers, rate int) (sample, error) {
+func (b *bench) fidelity(ctx context.Context, workers, rate int) (sample, error) {
 	const warm = 2 * time.Second
 	window := time.Duration(b.pick(8, 1)) * time.Second
 	r, err := b.startRedis(ctx)

@@ -45,6 +45,7 @@ var parts = []part{
 	{"import", (*bench).measureImports},
 	{"drain", (*bench).measureDrains},
 	{"size", (*bench).measureSizes},
+	{"paced", (*bench).measurePaced},
 	{"aof", (*bench).measureAOF},
 	{"run", (*bench).measureRuns},
 	{"rate", (*bench).measureRates},
@@ -95,7 +96,7 @@ func firstOf(args []string) string {
 func benchmark(args []string) error {
 	b := &bench{}
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
-	only := flags.String("only", "", "measure only these `parts`: import,drain,size,aof,run,rate,urgent,scrape,list,find,page,idle,micro")
+	only := flags.String("only", "", "measure only these `parts`: import,drain,size,paced,aof,run,rate,urgent,scrape,list,find,page,idle,micro")
 	flags.IntVar(&b.times, "times", 5, "how `often` each thing is measured")
 	flags.BoolVar(&b.quick, "quick", false, "measure little, once, to see that everything works")
 	docs := flags.String("docs", "", "keep the results in this `folder`: benchmarks.json, .md and .svg; what is not measured stays")

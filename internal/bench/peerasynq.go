@@ -44,9 +44,13 @@ func runAsynqEnqueue(ctx context.Context, args []string) error {
 	return group.Wait()
 }
 
-// runAsynqWork is a stock asynq.Server until SIGTERM: Redis address, base URL, concurrency.
+// runAsynqWork is a stock asynq.Server until SIGTERM: Redis address, base URL, concurrency, rate.
 func runAsynqWork(_ context.Context, args []string) error {
 	concurrency, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	pacer, err := newPacer(args[3])
 	if err != nil {
 		return err
 	}
@@ -57,6 +61,9 @@ func runAsynqWork(_ context.Context, args []string) error {
 	server := asynq.NewServer(asynq.RedisClientOpt{Addr: args[0], PoolSize: concurrency},
 		asynq.Config{Concurrency: concurrency, LogLevel: asynq.WarnLevel})
 	err = server.Start(asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) error {
+		if err := pacer.Wait(ctx); err != nil {
+			return err
+		}
 		return cancel(ctx, string(t.Payload()))
 	}))
 	if err != nil {

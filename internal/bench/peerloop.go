@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"linkcancel/internal/plexy"
 )
@@ -56,9 +57,22 @@ func newCanceler(client, base string, concurrency int) (canceler, error) {
 	}, nil
 }
 
-// runLoop cancels the links of a manifest: client, base URL, manifest, concurrency.
+// newPacer makes the limiter that a peer uses of its own. A rate of 0 is none.
+func newPacer(perSecond string) (*rate.Limiter, error) {
+	n, err := strconv.Atoi(perSecond)
+	if n == 0 || err != nil {
+		return rate.NewLimiter(rate.Inf, 1), err
+	}
+	return rate.NewLimiter(rate.Limit(n), 1), nil
+}
+
+// runLoop cancels the links of a manifest: client, base URL, manifest, concurrency, rate.
 func runLoop(ctx context.Context, args []string) error {
 	concurrency, err := strconv.Atoi(args[3])
+	if err != nil {
+		return err
+	}
+	pacer, err := newPacer(args[4])
 	if err != nil {
 		return err
 	}
@@ -73,6 +87,9 @@ func runLoop(ctx context.Context, args []string) error {
 	var group errgroup.Group
 	group.SetLimit(concurrency)
 	for _, id := range ids {
+		if err := pacer.Wait(ctx); err != nil {
+			return err
+		}
 		group.Go(func() error { return cancel(ctx, id) })
 	}
 	return group.Wait()

@@ -105,6 +105,7 @@ var tables = []table{
 		{title: "per finished link", figure: "bytes done", show: number},
 		{title: "sent twice", figure: "twice", show: number},
 	}},
+	pacedTable(10), pacedTable(50), pacedTable(200), pacedTable(1000),
 	{"aof", "Redis with its data on disk", "appendfsync", drainColumns},
 	{"run", "`run` with its embedded Redis, from start to exit, with the report", "links", []column{
 		{title: "seconds", figure: "seconds", show: number, spread: true},
@@ -141,6 +142,17 @@ var tables = []table{
 	{"idle", "An idle worker", "", []column{
 		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
 	}},
+}
+
+// pacedTable is the table of what a rate costs.
+func pacedTable(rate int) table {
+	return table{pacedHeading(rate), fmt.Sprintf("%s links a second, API of 20 ms, 50 connections", number(float64(rate))), "", []column{
+		{title: "links/s", figure: "links/s", show: number},
+		{title: "CPU, % of a core", figure: "cpu", show: percent, spread: true},
+		{title: "of the worker", figure: "cpu worker", show: percent},
+		{title: "of Redis", figure: "cpu redis", show: percent},
+		{title: "Redis commands per second", figure: "commands/s", show: number},
+	}}
 }
 
 // page is the generated part of benchmarks.md.
