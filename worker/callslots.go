@@ -8,25 +8,21 @@ import (
 const (
 	// slowCall is how long a call may take before it frees its slot for another.
 	slowCall = 5 * time.Second
-
-	// maxSenders is how many slices send at once, so that links of one chunk are sent and recorded
-	// together. It is more than one because a slice may wait for its batch's state.
-	maxSenders = 4
 )
 
 // callSlots bound what a worker does at the same time. A call that hangs moves to a slow slot, so
 // that a few such calls do not slow down the rest. There are as many slow slots as others.
 type callSlots struct {
-	senders chan struct{} // slices that send
-	calls   chan struct{} // calls in flight
-	slow    chan struct{} // calls in flight for longer than slowCall
+	sender chan struct{} // the slice that sends: one at a time, so that links go out in their order
+	calls  chan struct{} // calls in flight
+	slow   chan struct{} // calls in flight for longer than slowCall
 }
 
 func newCallSlots(concurrency int) callSlots {
 	return callSlots{
-		senders: make(chan struct{}, maxSenders),
-		calls:   make(chan struct{}, concurrency),
-		slow:    make(chan struct{}, concurrency),
+		sender: make(chan struct{}, 1),
+		calls:  make(chan struct{}, concurrency),
+		slow:   make(chan struct{}, concurrency),
 	}
 }
 

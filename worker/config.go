@@ -90,6 +90,12 @@ type Config struct {
 	KeySource     string        // where the key comes from, for error texts
 	// KeyVersion returns a number that changes with the key of the Canceler. Nil: it never changes.
 	KeyVersion func() uint64
+	// Delayed says whether this process is the one that moves delayed tasks back to their queue, and there
+	// are any. Nil: it always looks.
+	Delayed func() bool
+	// Lone says whether the feeder runs in this process and knows of no other worker. Heartbeats are then
+	// for people only. Nil: it does not.
+	Lone func() bool
 }
 
 func (c *Config) setDefaults() {
@@ -98,6 +104,12 @@ func (c *Config) setDefaults() {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 6*time.Second)
 	if c.Observer == nil {
 		c.Observer = noObserver{}
+	}
+	if c.Delayed == nil {
+		c.Delayed = func() bool { return true }
+	}
+	if c.Lone == nil {
+		c.Lone = func() bool { return false }
 	}
 	if c.KeyVersion == nil {
 		c.KeyVersion = func() uint64 { return 1 }

@@ -14,7 +14,7 @@ import (
 const (
 	// stateAge is the maximum age of the batch's state at a request; at stateRefresh it is read.
 	stateAge     = time.Second
-	stateRefresh = 500 * time.Millisecond
+	stateRefresh = 750 * time.Millisecond
 
 	// asynq's lease is 30 s. After leaseDoubt it may be another's, after leaseEnd nothing is sent.
 	leaseDoubt = 20 * time.Second

@@ -10,6 +10,7 @@ import (
 
 const (
 	beatEvery = 500 * time.Millisecond
+	beatLone  = time.Second     // with no other worker: see Config.Lone
 	beatIdle  = 2 * time.Second // with nothing in hand
 
 	// From fastRate on the feeder's look-ahead no longer grows and needs fresh heartbeats.
@@ -35,33 +36,39 @@ func newHeartbeats(w *Worker, ctx context.Context) *heartbeats {
 
 // run sends heartbeats until ctx ends, then deregisters the worker.
 func (h *heartbeats) run() {
-	ticker := time.NewTicker(beatFast)
-	defer ticker.Stop()
-	last, lastBusy := time.Now(), true
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	told := true // the last heartbeat said that the worker has work
 	for {
 		select {
-		case <-h.w.work.busy: // the feeder believes that the worker is idle
-			last, lastBusy = time.Now(), true
-			h.send()
-		case <-ticker.C:
-			busy, due := h.w.Unsent() > 0, beatEvery
-			switch {
-			case !busy && !lastBusy:
-				due = beatIdle
-			case h.w.limiter.Status().Rate >= fastRate:
-				due = beatFast
+		case <-h.w.work.busy:
+			if told {
+				continue
 			}
-			if time.Since(last) >= due-beatFast/2 {
-				last, lastBusy = time.Now(), busy
-				h.send()
-			}
+		case <-timer.C:
 		case <-h.ctx.Done():
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			_ = h.w.ledger.Deregister(ctx, h.w.cfg.ID) // otherwise the heartbeat expires
 			return
 		}
+		told = h.w.Unsent() > 0
+		h.send()
+		timer.Reset(h.pause(told))
 	}
+}
+
+// pause returns the time until the next heartbeat.
+func (h *heartbeats) pause(busy bool) time.Duration {
+	switch {
+	case !busy:
+		return beatIdle
+	case h.w.cfg.Lone():
+		return beatLone
+	case h.w.limiter.Status().Rate >= fastRate:
+		return beatFast
+	}
+	return beatEvery
 }
 
 func (h *heartbeats) send() {

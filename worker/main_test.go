@@ -42,6 +42,8 @@ type fleet struct {
 	b    *broker.Broker
 	l    *ledger.Ledger
 	log  *slog.Logger
+	mu   sync.Mutex
+	all  []*Worker
 	look time.Duration // how often until looks
 	wait time.Duration // how long
 }
@@ -210,6 +212,9 @@ func (f *fleet) work(cfg Config, api Canceler, limiter Limiter) *process {
 	}
 	w, err := New(cfg, f.b, f.l, api, limiter)
 	must(f.t, err)
+	f.mu.Lock()
+	f.all = append(f.all, w)
+	f.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{f: f, w: w, cancel: cancel, ended: make(chan struct{})}
 	go func() {
@@ -244,9 +249,18 @@ func limitOf(rate float64) func() ratelimit.Status {
 	}
 }
 
+// tell tells all workers that there is work.
+func (f *fleet) tell(context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.all {
+		w.Tell()
+	}
+}
+
 // feed starts a feeder; it is stopped at the end of the test.
 func (f *fleet) feed(rate float64) (stop func()) {
-	feeder := feeder.New(feeder.Config{Limit: limitOf(rate), Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
+	feeder := feeder.New(feeder.Config{Limit: limitOf(rate), Fed: f.tell, Keep: time.Hour, Log: f.log}, f.b.Client(), f.l)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

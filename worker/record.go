@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"linkcancel/internal/broker"
@@ -22,10 +23,15 @@ type Journal interface {
 }
 
 const (
-	// linger is how long the first entry of a group waits for others.
-	linger = 3 * time.Millisecond
-	// maxGroup is the maximum number of links per write.
-	maxGroup = 2000
+	// linger is how long an outcome waits for others while the worker sends more links. A crash leaves so
+	// much unrecorded: those links are sent again.
+	linger = 500 * time.Millisecond
+	// lingerBad is the same for an outcome that may stop the batch, and for an attempt to note.
+	lingerBad = 20 * time.Millisecond
+	// lingerLast is the same when nothing else is in hand.
+	lingerLast = 3 * time.Millisecond
+	// fullGroup is a group that waits for no more.
+	fullGroup = 100
 	// The delay between attempts to write grows from commitPause to commitPauseMost.
 	commitPause, commitPauseMost = 50 * time.Millisecond, time.Second
 )
@@ -33,7 +39,8 @@ const (
 // errNotWritten means that the process had to end before Redis accepted outcomes.
 var errNotWritten = errors.New("the outcome could not be written before the end")
 
-// recorder writes outcomes and attempts in groups, and repeats a call until Redis accepts it.
+// recorder writes outcomes and attempts in groups, and repeats a call until Redis accepts it. Each write
+// costs both sides much more than a link in it, so that at low rates groups are worth some waiting.
 type recorder struct {
 	ledger  *ledger.Ledger
 	journal Journal
@@ -41,9 +48,16 @@ type recorder struct {
 	observe Observer
 	log     *slog.Logger
 
-	in   chan recordCall
-	done chan struct{} // closed when run has returned
-	lost string        // the last batch that was found deleted
+	working func() bool // says whether the worker has links in hand that were not answered
+
+	mu    sync.Mutex
+	group []recordCall
+	due   time.Time     // when the group is written; zero: it is empty
+	timer *time.Timer   // rings then
+	full  chan struct{} // receives when it is to be written at once
+	ended bool          // run has returned
+
+	lost string // the last batch that was found deleted
 
 	failures failures
 	trouble  broker.Trouble
@@ -58,59 +72,79 @@ type recordCall struct {
 	finish func(error)
 }
 
-func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger) *recorder {
+func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger, working func() bool) *recorder {
 	return &recorder{
-		ledger: l, journal: j, states: s, observe: o, log: log,
-		in: make(chan recordCall, maxGroup), done: make(chan struct{}),
+		ledger: l, journal: j, states: s, observe: o, log: log, working: working,
+		timer: time.NewTimer(linger), full: make(chan struct{}, 1),
 		failures: failures{log: log, level: slog.LevelWarn}, trouble: broker.Trouble{Log: log},
 	}
 }
 
 // write queues a call and returns.
 func (r *recorder) write(c recordCall) {
-	select {
-	case r.in <- c:
-	case <-r.done:
-		c.finish(errNotWritten)
+	wait := linger
+	switch {
+	case !r.working():
+		wait = lingerLast
+	case !harmless(c.Record.Outcome):
+		wait = lingerBad
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		c.finish(errNotWritten)
+		return
+	}
+	r.group = append(r.group, c)
+	at := time.Now().Add(wait)
+	switch {
+	case len(r.group) == fullGroup:
+		r.due = time.Now()
+		select {
+		case r.full <- struct{}{}:
+		default:
+		}
+	case r.due.IsZero() || at.Before(r.due):
+		r.due = at
+		r.timer.Reset(wait)
+	}
+}
+
+// harmless says whether an outcome can stop no batch.
+func harmless(o ledger.Outcome) bool {
+	return o == ledger.Cancelled || o == ledger.AlreadyCancelled || o == ledger.NotPayable
 }
 
 // run commits groups until ctx ends.
 func (r *recorder) run(ctx context.Context) {
 	defer r.failures.flush()
-	defer func() {
-		close(r.done)
-		for { // calls that arrived at the last moment
-			select {
-			case c := <-r.in:
-				c.finish(errNotWritten)
-			default:
-				return
-			}
-		}
-	}()
-	var group []recordCall
+	defer r.timer.Stop()
 	for {
-		group = group[:0]
 		select {
-		case c := <-r.in:
-			group = append(group, c)
+		case <-r.full:
+		case <-r.timer.C:
 		case <-ctx.Done():
+			r.mu.Lock()
+			r.ended = true
+			r.mu.Unlock()
+			for _, c := range r.take() { // calls that arrived at the last moment
+				c.finish(errNotWritten)
+			}
 			return
 		}
-		timer := time.NewTimer(linger)
-	gather:
-		for len(group) < maxGroup {
-			select {
-			case c := <-r.in:
-				group = append(group, c)
-			case <-timer.C:
-				break gather
-			}
+		if group := r.take(); len(group) > 0 {
+			r.commit(ctx, group)
 		}
-		timer.Stop()
-		r.commit(ctx, group)
 	}
+}
+
+// take takes the group.
+func (r *recorder) take() []recordCall {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	group := r.group
+	r.group, r.due = nil, time.Time{}
+	return group
 }
 
 // commit writes a group, and repeats what Redis did not accept.

@@ -55,14 +55,22 @@ func (h *work) add(links int) {
 	}
 }
 
+// sent notes that links are no longer unsent.
+func (w *Worker) sent(links int) {
+	w.work.unsent.Add(-int64(links))
+	w.taker.freed()
+}
+
 // Unsent is the number of links in this worker's hands that were not sent yet.
-func (w *Worker) Unsent() int { return int(w.work.unsent.Load()) }
+func (w *Worker) Unsent() int { return int(w.work.unsent.Load() + w.taker.coming()) }
 
 // Demand is the number of unsent links that do not wait for a slot yet.
 func (w *Worker) Demand() int { return int(w.work.unsent.Load() - w.work.asking.Load()) }
 
 // ProcessTask cancels or verifies one slice. It makes Worker an asynq.Handler.
 func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	in := &intake{t: w.taker}
+	defer in.end(0)
 	if t.Type() != task.TypeCancel && t.Type() != task.TypeVerify {
 		return w.leave(fmt.Errorf("type %q: %w", t.Type(), task.ErrNewer))
 	}
@@ -110,6 +118,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	}
 	redeliveries := crashes + s.Redeliveries
 	r := newSliceRun(ctx, w, s, view, asked, redeliveries > 0 || replicationID != s.ReplicationID)
+	r.in = in
 	switch {
 	case len(r.links) == 0:
 		return r.end(nil)
@@ -157,6 +166,7 @@ type sliceRun struct {
 	resting []time.Duration // for each link that is not due yet, until it is
 	proof   *batchProof
 	span    trace.Span // nil: no traces
+	in      *intake
 
 	calls    sync.WaitGroup
 	writes   sync.WaitGroup
@@ -204,12 +214,13 @@ func (r *sliceRun) run(redeliveries int) error {
 func (r *sliceRun) send() (stop error) {
 	work := &r.w.work
 	work.add(len(r.links))
+	r.in.end(len(r.links))
 	var cancel context.CancelFunc
 	r.gate.waitCtx, cancel = context.WithCancel(r.w.stopCtx)
 	defer cancel()
 	defer context.AfterFunc(r.gate.ctx, cancel)()
 	sent, stop := r.sendInTurn()
-	work.unsent.Add(-int64(len(r.links) - sent))
+	r.w.sent(len(r.links) - sent)
 	for _, l := range r.links[sent:] {
 		l.back = true
 	}
@@ -220,10 +231,11 @@ func (r *sliceRun) send() (stop error) {
 // sendInTurn waits for earlier slices, then sends. It returns how many and why it stopped.
 func (r *sliceRun) sendInTurn() (sent int, stop error) {
 	slots := &r.w.slots
-	if err := r.gate.take(slots.senders); err != nil {
+	r.readTexts()
+	if err := r.gate.take(slots.sender); err != nil {
 		return 0, err
 	}
-	defer func() { <-slots.senders }()
+	defer func() { <-slots.sender }()
 	for _, l := range r.links {
 		if err := r.gate.take(slots.calls); err != nil {
 			return sent, err
@@ -233,7 +245,7 @@ func (r *sliceRun) sendInTurn() (sent int, stop error) {
 		case errors.Is(err, errElsewhere):
 			<-slots.calls
 			l.finished = true
-			r.w.work.unsent.Add(-1)
+			r.w.sent(1)
 		case err != nil:
 			<-slots.calls
 			return sent, err
@@ -245,6 +257,21 @@ func (r *sliceRun) sendInTurn() (sent int, stop error) {
 	return sent, nil
 }
 
+// readTexts reads the error texts of links that were tried before. Without one, a link only has a poorer text.
+func (r *sliceRun) readTexts() {
+	var tried []*link
+	var positions []int
+	for _, l := range r.links {
+		if l.record.Settling || l.record.Attempts > 0 {
+			tried, positions = append(tried, l), append(positions, l.position)
+		}
+	}
+	texts, _ := r.w.ledger.ErrorTexts(r.gate.ctx, r.slice.Batch, r.slice.Chunk, positions)
+	for i, text := range texts {
+		tried[i].text = text
+	}
+}
+
 // acquire waits for a slot to send l with.
 func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
 	// First unsent, then asking: otherwise a second slot could be reserved for a link.
@@ -253,9 +280,6 @@ func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
 	defer work.asking.Add(-1)
 	if r.gate.doneElsewhere(l) {
 		return ratelimit.Slot{}, errElsewhere
-	}
-	if l.record.Settling || l.record.Attempts > 0 { // before the slot, which is valid for milliseconds
-		l.text, _ = r.w.ledger.ErrorText(r.gate.ctx, r.slice.Batch, r.slice.Chunk, l.position)
 	}
 	slot, err := r.gate.pass()
 	if err != nil {
@@ -270,7 +294,7 @@ func (r *sliceRun) acquire(l *link) (ratelimit.Slot, error) {
 		r.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 		return slot, err
 	}
-	work.unsent.Add(-1)
+	r.w.sent(1)
 	return slot, nil
 }
 

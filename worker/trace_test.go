@@ -234,18 +234,7 @@ func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for c := range w.recorder.in {
-			c.finish(nil)
-		}
-	}()
-	t.Cleanup(func() {
-		close(w.recorder.in)
-		<-written
-		_ = b.Close()
-	})
+	t.Cleanup(func() { _ = b.Close() })
 	r = newSliceRun(t.Context(), w, task.Slice{Batch: "b1", Links: names(1)}, ledger.SliceView{Records: make([]ledger.Record, 1)}, time.Now(), false)
 	r.proof.first.ok.Store(true)
 	if tr != nil {
@@ -255,7 +244,14 @@ func takeOne(t testing.TB, tr trace.Tracer) (r *sliceRun, one func()) {
 		l := *r.links[0]
 		r.cancel(&l, ratelimit.Slot{})
 		r.conclude(&l)
-		r.writes.Wait()
+		r.written()
+	}
+}
+
+// written ends the wait for the recorder, which does not run.
+func (r *sliceRun) written() {
+	for _, c := range r.w.recorder.take() {
+		c.finish(nil)
 	}
 }
 
@@ -267,7 +263,7 @@ func TestUntracedIsFree(t *testing.T) {
 		c := r.canceler(r.w.callCtx)
 		c.run(&l, ratelimit.Slot{})
 		r.record(&l)
-		r.writes.Wait()
+		r.written()
 	})
 	if off := testing.AllocsPerRun(1000, one); off != never {
 		t.Errorf("%v allocations, without the question whether there are traces %v", off, never)

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// taskCheck is how often an idle server polls the queue, delayedCheck the delayed tasks.
-	taskCheck    = 200 * time.Millisecond
+	// taskCheck is how long asynq waits after it found its queues empty, before the taker decides. A second
+	// is how often asynq asks the taker whether to look for delayed tasks.
+	taskCheck    = 2 * time.Millisecond
 	delayedCheck = time.Second
 	// shutdownMore is how much longer than the drain timeout a shutdown may take.
 	shutdownMore = 2 * time.Second
@@ -46,6 +47,7 @@ type Worker struct {
 	refusals   atomic.Int64 // links refused while sending is on hold for the key
 	took       average      // of calls
 	resting    resting
+	taker      *taker
 
 	work       work
 	slots      callSlots
@@ -72,17 +74,18 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 	w := &Worker{
 		cfg: cfg, api: api, limiter: limiter, ledger: l, broker: b,
 		inspector: asynq.NewInspectorFromRedisClient(b.Client()),
-		hook:      &broker.ServerHook{},
 		log:       cfg.Log, observe: cfg.Observer, states: &states{ledger: l},
 		evidence: evidence{ledger: l, url: cfg.API},
 		work:     work{busy: make(chan struct{}, 1)},
 		slots:    newCallSlots(cfg.Concurrency),
 		idle:     make(chan sending),
 	}
+	w.taker = newTaker(w)
+	w.hook = broker.NewServerHook(w.taker)
 	w.control = newControl(w)
 	w.newer.First, w.newer.Interval = 1, newerDelay
 	w.lacks.First, w.lacks.Interval = 1, time.Minute
-	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log)
+	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log, w.working)
 	if cfg.ShowsFailures {
 		w.recorder.failures.level = slog.LevelInfo
 	}
@@ -139,6 +142,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// working says whether links in hand were not sent yet, or not answered.
+func (w *Worker) working() bool { return w.work.unsent.Load() > 0 || w.slots.inFlight() > 0 }
+
+// Tell says that there may be work in the queue. Without it a worker looks every 2 s.
+func (w *Worker) Tell() { w.taker.tell() }
 
 // Load describes the calls in flight.
 type Load struct {

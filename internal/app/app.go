@@ -105,6 +105,8 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		Unproved: opt.Unproved, TrustPlain404: opt.TrustPlain404, API: opt.Client.BaseURL(), Host: opt.Client.Host(), Version: opt.Version,
 		Key: func() string { return opt.Key.Fingerprint(salt) }, KeySource: opt.Key.Source(), KeyVersion: opt.Key.Version, Tracer: opt.Tracer,
 		ShowsFailures: opt.Attended,
+		Delayed:       func() bool { return a.feeder.Delayed() }, // called while the app runs
+		Lone:          func() bool { return a.feeder.Lone() },
 	}, opt.Broker, opt.Ledger, api, a.limiter)
 	if err != nil {
 		return nil, err
@@ -114,7 +116,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		notifier = notify.NewDispatcher(opt.Notify, opt.Ledger, opt.Log, a.metrics.Notification)
 	}
 	a.feeder = feeder.New(feeder.Config{
-		Process: opt.ID, Limit: a.limiter.Status, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify, PauseAbove: opt.PauseAbove,
+		Process: opt.ID, Limit: a.limiter.Status, Unsent: a.worker.Unsent, Fed: a.fed, Keep: opt.Keep, ArchiveDir: opt.ArchiveDir, Verify: opt.Verify, PauseAbove: opt.PauseAbove,
 		Notifier: notifier, PageURL: opt.PageURL, Log: opt.Log, Observer: a.metrics, Tracer: opt.Tracer,
 	}, opt.Broker.Client(), opt.Ledger)
 	if opt.Sweeps != nil {
@@ -178,6 +180,7 @@ func (a *App) Run(ctx context.Context) error {
 	var changed error
 	if a.opt.Shared {
 		a.checkClock(ctx)
+		side.Go(func() { a.listen(ctx) })
 		side.Go(func() {
 			if changed = a.watchAPI(ctx); changed != nil {
 				stop()

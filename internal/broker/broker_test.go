@@ -223,7 +223,7 @@ level=DEBUG msg=asynq detail=d
 level=DEBUG msg=asynq detail=e
 level=DEBUG msg=asynq detail=f
 level=DEBUG msg=asynq detail=g
-level=ERROR msg=asynq detail="subscribe: NOPERM this user has no permissions to access one of the channels used as arguments" hint="SUBSCRIBE: grant &asynq:cancel &lc:rate; \"Permissions\" in deploy/README.md lists all of them"
+level=ERROR msg=asynq detail="subscribe: NOPERM this user has no permissions to access one of the channels used as arguments" hint="SUBSCRIBE: grant &asynq:cancel &lc:queue &lc:rate; \"Permissions\" in deploy/README.md lists all of them"
 `
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Error(diff)

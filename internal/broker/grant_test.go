@@ -15,7 +15,7 @@ func TestRefusalsOfOtherReleases(t *testing.T) {
 		"NOPERM this user has no permissions to run the 'info' command or its subcommand": "grant +info; ",
 		"NOPERM User linkcancel has no permissions to run the 'cluster|slots' command":    "grant +cluster|slots; ",
 		"NOPERM No permissions to access a key":                                           "EVALSHA on lc:a: grant ~lc:* ~asynq:*; ",
-		"NOPERM No permissions to access a channel":                                       "EVALSHA on lc:a: grant &asynq:cancel &lc:rate; ",
+		"NOPERM No permissions to access a channel":                                       "EVALSHA on lc:a: grant &asynq:cancel &lc:queue &lc:rate; ",
 		"ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -NOPERM this user has no permissions to run the 'get' command or its subcommand": "grant +get; ",
 		"ERR ACL failure in script: NOPERM User u has no permissions to run the 'get' command script: 1, on @user_script:1.":                                       "grant +get; ",
 		"ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:1.":                                                     "EVALSHA on lc:a: grant all commands of scripts; ",

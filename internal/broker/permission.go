@@ -70,7 +70,7 @@ func grantFor(sent, refusal string) string {
 	grant := "all commands of scripts"
 	switch {
 	case strings.Contains(refusal, "channel"):
-		grant = "&asynq:cancel &lc:rate"
+		grant = "&asynq:cancel &lc:queue &lc:rate"
 	case strings.Contains(refusal, "key"):
 		grant = "~lc:* ~asynq:*"
 	}

@@ -91,7 +91,7 @@ func TestRefusalSaysWhatToGrant(t *testing.T) {
 		{func(ctx context.Context, c redis.Cmdable) error { return c.Get(ctx, "asynq:queues").Err() },
 			" (GET on asynq:queues: grant ~lc:* ~asynq:*" + see},
 		{func(ctx context.Context, c redis.Cmdable) error { return c.Publish(ctx, "lc:rate", "").Err() },
-			" (PUBLISH on lc:rate: grant &asynq:cancel &lc:rate" + see},
+			" (PUBLISH on lc:rate: grant &asynq:cancel &lc:queue &lc:rate" + see},
 		{func(ctx context.Context, c redis.Cmdable) error {
 			return c.Eval(ctx, "return 1", []string{"lc:a", "asynq:b"}, "arg").Err()
 		}, " (EVAL on lc:a asynq:b: grant ~lc:* ~asynq:*" + see},

@@ -70,8 +70,12 @@ func (l *Ledger) LinkAt(ctx context.Context, id string, position int) (LinkRecor
 		}
 		lr.LinkStatus = statuses[lr.Record.LinkStatus]
 	}
-	lr.Error, err = l.ErrorText(ctx, id, chunk, at)
-	return lr, err
+	texts, err := l.ErrorTexts(ctx, id, chunk, []int{at})
+	if err != nil {
+		return LinkRecord{}, err
+	}
+	lr.Error = texts[0]
+	return lr, nil
 }
 
 // PendingBefore counts the links without an outcome before a position of the manifest.

@@ -206,16 +206,23 @@ func (l *Ledger) Deregister(ctx context.Context, id string) error {
 	return l.rdb.HDel(ctx, keyWorkers, id).Err()
 }
 
+var workersScript = redis.NewScript(`
+-- KEYS[1] workers   Returns the time in µs, then ids and heartbeats in turn.
+local t = redis.call('TIME')
+local reply = redis.call('HGETALL', KEYS[1])
+table.insert(reply, 1, string.format('%.0f', t[1] * 1000000 + t[2]))
+return reply
+`)
+
 // Workers returns the valid heartbeats and deletes the others. now is the time of Redis.
 func (l *Ledger) Workers(ctx context.Context) (alive []WorkerBeat, now time.Time, err error) {
-	h, err := l.rdb.HGetAll(ctx, keyWorkers).Result()
+	flat, err := workersScript.Run(ctx, l.rdb, []string{keyWorkers}).StringSlice()
 	if err != nil {
 		return nil, now, fmt.Errorf("read workers: %w", err)
 	}
-	if now, err = l.Now(ctx); err != nil {
-		return nil, now, fmt.Errorf("read workers: %w", err)
-	}
-	for id, value := range h {
+	now = time.UnixMicro(number(flat[0]))
+	for i := 1; i+1 < len(flat); i += 2 {
+		id, value := flat[i], flat[i+1]
 		stamp, doc, _ := strings.Cut(value, " ")
 		ms, _ := strconv.ParseInt(stamp, 10, 64)
 		at := time.UnixMilli(ms)

@@ -188,9 +188,9 @@ func (l *bench) record(position int) Record {
 
 func (l *bench) text(position int) string {
 	l.Helper()
-	text, err := l.ErrorText(l.Context(), "b", 0, position)
+	texts, err := l.ErrorTexts(l.Context(), "b", 0, []int{position})
 	l.must(err)
-	return text
+	return texts[0]
 }
 
 func (l *bench) equal(what string, want, got any, opts ...cmp.Option) {
@@ -298,7 +298,7 @@ func TestAwayRedisIsNoMissingBatch(t *testing.T) {
 	_, calls["LinkStatus"] = l.LinkStatus(ctx, "b", "paid")
 	_, calls["Records"] = l.Records(ctx, "b", 0, 0, 1)
 	_, calls["Slice"] = l.Slice(ctx, "b", 0, 0, 1)
-	_, calls["ErrorText"] = l.ErrorText(ctx, "b", 0, 0)
+	_, calls["ErrorTexts"] = l.ErrorTexts(ctx, "b", 0, []int{0})
 	_, calls["Links"] = l.Links(ctx, "b", 0)
 	_, calls["Snapshot"] = l.Snapshot(ctx, b)
 	_, _, calls["Create"] = l.Create(ctx, DraftConfig{ID: "b"})

@@ -102,13 +102,24 @@ func (l *Ledger) Head(ctx context.Context, id string) (Head, error) {
 	return Head{State: State(state), Source: source, Created: millis(created)}, nil
 }
 
-// ErrorText reads the error text of a link, "" if there is none.
-func (l *Ledger) ErrorText(ctx context.Context, id string, chunk, position int) (string, error) {
-	text, err := l.rdb.HGet(ctx, keyErrors(id), strconv.Itoa(chunk*ChunkLinks+position)).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("read error texts of batch %s: %w", id, err)
+// ErrorTexts reads the error texts of links of a chunk, "" for one that has none.
+func (l *Ledger) ErrorTexts(ctx context.Context, id string, chunk int, positions []int) ([]string, error) {
+	if len(positions) == 0 {
+		return nil, nil
 	}
-	return text, nil
+	fields := make([]string, len(positions))
+	for i, position := range positions {
+		fields[i] = strconv.Itoa(chunk*ChunkLinks + position)
+	}
+	values, err := l.rdb.HMGet(ctx, keyErrors(id), fields...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read error texts of batch %s: %w", id, err)
+	}
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i], _ = value.(string)
+	}
+	return texts, nil
 }
 
 // Links reads the ids of one chunk.

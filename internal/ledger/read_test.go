@@ -231,9 +231,9 @@ func TestReading(t *testing.T) {
 			_, known := mixed(l)
 			texts := maps.Collect(func(yield func(int, string) bool) {
 				for place := range known {
-					text, err := l.ErrorText(l.Context(), "b", place/ChunkLinks, place%ChunkLinks)
+					texts, err := l.ErrorTexts(l.Context(), "b", place/ChunkLinks, []int{place % ChunkLinks})
 					l.must(err)
-					if !yield(place, text) {
+					if !yield(place, texts[0]) {
 						return
 					}
 				}

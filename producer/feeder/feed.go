@@ -15,8 +15,13 @@ import (
 )
 
 const (
-	// lookAhead is how much work waits in the queue, in seconds of the rate: see MaxLookAhead.
-	lookAhead = 2 * time.Second
+	// lookAhead is how much work waits in the queue and unsent in the workers, in time at the present rate:
+	// see MaxLookAhead. Another batch that is more urgent waits behind it. What the only worker, in this
+	// process, has in hand is known exactly, and needs less of a margin.
+	lookAhead     = 2 * time.Second
+	lookAheadLone = 750 * time.Millisecond
+	// slowSlice is how many links a slice has at low ceilings.
+	slowSlice = 20
 	// maxRetrying is how many slices may wait for a retry before feeding stops.
 	maxRetrying = 20_000
 
@@ -30,6 +35,7 @@ const (
 
 // term is one leadership of this process. A new leader knows nothing but what the ledger holds.
 type term struct {
+	feeder *Feeder
 	cfg    *Config
 	ledger *ledger.Ledger
 	queue  *queue
@@ -41,6 +47,8 @@ type term struct {
 	last    [classes]string  // the batch of each class that was fed last
 	passed  [classes]float64 // and its virtual time
 	rounds  []feedRound
+	// The look-ahead of a lone worker stays full until then. A higher rate is seen a second later.
+	fullUntil time.Time
 }
 
 // batch is an unfinished batch, as of this round, with what this leader knows about it.
@@ -66,7 +74,7 @@ type feedRound struct {
 }
 
 func newTerm(f *Feeder, epoch int64) *term {
-	t := &term{cfg: &f.cfg, ledger: f.ledger, epoch: epoch}
+	t := &term{feeder: f, cfg: &f.cfg, ledger: f.ledger, epoch: epoch}
 	t.queue = newQueue(f, t.traceparent)
 	t.repair = newRepairer(t, f)
 	return t
@@ -95,7 +103,7 @@ func (t *term) round(ctx context.Context) (busy bool, err error) {
 	if open, err = t.begun(ctx, open); err != nil {
 		return true, err
 	}
-	if len(open) > 0 {
+	if len(open) > 0 && !time.Now().Before(t.fullUntil) {
 		if err := t.feed(ctx, open); err != nil {
 			return true, err
 		}
@@ -145,8 +153,9 @@ type capacity struct {
 	rate    float64   // of the whole fleet, requests a second
 	ceiling float64   // the lowest of the workers' own rates
 	workers int
-	unsent  int       // links in their hands
+	unsent  int       // links in their hands that they can send
 	asOf    time.Time // unsent may have changed since
+	lone    bool      // the only worker is in this process, so that unsent is exact
 }
 
 func (t *term) capacity(ctx context.Context) (capacity, error) {
@@ -158,8 +167,13 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 	c := capacity{now: now, asOf: now, rate: float64(limit.Rate), ceiling: float64(limit.Ceiling)}
 	for _, h := range heartbeats {
 		c.workers++
-		// Links under a worker's own hold come back, and those of a silent worker are taken over.
-		if !h.Own && now.Sub(h.At) < silentWorker {
+		if h.ID == t.cfg.Process && t.cfg.Unsent != nil {
+			h.Unsent, h.At = t.cfg.Unsent(), now
+		}
+		// Links under a worker's own hold come back, and those of a silent worker are taken over. A worker
+		// with all its requests out cannot send more, and others may.
+		saturated := len(heartbeats) > 1 && h.Concurrency > 0 && h.InFlight >= h.Concurrency
+		if !h.Own && !saturated && now.Sub(h.At) < silentWorker {
 			c.unsent += h.Unsent
 			// An idle worker sends a heartbeat as soon as it has links.
 			if h.Unsent > 0 && h.At.Before(c.asOf) {
@@ -167,19 +181,24 @@ func (t *term) capacity(ctx context.Context) (capacity, error) {
 			}
 		}
 	}
+	c.lone = len(heartbeats) == 1 && heartbeats[0].ID == t.cfg.Process && t.cfg.Unsent != nil
+	t.feeder.lone.Store(c.lone)
 	return c, nil
 }
 
-// sliceSize returns the links of a slice: half a second of the ceiling, 1 to 50 links, so that a
-// slow fleet shares its work. From 5,000/s it is 10 ms, for fewer tasks.
+// sliceSize returns the links of a slice: half a second of the ceiling, at most 50 links, so that a
+// fleet shares its work. At low ceilings it is up to 2 s, and from 5,000/s it is 10 ms, for fewer tasks.
 func (c capacity) sliceSize() int {
-	return int(max(1, min(c.ceiling/2, task.SmallSlice), min(c.ceiling/100, task.MaxSlice)))
+	return int(max(1, min(2*c.ceiling, slowSlice), min(c.ceiling/2, task.SmallSlice), min(c.ceiling/100, task.MaxSlice)))
 }
 
 // lookAhead returns how many links may wait in the queue and unsent in the workers.
 func (c capacity) lookAhead(slice int) int {
-	links := max(float64(slice*max(1, c.workers)), c.rate*lookAhead.Seconds())
-	return int(min(links, task.MaxLookAhead))
+	ahead := lookAhead
+	if c.lone {
+		ahead = lookAheadLone
+	}
+	return int(min(max(float64(slice), c.rate*ahead.Seconds()), task.MaxLookAhead))
 }
 
 // feed fills the queue up to the look-ahead.
@@ -189,6 +208,7 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 		return err
 	}
 	pending, retrying, err := t.queue.lengths(ctx)
+	t.feeder.delayed.Store(retrying > 0)
 	if err != nil || retrying > maxRetrying {
 		return err
 	}
@@ -202,9 +222,15 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 	if err != nil {
 		return err
 	}
+	if over := float64(links - room); c.lone && over > 0 && c.rate > 0 {
+		t.fullUntil = time.Now().Add(time.Duration(min(over/c.rate, 1) * float64(time.Second)))
+	}
 	t.rounds = append(t.rounds, feedRound{at: c.now, queued: queued, fed: links})
 	if err := t.queue.enqueue(ctx, next); err != nil {
 		return err
+	}
+	if len(next) > 0 && t.cfg.Fed != nil {
+		t.cfg.Fed(ctx)
 	}
 	// The cursors move last: a crash before that feeds slices twice, which the records
 	// make harmless. The other way round, slices would wait for repair.
@@ -225,6 +251,9 @@ func (t *term) waiting(c capacity, queued int) int {
 		t.rounds = t.rounds[1:]
 	}
 	if len(t.rounds) == 0 {
+		return c.unsent + queued
+	}
+	if c.lone {
 		return c.unsent + queued
 	}
 	taken := t.rounds[0].queued

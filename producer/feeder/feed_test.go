@@ -177,7 +177,7 @@ func TestSliceGrid(t *testing.T) {
 		rate  float64
 		slice int
 		known int // links that have their outcomes already
-	}{{0.1, 1, 980}, {2, 1, 980}, {14, 7, 980}, {15, 7, 490}, {100, 50, 0}, {5000, 50, 150}} {
+	}{{0.1, 1, 980}, {2, 4, 980}, {14, 20, 980}, {50, 25, 475}, {100, 50, 0}, {5000, 50, 150}} {
 		t.Run(fmt.Sprint(tt.rate), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, y *yard) {
 				total := tt.known + 1033
@@ -234,7 +234,7 @@ func TestSliceSizeStays(t *testing.T) {
 		f = y.feeder(1000)
 		y.tick(f)
 		for _, s := range append(first, y.all()...) {
-			if s.Index%7 != 0 || len(s.Links) > 7 {
+			if s.Index%20 != 0 || len(s.Links) > 20 {
 				t.Errorf("slice %s has %d links", s.ID(), len(s.Links))
 			}
 		}
@@ -315,16 +315,16 @@ func TestCapacity(t *testing.T) {
 				t.Errorf("%s: slices of %d, look-ahead %d; want %d, %d", what, s, fl.lookAhead(s), slice, ahead)
 			}
 		}
-		check("none alive", 30, 30, 0, 0, 15, 60)
+		check("none alive", 30, 30, 0, 0, 20, 60)
 		y.beat("a", 10, 7)
-		check("one", 10, 10, 1, 7, 5, 20)
+		check("one", 10, 10, 1, 7, 20, 20)
 		y.beat("b", 100, 50)
-		check("two", 110, 10, 2, 57, 5, 220)
+		check("two", 110, 10, 2, 57, 20, 220)
 		testutil.Advance(silentWorker)
 		y.beat("b", 100, 40)
-		check("one of them silent", 110, 10, 2, 40, 5, 220)
+		check("one of them silent", 110, 10, 2, 40, 20, 220)
 		testutil.Must(t, y.l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "b", Rate: 100, Unsent: 40, Hold: "unauthorized", Own: true}))
-		check("the other in its own hold", 110, 10, 2, 0, 5, 220)
+		check("the other in its own hold", 110, 10, 2, 0, 20, 220)
 		testutil.Advance(time.Minute)
 		y.beat("c", 0.01, 1)
 		check("a slow one", 0.01, 0.01, 1, 1, 1, 1)
@@ -612,7 +612,7 @@ func TestRun(t *testing.T) {
 		testutil.Advance(time.Millisecond)
 		defer run()() // follows
 		seen := map[string]bool{}
-		for n := 0; len(seen) < total/10; n++ {
+		for n := 0; len(seen) < total/20; n++ {
 			testutil.Advance(500 * time.Millisecond)
 			y.beat("w", 20, 0)
 			for _, s := range y.all() {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,18 +21,25 @@ import (
 
 const (
 	leaseTTL   = 5 * time.Second
-	leaseRenew = time.Second
+	leaseRenew = 2 * time.Second
 
-	busyInterval = 100 * time.Millisecond // between rounds while a batch is open
-	idleInterval = time.Second
+	idleInterval = time.Second // between rounds while no batch is open
+	// While one is open, the rounds are as far apart as roundLinks take at the present rate.
+	roundLinks          = 20
+	roundLeast          = 250 * time.Millisecond
+	roundFast, fastRate = 100 * time.Millisecond, 5000 // from fastRate on the look-ahead is short
 )
 
 // Config configures a Feeder. Process, Limit, Keep and Log are required.
 type Config struct {
 	Process string                  // names this process in histories
 	Limit   func() ratelimit.Status // the state of the fleet's limiter
-	Keep    time.Duration           // how long finished batches are kept
-	Log     *slog.Logger
+	// Unsent returns the links in the hands of this process's worker. Nil: its heartbeats say so.
+	Unsent func() int
+	// Fed is called when slices were enqueued. It may be nil.
+	Fed  func(context.Context)
+	Keep time.Duration // how long finished batches are kept
+	Log  *slog.Logger
 	// Verify says which links of a batch are verified when it is done, if the batch itself does not:
 	// see importer.ParseSample. "": none.
 	Verify string
@@ -69,7 +77,16 @@ type Feeder struct {
 	archiver archiver
 	verifier verifier
 	term     *term // nil while another feeder leads
+
+	delayed atomic.Bool
+	lone    atomic.Bool
 }
+
+// Delayed says whether this process leads and slices wait for a retry, as of its last look.
+func (f *Feeder) Delayed() bool { return f.delayed.Load() }
+
+// Lone says whether this process leads and knows of one worker only, as of its last look.
+func (f *Feeder) Lone() bool { return f.lone.Load() }
 
 // New makes a feeder for the queue and the ledger in rdb. Run starts it.
 func New(cfg Config, rdb redis.UniversalClient, l *ledger.Ledger) *Feeder {
@@ -114,12 +131,24 @@ func (f *Feeder) Run(ctx context.Context) {
 		case err == nil:
 			f.trouble.End("feeding works again")
 		}
-		if busy {
-			timer.Reset(busyInterval)
-		} else {
-			timer.Reset(idleInterval)
+		if f.term == nil {
+			f.delayed.Store(false)
+			f.lone.Store(false)
 		}
+		timer.Reset(f.pause(busy))
 	}
+}
+
+// pause returns the time until the next round.
+func (f *Feeder) pause(busy bool) time.Duration {
+	rate := float64(f.cfg.Limit().Rate)
+	switch {
+	case !busy:
+		return idleInterval
+	case rate >= fastRate:
+		return roundFast
+	}
+	return time.Duration(max(roundLeast.Seconds(), min(idleInterval.Seconds(), roundLinks/rate)) * float64(time.Second))
 }
 
 // tick does one round. busy: there is work. The error is ledger.ErrNotLeader if another leads.

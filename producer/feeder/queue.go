@@ -20,6 +20,10 @@ import (
 // parallel is how many slices are enqueued or looked up at the same time.
 const parallel = 16
 
+// inOrder is how many slices are enqueued one after the other. The canary looks at outcomes in a row, and at
+// low rates they then come in the order of the batch.
+const inOrder = 4
+
 // tracedChunks is how many chunks of a batch are in its own trace. Each later slice has a trace of
 // its own, linked and sampled separately: few stores accept a million spans.
 const tracedChunks = 1
@@ -88,6 +92,9 @@ func (q *queue) enqueue(ctx context.Context, all []task.Slice) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
+	if len(all) <= inOrder {
+		group.SetLimit(1)
+	}
 	for _, s := range all {
 		s.ReplicationID = ids[s.Queue()]
 		group.Go(func() error {

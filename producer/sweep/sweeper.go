@@ -85,7 +85,7 @@ func NewSweeper(cfg SweeperConfig, b *broker.Broker, l *ledger.Ledger) *Sweeper 
 func (s *Sweeper) Run(ctx context.Context) error {
 	s.runCtx = ctx
 	// A server of its own: a sweep and slices must not wait for each other.
-	server := s.broker.NewServer(&broker.ServerHook{}, s.cfg.Log, asynq.Config{
+	server := s.broker.NewServer(broker.NewServerHook(nil), s.cfg.Log, asynq.Config{
 		Concurrency:              1,
 		Queues:                   map[string]int{task.QueueSweep: 1},
 		TaskCheckInterval:        sweepCheck,

@@ -1,0 +1,152 @@
+package worker
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"linkcancel/internal/task"
+)
+
+const (
+	// inHand is how much work a worker takes, in seconds of the fleet's rate. The rest stays in the queue
+	// for other workers.
+	inHand = 500 * time.Millisecond
+	// lookAgain is how long a worker waits before it looks into empty queues again. It looks earlier when
+	// it is told that there is work. Where nobody tells it, as under a leader of an earlier release, it
+	// looks every lookUntold for a time after its latest slice.
+	lookAgain  = 2 * time.Second
+	lookUntold = 200 * time.Millisecond
+	untold     = 10 * time.Second
+	// moveAgain is how often delayed tasks are moved by a process that does not lead. The leader does it
+	// all the time, but may be of a release that does not.
+	moveAgain = 10 * time.Second
+)
+
+// taker is the broker.Pacer of a worker. asynq asks from one goroutine.
+type taker struct {
+	w     *Worker
+	empty int                  // queues in a row that had no task
+	found time.Time            // when one had one
+	told  chan struct{}        // receives when there may be work in the queue
+	heard atomic.Int64         // when it was last told so, in Unix ns
+	room  chan struct{}        // receives when the worker has room for another slice
+	waits atomic.Bool          // for room
+	taken atomic.Int64         // slices taken whose links are not counted in work yet
+	size  atomic.Int64         // links of the latest slice
+	moved map[string]time.Time // when delayed tasks were last moved, by key
+}
+
+func newTaker(w *Worker) *taker {
+	return &taker{w: w, told: make(chan struct{}, 1), room: make(chan struct{}, 1), moved: map[string]time.Time{}}
+}
+
+// tell says that there may be work in the queue.
+func (t *taker) tell() {
+	t.heard.Store(time.Now().UnixNano())
+	t.wake()
+}
+
+func (t *taker) wake() {
+	select {
+	case t.told <- struct{}{}:
+	default:
+	}
+}
+
+// AwaitTask waits until the worker has room, and the queues may have a task.
+func (t *taker) AwaitTask() (waited bool) {
+	stop := t.w.stopCtx.Done()
+	if t.empty >= len(task.Queues) {
+		t.empty = 0
+		timer := time.NewTimer(t.pause())
+		select {
+		case <-t.told:
+		case <-timer.C:
+		case <-stop:
+		}
+		timer.Stop()
+		waited = true
+	}
+	for t.w.stopCtx.Err() == nil {
+		t.waits.Store(true)
+		if t.hasRoom() {
+			break
+		}
+		select {
+		case <-t.room:
+		case <-stop:
+		}
+		waited = true
+	}
+	t.waits.Store(false)
+	return waited
+}
+
+// pause is how long to wait before a look into empty queues.
+func (t *taker) pause() time.Duration {
+	wait := lookAgain
+	if time.Since(t.found) < untold && time.Since(time.Unix(0, t.heard.Load())) > untold {
+		wait = lookUntold
+	}
+	return wait/2 + rand.N(wait/2)
+}
+
+// Asked notes whether a queue had a task.
+func (t *taker) Asked(found bool) {
+	if !found {
+		t.empty++
+		return
+	}
+	t.empty, t.found = 0, time.Now()
+	t.taken.Add(1)
+}
+
+// intake is a slice between the queue and the count of unsent links.
+type intake struct {
+	t    *taker
+	over atomic.Bool
+}
+
+// end notes that the slice's links are counted, or that it has none to send.
+func (i *intake) end(links int) {
+	if i.over.Swap(true) {
+		return
+	}
+	if links > 0 {
+		i.t.size.Store(int64(links))
+	}
+	i.t.taken.Add(-1)
+	i.t.freed()
+}
+
+// freed lets AwaitTask look at the room again.
+func (t *taker) freed() {
+	if !t.waits.Load() || !t.hasRoom() {
+		return
+	}
+	select {
+	case t.room <- struct{}{}:
+	default:
+	}
+}
+
+func (t *taker) hasRoom() bool {
+	most := max(1, float64(t.w.limiter.Status().Rate)*inHand.Seconds())
+	return float64(t.w.Unsent()) < most
+}
+
+// coming is about how many links are not counted in work yet.
+func (t *taker) coming() int64 { return t.taken.Load() * max(1, t.size.Load()) }
+
+// Moves says whether to move delayed tasks.
+func (t *taker) Moves(key string) bool {
+	if time.Since(t.moved[key]) < moveAgain && !t.w.cfg.Delayed() {
+		return false
+	}
+	t.moved[key] = time.Now()
+	return true
+}
+
+// Moved looks into the queues at once.
+func (t *taker) Moved() { t.wake() }
