@@ -7,7 +7,7 @@
 //	 importing                   ready
 //
 // An importer writes the ids in chunks of up to 1,000 links and a heartbeat beside
-// them. [Draft.Seal] checks that every chunk is there and that the count is right. Nothing is
+// them. A chunk is packed if the API documents the form of all its ids (chunk.go). [Draft.Seal] checks that every chunk is there and that the count is right. Nothing is
 // sent before. A batch whose importer died is deleted after 24 hours.
 //
 // # States
@@ -58,5 +58,6 @@
 //
 // A batch stores the version of its format. This release reads and drains all versions
 // from 1 on, and leaves newer ones alone. Verifications, and batches that wait for a time or have a
-// stop condition, have a newer format than others: older releases would send their links.
+// stop condition, have a newer format than others: older releases would send their links. So have
+// batches with packed chunks, which older releases cannot read.
 package ledger

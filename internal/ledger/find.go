@@ -9,21 +9,41 @@ import (
 
 // findScript looks for links in some chunks of a batch.
 //
-// KEYS[1] batch   ARGV first chunk, chunks, links…
+// KEYS[1] batch   ARGV first chunk, chunks, then of each link: its id, and its bytes if it can be packed
 // Returns three numbers for each link that is found: its index from 1, its chunk, and its position.
 var findScript = redis.NewScript(`
+-- Returns the position of an id in a packed chunk, or nil. Its bytes may also be the end of one id and
+-- the beginning of the next.
+local function packed_position(chunk, packed)
+  if packed == '' then return nil end
+  local at = 1
+  repeat
+    at = string.find(chunk, packed, at + 1, true)
+  until not at or at % 16 == 2
+  return at and (at - 2) / 16
+end
+
+-- Returns the position of an id between newlines, or nil.
+local function position(links, id)
+  local at = string.find(links, '\n' .. id .. '\n', 1, true)
+  if not at then return nil end
+  local _, before = string.gsub(string.sub(links, 1, at), '\n', '')
+  return before - 1
+end
+
 local found, first, chunks = {}, tonumber(ARGV[1]), tonumber(ARGV[2])
 for n = first, first + chunks - 1 do
-  local links = redis.call('GET', KEYS[1] .. ':m:' .. n)
-  if links then
-    links = '\n' .. links .. '\n'
-    for i = 3, #ARGV do
-      local at = string.find(links, '\n' .. ARGV[i] .. '\n', 1, true)
+  local chunk = redis.call('GET', KEYS[1] .. ':m:' .. n)
+  if chunk then
+    local packed = string.byte(chunk, 1) == 1
+    if not packed then chunk = '\n' .. chunk .. '\n' end
+    for i = 3, #ARGV, 2 do
+      local at
+      if packed then at = packed_position(chunk, ARGV[i + 1]) else at = position(chunk, ARGV[i]) end
       if at then
-        local _, before = string.gsub(string.sub(links, 1, at), '\n', '')
-        found[#found + 1] = i - 2
+        found[#found + 1] = (i - 1) / 2
         found[#found + 1] = n
-        found[#found + 1] = before - 1
+        found[#found + 1] = at
       end
     end
   end
@@ -31,7 +51,7 @@ end
 return found
 `)
 
-// findChunks is how many chunks one call searches: 1 MB of links, which takes a few milliseconds.
+// findChunks is how many chunks one call searches: up to 1 MB of links, which takes a few milliseconds.
 // Redis does nothing else meanwhile.
 const findChunks = 25
 
@@ -42,7 +62,8 @@ func (l *Ledger) Find(ctx context.Context, b Batch, links []string) (map[string]
 	for first := 0; first < b.Chunks && len(found) < len(links); first += step {
 		args := []any{first, min(step, b.Chunks-first)}
 		for _, link := range links {
-			args = append(args, link)
+			packed, _ := packID(nil, link)
+			args = append(args, link, packed)
 		}
 		reply, err := findScript.Run(ctx, l.rdb, []string{keyBatch(b.ID)}, args...).Int64Slice()
 		if err != nil {

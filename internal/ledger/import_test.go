@@ -328,7 +328,7 @@ func TestImport(t *testing.T) {
 			l.equal("keys", []string{"lc:batches", "lc:open", "lc:{b}"}, l.keys())
 			l.equal("format", fmt.Sprint(plainFormat), l.hash("lc:{b}")["v"])
 			for terms, format := range map[Terms]int{
-				{NotBefore: time.Now()}: formatVersion, {PauseAbove: "5%"}: formatVersion,
+				{NotBefore: time.Now()}: termsFormat, {PauseAbove: "5%"}: termsFormat,
 				{PauseAbove: "off"}: plainFormat, {Verify: "all", Priority: PriorityHigh}: plainFormat,
 			} {
 				if got := (DraftConfig{Terms: terms}).format(); got != format {

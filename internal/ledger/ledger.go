@@ -24,9 +24,12 @@ const ChunkLinks = 1000
 //	   (record.go), and outcomes that tripped the canary can be reopened (state.lua)
 //	3  a verification, whose links must not be cancelled; or a batch with a time before which
 //	   nothing is sent, or a stop condition. Older releases leave it alone
+//	4  some chunks are packed (chunk.go). The script that writes the first one sets it
 const (
 	plainFormat   = 2 // of batches that need no more
-	formatVersion = 3 // the newest
+	termsFormat   = 3
+	packedFormat  = 4
+	formatVersion = packedFormat // the newest
 )
 
 // SourceVerify is the source of a batch whose links are only read: a verification.

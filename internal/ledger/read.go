@@ -131,7 +131,11 @@ func (l *Ledger) Links(ctx context.Context, id string, chunk int) ([]string, err
 	if err != nil {
 		return nil, fmt.Errorf("read chunk %d of batch %s: %w", chunk, id, err)
 	}
-	return strings.Split(s, "\n"), nil
+	links, err := decodeChunk(s)
+	if err != nil {
+		return nil, fmt.Errorf("read chunk %d of batch %s: %w", chunk, id, err)
+	}
+	return links, nil
 }
 
 // LinkRecord is a link with everything that the ledger has about it.

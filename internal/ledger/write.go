@@ -55,10 +55,10 @@ type DraftConfig struct {
 	Population int64
 }
 
-// format is the format of the batch: the oldest that has all that it needs.
+// format is the format of the batch before its first chunk: the oldest that has all that it needs.
 func (cfg DraftConfig) format() int {
 	if stops := cfg.Terms.PauseAbove != "" && cfg.Terms.PauseAbove != "off"; cfg.Source == SourceVerify || stops || !cfg.Terms.NotBefore.IsZero() {
-		return formatVersion
+		return termsFormat
 	}
 	return plainFormat
 }
@@ -89,7 +89,8 @@ end
 
 var createScript = redis.NewScript(dropLua + `
 -- Begins an import, or takes over one whose importer is dead.
--- KEYS[1] batch   ARGV token, importer timeout ms, created ms (0: now), canary, 'v', format, field, value, …
+-- KEYS[1] batch   ARGV token, importer timeout ms, created ms (0: now), canary, the newest format that this
+-- release knows, field, value, …
 -- Returns 'created', 'busy' (another importer is alive), 'sealed' or 'deleted' (too
 -- recently: requests in flight may still be recorded).
 local t = redis.call('TIME')
@@ -97,7 +98,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', KEYS[1], 'state', 'beat', 'written', 'v')
 if h[1] then
   if h[1] ~= 'importing' then return 'sealed' end
-  if (tonumber(h[4] or 0) or 0) > tonumber(ARGV[6]) then return 'busy' end -- of a newer release
+  if (tonumber(h[4] or 0) or 0) > tonumber(ARGV[5]) then return 'busy' end -- of a newer release
   if now - tonumber(h[2]) < tonumber(ARGV[2]) then return 'busy' end
   drop(KEYS[1], tonumber(h[3]))
 end
@@ -106,7 +107,7 @@ local created = tonumber(ARGV[3])
 if created == 0 then created = now end
 redis.call('HSET', KEYS[1], 'state', 'importing', 'token', ARGV[1], 'beat', now,
   'created', string.format('%.0f', created), 'canary', ARGV[4], 'written', 0, 'links', 0)
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[1], 172800) -- until it is sealed
 return 'created'
 `)
@@ -125,7 +126,7 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 	if !cfg.Created.IsZero() {
 		created = cfg.Created.UnixMilli()
 	}
-	args := []any{d.token, importerTimeout.Milliseconds(), created, canary,
+	args := []any{d.token, importerTimeout.Milliseconds(), created, canary, formatVersion,
 		"v", cfg.format(), "source", cfg.Source, "name", cfg.Name, "parent", cfg.Parent, "by", cfg.By.Actor, "file", cfg.File}
 	if cfg.Trace != "" {
 		args = append(args, "trace", cfg.Trace)
@@ -155,16 +156,18 @@ func (l *Ledger) Create(ctx context.Context, cfg DraftConfig) (d *Draft, sealed 
 
 var chunkScript = redis.NewScript(`
 -- Writes one chunk of an unsealed batch. Chunks come in order, and one that is there is
--- left alone, so the call may be repeated.
--- KEYS[1] batch  KEYS[2] chunk   ARGV token, n, links, ids
-local h = redis.call('HMGET', KEYS[1], 'token', 'written', 'state')
+-- left alone, so the call may be repeated. The batch never has an older format than its chunks, so a
+-- release that cannot read them leaves it alone.
+-- KEYS[1] batch  KEYS[2] chunk   ARGV token, n, links, chunk, the oldest format that has it
+local h = redis.call('HMGET', KEYS[1], 'token', 'written', 'state', 'v')
 if h[1] ~= ARGV[1] or h[3] ~= 'importing' then return redis.error_reply('TAKEN the import was taken over') end
 local n = tonumber(ARGV[2])
 if n < tonumber(h[2]) then return 0 end
 if n > tonumber(h[2]) then return redis.error_reply('GAP a chunk is missing') end
 local t = redis.call('TIME')
 redis.call('SET', KEYS[2], ARGV[4])
-redis.call('HSET', KEYS[1], 'written', n + 1, 'beat', t[1] * 1000 + math.floor(t[2] / 1000))
+redis.call('HSET', KEYS[1], 'written', n + 1, 'beat', t[1] * 1000 + math.floor(t[2] / 1000),
+  'v', math.max(tonumber(h[4]), tonumber(ARGV[5])))
 redis.call('HINCRBY', KEYS[1], 'links', ARGV[3])
 return 1
 `)
@@ -178,8 +181,8 @@ func (d *Draft) Write(ctx context.Context, chunks ...[]string) error {
 	}
 	for i, links := range chunks {
 		n := d.chunks + i
-		chunkScript.EvalSha(ctx, pipe, []string{keyBatch(d.id), keyChunk(d.id, n)},
-			d.token, n, len(links), strings.Join(links, "\n"))
+		chunk, format := encodeChunk(links)
+		chunkScript.EvalSha(ctx, pipe, []string{keyBatch(d.id), keyChunk(d.id, n)}, d.token, n, len(links), chunk, format)
 	}
 	replies, err := pipe.Exec(ctx)
 	for _, r := range replies {
