@@ -110,6 +110,7 @@ var tables = []table{
 	{"run", "`run` with its embedded Redis, from start to exit, with the report", "links", []column{
 		{title: "seconds", figure: "seconds", show: number, spread: true},
 		{title: "first request to last", figure: "sending", show: number},
+		{title: "to exit", figure: "to exit", show: number},
 		{title: "CPU s per 10,000", figure: "cpu", show: number},
 		{title: "peak MiB", figure: "peak", show: mib},
 	}},

@@ -35,6 +35,8 @@ var targets = []target{
 	{"urgent batch behind a million, first cancel", 4, false, "s", figure("urgent", product, "first")},
 	{"urgent batch behind a million, last cancel", 6, false, "s", figure("urgent", product, "last")},
 	{"`run` of 20,000 links, start to exit", 3, false, "s", figure("run", "20,000", "seconds")},
+	{"`run` of a million links, first request to exit", 120, false, "s", figure("run", "1,000,000", "to exit")},
+	{"cost per link, `run` of a million compared with 20,000", 1.15, false, "×", ratio("run", "1,000,000", "run", "20,000", "cpu")},
 	{"`batch list --limit 20` of 10,000 batches", 0.3, false, "s", figure("list", "--limit 20", "seconds")},
 	{"`link show` of one of 10 million links in 100 batches", 5, false, "s", figure("find", "the first link", "seconds")},
 	{"page of a batch of a million links", 0.3, false, "s", figure("page", "the first time", "seconds")},

@@ -57,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 // Embedded starts a Redis inside the process. It opens no port and ends with the process.
 func Embedded() *Broker {
 	server := miniredis.NewMiniRedis()
-	server.ClockTTL(true)
+	ttls := &ttlClock{server: server, at: time.Now()}
 	opt := &redis.Options{
 		Addr: "embedded",
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
@@ -65,7 +65,7 @@ func Embedded() *Broker {
 			if err != nil {
 				return nil, err
 			}
-			return newBufferedConn(conn), nil
+			return newBufferedConn(conn, ttls.advance), nil
 		},
 	}
 	b := newBroker(target{single: opt}, "the embedded Redis", &clean.Secrets{})

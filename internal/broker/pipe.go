@@ -10,6 +10,7 @@ import (
 // bufferedConn buffers writes. With net.Pipe alone, a pipeline and its reply would deadlock.
 type bufferedConn struct {
 	net.Conn
+	before func() // called before a write reaches the other end
 
 	mu   sync.Mutex
 	wake *sync.Cond
@@ -17,8 +18,8 @@ type bufferedConn struct {
 	err  error // why the connection has ended
 }
 
-func newBufferedConn(conn net.Conn) *bufferedConn {
-	c := &bufferedConn{Conn: conn}
+func newBufferedConn(conn net.Conn, before func()) *bufferedConn {
+	c := &bufferedConn{Conn: conn, before: before}
 	c.wake = sync.NewCond(&c.mu)
 	go c.flush()
 	return c
@@ -60,6 +61,8 @@ func (c *bufferedConn) flush() {
 		out := c.buf
 		c.buf = spare[:0]
 		c.mu.Unlock()
+		// Not in Write: it may wait for a server that waits until its reply is read.
+		c.before()
 		_, err := c.Conn.Write(out)
 		spare = out
 		if cap(spare) > 1<<20 {

@@ -39,7 +39,7 @@ func TestLongPipelineToTheEmbeddedRedisEnds(t *testing.T) {
 func TestBufferedWriteDoesNotWaitForTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		c := newBufferedConn(near)
+		c := newBufferedConn(near, func() {})
 		if err := c.SetDeadline(time.Now()); err != nil {
 			t.Error(err)
 		}
@@ -71,10 +71,28 @@ func TestBufferedWriteDoesNotWaitForTheReader(t *testing.T) {
 	})
 }
 
+// The embedded Redis may be locked until its last reply is read, and before waits for the lock.
+func TestBufferedWriteDoesNotWaitForBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		read := make(chan struct{})
+		c := newBufferedConn(near, func() { <-read })
+		defer c.Close()
+		if _, err := c.Write([]byte("xy")); err != nil {
+			t.Fatal(err)
+		}
+		close(read)
+		got := make([]byte, 2)
+		if _, err := io.ReadFull(far, got); err != nil || string(got) != "xy" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
 func TestBufferedWriteTellsThatTheReaderIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		c := newBufferedConn(near)
+		c := newBufferedConn(near, func() {})
 		defer c.Close()
 		if err := far.Close(); err != nil {
 			t.Fatal(err)
