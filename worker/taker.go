@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// inHand is how much work a worker takes, in seconds of the fleet's rate. The rest stays in the queue
-	// for other workers.
-	inHand = 500 * time.Millisecond
+	// inHand is how much work a worker takes, in time at the fleet's rate, and inHandMost how many links. The
+	// rest stays in the queue, for other workers and out of this one's memory.
+	inHand     = 500 * time.Millisecond
+	inHandMost = 4000
 	// lookAgain is how long a worker waits before it looks into empty queues again. It looks earlier when
 	// it is told that there is work. Where nobody tells it, as under a leader of an earlier release, it
 	// looks every lookUntold for a time after its latest slice.
@@ -89,7 +90,7 @@ func (t *taker) pause() time.Duration {
 	if time.Since(t.found) < untold && time.Since(time.Unix(0, t.heard.Load())) > untold {
 		wait = lookUntold
 	}
-	return wait/2 + rand.N(wait/2)
+	return wait + rand.N(wait/2)
 }
 
 // Asked notes whether a queue had a task.
@@ -132,7 +133,7 @@ func (t *taker) freed() {
 }
 
 func (t *taker) hasRoom() bool {
-	most := max(1, float64(t.w.limiter.Status().Rate)*inHand.Seconds())
+	most := max(1, min(float64(t.w.limiter.Status().Rate)*inHand.Seconds(), inHandMost))
 	return float64(t.w.Unsent()) < most
 }
 

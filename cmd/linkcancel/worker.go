@@ -140,5 +140,5 @@ func remaining(l *ledger.Ledger) (attrs []any) {
 	return attrs
 }
 
-// gcPercent lets garbage grow to about 60 MB: the usual 100% took a tenth of the CPU time.
-const gcPercent = 800
+// gcPercent lets garbage grow to about 30 MB at full speed: the usual 100% took more CPU time.
+const gcPercent = 250

@@ -19,7 +19,9 @@ const (
 	// see MaxLookAhead. Another batch that is more urgent waits behind it. What the only worker, in this
 	// process, has in hand is known exactly, and needs less of a margin.
 	lookAhead     = 2 * time.Second
-	lookAheadLone = 750 * time.Millisecond
+	lookAheadLone = 500 * time.Millisecond
+	// headStart is how many turns of a new batch come one after the other.
+	headStart = 4
 	// slowSlice is how many links a slice has at low ceilings.
 	slowSlice = 20
 	// maxRetrying is how many slices may wait for a retry before feeding stops.
@@ -56,6 +58,7 @@ type batch struct {
 	ledger.Batch
 	started bool    // in this epoch
 	pass    float64 // the virtual time of its next turn: see next
+	turns   int     // that it had in this epoch
 	chunk   *chunk  // the chunk that is being fed
 	resume  resume
 }
@@ -334,7 +337,12 @@ func (t *term) next(open []*batch) *batch {
 			continue
 		}
 		class := b.class()
-		b.pass = max(b.pass, t.passed[class]) // it may be new, or have been paused
+		switch {
+		case b.turns == 0: // a small batch does not wait for a large one
+			b.pass = max(b.pass, t.passed[class]-headStart/float64(b.Priority.Weight()))
+		case b.turns >= headStart: // it may have been paused
+			b.pass = max(b.pass, t.passed[class])
+		}
 		// Of those with the same time, the first one behind the batch fed last, or else the first of all.
 		if f := found[class]; f == nil || b.pass < f.pass || b.pass == f.pass && b.ID > t.last[class] && f.ID <= t.last[class] {
 			found[class] = b
@@ -347,7 +355,8 @@ func (t *term) next(open []*batch) *batch {
 	for _, class := range [...]int{wanted, imports, sweeps, verifications} {
 		if b := found[class]; b != nil {
 			t.turn++
-			t.last[class], t.passed[class] = b.ID, b.pass
+			t.last[class], t.passed[class] = b.ID, max(t.passed[class], b.pass)
+			b.turns++
 			b.pass += 1 / float64(b.Priority.Weight())
 			return b
 		}

@@ -674,10 +674,17 @@ func TestPriorities(t *testing.T) {
 		if got["a"] < 31 || got["a"] > 33 || got["c"] < 7 || got["c"] > 9 || got["s"] != 14 {
 			t.Errorf("after the change: %v", got)
 		}
-		// A batch that comes later, or was paused, gets no more than its share.
+		// A batch that comes later has a head start, and then no more than its share.
 		y.batch("d", importer.SourceImport, 20_000)
-		if got := turns(70); got["d"] < 9 || got["d"] > 13 {
+		if got := turns(70); got["d"] < 9+headStart || got["d"] > 13+headStart {
 			t.Errorf("a new one: %v", got)
+		}
+		if got := turns(70); got["d"] < 9 || got["d"] > 13 {
+			t.Errorf("a new one, later: %v", got)
+		}
+		y.batch("e", importer.SourceImport, 50*headStart)
+		if got := turns(headStart + 2); got["e"] != headStart {
+			t.Errorf("a small one: %v", got)
 		}
 	})
 }

@@ -57,12 +57,12 @@ type duty struct {
 func newRepairer(t *term, f *Feeder) *repairer {
 	r := &repairer{archiver: &f.archiver, verifier: &f.verifier, notifier: f.cfg.Notifier, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
 	r.duties = []duty{
-		{every: time.Second, run: r.checkLeases},
+		{every: 2 * time.Second, run: r.checkLeases},
 		{every: 5 * time.Second, run: r.requeueOrphans},
 		{run: r.checkResumed},
 		{every: missingInterval, run: r.requeueMissing, next: time.Now().Add(missingInterval)},
 		{run: r.logBatches},
-		{every: 2 * time.Second, run: r.logFleet},
+		{every: 4 * time.Second, run: r.logFleet},
 		{every: time.Second / 2, run: r.notifyBatches},
 		{every: 2 * time.Second, run: r.notifyFleet},
 		{run: r.retire},
