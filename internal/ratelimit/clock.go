@@ -71,3 +71,6 @@ func (c *clock) instant(m micros) instant {
 	}
 	return c.zero + m.duration()
 }
+
+// micros converts to a time of the fleet's clock.
+func (c *clock) micros(at instant) micros { return microsOf(at - c.zero) }

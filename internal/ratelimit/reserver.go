@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// heartbeat is the time between calls while there is nothing to do. What another
-	// process or a command changed acts here at the next call at the latest.
+	// heartbeat is the time between calls while there is nothing to do, or the horizon if that is longer.
+	// What another process or a command changed acts here at the next call at the latest.
 	heartbeat = 500 * time.Millisecond
 	// idleHeartbeats pass between the calls of a process with nothing to send.
 	idleHeartbeats = 4
@@ -24,6 +24,8 @@ const (
 
 	// maxLead is the longest time for which slots are asked ahead because of slow calls.
 	maxLead = 500 * time.Millisecond
+	// renewMost is how long before the end of its slots a process alone asks for more, unless calls are slow.
+	renewMost = 125 * time.Millisecond
 	// firstHorizon is how far ahead slots are given, in µs, until there is a reply.
 	firstHorizon micros = 100_000
 )
@@ -47,6 +49,7 @@ type reserver struct {
 	retryAt instant       // no call before
 	usage   usage
 	asked   int           // slots that the last call asked for
+	row     time.Duration // how long the slots in hand lasted after the latest reply
 	askAt   instant       // ask for no slots before
 	pacedAt instant       // nor before this, if paced by the process's own Rate and it uses its slots
 	backlog time.Duration // see demand
@@ -163,20 +166,33 @@ func (r *reserver) wake(now instant) {
 func (r *reserver) due(now instant) instant {
 	f := r.fleet
 	d := r.demand(now)
-	beat := f.cfg.heartbeat
+	beat := max(f.cfg.heartbeat, d.horizon)
 	if d.waiting == 0 && d.reserved == 0 && d.soon == 0 {
-		beat *= idleHeartbeats
+		beat = f.cfg.heartbeat * idleHeartbeats
 	}
 	at := min(r.called+beat, r.outbox.sendBy)
 	if r.outbox.urgent || r.changed || !r.clock.ready() {
 		at = now
 	}
-	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
-		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now)))
+	if _, want := d.slots(); want > 0 {
+		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now), r.renews(d)))
 	} else if d.reserved > 0 && d.spare() > 0 {
-		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
+		at = min(at, f.slots.end()-r.renewal())
 	}
 	return max(at, r.retryAt)
+}
+
+// renews returns when to ask for the slots after those in hand: a little before these end. Earlier calls
+// would get no more, because the slots of the other processes are in between.
+func (r *reserver) renews(d demand) instant {
+	if d.reserved == 0 || d.ownRate > 0 {
+		return 0
+	}
+	before := r.row / 4
+	if d.alone() {
+		before = min(r.row/2, renewMost)
+	}
+	return r.fleet.slots.end() - max(before, 2*r.clock.lag+time.Millisecond)
 }
 
 // paced returns from when on the process's own rate allows a slot. Slots that it did not use do not
@@ -196,6 +212,9 @@ func paceOf(n int, rate float64) time.Duration {
 // opens returns from when on the fleet's holds allow a slot.
 func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
+// lead is how long slots must be asked ahead because calls are slow.
+func (r *reserver) lead() time.Duration { return min(r.clock.lag, maxLead) }
+
 // renewal is how long before a slot is due to ask for the ones after it.
 func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
 
@@ -203,9 +222,9 @@ func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millise
 func (r *reserver) demand(now instant) demand {
 	f := r.fleet
 	d := demand{
-		waiting: f.waiters.count(), soon: math.MaxInt32, reserved: len(f.slots.list),
+		waiting: f.waiters.count(), soon: math.MaxInt32, flying: f.flying, reserved: len(f.slots.list),
 		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
-		horizon: f.shared.horizon.duration(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
+		horizon: f.shared.horizon.duration(), lead: r.lead(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
 	}
 	if f.cfg.Demand != nil {
 		d.soon = f.cfg.Demand()
@@ -223,7 +242,8 @@ func (r *reserver) demand(now instant) demand {
 func (r *reserver) request(now instant) *request {
 	f := r.fleet
 	r.usage.average(now - r.called)
-	r.usage.judge(f.slots.wasted > 0 && r.demand(now).spare() == 0)
+	before := r.demand(now)
+	r.usage.judge(f.slots.wasted > 0 && before.spare() == 0 && !before.alone())
 	r.called, f.slots.wasted, r.changed = now, 0, false
 
 	d := r.demand(now)
@@ -244,7 +264,7 @@ func (r *reserver) request(now instant) *request {
 	return &request{
 		process: f.cfg.Process, run: r.run, number: number,
 		rate: f.cfg.Rate, burst: burst,
-		usable: usable, want: want, lead: min(r.clock.lag, maxLead),
+		usable: usable, want: want, lead: r.lead(),
 		epoch: r.clock.epoch, seen: r.clock.seen, seq: r.seq,
 		own: f.own.hold(now), events: events,
 	}
@@ -298,6 +318,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 	r.seq = max(r.seq, reply.seq)
 	f.shared = reply
 	f.setGuard(now)
+	f.slots.thin(reply.interval)
 	f.observe(now)
 	if reply.n > 0 {
 		r.backlog = (reply.base + micros(reply.burst-1)*reply.spacing - reply.from).duration()
@@ -308,6 +329,10 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 			step = max(1, reply.n/spareKept)
 		}
 		f.slots.add(reply, &r.clock, step)
+	}
+	r.row = 0
+	if len(f.slots.list) > 0 {
+		r.row = f.slots.end() - max(now, f.slots.list[0].due)
 	}
 
 	r.askAt = now

@@ -36,6 +36,8 @@ type event struct {
 	wait  micros         // throttled, hold: how long; 0 for a 429 that does not say
 	link  string         // throttled: see suspectText; transient: see linkHash
 	rate  Rate           // set
+	last  uint64         // back: the last slot that is given back
+	due   micros         // back: when the first of them was due
 	text  string         // the answer's cause; for proper, ControlLink or nothing; for hold, by whom
 	opens string         // window, opens: when the window is open
 	entry history.Change // set, hold, release, window, once
@@ -84,6 +86,8 @@ func (e event) args(now instant) []any {
 		a, b = e.opens, e.text
 	case "transient":
 		a = e.link
+	case "back":
+		a, b = e.last, float64(e.due)
 	case "set":
 		a, b = float64(e.rate), e.entry
 	}
