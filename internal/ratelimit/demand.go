@@ -57,6 +57,7 @@ type demand struct {
 	soon     int     // callers that will call Acquire soon, at most
 	flying   int     // requests in flight
 	reserved int     // slots that the process has
+	later    int     // those due after the time at which the next are asked for
 	left     int     // those of a stretch that will not be late at the next reply
 	speed    float64 // of usage
 	trust    float64
@@ -67,6 +68,7 @@ type demand struct {
 	lead     time.Duration // how much of that is because calls are slow, on each way
 	backlog  time.Duration // how far ahead they had been given at the last call
 	active   int           // processes that want slots
+	single   bool          // one of them takes slots one by one: the others' rows must be short
 	interval micros        // between slots of the fleet
 }
 
@@ -116,6 +118,9 @@ func (d demand) slots() (usable, want int) {
 		share = d.reserved + max(1, int(d.ownRate*maxLateness.Seconds()))
 	}
 	usable = min(usable, max(1, share))
+	if usable > 1 && d.ownRate == 0 && !d.single {
+		return usable, min(usable-d.later, d.waiting+d.soon-d.reserved)
+	}
 	return usable, usable - d.reserved
 }
 

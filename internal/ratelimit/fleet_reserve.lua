@@ -184,7 +184,7 @@ local numbers = {format(
   'windowFrom %.17g windowTo %.17g windowNext %.17g n %d from %.17g base %.17g spacing %.17g first %.17g isProbe %d retry %.17g horizon %.17g active %d opens %.17g untilOutage %d',
   windowFrom, windowTo, windowTo < never and windowAt(windowTo) or never, n, from, base, spacing, first, probe, retry, horizon, active, (open()), outageAnswers - g.failures)}
 for _, name in ipairs({
-  'epoch', 'now', 'seq', 'rate', 'ceiling', 'override', 'burst', 'interval',
+  'epoch', 'now', 'seq', 'rate', 'ceiling', 'override', 'burst', 'interval', 'single',
   'manualSince', 'manualUntil', 'throttleSince', 'throttleUntil',
   'outage', 'since', 'nextProbe', 'probe', 'releases',
 }) do

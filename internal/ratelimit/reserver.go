@@ -26,6 +26,8 @@ const (
 	maxLead = 500 * time.Millisecond
 	// renewMost is how long before the end of its slots a process alone asks for more, unless calls are slow.
 	renewMost = 125 * time.Millisecond
+	// renewShared is the same among several.
+	renewShared = 10 * time.Millisecond
 	// firstHorizon is how far ahead slots are given, in µs, until there is a reply.
 	firstHorizon micros = 100_000
 )
@@ -174,8 +176,12 @@ func (r *reserver) due(now instant) instant {
 	if r.outbox.urgent || r.changed || !r.clock.ready() {
 		at = now
 	}
-	if _, want := d.slots(); want > 0 {
-		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now), r.renews(d)))
+	if usable, want := d.slots(); want > 0 {
+		asks := r.renews(d)
+		if d.single && 2*want >= usable {
+			asks = now
+		}
+		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now), asks))
 	} else if d.reserved > 0 && d.spare() > 0 {
 		at = min(at, f.slots.end()-r.renewal())
 	}
@@ -188,11 +194,16 @@ func (r *reserver) renews(d demand) instant {
 	if d.reserved == 0 || d.ownRate > 0 {
 		return 0
 	}
-	before := r.row / 4
+	return r.fleet.slots.end() - r.margin(d)
+}
+
+// margin is how long before the end of its slots a process asks for more. One that is alone has a pause
+// if a call is slower. Among several the others' slots come next anyway.
+func (r *reserver) margin(d demand) time.Duration {
 	if d.alone() {
-		before = min(r.row/2, renewMost)
+		return max(min(r.row/2, renewMost), r.roundTrip())
 	}
-	return r.fleet.slots.end() - max(before, 2*r.clock.lag+time.Millisecond)
+	return max(min(r.row/4, renewShared), r.roundTrip())
 }
 
 // paced returns from when on the process's own rate allows a slot. Slots that it did not use do not
@@ -212,11 +223,14 @@ func paceOf(n int, rate float64) time.Duration {
 // opens returns from when on the fleet's holds allow a slot.
 func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
+// roundTrip is about how long a slow call takes.
+func (r *reserver) roundTrip() time.Duration { return 2*r.clock.lag + time.Millisecond }
+
 // lead is how long slots must be asked ahead because calls are slow.
 func (r *reserver) lead() time.Duration { return min(r.clock.lag, maxLead) }
 
 // renewal is how long before a slot is due to ask for the ones after it.
-func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
+func (r *reserver) renewal() time.Duration { return r.roundTrip() - maxLateness }
 
 // demand collects what decides about slots.
 func (r *reserver) demand(now instant) demand {
@@ -224,7 +238,7 @@ func (r *reserver) demand(now instant) demand {
 	d := demand{
 		waiting: f.waiters.count(), soon: math.MaxInt32, flying: f.flying, reserved: len(f.slots.list),
 		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
-		horizon: f.shared.horizon.duration(), lead: r.lead(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
+		horizon: f.shared.horizon.duration(), lead: r.lead(), backlog: r.backlog, active: f.shared.active, single: f.shared.single, interval: f.shared.interval,
 	}
 	if f.cfg.Demand != nil {
 		d.soon = f.cfg.Demand()
@@ -232,6 +246,7 @@ func (r *reserver) demand(now instant) demand {
 	if f.paced() {
 		d.ownRate = f.ownRate()
 	}
+	d.later = f.slots.after(now + r.margin(d) + 1)
 	if d.spare() > 0 {
 		d.left = f.slots.after(now+r.renewal()) * f.slots.step
 	}

@@ -133,6 +133,15 @@ type request struct {
 
 // do calls the script. A call that is made again with the same number changes nothing.
 func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*reply, error) {
+	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, r.args(now)...).StringSlice()
+	if err != nil {
+		return nil, err
+	}
+	return parseReply(words)
+}
+
+// args are the arguments of the script.
+func (r *request) args(now instant) []any {
 	reason, lasts := "-", micros(0)
 	if r.own.reason != ReasonNone {
 		reason, lasts = string(r.own.reason), neverMicros
@@ -147,11 +156,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 	for _, e := range r.events {
 		args = append(args, e.args(now)...)
 	}
-	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, args...).StringSlice()
-	if err != nil {
-		return nil, err
-	}
-	return parseReply(words)
+	return args
 }
 
 // reply is the script's reply. Times are of the fleet's clock.
@@ -165,6 +170,7 @@ type reply struct {
 	retry         micros // without slots: how long to wait before asking again
 	horizon       micros // how far ahead slots are given
 	active        int    // processes that want slots
+	single        bool   // one of them takes slots one by one
 
 	epoch, now              micros
 	rate, ceiling, override float64
@@ -214,7 +220,7 @@ func parseReply(words []string) (*reply, error) {
 	r := &reply{
 		n: int(number("n")), from: us("from"), base: us("base"), spacing: us("spacing"),
 		first: uint64(number("first")), probe: number("isProbe") == 1,
-		retry: us("retry"), horizon: us("horizon"), active: int(number("active")),
+		retry: us("retry"), horizon: us("horizon"), active: int(number("active")), single: number("single") == 1,
 		epoch: us("epoch"), now: us("now"),
 		rate: number("rate"), ceiling: number("ceiling"), override: number("override"),
 		burst: int(number("burst")), interval: us("interval"),
