@@ -211,6 +211,7 @@ func TestFleetModel(t *testing.T) {
 			m.must(state.HSet(ctx, fleetKey, old).Err())
 		}},
 		{name: "Redis' clock goes back", replicas: 4, limit: 200, least: 0.985, event: func(m *model) { m.shift(-10 * time.Second) }},
+		{name: "Redis' clock goes forward a little", replicas: 4, limit: 200, over: 0.25, least: 0.985, event: func(m *model) { m.shift(time.Second) }},
 		{name: "Redis' clock goes forward", replicas: 4, limit: 200, least: 0.985, event: func(m *model) { m.shift(10 * time.Second) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
