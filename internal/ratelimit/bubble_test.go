@@ -19,13 +19,17 @@ import (
 
 // byClock is the fleet's script with the time as two more arguments at the end, in
 // place of Redis' TIME. It returns the script's reply, and what the script published.
-var byClock = redis.NewScript(`
+var byClock = scriptByClock(fleetRulesLua + fleetReserveLua)
+
+func scriptByClock(text string) *redis.Script {
+	return redis.NewScript(`
 local clock, published = {ARGV[#ARGV - 1], ARGV[#ARGV]}, {}
 ARGV[#ARGV], ARGV[#ARGV - 1] = nil, nil
-` + history.Lua + edited(fleetRulesLua+fleetReserveLua,
-	"redis.call('TIME')", "clock",
-	"redis.pcall('PUBLISH', key, id)", "published[1] = id",
-	"\nreturn reply\n", "\nreturn {reply, published}\n"))
+` + history.Lua + edited(text,
+		"redis.call('TIME')", "clock",
+		"redis.pcall('PUBLISH', key, id)", "published[1] = id",
+		"\nreturn reply\n", "\nreturn {reply, published}\n"))
+}
 
 func edited(text string, edits ...string) string {
 	for i := 0; i < len(edits); i += 2 {

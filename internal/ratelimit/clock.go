@@ -44,12 +44,13 @@ type clock struct {
 
 // update applies a reply.
 func (c *clock) update(sent, received instant, epoch, now micros) {
-	c.lag = max(received-sent, c.lag*9/10)
+	passed := float64((now - c.seen).duration())
+	// A slow call counts for about a second, whether calls are many or few.
+	c.lag = max(received-sent, min(c.lag*9/10, time.Duration(float64(c.lag)*math.Exp(-passed/float64(time.Second)))))
 	low, high := sent-now.duration(), received-now.duration()
 	if c.epoch != epoch {
 		c.samples = 0
 	}
-	passed := float64((now - c.seen).duration())
 	zero := c.zero + time.Duration(maxDrift*passed)
 	switch {
 	case c.samples == 0, zero < low, zero > high+c.lag+clockTolerance, zero > high && c.samples < clockSamples:
@@ -71,3 +72,6 @@ func (c *clock) instant(m micros) instant {
 	}
 	return c.zero + m.duration()
 }
+
+// micros converts to a time of the fleet's clock.
+func (c *clock) micros(at instant) micros { return microsOf(at - c.zero) }

@@ -71,4 +71,7 @@ func TestClock(t *testing.T) {
 	if want := 5904900 * time.Nanosecond; c.lag != want {
 		t.Errorf("the lag decays to %v, want %v", c.lag, want)
 	}
+	if c.update(0, 0, 2, microsOf(3*time.Second)); c.lag > 300*time.Microsecond {
+		t.Errorf("the lag decays to %v after 3 s without a call", c.lag)
+	}
 }

@@ -12,6 +12,8 @@ const (
 	// trustMost is the part of the expected use that is reserved before anyone waits.
 	// It is halved when slots were wasted, and grows back by trustStep per call.
 	trustMost, trustStep = 0.9, 0.02
+	// aloneTrust is the same for a process alone. It need not leave slots to others.
+	aloneTrust = 2
 
 	// Where the limit is far above what the fleet sends, a process reserves at least
 	// spareLeast slots for a stretch of time, and keeps about spareKept of them.
@@ -19,6 +21,10 @@ const (
 
 	// ownShare is the part of its Rate that a process uses: slots may come a little early.
 	ownShare = 0.9925
+
+	// aloneMost is the most slots that a process alone reserves for a call. A limit that gives more
+	// within the horizon is far above what is sent: see spare.
+	aloneMost = 1000
 )
 
 // usage is how a process uses its slots.
@@ -49,7 +55,9 @@ func (u *usage) judge(wasted bool) {
 type demand struct {
 	waiting  int     // callers in Acquire
 	soon     int     // callers that will call Acquire soon, at most
+	flying   int     // requests in flight
 	reserved int     // slots that the process has
+	later    int     // those due after the time at which the next are asked for
 	left     int     // those of a stretch that will not be late at the next reply
 	speed    float64 // of usage
 	trust    float64
@@ -57,9 +65,17 @@ type demand struct {
 	ownRate  float64 // requests per second of a process slower than the fleet; else 0
 
 	horizon  time.Duration // how far ahead slots are given
+	lead     time.Duration // how much of that is because calls are slow, on each way
 	backlog  time.Duration // how far ahead they had been given at the last call
 	active   int           // processes that want slots
+	single   bool          // one of them takes slots one by one: the others' rows must be short
 	interval micros        // between slots of the fleet
+}
+
+// alone reports whether no other process wants slots. What this one reserves and does not use then
+// costs nobody anything.
+func (d demand) alone() bool {
+	return d.active <= 1 && d.share() <= aloneMost*6/5 && d.ownRate == 0 && !d.held
 }
 
 // share is the process's fair share of the slots within the horizon.
@@ -71,16 +87,26 @@ func (d demand) share() int { return int(microsOf(d.horizon) / d.interval / micr
 // next call: a quarter of its share, and only while the others leave half of the schedule free.
 func (d demand) spare() int {
 	n := d.share() / 4
-	if n < spareLeast || n < int(d.speed*d.horizon.Seconds()) || d.backlog > d.horizon/2 || d.ownRate > 0 || d.held {
+	if d.alone() || n < spareLeast || n < int(d.speed*d.horizon.Seconds()) || d.backlog > d.horizon/2 || d.ownRate > 0 || d.held {
 		return 0
 	}
 	return n
 }
 
+// expected returns how many slots the process will likely use within the horizon.
+func (d demand) expected() int {
+	if d.alone() {
+		return int(aloneTrust * d.speed * d.horizon.Seconds())
+	}
+	// Among several the slots come in a row, and each of a row needs a caller. A short row needs
+	// fewer, because some call again meanwhile.
+	speed, short := d.trust*d.speed, firstHorizon.duration()+2*d.lead
+	return min(int(speed*d.horizon.Seconds()), max(int(speed*short.Seconds()), d.waiting+d.flying))
+}
+
 // slots returns how many slots of its fair share the process can use, and how many it lacks.
 func (d demand) slots() (usable, want int) {
-	usable = min(int(d.trust*d.speed*d.horizon.Seconds()), d.waiting+d.soon)
-	usable = max(d.waiting, usable)
+	usable = max(d.waiting, min(d.expected(), d.waiting+d.soon))
 	if spare := d.spare(); spare > usable && usable > 0 {
 		return spare, spare - d.left
 	}
@@ -92,6 +118,9 @@ func (d demand) slots() (usable, want int) {
 		share = d.reserved + max(1, int(d.ownRate*maxLateness.Seconds()))
 	}
 	usable = min(usable, max(1, share))
+	if usable > 1 && d.ownRate == 0 && !d.single {
+		return usable, min(usable-d.later, d.waiting+d.soon-d.reserved)
+	}
 	return usable, usable - d.reserved
 }
 

@@ -7,8 +7,12 @@ import (
 )
 
 func TestDemand(t *testing.T) {
-	// 500 slots per second, 50 within the horizon.
-	usual := demand{soon: math.MaxInt32, trust: 0.9, horizon: 100 * time.Millisecond, active: 1, interval: 2000}
+	// 1,000 slots per second, 50 for each of two processes within the horizon.
+	usual := demand{soon: math.MaxInt32, trust: 0.9, horizon: 100 * time.Millisecond, active: 2, interval: 1000}
+	// The same for a process alone, and a second.
+	alone := demand{soon: math.MaxInt32, trust: 0.9, horizon: time.Second, active: 1, interval: 1000}
+	// Among four in a row, of which each needs a caller.
+	row := demand{soon: math.MaxInt32, trust: 0.9, speed: 50, horizon: 320 * time.Millisecond, active: 4, interval: 5000}
 	// 200,000 per second, far above what is sent.
 	fast := demand{soon: math.MaxInt32, trust: 0.9, speed: 100, horizon: 100 * time.Millisecond, active: 1, interval: 5}
 	for _, tt := range []struct {
@@ -19,16 +23,26 @@ func TestDemand(t *testing.T) {
 	}{
 		{"nothing to do", usual, func(*demand) {}, 0, 0},
 		{"one waits", usual, func(d *demand) { d.waiting = 1 }, 1, 1},
-		{"one waits and has a slot", usual, func(d *demand) { d.waiting, d.reserved = 1, 1 }, 1, 0},
+		{"one waits and has a slot", usual, func(d *demand) { d.waiting, d.reserved, d.later = 1, 1, 1 }, 1, 0},
 		{"as many as it will likely use", usual, func(d *demand) { d.speed = 200 }, 18, 18},
 		{"less if it does not trust its speed", usual, func(d *demand) { d.speed, d.trust = 200, 0.5 }, 10, 10},
 		{"no more than it has in hand", usual, func(d *demand) { d.speed, d.waiting, d.soon = 200, 2, 3 }, 5, 5},
-		{"more than it needs", usual, func(d *demand) { d.speed, d.reserved = 100, 20 }, 9, -11},
-		{"its fair share", usual, func(d *demand) { d.waiting, d.active = 100, 5 }, 10, 10},
-		{"one if its share is less", usual, func(d *demand) { d.waiting, d.active = 100, 60 }, 1, 1},
+		{"more than it needs", usual, func(d *demand) { d.speed, d.reserved, d.later = 100, 20, 20 }, 9, -11},
+		{"its fair share", usual, func(d *demand) { d.waiting, d.active = 100, 10 }, 10, 10},
+		{"one if its share is less", usual, func(d *demand) { d.waiting, d.active = 100, 120 }, 1, 1},
 		{"a probe in a hold", usual, func(d *demand) { d.waiting, d.held = 100, true }, 1, 1},
 		{"a few at its own rate", usual, func(d *demand) { d.waiting, d.reserved, d.ownRate = 100, 3, 400 }, 5, 2},
 		{"at least one at its own rate", usual, func(d *demand) { d.waiting, d.ownRate = 100, 10 }, 1, 1},
+		{"alone, what it may use", alone, func(d *demand) { d.speed = 200 }, 400, 400},
+		{"alone, all", alone, func(d *demand) { d.speed, d.reserved, d.later = 990, 100, 100 }, 1000, 900},
+		{"alone, in place of those that will be used", alone, func(d *demand) { d.speed, d.reserved, d.later = 990, 100, 98 }, 1000, 902},
+		{"alone, no more than it has in hand", alone, func(d *demand) { d.speed, d.waiting, d.soon = 990, 2, 3 }, 5, 5},
+		{"alone, one that waits", alone, func(d *demand) { d.waiting = 1 }, 1, 1},
+		{"alone, a probe in a hold", alone, func(d *demand) { d.speed, d.waiting, d.held = 990, 100, true }, 1, 1},
+		{"a row of as many as there are callers", row, func(d *demand) { d.waiting, d.flying = 2, 6 }, 8, 8},
+		{"a row of what it will likely use", row, func(d *demand) { d.waiting, d.flying = 2, 60 }, 14, 14},
+		{"a short row of what it will likely use", row, func(*demand) {}, 4, 4},
+		{"a row while calls are slow", row, func(d *demand) { d.lead = 50 * time.Millisecond }, 9, 9},
 		{"a stretch at a high limit", fast, func(*demand) {}, 5000, 5000},
 		{"the rest of a stretch", fast, func(d *demand) { d.reserved, d.left = 4000, 3000 }, 5000, 2000},
 		{"no stretch without use", fast, func(d *demand) { d.speed = 0 }, 0, 0},

@@ -6,7 +6,7 @@
 //
 // [Fleet] is the limiter of one process. All processes that share a Redis database
 // reserve slots of one schedule, by the generic cell rate algorithm. A slot is the
-// permission to send one request at a certain time, at most about 100 ms ahead.
+// permission to send one request at a certain time, at most 1.5 s ahead.
 //
 //	Acquire ──▶ waiters ──▶ Slot ──▶ request ──▶ Report(Slot, Answer)
 //	               ▲                                │
@@ -20,11 +20,18 @@
 //
 //   - The waiters are the calls of Acquire, in order of arrival.
 //   - The slots are those that the process has reserved. One that is not used within
-//     5 ms is given up, so a process that was stopped never sends a burst.
+//     5 ms is given up, so a process that was stopped never sends a burst. When the
+//     rate falls, only the matching part of them is kept. When a hold begins, those at
+//     the end of the schedule are given back.
 //   - The outbox holds the answers that the script does not know yet.
 //   - The reserver is the goroutine that calls the script: it reports the answers and
 //     reserves as many slots as the process needs soon (demand).
 //   - The clock estimates what the time in Redis is.
+//
+// How far ahead slots are reserved decides how many calls are made, and how long a process
+// that joins waits for its first slot. A process alone reserves a second, and makes about one
+// call in it. Among several, each reserves some in a row, and then waits for its turn.
+// fleet_rules.lua has the numbers.
 //
 // A local limiter from x/time/rate is a second guard. While Redis is away nothing is granted.
 //

@@ -46,6 +46,7 @@ type Fleet struct {
 	hold     held          // in effect, as last observed
 	changed  chan struct{} // closed when the reason of hold changes
 	latest   uint64        // the highest number of a slot handed out
+	flying   int           // slots handed out that are not reported yet
 	waiters  waiters
 	slots    slots
 	reserver reserver
@@ -82,7 +83,7 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 	}
 	f.timer = time.AfterFunc(never, f.fire)
 	f.reserver = newReserver(f)
-	f.slots.giveBack = f.giveBack
+	f.slots.giveBack, f.slots.returns = f.giveBack, f.returnSlots
 	f.setGuard(0)
 	return f, nil
 }
@@ -121,6 +122,7 @@ func (f *Fleet) acquire(ctx context.Context, q *list.List) (Slot, error) {
 	now = f.now()
 	q.Remove(place) // unless it was served as ctx ended
 	if w.slot != (Slot{}) {
+		f.flying--
 		f.unused(now, w.slot)
 	}
 	f.serve(now)
@@ -150,6 +152,7 @@ func (f *Fleet) Report(s Slot, a Answer) {
 
 // answer records an answer. It is urgent if it may change the fleet's state.
 func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
+	f.flying = max(0, f.flying-1)
 	if a.Kind == Unused {
 		f.unused(now, s)
 		return s.probe
@@ -180,6 +183,11 @@ func (f *Fleet) unused(now instant, s Slot) {
 func (f *Fleet) giveBack(probe uint64) {
 	f.reserver.outbox.add(event{kind: "unused", seq: probe})
 	f.reserver.flush()
+}
+
+// returnSlots lets the fleet use slots that are given up.
+func (f *Fleet) returnSlots(from slot, last uint64) {
+	f.reserver.outbox.add(event{kind: "back", seq: from.seq, last: last, due: f.reserver.clock.micros(from.due)})
 }
 
 // Status returns the fleet's rate, and the hold that this process is under: the fleet's or its own.
@@ -305,6 +313,7 @@ func (f *Fleet) grant(now instant, s slot) {
 	}
 	f.own.granted(now, s.seq)
 	f.latest = max(f.latest, s.seq)
+	f.flying++
 	f.reserver.usage.sent++
 	f.waiters.serve(Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()})
 }

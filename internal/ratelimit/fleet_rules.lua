@@ -1,10 +1,10 @@
 -- The rules by which a fleet adapts its rate and holds. doc.go explains them. fleet_reserve.lua
 -- follows and uses them. The unauthorized hold is not here: each process has its own.
 --
--- KEYS[1] is a hash. It has a field for each number of g below, the texts good, links, suspects,
--- proper, cause, manual, window and opens, and w:<id> for each process. KEYS[2] is the history of commands. Times are in µs of a clock
--- that starts near 0 with the key, so that doubles keep fractions of a µs. The clock
--- follows Redis' TIME, but stops while TIME is behind it, as after a failover.
+-- KEYS[1] is a hash. It has a field for each of the names and texts below, and w:<id> for each
+-- process. KEYS[2] is the history of commands. Times are in µs of a clock that starts near 0 with
+-- the key, so that doubles keep fractions of a µs. The clock follows Redis' TIME, but stops while
+-- TIME is behind it, as after a failover.
 local key = KEYS[1]
 local second = 1000000
 local never = 9007199254740991 -- 2^53-1
@@ -52,52 +52,72 @@ local proofExpires = second      -- the same for requests after a throttled hold
 local meterParts, meterPart = 10, 100000 -- parts of the meter of good answers, and the length of each
 
 local silentAfter = 15 * second -- a process without a call is dead then,
-local idleAfter = second        -- and wants no slots then
+local idleAfter = 2.5 * second  -- and wants no slots then
+-- Who takes part is counted anew this often, and when a process of this release joins, leaves,
+-- begins or ends to want slots, or has another rate or burst.
+local countEvery = 250000
 -- Slots are given at a margin below the rate, because timers fire late and slots that
 -- are due are then used together. Above marginAbove per second the margin is wider: a
 -- millisecond of jitter then covers more requests than 1% of jitter allows.
 local margin, marginWide, marginAbove = 0.995, 0.9925, 1000
--- How far ahead slots are given: enough for each process to have one, and for two calls.
-local horizonLeast, horizonMost = 100000, 250000
+-- How far ahead slots are given. A process alone gets many for each call. Among several a process has its
+-- slots in a row, and then waits for its turn: a row of more than rowSlots would need many
+-- callers at once. In a large fleet there are two for each process. The horizon is short, enough for
+-- two calls and for a slot for each process, if it has more than horizonSlots, and while a
+-- process takes slots one by one: they would come in rows, which its own rate does not allow.
+local horizonLeast, horizonNear = 100000, 250000
+local horizonAlone, horizonShared, horizonMost = second, second / 2, 1.5 * second
+local horizonSlots, rowSlots = 1000, 16
 local lostAhead = 50000      -- added to what others have reserved when the state is lost
 local aheadMost = 3 * second -- no schedule is further ahead than this
+-- A fleet makes calls more often than this. After a longer time without one, Redis' TIME may have been set.
+local gapMost = 3 * second
 
--- The state of a new fleet.
-local g = {
-  epoch = 0, shift = 0, now = 0, seq = 0,
-  tat = 0, interval = 0, burst = 1, ceiling = 0, rate = 0, override = 0,
+-- The numbers of the state. Those that a new fleet does not have are 0, but for the ones below.
+local names = {
+  'epoch', 'shift', 'now', 'seq',
+  'tat', 'interval', 'burst', 'ceiling', 'rate', 'override',
+  -- What was counted last, and when: processes that want slots, about how many answers
+  -- other processes have got since their last calls, and whether one takes slots one by one: an observer, or one with a lower rate.
+  'counted', 'active', 'unknown', 'single',
   -- Adaptation. sending is its clock, which stops in a hold. clear is the time on it
   -- since the last 429. slope is by how much the rate grows per second after an outage.
   -- Answers to grants up to cutSeq do not cut again.
-  sending = 0, clear = 0, slope = 0, tenth = 0, cutAt = -cutEvery, cutSeq = 0,
-  manualSince = 0, manualUntil = 0,
-  -- Until when the window is open anyway, in µs of Redis' own TIME.
-  windowOnce = 0,
+  'sending', 'clear', 'slope', 'tenth', 'cutAt', 'cutSeq',
+  'manualSince', 'manualUntil',
+  'windowOnce', -- until when the window is open anyway, in µs of Redis' own TIME
   -- A throttled hold may be probed from probeDue on. 429s of grants up to stepSeq do not
   -- double step. heldSeq is the latest grant at the last 429. proving is 1 after the hold
   -- until an answer shows that the API takes requests again. A failure does not: the API
   -- may be overloaded. Until then requests go one at a time, and a 429 does not cut.
-  throttleSince = 0, throttleUntil = 0, probeDue = 0, step = 0, stepSeq = 0, heldSeq = 0, proving = 0,
+  'throttleSince', 'throttleUntil', 'probeDue', 'step', 'stepSeq', 'heldSeq', 'proving',
   -- Failures of grants up to outageSeq belong to an earlier outage.
-  outage = 0, since = 0, nextProbe = 0, pause = 0, outageSeq = 0,
-  probe = 0, probeAt = 0, -- the probe that is out, or 0
-  failures = 0, unproven = 0, -- failures in a row; unproven answers since the last one
-  releases = 0,
+  'outage', 'since', 'nextProbe', 'pause', 'outageSeq',
+  'probe', 'probeAt', -- the probe that is out, or 0
+  'failures', 'unproven', -- failures in a row; unproven answers since the last one
+  'releases',
 }
-local stored, workers = {}, {}
-local flat = redis.call('HGETALL', key)
-for i = 1, #flat, 2 do
-  if string.sub(flat[i], 1, 2) == 'w:' then
-    workers[string.sub(flat[i], 3)] = flat[i + 1]
-  else
-    stored[flat[i]] = flat[i + 1]
-  end
+local g = {burst = 1, cutAt = -cutEvery}
+
+-- Only these fields are read, and that of the process itself: there may be many others.
+local texts = {'good', 'links', 'suspects', 'proper', 'cause', 'manual', 'window', 'opens'}
+local own = 'w:' .. (ARGV[1] or '')
+local stored = {}
+local function read(fields)
+  local values = redis.call('HMGET', key, unpack(fields))
+  for i = 1, #fields do stored[fields[i]] = values[i] or nil end
 end
+texts[#texts + 1] = own
+read(texts)
+read(names)
 local was = {} -- g as it is stored
-for name in pairs(g) do
+for i = 1, #names do
+  local name = names[i]
   if stored[name] then
     was[name] = tonumber(stored[name])
     g[name] = was[name]
+  else
+    g[name] = g[name] or 0
   end
 end
 
@@ -171,7 +191,7 @@ local function othersProper()
   for _, p in ipairs(proper) do
     if p.by == ARGV[1] then
       mine = p.at
-    elseif workers[p.by] then
+    elseif redis.call('HEXISTS', key, 'w:' .. p.by) == 1 then
       others = math.max(others, p.at)
     end
   end
@@ -235,7 +255,7 @@ local function goodRate()
   local sum = 0
   for i = 1, meterParts do sum = sum + good[i] end
   local first = math.max(0, g.tenth - meterParts + 1)
-  return sum * second / math.max(g.sending - first * meterPart, meterPart)
+  return (sum + math.min(g.unknown, sum)) * second / math.max(g.sending - first * meterPart, meterPart)
 end
 
 -- Sending starts again slowly, because all clients of the API wait for it. This counts as a cut.
@@ -336,9 +356,11 @@ local function probeFailed(why)
   cause = why
 end
 
+local toldFailures = false -- the others should report good answers, if they got any
 local function transient(seq, link, why)
   if seq <= g.outageSeq then return end
   g.failures, g.unproven = g.failures + 1, 0
+  if g.failures == outageAnswers / 2 then toldFailures = true end
   if distinct < outageLinks and not links[link] then
     links[link] = true
     distinct = distinct + 1
@@ -364,6 +386,11 @@ local happened = {}
 
 function happened.unused(seq)
   if wasProbe(seq) and seq > g.heldSeq then g.probeDue = now end -- the next request is the probe
+end
+-- A process gives up the slots from one that was due at a time to the last. If no later ones are
+-- reserved, others get them.
+function happened.back(_, last, due)
+  if tonumber(last) == g.seq then g.tat = math.min(g.tat, tonumber(due) + (g.burst - 1) * g.interval) end
 end
 function happened.proper(seq, count, age, link) -- count answers; seq is the latest
   addGood(tonumber(count), tonumber(age))
@@ -493,9 +520,9 @@ local function open()
   return (windowAt(at)), probe
 end
 
--- The holds as text, to see whether they changed.
+-- What a hold depends on, to see whether it changed.
 local function holds()
-  return table.concat({
-    g.manualUntil, g.throttleUntil > now and 1 or 0, g.proving, g.outage, g.releases, g.override, window, g.windowOnce,
-  }, ' ')
+  return {
+    g.manualUntil, g.throttleUntil > now, g.proving, g.outage, g.releases, g.override, window, g.windowOnce,
+  }
 end

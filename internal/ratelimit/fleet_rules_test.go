@@ -24,8 +24,9 @@ func TestFleetRules(t *testing.T) {
 		test  func(t *testing.T, m *model, d []*driver)
 	}{
 		{"429s of two links that two processes got hold all, and cut all", []Rate{100, 100, 100}, func(t *testing.T, m *model, d []*driver) {
+			b := d[1].acquire()
 			d[0].times(100, OK)
-			a, b := d[0].acquire(), d[1].acquire()
+			a := d[0].acquire()
 			d[0].Report(a, retryAfter(5*time.Second))
 			d[1].Report(b, retryAfter(5*time.Second))
 			cut := d[0].wantRate(75, 87)
@@ -206,7 +207,7 @@ func TestFleetRules(t *testing.T) {
 			m.processes[1].cut.Store(true)
 			time.Sleep(14 * time.Second)
 			d[0].wantRate(40, 40)
-			time.Sleep(2 * time.Second)
+			time.Sleep(2*time.Second + heartbeat)
 			d[0].wantRate(100, 100)
 			s := show(t, m)
 			s.Hold = Hold{}

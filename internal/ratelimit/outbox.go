@@ -6,7 +6,7 @@ const (
 	// failureDelay is how long failures that cannot yet be an outage wait for a call.
 	failureDelay = 10 * time.Millisecond
 	// countedTime is how much time the answers counted in one event may span.
-	countedTime = 20 * time.Millisecond
+	countedTime = 50 * time.Millisecond
 )
 
 // outbox holds what happened until the script knows of it.

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// heartbeat is the time between calls while there is nothing to do. What another
-	// process or a command changed acts here at the next call at the latest.
+	// heartbeat is the time between calls while there is nothing to do, or the horizon if that is longer.
+	// What another process or a command changed acts here at the next call at the latest.
 	heartbeat = 500 * time.Millisecond
 	// idleHeartbeats pass between the calls of a process with nothing to send.
 	idleHeartbeats = 4
@@ -24,6 +24,10 @@ const (
 
 	// maxLead is the longest time for which slots are asked ahead because of slow calls.
 	maxLead = 500 * time.Millisecond
+	// renewMost is how long before the end of its slots a process alone asks for more, unless calls are slow.
+	renewMost = 125 * time.Millisecond
+	// renewShared is the same among several.
+	renewShared = 10 * time.Millisecond
 	// firstHorizon is how far ahead slots are given, in µs, until there is a reply.
 	firstHorizon micros = 100_000
 )
@@ -47,6 +51,7 @@ type reserver struct {
 	retryAt instant       // no call before
 	usage   usage
 	asked   int           // slots that the last call asked for
+	row     time.Duration // how long the slots in hand lasted after the latest reply
 	askAt   instant       // ask for no slots before
 	pacedAt instant       // nor before this, if paced by the process's own Rate and it uses its slots
 	backlog time.Duration // see demand
@@ -163,20 +168,42 @@ func (r *reserver) wake(now instant) {
 func (r *reserver) due(now instant) instant {
 	f := r.fleet
 	d := r.demand(now)
-	beat := f.cfg.heartbeat
+	beat := max(f.cfg.heartbeat, d.horizon)
 	if d.waiting == 0 && d.reserved == 0 && d.soon == 0 {
-		beat *= idleHeartbeats
+		beat = f.cfg.heartbeat * idleHeartbeats
 	}
 	at := min(r.called+beat, r.outbox.sendBy)
 	if r.outbox.urgent || r.changed || !r.clock.ready() {
 		at = now
 	}
-	if usable, want := d.slots(); want > 0 && (d.ownRate > 0 || 2*want >= usable) {
-		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now)))
+	if usable, want := d.slots(); want > 0 {
+		asks := r.renews(d)
+		if d.single && 2*want >= usable {
+			asks = now
+		}
+		at = min(at, max(now, r.askAt, r.paced(d.ownRate), r.opens(), f.own.open(now), asks))
 	} else if d.reserved > 0 && d.spare() > 0 {
-		at = min(at, f.slots.list[d.reserved-1].due-r.renewal())
+		at = min(at, f.slots.end()-r.renewal())
 	}
 	return max(at, r.retryAt)
+}
+
+// renews returns when to ask for the slots after those in hand: a little before these end. Earlier calls
+// would get no more, because the slots of the other processes are in between.
+func (r *reserver) renews(d demand) instant {
+	if d.reserved == 0 || d.ownRate > 0 {
+		return 0
+	}
+	return r.fleet.slots.end() - r.margin(d)
+}
+
+// margin is how long before the end of its slots a process asks for more. One that is alone has a pause
+// if a call is slower. Among several the others' slots come next anyway.
+func (r *reserver) margin(d demand) time.Duration {
+	if d.alone() {
+		return max(min(r.row/2, renewMost), r.roundTrip())
+	}
+	return max(min(r.row/4, renewShared), r.roundTrip())
 }
 
 // paced returns from when on the process's own rate allows a slot. Slots that it did not use do not
@@ -196,16 +223,22 @@ func paceOf(n int, rate float64) time.Duration {
 // opens returns from when on the fleet's holds allow a slot.
 func (r *reserver) opens() instant { return r.clock.instant(r.fleet.shared.opens) }
 
+// roundTrip is about how long a slow call takes.
+func (r *reserver) roundTrip() time.Duration { return 2*r.clock.lag + time.Millisecond }
+
+// lead is how long slots must be asked ahead because calls are slow.
+func (r *reserver) lead() time.Duration { return min(r.clock.lag, maxLead) }
+
 // renewal is how long before a slot is due to ask for the ones after it.
-func (r *reserver) renewal() time.Duration { return 2*r.clock.lag + time.Millisecond - maxLateness }
+func (r *reserver) renewal() time.Duration { return r.roundTrip() - maxLateness }
 
 // demand collects what decides about slots.
 func (r *reserver) demand(now instant) demand {
 	f := r.fleet
 	d := demand{
-		waiting: f.waiters.count(), soon: math.MaxInt32, reserved: len(f.slots.list),
+		waiting: f.waiters.count(), soon: math.MaxInt32, flying: f.flying, reserved: len(f.slots.list),
 		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
-		horizon: f.shared.horizon.duration(), backlog: r.backlog, active: f.shared.active, interval: f.shared.interval,
+		horizon: f.shared.horizon.duration(), lead: r.lead(), backlog: r.backlog, active: f.shared.active, single: f.shared.single, interval: f.shared.interval,
 	}
 	if f.cfg.Demand != nil {
 		d.soon = f.cfg.Demand()
@@ -213,6 +246,7 @@ func (r *reserver) demand(now instant) demand {
 	if f.paced() {
 		d.ownRate = f.ownRate()
 	}
+	d.later = f.slots.after(now + r.margin(d) + 1)
 	if d.spare() > 0 {
 		d.left = f.slots.after(now+r.renewal()) * f.slots.step
 	}
@@ -223,7 +257,8 @@ func (r *reserver) demand(now instant) demand {
 func (r *reserver) request(now instant) *request {
 	f := r.fleet
 	r.usage.average(now - r.called)
-	r.usage.judge(f.slots.wasted > 0 && r.demand(now).spare() == 0)
+	before := r.demand(now)
+	r.usage.judge(f.slots.wasted > 0 && before.spare() == 0 && !before.alone())
 	r.called, f.slots.wasted, r.changed = now, 0, false
 
 	d := r.demand(now)
@@ -244,7 +279,7 @@ func (r *reserver) request(now instant) *request {
 	return &request{
 		process: f.cfg.Process, run: r.run, number: number,
 		rate: f.cfg.Rate, burst: burst,
-		usable: usable, want: want, lead: min(r.clock.lag, maxLead),
+		usable: usable, want: want, lead: r.lead(),
 		epoch: r.clock.epoch, seen: r.clock.seen, seq: r.seq,
 		own: f.own.hold(now), events: events,
 	}
@@ -298,6 +333,7 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 	r.seq = max(r.seq, reply.seq)
 	f.shared = reply
 	f.setGuard(now)
+	f.slots.thin(reply.interval)
 	f.observe(now)
 	if reply.n > 0 {
 		r.backlog = (reply.base + micros(reply.burst-1)*reply.spacing - reply.from).duration()
@@ -308,6 +344,10 @@ func (r *reserver) take(now, sent instant, reply *reply) {
 			step = max(1, reply.n/spareKept)
 		}
 		f.slots.add(reply, &r.clock, step)
+	}
+	r.row = 0
+	if len(f.slots.list) > 0 {
+		r.row = f.slots.end() - max(now, f.slots.list[0].due)
 	}
 
 	r.askAt = now

@@ -36,6 +36,8 @@ type event struct {
 	wait  micros         // throttled, hold: how long; 0 for a 429 that does not say
 	link  string         // throttled: see suspectText; transient: see linkHash
 	rate  Rate           // set
+	last  uint64         // back: the last slot that is given back
+	due   micros         // back: when the first of them was due
 	text  string         // the answer's cause; for proper, ControlLink or nothing; for hold, by whom
 	opens string         // window, opens: when the window is open
 	entry history.Change // set, hold, release, window, once
@@ -84,6 +86,8 @@ func (e event) args(now instant) []any {
 		a, b = e.opens, e.text
 	case "transient":
 		a = e.link
+	case "back":
+		a, b = e.last, float64(e.due)
 	case "set":
 		a, b = float64(e.rate), e.entry
 	}
@@ -129,6 +133,15 @@ type request struct {
 
 // do calls the script. A call that is made again with the same number changes nothing.
 func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*reply, error) {
+	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, r.args(now)...).StringSlice()
+	if err != nil {
+		return nil, err
+	}
+	return parseReply(words)
+}
+
+// args are the arguments of the script.
+func (r *request) args(now instant) []any {
 	reason, lasts := "-", micros(0)
 	if r.own.reason != ReasonNone {
 		reason, lasts = string(r.own.reason), neverMicros
@@ -143,11 +156,7 @@ func (r *request) do(ctx context.Context, rdb redis.Scripter, now instant) (*rep
 	for _, e := range r.events {
 		args = append(args, e.args(now)...)
 	}
-	words, err := fleetScript.Run(ctx, rdb, []string{fleetKey, history.Key(history.Rate)}, args...).StringSlice()
-	if err != nil {
-		return nil, err
-	}
-	return parseReply(words)
+	return args
 }
 
 // reply is the script's reply. Times are of the fleet's clock.
@@ -161,6 +170,7 @@ type reply struct {
 	retry         micros // without slots: how long to wait before asking again
 	horizon       micros // how far ahead slots are given
 	active        int    // processes that want slots
+	single        bool   // one of them takes slots one by one
 
 	epoch, now              micros
 	rate, ceiling, override float64
@@ -210,7 +220,7 @@ func parseReply(words []string) (*reply, error) {
 	r := &reply{
 		n: int(number("n")), from: us("from"), base: us("base"), spacing: us("spacing"),
 		first: uint64(number("first")), probe: number("isProbe") == 1,
-		retry: us("retry"), horizon: us("horizon"), active: int(number("active")),
+		retry: us("retry"), horizon: us("horizon"), active: int(number("active")), single: number("single") == 1,
 		epoch: us("epoch"), now: us("now"),
 		rate: number("rate"), ceiling: number("ceiling"), override: number("override"),
 		burst: int(number("burst")), interval: us("interval"),

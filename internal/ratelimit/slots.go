@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -12,9 +13,20 @@ const maxLateness = 5 * time.Millisecond
 
 // slot is a reserved slot.
 type slot struct {
-	due   instant
-	seq   uint64
-	probe bool
+	due     instant
+	seq     uint64
+	spacing micros // to the next slot of the fleet, when this one was reserved
+	probe   bool
+}
+
+// keeps reports whether the slot is one of those that remain at a wider spacing. The numbers decide, so
+// the processes of the fleet together keep the right part of their slots.
+func (s slot) keeps(spacing micros) bool {
+	if s.probe || s.spacing >= spacing {
+		return true
+	}
+	part := float64(s.spacing / spacing)
+	return math.Floor(float64(s.seq)*part) > math.Floor(float64(s.seq-1)*part)
 }
 
 // slots are the reserved slots of a process. Both due and seq ascend.
@@ -26,6 +38,11 @@ type slots struct {
 	lost   int    // slots that may be replaced, since the last call
 
 	giveBack func(probe uint64) // reports a probe that is given up
+
+	// From first to last no other process has a slot. Those from one that is given up on are reported,
+	// so that others get them if no later ones are reserved.
+	first, last uint64
+	returns     func(from slot, last uint64)
 }
 
 // giveUp notes that a slot is not used.
@@ -64,17 +81,39 @@ func (s *slots) expire(now instant, waiting int) {
 
 // clear gives up all slots, and keepProbe all but a probe.
 func (s *slots) clear() {
+	s.giveEndBack()
 	for _, one := range s.list {
 		s.lose(one)
 	}
 	s.list = s.list[:0]
 }
 
+// giveEndBack reports slots that are about to be given up.
+func (s *slots) giveEndBack() {
+	for _, one := range s.list {
+		if one.seq >= s.first && !one.probe {
+			s.returns(one, s.last)
+			return
+		}
+	}
+}
+
 func (s *slots) keepProbe() {
+	s.giveEndBack()
 	before := len(s.list)
 	s.list = slices.DeleteFunc(s.list, func(one slot) bool { return !one.probe })
 	s.lost += before - len(s.list)
 }
+
+// thin gives up slots if the rate of the fleet has fallen since they were reserved.
+func (s *slots) thin(spacing micros) {
+	before := len(s.list)
+	s.list = slices.DeleteFunc(s.list, func(one slot) bool { return !one.keeps(spacing) })
+	s.lost += before - len(s.list)
+}
+
+// end returns when the last slot is due.
+func (s *slots) end() instant { return s.list[len(s.list)-1].due }
 
 // after returns how many slots are due at t or later.
 func (s *slots) after(t instant) int {
@@ -84,21 +123,29 @@ func (s *slots) after(t instant) int {
 
 // add adds the slots of a reply, every step-th of them.
 func (s *slots) add(r *reply, c *clock, step int) {
+	if r.n == 0 {
+		return
+	}
 	s.list = append(s.buffer[:0], s.list...) // over those that are gone
 	s.step = step
+	if r.first != s.last+1 {
+		s.first = r.first
+	}
+	s.last = r.first + uint64(r.n) - 1
 	ordered := true
 	for j := 0; j < r.n; j += step {
 		due := c.instant(max(r.from, r.base+micros(j)*r.spacing))
 		if n := len(s.list); n > 0 && due < s.list[n-1].due {
 			ordered = false
 		}
-		s.list = append(s.list, slot{due: due, seq: r.first + uint64(j), probe: r.probe})
+		s.list = append(s.list, slot{due: due, seq: r.first + uint64(j), spacing: r.spacing, probe: r.probe})
 	}
 	s.buffer = s.list
 	if ordered {
 		return
 	}
-	// The rate has risen, so new slots are due before old ones. Their numbers may be exchanged.
+	// The estimate of the fleet's clock has changed, or the rate has risen by a rule of an earlier
+	// release. So new slots are due before old ones. Their numbers may be exchanged.
 	due := make([]instant, len(s.list))
 	for i, one := range s.list {
 		due[i] = one.due
