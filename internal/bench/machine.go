@@ -7,7 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // machine is where and with what was measured.
@@ -16,6 +20,7 @@ type machine struct {
 	Cores    int               `json:"cores"`
 	Memory   string            `json:"memory"`
 	Kernel   string            `json:"kernel"`
+	Syscall  float64           `json:"syscall"` // seconds for the cheapest system call
 	Versions map[string]string `json:"versions"`
 }
 
@@ -23,6 +28,7 @@ type machine struct {
 // cannot be found out is left out; versions of an earlier run stay.
 func (m *machine) describe(connect string) {
 	m.CPU, m.Cores, m.Kernel = field("/proc/cpuinfo", "model name"), runtime.NumCPU(), firstLine("uname", "-sr")
+	m.Syscall = syscallCost()
 	var kib int
 	if _, err := fmt.Sscan(field("/proc/meminfo", "MemTotal"), &kib); err == nil {
 		m.Memory = fmt.Sprintf("%d GiB", (kib+512<<10)>>20)
@@ -50,6 +56,50 @@ func (m *machine) describe(connect string) {
 			m.Versions[name] = version
 		}
 	}
+}
+
+// syscallCost measures the cheapest system call, in seconds. It differs several times between machines, and
+// with it what a request costs.
+func syscallCost() float64 {
+	const calls = 100_000
+	var rounds []float64
+	for range 5 {
+		began := time.Now()
+		for range calls {
+			_ = unix.Getppid()
+		}
+		rounds = append(rounds, time.Since(began).Seconds()/calls)
+	}
+	return median(rounds)
+}
+
+// name tells machines apart, as far as their figures differ.
+func (m *machine) name() string { return fmt.Sprintf("%s, %d cores, %s", m.CPU, m.Cores, m.Kernel) }
+
+// ratios are the main ratios as one machine measured them last.
+type ratios struct {
+	Machine string             `json:"machine"`
+	Syscall float64            `json:"syscall"`
+	Date    string             `json:"date"`
+	Commit  string             `json:"commit"`
+	Values  map[string]float64 `json:"values"` // by the name of the target
+}
+
+// sameSyscall is how much the cost of a system call may differ on one machine.
+const sameSyscall = 1.3
+
+// keepRatios keeps the ratios of this run beside those of other machines.
+func (r *results) keepRatios(commit string) {
+	now := ratios{Machine: r.Machine.name(), Syscall: r.Machine.Syscall, Date: time.Now().Format(time.DateOnly), Commit: commit, Values: map[string]float64{}}
+	for _, t := range targets {
+		if got, ok := t.measure(r); ok && t.unit == "×" {
+			now.Values[t.name] = got
+		}
+	}
+	r.Ratios = slices.DeleteFunc(r.Ratios, func(old ratios) bool {
+		return old.Machine == now.Machine && max(old.Syscall, now.Syscall) < sameSyscall*min(old.Syscall, now.Syscall)
+	})
+	r.Ratios = append(r.Ratios, now)
 }
 
 // moduleVersion is the version of a module in a program.

@@ -172,6 +172,7 @@ func (b *bench) measure(ctx context.Context, only []string) error {
 		}
 	}
 	b.results.Machine.describe(b.connect())
+	b.results.keepRatios(b.commit)
 	return nil
 }
 

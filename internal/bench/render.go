@@ -62,6 +62,8 @@ func mib(v float64) string { return number(v / (1 << 20)) }
 
 func ms(v float64) string { return number(v * 1000) }
 
+func hundredths(v float64) string { return fmt.Sprintf("%.2f", v*100) }
+
 func percent(v float64) string { return fmt.Sprintf("%.1f", v*100) }
 
 var drainColumns = []column{
@@ -142,6 +144,8 @@ var tables = []table{
 	}},
 	{"idle", "An idle worker", "", []column{
 		{title: "Redis commands per second", figure: "commands/s", show: number, spread: true},
+		{title: "CPU, % of a core", figure: "cpu", show: hundredths},
+		{title: "of Redis", figure: "cpu redis", show: hundredths},
 	}},
 }
 
@@ -163,7 +167,7 @@ func (r *results) page() string {
 	}
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "%s, %d cores, %s of memory, %s. Measured %s.\n\n", m.CPU, m.Cores, m.Memory, m.Kernel, r.when())
+	fmt.Fprintf(&b, "%s, %d cores, %s of memory, %s, %.0f ns for a system call. Measured %s.\n\n", m.CPU, m.Cores, m.Memory, m.Kernel, m.Syscall*1e9, r.when())
 	var versions []string
 	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
 		versions = append(versions, name+" "+m.Versions[name])
@@ -179,6 +183,7 @@ func (r *results) page() string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", t.name, t.wanted(), t.show(got), t.verdict(got))
 		}
 	}
+	r.perMachine(&b)
 	for _, t := range tables {
 		r.table(&b, t)
 	}
@@ -186,6 +191,33 @@ func (r *results) page() string {
 		fmt.Fprintf(&b, "\n### Single functions, by benchstat\n\n```\n%s\n```\n", strings.TrimSpace(r.Micro))
 	}
 	return b.String()
+}
+
+// perMachine writes the ratios of each machine. A cheap system call makes the loop fast, so that what
+// linkcancel adds weighs more.
+func (r *results) perMachine(b *strings.Builder) {
+	if len(r.Ratios) == 0 {
+		return
+	}
+	b.WriteString("\n### Ratios by machine\n\n| machine | ns for a system call | measured |")
+	var names []string
+	for _, t := range targets {
+		if t.unit == "×" && slices.ContainsFunc(r.Ratios, func(one ratios) bool { _, ok := one.Values[t.name]; return ok }) {
+			names = append(names, t.name)
+			fmt.Fprintf(b, " %s |", t.name)
+		}
+	}
+	b.WriteString("\n|---|--:|---|" + strings.Repeat("--:|", len(names)) + "\n")
+	for _, one := range r.Ratios {
+		fmt.Fprintf(b, "| %s | %.0f | %s at %s |", one.Machine, one.Syscall*1e9, one.Date, one.Commit)
+		for _, name := range names {
+			if got, ok := one.Values[name]; ok {
+				fmt.Fprintf(b, " %.2f", got)
+			}
+			b.WriteString(" |")
+		}
+		b.WriteString("\n")
+	}
 }
 
 // when says on which days and at which commits the figures were measured.

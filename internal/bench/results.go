@@ -33,6 +33,7 @@ type results struct {
 	LeftOut map[string]string `json:"left_out,omitempty"` // contenders, and why
 	Series  []*series         `json:"series"`
 	Micro   string            `json:"micro,omitempty"` // what benchstat says
+	Ratios  []ratios          `json:"ratios,omitempty"`
 }
 
 // loadResults reads the results of earlier runs; there may be none.

@@ -70,7 +70,7 @@ func (b *bench) measureScrapes(ctx context.Context) error {
 			return err
 		}
 		b.add("scrape", name, sample{
-			"seconds": median(times), "redis": (scraped - quiet).Seconds() / float64(scrapes), "bytes": float64(size),
+			"seconds": median(times), "redis": max(0, (scraped-quiet).Seconds()) / float64(scrapes), "bytes": float64(size),
 		})
 		return nil
 	})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -44,7 +43,7 @@ func (b *bench) measureSizes(ctx context.Context) error {
 
 // measureIdle: what a worker without work asks of Redis.
 func (b *bench) measureIdle(ctx context.Context) error {
-	length := time.Duration(b.pick(10, 1)) * time.Second
+	length := time.Duration(b.pick(20, 2)) * time.Second
 	return b.interleave([]string{product}, func(name string) error {
 		r, err := b.startRedis(ctx)
 		if err != nil {
@@ -59,11 +58,24 @@ func (b *bench) measureIdle(ctx context.Context) error {
 		if err := pause(ctx, 2*time.Second); err != nil { // it starts
 			return err
 		}
-		n, err := r.watchCommands(ctx, length)
+		p := &place{bench: b, redis: r}
+		before, err := b.look(ctx, p, w)
 		if err != nil {
-			return fmt.Errorf("watch Redis: %w", err)
+			return err
 		}
-		b.add("idle", name, sample{"commands/s": float64(n) / length.Seconds()})
+		if err := pause(ctx, length); err != nil {
+			return err
+		}
+		after, err := b.look(ctx, p, w)
+		if err != nil {
+			return err
+		}
+		seconds := after.at.Sub(before.at).Seconds()
+		b.add("idle", name, sample{
+			"commands/s": float64(after.redis.commands-before.redis.commands-1) / seconds, // without the question itself
+			"cpu":        (after.worker - before.worker + after.redis.cpu - before.redis.cpu) / seconds,
+			"cpu redis":  (after.redis.cpu - before.redis.cpu) / seconds,
+		})
 		return nil
 	})
 }

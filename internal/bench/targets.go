@@ -20,20 +20,27 @@ var targets = []target{
 	{"import, rows per second", 1e6, true, "", figure("import", product, "rows/s")},
 	{"import, compared with asynq's enqueue from 64 goroutines", 20, true, "×", ratio("import", product, "import", stockAsynq+", 64 goroutines", "rows/s")},
 	{"import, peak memory", 120 << 20, false, "MiB", figure("import", product, "peak")},
-	{"Redis, bytes per waiting link, a million links", 45, false, "B", figure("import", product, "bytes")},
+	{"Redis, bytes per waiting link, a million links", 22, false, "B", figure("import", product, "bytes")},
 	{"Redis, bytes per finished link, a million links", 60, false, "B", figure("whole million", product, "bytes done")},
 	{"drain, compared with asynq", 3.5, true, "×", ratio("drain near", product, "drain near", stockAsynq, "links/s")},
-	{"drain, compared with the plain loop", 0.7, true, "×", ratio("drain near", product, "drain near", plainLoop, "links/s")},
+	{"drain, compared with the plain loop", 0.8, true, "×", ratio("drain near", product, "drain near", plainLoop, "links/s")},
 	{"drain, Redis 1.3 ms away, compared with asynq", 20, true, "×", ratio("drain far", product, "drain far", stockAsynq, "links/s")},
 	{"drain, 20 ms API, 200 in flight, share of the maximum", 0.95, true, "%", shareOfLatency},
 	{"drain, 20 ms API, 50 in flight, time compared with the plain loop", 1.1, false, "×", ratio("drain 20ms", plainLoop, "drain 20ms", product, "links/s")},
-	{"drain, CPU time compared with the plain loop", 1.6, false, "×", ratio("drain near", product, "drain near", plainLoop, "cpu")},
+	{"drain, CPU time compared with the plain loop", 1.4, false, "×", ratio("drain near", product, "drain near", plainLoop, "cpu")},
+	{"drain, 20 ms API, 50 in flight, CPU time compared with the plain loop", 1.4, false, "×", ratio("drain 20ms", product, "drain 20ms", plainLoop, "cpu")},
+	{"drain, peak memory of the worker", 64e6, false, "MiB", figure("drain near", product, "peak")},
+	{"10 links/s, CPU time compared with a paced loop", 1.8, false, "×", paced(10)},
+	{"50 links/s, CPU time compared with a paced loop", 1.8, false, "×", paced(50)},
+	{"200 links/s, CPU time compared with a paced loop", 1.3, false, "×", paced(200)},
+	{"1,000 links/s, CPU time compared with a paced loop", 1.25, false, "×", paced(1000)},
+	{"10 links/s, Redis commands per second", 60, false, "", figure(pacedHeading(10), product, "commands/s")},
 	{"drain, compared with the fastest other tool", 1, true, "×", timesQuickest},
 	{"cost per link, 10 M compared with 100 k: import", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "import cpu")},
 	{"cost per link, 10 M compared with 100 k: feed and drain", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "cpu")},
 	{"cost per link, 10 M compared with 100 k: bytes in Redis", 1.15, false, "×", ratio("size", "10 M", "size", "100 k", "bytes waiting")},
 	{"urgent batch behind a million, first cancel", 4, false, "s", figure("urgent", product, "first")},
-	{"urgent batch behind a million, last cancel", 6, false, "s", figure("urgent", product, "last")},
+	{"urgent batch behind a million, last cancel", 3, false, "s", figure("urgent", product, "last")},
 	{"`run` of 20,000 links, start to exit", 3, false, "s", figure("run", "20,000", "seconds")},
 	{"`run` of a million links, first request to exit", 120, false, "s", figure("run", "1,000,000", "to exit")},
 	{"cost per link, `run` of a million compared with 20,000", 1.15, false, "×", ratio("run", "1,000,000", "run", "20,000", "cpu")},
@@ -42,7 +49,8 @@ var targets = []target{
 	{"page of a batch of a million links", 0.3, false, "s", figure("page", "the first time", "seconds")},
 	{"ten viewers of it, share of a core", 0.01, false, "%", figure("page", "10 viewers", "share")},
 	{"ten viewers of it, Redis commands per second", 10, false, "", figure("page", "10 viewers", "commands/s")},
-	{"idle worker, Redis commands per second", 30, false, "", figure("idle", product, "commands/s")},
+	{"idle worker, Redis commands per second", 15, false, "", figure("idle", product, "commands/s")},
+	{"idle worker and its Redis, share of a core", 0.005, false, "%", figure("idle", product, "cpu")},
 }
 
 // verdict says whether a measured figure reaches the target.
@@ -84,6 +92,11 @@ func ratio(heading, who, otherHeading, other, name string) func(*results) (float
 		b, okB := r.median(otherHeading, other, name)
 		return a / b, ok && okB && b > 0
 	}
+}
+
+// paced compares the processor time of worker and Redis with that of a loop at the same rate.
+func paced(rate int) func(*results) (float64, bool) {
+	return ratio(pacedHeading(rate), product, pacedHeading(rate), plainLoop, "cpu")
 }
 
 // shareOfLatency is the speed as a share of concurrency ÷ latency.
