@@ -640,6 +640,8 @@ func TestCost(t *testing.T) {
 	testutil.Must(t, l.Start(t.Context(), &big, 1, 50, "w1"))
 	l.commit("million", outcome(0, ledger.Cancelled))
 	testutil.Must(t, l.Heartbeat(t.Context(), ledger.WorkerBeat{ID: "w1"}))
+	_, _, err := l.Workers(t.Context()) // Redis knows the script then
+	testutil.Must(t, err)
 	client := asynq.NewClientFromRedisClient(l.rdb)
 	for i := range 400 {
 		s := task.Slice{Batch: "million", Index: i, Links: []string{"a"}}
