@@ -10,8 +10,7 @@ import (
 
 const (
 	beatEvery = 500 * time.Millisecond
-	beatLone  = time.Second     // with no other worker: see Config.Lone
-	beatIdle  = 2 * time.Second // with nothing in hand
+	beatIdle  = 2 * time.Second // with nothing in hand, or no other worker: see Config.Lone
 
 	// From fastRate on the feeder's look-ahead no longer grows and needs fresh heartbeats.
 	beatFast = 100 * time.Millisecond
@@ -61,10 +60,8 @@ func (h *heartbeats) run() {
 // pause returns the time until the next heartbeat.
 func (h *heartbeats) pause(busy bool) time.Duration {
 	switch {
-	case !busy:
+	case !busy, h.w.cfg.Lone():
 		return beatIdle
-	case h.w.cfg.Lone():
-		return beatLone
 	case h.w.limiter.Status().Rate >= fastRate:
 		return beatFast
 	}

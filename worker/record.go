@@ -25,7 +25,7 @@ type Journal interface {
 const (
 	// linger is how long an outcome waits for others while the worker sends more links. A crash leaves so
 	// much unrecorded: those links are sent again.
-	linger = 500 * time.Millisecond
+	linger = 700 * time.Millisecond
 	// lingerBad is the same for an outcome that may stop the batch, and for an attempt to note.
 	lingerBad = 20 * time.Millisecond
 	// lingerLast is the same when nothing else is in hand.

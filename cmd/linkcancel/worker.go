@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -104,6 +105,9 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
+	if os.Getenv("GOMAXPROCS") == "" && c.Rate <= oneProcessor {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	}
 	a.log.Info("worker started", "id", a.id, "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
 	if err := worker.Run(ctx); err != nil {
@@ -139,6 +143,10 @@ func remaining(l *ledger.Ledger) (attrs []any) {
 	}
 	return attrs
 }
+
+// oneProcessor is a rate that needs a third of a core at most. Up to it, the worker's goroutines run one at a
+// time: waking a second processor for each of them took a quarter of the CPU time.
+const oneProcessor = 1000
 
 // gcPercent lets garbage grow to about 30 MB at full speed: the usual 100% took more CPU time.
 const gcPercent = 250

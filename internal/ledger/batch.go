@@ -173,23 +173,39 @@ func (l *Ledger) List(ctx context.Context) ([]Batch, error) {
 	return l.read(ctx, ids)
 }
 
-// Unfinished reads all batches that are not retired, for the leader.
-func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
-	ids, err := l.rdb.SMembers(ctx, keyOpen).Result()
-	if err != nil {
+// Unfinished reads all batches that are not retired. If these are the known ones, it takes one round trip.
+func (l *Ledger) Unfinished(ctx context.Context, known ...string) ([]Batch, error) {
+	pipe := l.rdb.Pipeline()
+	open := pipe.SMembers(ctx, keyOpen)
+	replies := make(map[string]*redis.MapStringStringCmd, len(known))
+	for _, id := range known[:min(len(known), readAtOnce)] {
+		replies[id] = pipe.HGetAll(ctx, keyBatch(id))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("list unfinished batches: %w", err)
 	}
-	batches, err := l.read(ctx, ids)
+	ids := open.Val()
+	var batches []Batch
+	var others []string
+	for _, id := range ids {
+		if replies[id] == nil {
+			others = append(others, id)
+		} else if b, err := parseBatch(id, replies[id].Val()); !errors.Is(err, ErrNoBatch) {
+			batches = append(batches, b) // one in a newer format, too
+		}
+	}
+	more, err := l.read(ctx, others)
 	if err != nil {
 		return nil, err
 	}
+	batches = append(batches, more...)
 	if len(batches) < len(ids) { // some are deleted or expired
-		known := make(map[string]bool, len(batches))
+		read := make(map[string]bool, len(batches))
 		for _, b := range batches {
-			known[b.ID] = true
+			read[b.ID] = true
 		}
 		for _, id := range ids {
-			if !known[id] {
+			if !read[id] {
 				if err := l.close(ctx, id); err != nil {
 					return nil, fmt.Errorf("list unfinished batches: %w", err)
 				}
@@ -199,9 +215,12 @@ func (l *Ledger) Unfinished(ctx context.Context) ([]Batch, error) {
 	return batches, nil
 }
 
+// readAtOnce is how many batches are read in one round trip.
+const readAtOnce = 500
+
 func (l *Ledger) read(ctx context.Context, ids []string) ([]Batch, error) {
 	var batches []Batch
-	for part := range slices.Chunk(ids, 500) {
+	for part := range slices.Chunk(ids, readAtOnce) {
 		pipe := l.rdb.Pipeline()
 		replies := make([]*redis.MapStringStringCmd, len(part))
 		for i, id := range part {

@@ -72,7 +72,7 @@ func TestRemovalIsOvertaken(t *testing.T) {
 		if ttl := l.rdb.PTTL(l.Context(), "lc:{b}:h").Val(); ttl != -1 {
 			l.Errorf("its history expires in %v", ttl)
 		}
-		for _, list := range []func(context.Context) ([]Batch, error){l.List, l.Unfinished} {
+		for _, list := range []func(context.Context) ([]Batch, error){l.List, func(ctx context.Context) ([]Batch, error) { return l.Unfinished(ctx) }} {
 			all, err := list(l.Context())
 			l.must(err)
 			l.equal("listed", []Batch{l.get("b")}, all)

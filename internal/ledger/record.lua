@@ -41,12 +41,6 @@ local function uint32(n)
 end
 local stamp = uint32(math.max(0, math.min(4294967295, floor(age / 1000))))
 
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  -- At full size from the start, because Redis doubles the memory of a growing string.
-  local links = math.min(chunk_links, total - first)
-  redis.call('SETRANGE', KEYS[2], links * 8 - 1, '\0')
-end
-
 -- The entries are sorted, so one range covers them.
 local position = {}
 for i = 1, count do
@@ -55,6 +49,11 @@ for i = 1, count do
 end
 local low, high = position[1], position[count]
 local old = redis.call('GETRANGE', KEYS[2], low * 8, high * 8 + 7)
+if old == '' then
+  -- At full size from the start, because Redis doubles the memory of a growing string.
+  local links = math.min(chunk_links, total - first)
+  redis.call('SETRANGE', KEYS[2], links * 8 - 1, '\0')
+end
 old = old .. string.rep('\0', (high - low + 1) * 8 - #old) -- missing bytes read as zeros
 local new, results = {}, {}
 

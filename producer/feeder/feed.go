@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -49,14 +50,16 @@ type term struct {
 	last    [classes]string  // the batch of each class that was fed last
 	passed  [classes]float64 // and its virtual time
 	rounds  []feedRound
-	// The look-ahead of a lone worker stays full until then. A higher rate is seen a second later.
+	// The look-ahead of a lone worker stays full until then at this rate.
 	fullUntil time.Time
+	fullRate  float64
 }
 
 // batch is an unfinished batch, as of this round, with what this leader knows about it.
 type batch struct {
 	ledger.Batch
 	started bool    // in this epoch
+	read    int64   // the cursor as it is in the ledger
 	pass    float64 // the virtual time of its next turn: see next
 	turns   int     // that it had in this epoch
 	chunk   *chunk  // the chunk that is being fed
@@ -106,12 +109,17 @@ func (t *term) round(ctx context.Context) (busy bool, err error) {
 	if open, err = t.begun(ctx, open); err != nil {
 		return true, err
 	}
-	if len(open) > 0 && !time.Now().Before(t.fullUntil) {
+	if len(open) > 0 && !t.full() {
 		if err := t.feed(ctx, open); err != nil {
 			return true, err
 		}
 	}
 	return len(open) > 0, t.repair.do(ctx, batches)
+}
+
+// full says whether the look-ahead is still full.
+func (t *term) full() bool {
+	return time.Now().Before(t.fullUntil) && float64(t.cfg.Limit().Rate) <= t.fullRate
 }
 
 // begun leaves out the batches whose time has not come.
@@ -128,7 +136,7 @@ func (t *term) begun(ctx context.Context, open []*batch) ([]*batch, error) {
 
 // load reads the unfinished batches.
 func (t *term) load(ctx context.Context) ([]*batch, error) {
-	unfinished, err := t.ledger.Unfinished(ctx)
+	unfinished, err := t.ledger.Unfinished(ctx, slices.Collect(maps.Keys(t.batches))...)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +151,7 @@ func (t *term) load(ctx context.Context) ([]*batch, error) {
 				t.cfg.Log.Warn("batch of a newer release left alone: its workers feed it", "batch", read.ID)
 			}
 		}
-		b.Batch = read
+		b.Batch, b.read = read, read.Cursor
 		batches[i], known[read.ID] = b, b
 	}
 	t.batches = known
@@ -226,7 +234,8 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 		return err
 	}
 	if over := float64(links - room); c.lone && over > 0 && c.rate > 0 {
-		t.fullUntil = time.Now().Add(time.Duration(min(over/c.rate, 1) * float64(time.Second)))
+		t.fullUntil = time.Now().Add(time.Duration(min(over/c.rate, 2) * float64(time.Second)))
+		t.fullRate = c.rate
 	}
 	t.rounds = append(t.rounds, feedRound{at: c.now, queued: queued, fed: links})
 	if err := t.queue.enqueue(ctx, next); err != nil {
@@ -238,7 +247,7 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 	// The cursors move last: a crash before that feeds slices twice, which the records
 	// make harmless. The other way round, slices would wait for repair.
 	for _, b := range open {
-		if b.started {
+		if b.started && b.Cursor > b.read {
 			if err := b.advance(ctx, t.ledger, t.epoch); err != nil {
 				return err
 			}

@@ -57,7 +57,7 @@ type duty struct {
 func newRepairer(t *term, f *Feeder) *repairer {
 	r := &repairer{archiver: &f.archiver, verifier: &f.verifier, notifier: f.cfg.Notifier, cfg: t.cfg, log: t.cfg.Log, ledger: t.ledger, queue: t.queue, epoch: t.epoch}
 	r.duties = []duty{
-		{every: 2 * time.Second, run: r.checkLeases},
+		{every: 3 * time.Second, run: r.checkLeases},
 		{every: 5 * time.Second, run: r.requeueOrphans},
 		{run: r.checkResumed},
 		{every: missingInterval, run: r.requeueMissing, next: time.Now().Add(missingInterval)},
