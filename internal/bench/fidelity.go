@@ -25,7 +25,7 @@ func (b *bench) measureRates(ctx context.Context) error {
 			names = append(names, name)
 		}
 	}
-	return b.interleave(names, func(name string) error {
+	return b.interleaveTimes(3, names, func(name string) error {
 		got, err := b.fidelity(ctx, fleets[name].workers, fleets[name].rate)
 		if err != nil {
 			return err

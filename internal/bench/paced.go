@@ -12,6 +12,9 @@ import (
 // pacedRates are the rates, in links a second, that APIs such as this one allow.
 var pacedRates = []int{10, 50, 200, 1000}
 
+// pacedTimes is how often each rate is measured: each time lasts long enough to be a mean.
+const pacedTimes = 2
+
 // measurePaced: what it costs to cancel links at a fixed rate, while many wait.
 func (b *bench) measurePaced(ctx context.Context) error {
 	contenders := b.contenders()
@@ -23,7 +26,7 @@ func (b *bench) measurePaced(ctx context.Context) error {
 		if !wanted(b.settingNames, strconv.Itoa(rate)) {
 			continue
 		}
-		err := b.interleave([]string{product, plainLoop, ownLoop, stockAsynq}, func(name string) error {
+		err := b.interleaveTimes(pacedTimes, []string{product, plainLoop, stockAsynq}, func(name string) error {
 			got, err := b.paced(ctx, contenders[name], rate)
 			if err != nil {
 				return fmt.Errorf("%s at %d/s: %w", name, rate, err)

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// sizeTimes is how often each size is measured: ten million links take long.
+const sizeTimes = 2
+
 // measureSizes: what a link costs in batches of very different sizes. Of large
 // ones a part is drained.
 func (b *bench) measureSizes(ctx context.Context) error {
@@ -15,7 +18,7 @@ func (b *bench) measureSizes(ctx context.Context) error {
 		sizes = map[string]int{"1 k": 1_000, "5 k": 5_000}
 		names = []string{"1 k", "5 k"}
 	}
-	err := b.interleave(names, func(name string) error {
+	err := b.interleaveTimes(sizeTimes, names, func(name string) error {
 		imported, err := b.importRows(ctx, rowImport{rows: sizes[name], command: b.imports()[0].command})
 		if err != nil {
 			return err
