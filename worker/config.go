@@ -74,7 +74,8 @@ type Config struct {
 	Observer     Observer      // may be nil
 	Journal      Journal       // may be nil
 	Tracer       trace.Tracer  // nil: no traces
-	// ShowsFailures means that the caller shows links that fail. They are logged at level info only.
+	// ShowsFailures means that the caller shows the progress, and links that fail. They are logged at level
+	// info only, and outcomes are recorded more often.
 	ShowsFailures bool
 	// BadKey is called once when the API never accepted the key. Nil: sending is on hold.
 	BadKey func(error)

@@ -26,6 +26,8 @@ const (
 	// linger is how long an outcome waits for others while the worker sends more links. A crash leaves so
 	// much unrecorded: those links are sent again.
 	linger = 700 * time.Millisecond
+	// lingerShown is the same for a caller that shows the progress.
+	lingerShown = 100 * time.Millisecond
 	// lingerBad is the same for an outcome that may stop the batch, and for an attempt to note.
 	lingerBad = 20 * time.Millisecond
 	// lingerLast is the same when nothing else is in hand.
@@ -48,6 +50,7 @@ type recorder struct {
 	observe Observer
 	log     *slog.Logger
 
+	linger  time.Duration
 	working func() bool // says whether the worker has links in hand that were not answered
 
 	mu    sync.Mutex
@@ -74,7 +77,7 @@ type recordCall struct {
 
 func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.Logger, working func() bool) *recorder {
 	return &recorder{
-		ledger: l, journal: j, states: s, observe: o, log: log, working: working,
+		ledger: l, journal: j, states: s, observe: o, log: log, linger: linger, working: working,
 		timer: time.NewTimer(linger), full: make(chan struct{}, 1),
 		failures: failures{log: log, level: slog.LevelWarn}, trouble: broker.Trouble{Log: log},
 	}
@@ -82,7 +85,7 @@ func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.L
 
 // write queues a call and returns.
 func (r *recorder) write(c recordCall) {
-	wait := linger
+	wait := r.linger
 	switch {
 	case !r.working():
 		wait = lingerLast

@@ -88,6 +88,7 @@ func New(cfg Config, b *broker.Broker, l *ledger.Ledger, api Canceler, limiter L
 	w.recorder = newRecorder(l, cfg.Journal, w.states, cfg.Observer, cfg.Log, w.working)
 	if cfg.ShowsFailures {
 		w.recorder.failures.level = slog.LevelInfo
+		w.recorder.linger = lingerShown
 	}
 	w.stopCtx, w.stop = context.WithCancelCause(context.Background())
 	w.callCtx, w.cut = context.WithCancel(context.Background())
