@@ -14,8 +14,8 @@ const (
 	inHand     = 500 * time.Millisecond
 	inHandMost = 4000
 	// lookAgain is how long a worker waits before it looks into empty queues again. It looks earlier when
-	// it is told that there is work. Where nobody tells it, as under a leader of an earlier release, it
-	// looks every lookUntold for a time after its latest slice.
+	// it is told that there is work. If nobody tells it, because the leader runs an earlier release, it
+	// looks every lookUntold for some time after its latest slice.
 	lookAgain  = 2 * time.Second
 	lookUntold = 200 * time.Millisecond
 	untold     = 10 * time.Second

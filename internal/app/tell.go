@@ -15,7 +15,7 @@ const listenAgain = 5 * time.Second
 func (a *App) fed(ctx context.Context) {
 	a.worker.Tell()
 	if a.opt.Shared && !a.feeder.Lone() {
-		// A user that may not publish is no reason to stop: the others look by themselves.
+		// Without permission to publish the other workers still look by themselves.
 		_ = a.opt.Broker.Client().Publish(ctx, queueChannel, a.opt.ID).Err()
 	}
 }

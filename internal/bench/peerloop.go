@@ -57,7 +57,7 @@ func newCanceler(client, base string, concurrency int) (canceler, error) {
 	}, nil
 }
 
-// newPacer makes the limiter that a peer uses of its own. A rate of 0 is none.
+// newPacer returns the limiter of a peer. A rate of 0 means no limit.
 func newPacer(perSecond string) (*rate.Limiter, error) {
 	n, err := strconv.Atoi(perSecond)
 	if n == 0 || err != nil {
