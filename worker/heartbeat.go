@@ -35,9 +35,9 @@ func newHeartbeats(w *Worker, ctx context.Context) *heartbeats {
 
 // run sends heartbeats until ctx ends, then deregisters the worker.
 func (h *heartbeats) run() {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(beatIdle)
 	defer timer.Stop()
-	told := true // the last heartbeat said that the worker has work
+	told := false // the last heartbeat said that the worker has work
 	for {
 		select {
 		case <-h.w.work.busy:

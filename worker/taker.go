@@ -14,8 +14,8 @@ const (
 	inHand     = 500 * time.Millisecond
 	inHandMost = 4000
 	// lookAgain is how long a worker waits before it looks into empty queues again. It looks earlier when
-	// it is told that there is work. If nobody tells it, because the leader runs an earlier release, it
-	// looks every lookUntold for some time after its latest slice.
+	// it hears that there is work. An earlier release does not tell it. Under such a leader it looks every
+	// lookUntold for some time after its latest slice.
 	lookAgain  = 2 * time.Second
 	lookUntold = 200 * time.Millisecond
 	untold     = 10 * time.Second
@@ -28,7 +28,7 @@ const (
 type taker struct {
 	w     *Worker
 	empty int                  // queues in a row that had no task
-	found time.Time            // when one had one
+	found atomic.Int64         // when one had one, in Unix ns
 	told  chan struct{}        // receives when there may be work in the queue
 	heard atomic.Int64         // when it was last told so, in Unix ns
 	room  chan struct{}        // receives when the worker has room for another slice
@@ -74,10 +74,13 @@ func (t *taker) AwaitTask() (waited bool) {
 		if t.hasRoom() {
 			break
 		}
+		timer := time.NewTimer(lookAgain)
 		select {
 		case <-t.room:
+		case <-timer.C:
 		case <-stop:
 		}
+		timer.Stop()
 		waited = true
 	}
 	t.waits.Store(false)
@@ -87,7 +90,7 @@ func (t *taker) AwaitTask() (waited bool) {
 // pause is how long to wait before a look into empty queues.
 func (t *taker) pause() time.Duration {
 	wait := lookAgain
-	if time.Since(t.found) < untold && time.Since(time.Unix(0, t.heard.Load())) > untold {
+	if since(&t.found) < untold && since(&t.heard) > untold {
 		wait = lookUntold
 	}
 	return wait + rand.N(wait/2)
@@ -99,8 +102,9 @@ func (t *taker) Asked(found bool) {
 		t.empty++
 		return
 	}
-	t.empty, t.found = 0, time.Now()
+	t.empty = 0
 	t.taken.Add(1)
+	t.found.Store(time.Now().UnixNano())
 }
 
 // intake is a slice between the queue and the count of unsent links.
@@ -137,8 +141,17 @@ func (t *taker) hasRoom() bool {
 	return float64(t.w.Unsent()) < most
 }
 
-// coming is about how many links are not counted in work yet.
-func (t *taker) coming() int64 { return t.taken.Load() * max(1, t.size.Load()) }
+// coming is about how many links are not counted in work yet. asynq may drop a task that it cannot read
+// without a word, so that what was taken long ago does not count.
+func (t *taker) coming() int64 {
+	if since(&t.found) > untold {
+		return 0
+	}
+	return max(0, t.taken.Load()) * max(1, t.size.Load())
+}
+
+// since returns the time since a number of Unix ns.
+func since(at *atomic.Int64) time.Duration { return time.Since(time.Unix(0, at.Load())) }
 
 // Moves says whether to move delayed tasks.
 func (t *taker) Moves(key string) bool {

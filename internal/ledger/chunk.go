@@ -58,7 +58,7 @@ func decodeChunk(chunk string) ([]string, error) {
 		return strings.Split(chunk, "\n"), nil
 	}
 	if packed == "" || len(packed)%packedSize != 0 {
-		return nil, fmt.Errorf("its %d bytes are no packed ids", len(chunk))
+		return nil, fmt.Errorf("packed ids of %d bytes: not a multiple of 16 after the mark", len(chunk))
 	}
 	links := make([]string, len(packed)/packedSize)
 	var all strings.Builder

@@ -77,7 +77,7 @@ func TestChunk(t *testing.T) {
 	}
 }
 
-// What is no chunk of ours is no ids.
+// A chunk of a wrong length is an error.
 func TestDamagedChunk(t *testing.T) {
 	t.Parallel()
 	whole, _ := encodeChunk(documented(1, 3))

@@ -50,7 +50,7 @@ type term struct {
 	last    [classes]string  // the batch of each class that was fed last
 	passed  [classes]float64 // and its virtual time
 	rounds  []feedRound
-	// The look-ahead of a lone worker stays full until then at this rate.
+	// The look-ahead of a lone worker stays full until then at this rate, unless its batches are paused.
 	fullUntil time.Time
 	fullRate  float64
 }
@@ -119,7 +119,7 @@ func (t *term) round(ctx context.Context) (busy bool, err error) {
 
 // full says whether the look-ahead is still full.
 func (t *term) full() bool {
-	return time.Now().Before(t.fullUntil) && float64(t.cfg.Limit().Rate) <= t.fullRate
+	return time.Now().Before(t.fullUntil) && float64(t.cfg.Limit().Rate) <= t.fullRate && t.cfg.Unsent() > 0
 }
 
 // begun leaves out the batches whose time has not come.
@@ -219,9 +219,12 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 		return err
 	}
 	pending, retrying, err := t.queue.lengths(ctx)
-	t.feeder.delayed.Store(retrying > 0)
-	if err != nil || retrying > maxRetrying {
+	if err != nil {
 		return err
+	}
+	t.feeder.delayed.Store(retrying > 0)
+	if retrying > maxRetrying {
+		return nil
 	}
 	largest := c.sliceSize()
 	for _, b := range open {
@@ -346,12 +349,10 @@ func (t *term) next(open []*batch) *batch {
 			continue
 		}
 		class := b.class()
-		switch {
-		case b.turns == 0: // a small batch does not wait for a large one
-			b.pass = max(b.pass, t.passed[class]-headStart/float64(b.Priority.Weight()))
-		case b.turns >= headStart: // it may have been paused
-			b.pass = max(b.pass, t.passed[class])
-		}
+		// It may be new, or have been paused. What is left of a new batch's head start lets a small one pass
+		// a large one.
+		ahead := float64(max(0, headStart-b.turns)) / float64(b.Priority.Weight())
+		b.pass = max(b.pass, t.passed[class]-ahead)
 		// Of those with the same time, the first one behind the batch fed last, or else the first of all.
 		if f := found[class]; f == nil || b.pass < f.pass || b.pass == f.pass && b.ID > t.last[class] && f.ID <= t.last[class] {
 			found[class] = b
