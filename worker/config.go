@@ -97,6 +97,8 @@ type Config struct {
 	// Lone says whether the feeder runs in this process and knows of no other worker. Heartbeats are then
 	// for people only. Nil: it does not.
 	Lone func() bool
+	// Leads says whether the feeder runs in this process and leads: see Tell. Nil: it does not.
+	Leads func() bool
 }
 
 func (c *Config) setDefaults() {
@@ -111,6 +113,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Lone == nil {
 		c.Lone = func() bool { return false }
+	}
+	if c.Leads == nil {
+		c.Leads = func() bool { return false }
 	}
 	if c.KeyVersion == nil {
 		c.KeyVersion = func() uint64 { return 1 }

@@ -6,6 +6,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/tick"
 )
 
 const (
@@ -35,7 +36,7 @@ func newHeartbeats(w *Worker, ctx context.Context) *heartbeats {
 
 // run sends heartbeats until ctx ends, then deregisters the worker.
 func (h *heartbeats) run() {
-	timer := time.NewTimer(beatIdle)
+	timer := time.NewTimer(tick.In(beatIdle))
 	defer timer.Stop()
 	told := false // the last heartbeat said that the worker has work
 	for {
@@ -53,7 +54,7 @@ func (h *heartbeats) run() {
 		}
 		told = h.w.Unsent() > 0
 		h.send()
-		timer.Reset(h.pause(told))
+		timer.Reset(tick.In(h.pause(told)))
 	}
 }
 

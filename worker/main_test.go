@@ -250,11 +250,11 @@ func limitOf(rate float64) func() ratelimit.Status {
 }
 
 // tell tells all workers that there is work.
-func (f *fleet) tell(context.Context) {
+func (f *fleet) tell(_ context.Context, slices int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.all {
-		w.Tell()
+		w.Tell(slices)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/ledger"
+	"linkcancel/internal/tick"
 )
 
 // Journal gets everything before it is written to the ledger. An error of its methods
@@ -23,9 +24,9 @@ type Journal interface {
 }
 
 const (
-	// linger is how long an outcome waits for others while the worker sends more links. A crash leaves so
-	// much unrecorded: those links are sent again.
-	linger = 700 * time.Millisecond
+	// linger is how long an outcome waits for others at most while the worker sends more links. A crash
+	// leaves so much unrecorded: those links are sent again.
+	linger = time.Second
 	// lingerShown is the same for a caller that shows the progress.
 	lingerShown = 100 * time.Millisecond
 	// lingerBad is the same for an outcome that may stop the batch, and for an attempt to note.
@@ -85,7 +86,7 @@ func newRecorder(l *ledger.Ledger, j Journal, s *states, o Observer, log *slog.L
 
 // write queues a call and returns.
 func (r *recorder) write(c recordCall) {
-	wait := r.linger
+	wait := min(r.linger, tick.Next())
 	switch {
 	case !r.working():
 		wait = lingerLast

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"linkcancel/internal/task"
+	"linkcancel/internal/tick"
 )
 
 const (
@@ -19,6 +20,8 @@ const (
 	lookAgain  = 2 * time.Second
 	lookUntold = 200 * time.Millisecond
 	untold     = 10 * time.Second
+	// lookLeading is the same for the process that leads. Nobody else puts slices into the queues.
+	lookLeading = 10 * time.Second
 	// moveAgain is how often delayed tasks are moved by a process that does not lead. The leader does it
 	// all the time, but may be of a release that does not.
 	moveAgain = 10 * time.Second
@@ -27,8 +30,11 @@ const (
 // taker is the broker.Pacer of a worker. asynq asks from one goroutine.
 type taker struct {
 	w     *Worker
+	place int                  // of the latest queue in asynq's present pass over them, from 1
+	over  bool                 // nothing is asked in the rest of it
 	empty int                  // queues in a row that had no task
 	found atomic.Int64         // when one had one, in Unix ns
+	left  atomic.Int64         // of a leader: slices in the queues at most; negative: unknown
 	told  chan struct{}        // receives when there may be work in the queue
 	heard atomic.Int64         // when it was last told so, in Unix ns
 	room  chan struct{}        // receives when the worker has room for another slice
@@ -39,13 +45,30 @@ type taker struct {
 }
 
 func newTaker(w *Worker) *taker {
-	return &taker{w: w, told: make(chan struct{}, 1), room: make(chan struct{}, 1), moved: map[string]time.Time{}}
+	t := &taker{w: w, told: make(chan struct{}, 1), room: make(chan struct{}, 1), moved: map[string]time.Time{}}
+	t.left.Store(-1)
+	return t
 }
 
-// tell says that there may be work in the queue.
-func (t *taker) tell() {
+// tell says that there may be work in the queue: so many slices more, or 0 if that is not known.
+func (t *taker) tell(slices int) {
 	t.heard.Store(time.Now().UnixNano())
+	t.count(int64(slices), slices == 0)
 	t.wake()
+}
+
+// count adds to the slices in the queue.
+func (t *taker) count(n int64, unknown bool) {
+	for {
+		old := t.left.Load()
+		left := max(0, old+n)
+		if unknown || old < 0 {
+			left = -1
+		}
+		if t.left.CompareAndSwap(old, left) {
+			return
+		}
+	}
 }
 
 func (t *taker) wake() {
@@ -55,19 +78,41 @@ func (t *taker) wake() {
 	}
 }
 
-// AwaitTask waits until the worker has room, and the queues may have a task.
+// AwaitTask waits until the worker has room, and the queues may have a task. After a wait asynq's pass over
+// the queues is over.
 func (t *taker) AwaitTask() (waited bool) {
+	if t.place++; t.place > len(task.Queues) {
+		t.place = 1
+	}
+	if t.place == 1 {
+		t.over = false
+	}
+	t.over = t.over || t.await()
+	return t.over
+}
+
+func (t *taker) await() (waited bool) {
 	stop := t.w.stopCtx.Done()
-	if t.empty >= len(task.Queues) {
+	if !t.w.cfg.Leads() {
+		t.count(0, true)
+	}
+	if t.empty >= len(task.Queues) || t.left.Load() == 0 {
 		t.empty = 0
 		timer := time.NewTimer(t.pause())
 		select {
 		case <-t.told:
+			t.left.CompareAndSwap(0, -1) // told during the latest look
 		case <-timer.C:
+			t.count(0, true)
 		case <-stop:
 		}
 		timer.Stop()
 		waited = true
+	} else if t.place == 1 {
+		select {
+		case <-t.told: // this look finds that work
+		default:
+		}
 	}
 	for t.w.stopCtx.Err() == nil {
 		t.waits.Store(true)
@@ -89,6 +134,9 @@ func (t *taker) AwaitTask() (waited bool) {
 
 // pause is how long to wait before a look into empty queues.
 func (t *taker) pause() time.Duration {
+	if t.w.cfg.Leads() {
+		return tick.In(lookLeading)
+	}
 	wait := lookAgain
 	if since(&t.found) < untold && since(&t.heard) > untold {
 		wait = lookUntold
@@ -99,10 +147,13 @@ func (t *taker) pause() time.Duration {
 // Asked notes whether a queue had a task.
 func (t *taker) Asked(found bool) {
 	if !found {
-		t.empty++
+		if t.empty++; t.empty == len(task.Queues) {
+			t.left.Store(0)
+		}
 		return
 	}
-	t.empty = 0
+	t.place, t.empty = 0, 0
+	t.count(-1, false)
 	t.taken.Add(1)
 	t.found.Store(time.Now().UnixNano())
 }
@@ -163,4 +214,7 @@ func (t *taker) Moves(key string) bool {
 }
 
 // Moved looks into the queues at once.
-func (t *taker) Moved() { t.wake() }
+func (t *taker) Moved() {
+	t.count(0, true)
+	t.wake()
+}

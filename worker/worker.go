@@ -147,8 +147,9 @@ func (w *Worker) Run(ctx context.Context) error {
 // working says whether links in hand were not sent yet, or not answered.
 func (w *Worker) working() bool { return w.work.unsent.Load() > 0 || w.slots.inFlight() > 0 }
 
-// Tell says that there may be work in the queue. Without it a worker looks every 2 s.
-func (w *Worker) Tell() { w.taker.tell() }
+// Tell says that so many slices were put into the queue, 0 if their number is not known. Without it a worker
+// looks every 2 s.
+func (w *Worker) Tell(slices int) { w.taker.tell(slices) }
 
 // Load describes the calls in flight.
 type Load struct {

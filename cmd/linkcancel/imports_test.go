@@ -35,7 +35,7 @@ func TestImports(t *testing.T) {
 	sides := []string{"producer", "worker", "metrics", "web"}
 	helpers := []string{"internal/testutil", "internal/redistest", "internal/otlptest"}
 	alone := []string{"internal/plexy", "internal/task", "internal/ratelimit", "internal/clean", "internal/history"}
-	leaves := []string{"internal/clean", "internal/history", "internal/walltime"}
+	leaves := []string{"internal/clean", "internal/history", "internal/tick", "internal/walltime"}
 	for name, imports := range graph {
 		for _, imported := range imports {
 			bad := ""

@@ -90,7 +90,8 @@ func New(ctx context.Context, opt Options) (*App, error) {
 	a.limiter, err = ratelimit.NewFleet(ratelimit.FleetConfig{
 		Config: ratelimit.Config{Rate: opt.Rate, Burst: opt.Burst, OnHold: a.logHold},
 		Redis:  opt.Broker.Client(), Process: opt.ID, Log: opt.Log,
-		Demand: func() int { return a.worker.Demand() }, // called while the app runs
+		Demand:      func() int { return a.worker.Demand() }, // called while the app runs
+		KernelTimer: true,
 	})
 	if err != nil {
 		return nil, err
@@ -107,6 +108,7 @@ func New(ctx context.Context, opt Options) (*App, error) {
 		ShowsFailures: opt.Attended,
 		Delayed:       func() bool { return a.feeder.Delayed() }, // called while the app runs
 		Lone:          func() bool { return a.feeder.Lone() },
+		Leads:         func() bool { return a.feeder.Leads() },
 	}, opt.Broker, opt.Ledger, api, a.limiter)
 	if err != nil {
 		return nil, err

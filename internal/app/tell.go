@@ -11,9 +11,9 @@ const queueChannel = "lc:queue"
 // listenAgain is the pause after a subscription that failed. Workers look into the queue by themselves, too.
 const listenAgain = 5 * time.Second
 
-// fed tells all workers that slices wait.
-func (a *App) fed(ctx context.Context) {
-	a.worker.Tell()
+// fed tells all workers that slices were put into the queue.
+func (a *App) fed(ctx context.Context, slices int) {
+	a.worker.Tell(slices)
 	if a.opt.Shared && !a.feeder.Lone() {
 		// Without permission to publish the other workers still look by themselves.
 		_ = a.opt.Broker.Client().Publish(ctx, queueChannel, a.opt.ID).Err()
@@ -33,7 +33,7 @@ func (a *App) listen(ctx context.Context) {
 			case <-ctx.Done():
 			}
 		case message.Payload != a.opt.ID:
-			a.worker.Tell()
+			a.worker.Tell(0)
 		}
 	}
 }

@@ -25,6 +25,9 @@ const (
 	// aloneMost is the most slots that a process alone reserves for a call. A limit that gives more
 	// within the horizon is far above what is sent: see spare.
 	aloneMost = 1000
+	// aloneLeast is how many slots such a process reserves even if it has fewer requests in hand: at low
+	// rates more work comes before the next call.
+	aloneLeast = 20
 )
 
 // usage is how a process uses its slots.
@@ -106,7 +109,11 @@ func (d demand) expected() int {
 
 // slots returns how many slots of its fair share the process can use, and how many it lacks.
 func (d demand) slots() (usable, want int) {
-	usable = max(d.waiting, min(d.expected(), d.waiting+d.soon))
+	need := d.waiting + d.soon
+	if need > 0 && d.alone() {
+		need = max(need, aloneLeast)
+	}
+	usable = max(d.waiting, min(d.expected(), need))
 	if spare := d.spare(); spare > usable && usable > 0 {
 		return spare, spare - d.left
 	}
@@ -119,7 +126,7 @@ func (d demand) slots() (usable, want int) {
 	}
 	usable = min(usable, max(1, share))
 	if usable > 1 && d.ownRate == 0 && !d.single {
-		return usable, min(usable-d.later, d.waiting+d.soon-d.reserved)
+		return usable, min(usable-d.later, need-d.reserved)
 	}
 	return usable, usable - d.reserved
 }

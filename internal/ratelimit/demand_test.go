@@ -36,7 +36,7 @@ func TestDemand(t *testing.T) {
 		{"alone, what it may use", alone, func(d *demand) { d.speed = 200 }, 400, 400},
 		{"alone, all", alone, func(d *demand) { d.speed, d.reserved, d.later = 990, 100, 100 }, 1000, 900},
 		{"alone, in place of those that will be used", alone, func(d *demand) { d.speed, d.reserved, d.later = 990, 100, 98 }, 1000, 902},
-		{"alone, no more than it has in hand", alone, func(d *demand) { d.speed, d.waiting, d.soon = 990, 2, 3 }, 5, 5},
+		{"alone, few more than it has in hand", alone, func(d *demand) { d.speed, d.waiting, d.soon = 990, 2, 3 }, 20, 20},
 		{"alone, one that waits", alone, func(d *demand) { d.waiting = 1 }, 1, 1},
 		{"alone, a probe in a hold", alone, func(d *demand) { d.speed, d.waiting, d.held = 990, 100, true }, 1, 1},
 		{"a row of as many as there are callers", row, func(d *demand) { d.waiting, d.flying = 2, 6 }, 8, 8},

@@ -28,7 +28,17 @@ type FleetConfig struct {
 	// reserved beyond these and the calls that already wait. It must be quick.
 	Demand func() int
 
+	// KernelTimer: use a timer of the kernel where there is one. It costs less at low rates, but does not
+	// work in the bubbles of testing/synctest.
+	KernelTimer bool
+
 	heartbeat time.Duration // 0: the default
+}
+
+// timer calls a function at a time. It may call it at other times, too.
+type timer interface {
+	Reset(time.Duration) bool
+	Stop() bool
 }
 
 // reportWait is how long Report waits at most until Redis knows an urgent answer.
@@ -51,7 +61,7 @@ type Fleet struct {
 	slots    slots
 	reserver reserver
 	guard    *rate.Limiter // the second guard, which also enforces the process's own Rate
-	timer    *time.Timer   // calls fire
+	timer    timer         // calls fire
 	wake     instant       // when it does, or never
 	notices  []Hold        // that OnHold has not seen
 	noticing bool          // a goroutine calls OnHold
@@ -89,7 +99,22 @@ func NewFleet(cfg FleetConfig) (*Fleet, error) {
 }
 
 // Run takes part in the fleet until ctx ends, and then leaves it. It must run exactly once.
-func (f *Fleet) Run(ctx context.Context) { f.reserver.loop(ctx) }
+func (f *Fleet) Run(ctx context.Context) {
+	if f.cfg.KernelTimer {
+		f.setTimer(newKernelTimer(f.fire))
+		defer func() { f.setTimer(time.AfterFunc(never, f.fire)) }()
+	}
+	f.reserver.loop(ctx)
+}
+
+// setTimer replaces the timer.
+func (f *Fleet) setTimer(t timer) {
+	f.mu.Lock()
+	defer f.unlock()
+	f.timer.Stop()
+	f.timer, f.wake = t, never
+	f.serve(f.now())
+}
 
 // Acquire waits for a slot, in order of arrival. It returns ctx.Err() as soon as ctx
 // ends, and [ErrHeld] when it has waited in a hold for longer than the Config allows.

@@ -7,6 +7,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"linkcancel/internal/tick"
 )
 
 const (
@@ -168,11 +170,11 @@ func (r *reserver) wake(now instant) {
 func (r *reserver) due(now instant) instant {
 	f := r.fleet
 	d := r.demand(now)
-	beat := max(f.cfg.heartbeat, d.horizon)
+	beat := r.called + max(f.cfg.heartbeat, d.horizon)
 	if d.waiting == 0 && d.reserved == 0 && d.soon == 0 {
-		beat = f.cfg.heartbeat * idleHeartbeats
+		beat = tick.After(f.start.Add(r.called), f.cfg.heartbeat*idleHeartbeats).Sub(f.start)
 	}
-	at := min(r.called+beat, r.outbox.sendBy)
+	at := min(beat, r.outbox.sendBy)
 	if r.outbox.urgent || r.changed || !r.clock.ready() {
 		at = now
 	}

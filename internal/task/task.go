@@ -158,13 +158,22 @@ func Parse(payload []byte) (Slice, error) {
 	return s, nil
 }
 
-// ExpiredLeases counts the tasks of a queue whose worker lost its lease.
-func ExpiredLeases(ctx context.Context, rdb redis.UniversalClient, queue string) (int64, error) {
-	n, err := rdb.ZCount(ctx, "asynq:{"+queue+"}:lease", "-inf", strconv.FormatInt(time.Now().Unix(), 10)).Result()
+// ExpiredLeases counts the tasks of some queues whose worker lost its lease.
+func ExpiredLeases(ctx context.Context, rdb redis.UniversalClient, queues ...string) (expired int64, err error) {
+	now := strconv.FormatInt(time.Now().Unix(), 10)
+	replies, err := rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, queue := range queues {
+			pipe.ZCount(ctx, "asynq:{"+queue+"}:lease", "-inf", now)
+		}
+		return nil
+	})
 	if err != nil {
 		return 0, fmt.Errorf("look for expired leases: %w", err)
 	}
-	return n, nil
+	for _, reply := range replies {
+		expired += reply.(*redis.IntCmd).Val()
+	}
+	return expired, nil
 }
 
 // Orphans returns the payloads of the tasks of one type whose worker lost its lease.

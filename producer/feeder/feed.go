@@ -244,9 +244,6 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 	if err := t.queue.enqueue(ctx, next); err != nil {
 		return err
 	}
-	if len(next) > 0 && t.cfg.Fed != nil {
-		t.cfg.Fed(ctx)
-	}
 	// The cursors move last: a crash before that feeds slices twice, which the records
 	// make harmless. The other way round, slices would wait for repair.
 	for _, b := range open {

@@ -17,11 +17,12 @@ import (
 	"linkcancel/internal/ledger"
 	"linkcancel/internal/notify"
 	"linkcancel/internal/ratelimit"
+	"linkcancel/internal/tick"
 )
 
 const (
 	leaseTTL   = 5 * time.Second
-	leaseRenew = 2 * time.Second
+	leaseRenew = 1900 * time.Millisecond // in each second round at most
 
 	idleInterval = time.Second // between rounds while no batch is open
 	// While one is open, the rounds are as far apart as roundLinks take at the present rate.
@@ -36,8 +37,8 @@ type Config struct {
 	Limit   func() ratelimit.Status // the state of the fleet's limiter
 	// Unsent returns the links in the hands of this process's worker. Nil: its heartbeats say so.
 	Unsent func() int
-	// Fed is called when slices were enqueued. It may be nil.
-	Fed  func(context.Context)
+	// Fed is called when so many slices were enqueued. It may be nil.
+	Fed  func(context.Context, int)
 	Keep time.Duration // how long finished batches are kept
 	Log  *slog.Logger
 	// Verify says which links of a batch are verified when it is done, if the batch itself does not:
@@ -78,9 +79,13 @@ type Feeder struct {
 	verifier verifier
 	term     *term // nil while another feeder leads
 
+	leads   atomic.Bool
 	delayed atomic.Bool
 	lone    atomic.Bool
 }
+
+// Leads says whether this process leads, as of its last round.
+func (f *Feeder) Leads() bool { return f.leads.Load() }
 
 // Delayed says whether this process leads and slices wait for a retry, as of its last look.
 func (f *Feeder) Delayed() bool { return f.delayed.Load() }
@@ -131,11 +136,12 @@ func (f *Feeder) Run(ctx context.Context) {
 		case err == nil:
 			f.trouble.End("feeding works again")
 		}
+		f.leads.Store(f.term != nil)
 		if f.term == nil {
 			f.delayed.Store(false)
 			f.lone.Store(false)
 		}
-		timer.Reset(f.pause(busy))
+		timer.Reset(tick.In(f.pause(busy)))
 	}
 }
 

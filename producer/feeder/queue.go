@@ -34,13 +34,14 @@ type queue struct {
 	client      *asynq.Client
 	inspector   *asynq.Inspector
 	ledger      *ledger.Ledger
-	tracer      trace.Tracer              // nil: no traces
-	traceparent func(batch string) string // the place of a batch in its trace, or ""
+	tracer      trace.Tracer               // nil: no traces
+	traceparent func(batch string) string  // the place of a batch in its trace, or ""
+	fed         func(context.Context, int) // see Config.Fed
 }
 
 func newQueue(f *Feeder, traceparent func(string) string) *queue {
 	return &queue{
-		rdb: f.rdb, ledger: f.ledger, tracer: f.cfg.Tracer, traceparent: traceparent,
+		rdb: f.rdb, ledger: f.ledger, tracer: f.cfg.Tracer, traceparent: traceparent, fed: f.cfg.Fed,
 		client:    asynq.NewClientFromRedisClient(f.rdb),
 		inspector: asynq.NewInspectorFromRedisClient(f.rdb),
 	}
@@ -90,7 +91,7 @@ func (q *queue) enqueue(ctx context.Context, all []task.Slice) error {
 		}
 		ids[s.Queue()] = id
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	if len(all) <= inOrder {
 		group.SetLimit(1)
@@ -99,12 +100,16 @@ func (q *queue) enqueue(ctx context.Context, all []task.Slice) error {
 		s.ReplicationID = ids[s.Queue()]
 		group.Go(func() error {
 			if q.tracer != nil {
-				return q.putTraced(ctx, s)
+				return q.putTraced(groupCtx, s)
 			}
-			return q.put(ctx, s)
+			return q.put(groupCtx, s)
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if q.fed != nil {
+		q.fed(ctx, len(all))
+	}
+	return err
 }
 
 func (q *queue) put(ctx context.Context, s task.Slice) error {

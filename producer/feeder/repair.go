@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,12 +102,11 @@ func (r *repairer) do(ctx context.Context, batches []*batch) error {
 // checkLeases counts expired leases. If there are more, it requeues orphans at once.
 func (r *repairer) checkLeases(ctx context.Context, batches []*batch) error {
 	expired := int64(0)
-	for name := range task.Queues {
-		n, err := task.ExpiredLeases(ctx, r.queue.rdb, name)
-		if err != nil {
+	if len(batches) > 0 { // without, nothing in the queue matters
+		var err error
+		if expired, err = task.ExpiredLeases(ctx, r.queue.rdb, slices.Collect(maps.Keys(task.Queues))...); err != nil {
 			return err
 		}
-		expired += n
 	}
 	before := r.expired
 	r.expired = expired
