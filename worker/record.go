@@ -56,6 +56,7 @@ type recorder struct {
 
 	mu    sync.Mutex
 	group []recordCall
+	spare []recordCall  // the array of the group before, to use again
 	due   time.Time     // when the group is written; zero: it is empty
 	timer *time.Timer   // rings then
 	full  chan struct{} // receives when it is to be written at once
@@ -138,6 +139,7 @@ func (r *recorder) run(ctx context.Context) {
 		}
 		if group := r.take(); len(group) > 0 {
 			r.commit(ctx, group)
+			r.reuse(group)
 		}
 	}
 }
@@ -147,8 +149,16 @@ func (r *recorder) take() []recordCall {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	group := r.group
-	r.group, r.due = nil, time.Time{}
+	r.group, r.spare, r.due = r.spare, nil, time.Time{}
 	return group
+}
+
+// reuse makes the array of a group that is written the next one's.
+func (r *recorder) reuse(group []recordCall) {
+	clear(group) // what it refers to
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spare = group[:0]
 }
 
 // commit writes a group, and repeats what Redis did not accept.

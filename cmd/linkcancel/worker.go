@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"linkcancel/internal/app"
@@ -105,8 +105,12 @@ func (c workerCmd) Run(ctx context.Context, a *cliApp) error {
 	if os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
-	if os.Getenv("GOMAXPROCS") == "" && c.Rate <= oneProcessor {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	if os.Getenv("GOMAXPROCS") == "" {
+		adapting, end := context.WithCancel(ctx)
+		var adapted sync.WaitGroup
+		adapted.Go(func() { adaptProcessors(adapting, float64(c.Rate)) })
+		defer adapted.Wait()
+		defer end()
 	}
 	a.log.Info("worker started", "id", a.id, "redis", b.String(), "api", c.BaseURL, "rate", c.Rate.String(),
 		"concurrency", c.Concurrency, "version", version)
@@ -144,8 +148,7 @@ func remaining(l *ledger.Ledger) (attrs []any) {
 	return attrs
 }
 
-// oneProcessor is a rate that needs a third of a core at most. Up to it, the worker's goroutines run one at a
-// time: waking a second processor for each of them took a quarter of the CPU time.
+// oneProcessor is a rate that needs a third of a core at most.
 const oneProcessor = 1000
 
 // gcPercent lets garbage grow to about 30 MB at full speed: the usual 100% took more CPU time.

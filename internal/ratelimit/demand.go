@@ -17,7 +17,7 @@ const (
 
 	// Where the limit is far above what the fleet sends, a process reserves at least
 	// spareLeast slots for a stretch of time, and keeps about spareKept of them.
-	spareLeast, spareKept = 200, 4000
+	spareLeast, spareKept = 200, 10_000
 
 	// ownShare is the part of its Rate that a process uses: slots may come a little early.
 	ownShare = 0.9925
@@ -87,9 +87,13 @@ func (d demand) share() int { return int(microsOf(d.horizon) / d.interval / micr
 // spare returns how many slots to reserve for a stretch of time, or 0 to reserve only what can be
 // used. At a limit far above what the fleet sends, a slot for each request would come due and be
 // given up long before its request. The process then reserves a run of slots that lasts until the
-// next call: a quarter of its share, and only while the others leave half of the schedule free.
+// next call: a quarter of its share, or all of it if it is the only one, and only while the others leave
+// half of the schedule free.
 func (d demand) spare() int {
-	n := d.share() / 4
+	n := d.share()
+	if d.active > 1 {
+		n /= 4
+	}
 	if d.alone() || n < spareLeast || n < int(d.speed*d.horizon.Seconds()) || d.backlog > d.horizon/2 || d.ownRate > 0 || d.held {
 		return 0
 	}

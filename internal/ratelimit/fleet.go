@@ -161,10 +161,13 @@ func (f *Fleet) Report(s Slot, a Answer) {
 	var sent <-chan struct{}
 	f.mu.Lock()
 	now := f.now()
+	held := f.hold.reason != ReasonNone
 	if f.answer(now, s, a) {
 		sent = f.reserver.flush()
 	}
-	f.serve(now)
+	if held || a.Kind != OK { // else nothing has changed for those who wait
+		f.serve(now)
+	}
 	f.unlock()
 	if sent == nil {
 		return

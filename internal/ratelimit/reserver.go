@@ -157,6 +157,10 @@ func (r *reserver) flush() <-chan struct{} {
 
 // wake ends a sleep of the loop that is too long.
 func (r *reserver) wake(now instant) {
+	f := r.fleet
+	if len(f.slots.list) > 2*f.waiters.count() && !r.outbox.urgent && !r.changed && r.outbox.sendBy == never {
+		return // there are slots enough, until the loop looks by itself
+	}
 	if r.sleeps >= 0 && r.due(now) < r.sleeps {
 		r.sleeps = -1
 		select {
