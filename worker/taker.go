@@ -101,7 +101,7 @@ func (t *taker) await() (waited bool) {
 		timer := time.NewTimer(t.pause())
 		select {
 		case <-t.told:
-			t.left.CompareAndSwap(0, -1) // told during the latest look
+			t.left.CompareAndSwap(0, -1) // it was told during the latest look
 		case <-timer.C:
 			t.count(0, true)
 		case <-stop:
