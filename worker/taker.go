@@ -53,19 +53,19 @@ func newTaker(w *Worker) *taker {
 // tell says that there may be work in the queue: so many slices more, or 0 if that is not known.
 func (t *taker) tell(slices int) {
 	t.heard.Store(time.Now().UnixNano())
-	t.count(int64(slices), slices == 0)
+	if slices > 0 {
+		t.count(int64(slices))
+	} else {
+		t.left.Store(-1)
+	}
 	t.wake()
 }
 
-// count adds to the slices in the queue.
-func (t *taker) count(n int64, unknown bool) {
+// count adds to the slices in the queues, if their number is known.
+func (t *taker) count(n int64) {
 	for {
 		old := t.left.Load()
-		left := max(0, old+n)
-		if unknown || old < 0 {
-			left = -1
-		}
-		if t.left.CompareAndSwap(old, left) {
+		if old < 0 || t.left.CompareAndSwap(old, max(0, old+n)) {
 			return
 		}
 	}
@@ -94,16 +94,16 @@ func (t *taker) AwaitTask() (waited bool) {
 func (t *taker) await() (waited bool) {
 	stop := t.w.stopCtx.Done()
 	if !t.w.cfg.Leads() {
-		t.count(0, true)
+		t.left.Store(-1)
 	}
 	if t.empty >= len(task.Queues) || t.left.Load() == 0 {
 		t.empty = 0
 		timer := time.NewTimer(t.pause())
 		select {
 		case <-t.told:
-			t.left.CompareAndSwap(0, -1) // it was told during the latest look
+			t.left.CompareAndSwap(0, -1) // this work may have come during the latest look
 		case <-timer.C:
-			t.count(0, true)
+			t.left.Store(-1)
 		case <-stop:
 		}
 		timer.Stop()
@@ -153,7 +153,7 @@ func (t *taker) Asked(found bool) {
 		return
 	}
 	t.place, t.empty = 0, 0
-	t.count(-1, false)
+	t.count(-1)
 	t.taken.Add(1)
 	t.found.Store(time.Now().UnixNano())
 }
@@ -215,6 +215,6 @@ func (t *taker) Moves(key string) bool {
 
 // Moved looks into the queues at once.
 func (t *taker) Moved() {
-	t.count(0, true)
+	t.left.Store(-1)
 	t.wake()
 }

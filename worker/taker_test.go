@@ -50,18 +50,17 @@ func TestTaker(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		leads bool
-		tell  int // slices that are told
-		late  bool
+		tell  int           // the argument of each call of tell; -1: no calls
 		most  int64         // queries
 		soon  time.Duration // until all are taken
 	}{
-		// Two queries find that the queues are empty, and then each slice costs one.
+		// Two queries find that the queues are empty. Then each slice costs one.
 		{name: "a leader", leads: true, tell: 1, most: 2 + 20, soon: 100 * time.Millisecond},
-		// It looks when it is told of work without a number, and every ten seconds.
-		{name: "a leader that is told of work of others", leads: true, tell: 0, most: 2 + 3*20, soon: 100 * time.Millisecond},
-		{name: "a leader that is not told", leads: true, tell: -1, most: 2 + 3*20, soon: 11 * time.Second},
+		// A call without a number makes it look. Without calls it looks every ten seconds.
+		{name: "a leader that hears of work of others", leads: true, tell: 0, most: 2 + 3*20, soon: 100 * time.Millisecond},
+		{name: "a leader that hears nothing", leads: true, tell: -1, most: 2 + 3*20, soon: 11 * time.Second},
 		{name: "another process", tell: 0, most: 2 + 3*20 + 2*20, soon: 100 * time.Millisecond},
-		{name: "another process that is not told", tell: -1, most: 2 + 3*20 + 2*200, soon: 4 * time.Second},
+		{name: "another process that hears nothing", tell: -1, most: 2 + 3*20 + 2*200, soon: 4 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
