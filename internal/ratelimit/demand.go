@@ -32,9 +32,10 @@ const (
 
 // usage is how a process uses its slots.
 type usage struct {
-	sent  int     // requests since the last call
-	speed float64 // requests per second
-	trust float64 // the part of them that is reserved before anyone waits
+	sent  int           // requests since the last call
+	speed float64       // requests per second
+	took  time.Duration // a request, on average
+	trust float64       // the part of them that is reserved before anyone waits
 }
 
 // average adds the time since the last call to the average.
@@ -44,6 +45,9 @@ func (u *usage) average(passed time.Duration) {
 	}
 	u.sent = 0
 }
+
+// answered adds the time that a request took to the average of the last few.
+func (u *usage) answered(took time.Duration) { u.took += (took - u.took) / 16 }
 
 // judge adapts the trust.
 func (u *usage) judge(wasted bool) {
@@ -63,6 +67,7 @@ type demand struct {
 	later    int     // those due after the time at which the next are asked for
 	left     int     // those of a stretch that will not be late at the next reply
 	speed    float64 // of usage
+	took     time.Duration
 	trust    float64
 	held     bool
 	ownRate  float64 // requests per second of a process slower than the fleet; else 0
@@ -107,8 +112,13 @@ func (d demand) expected() int {
 	}
 	// Among several the slots come in a row, and each of a row needs a caller. A short row needs
 	// fewer, because some call again meanwhile.
+	callers := d.waiting + d.flying
 	speed, short := d.trust*d.speed, firstHorizon.duration()+2*d.lead
-	return min(int(speed*d.horizon.Seconds()), max(int(speed*short.Seconds()), d.waiting+d.flying))
+	row := max(int(speed*short.Seconds()), callers)
+	if micros(callers)*d.interval < microsOf(d.took) {
+		row = callers // the row is over before the first of them calls again
+	}
+	return min(int(speed*d.horizon.Seconds()), row)
 }
 
 // slots returns how many slots of its fair share the process can use, and how many it lacks.

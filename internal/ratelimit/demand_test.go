@@ -40,6 +40,8 @@ func TestDemand(t *testing.T) {
 		{"alone, one that waits", alone, func(d *demand) { d.waiting = 1 }, 1, 1},
 		{"alone, a probe in a hold", alone, func(d *demand) { d.speed, d.waiting, d.held = 990, 100, true }, 1, 1},
 		{"a row of as many as there are callers", row, func(d *demand) { d.waiting, d.flying = 2, 6 }, 8, 8},
+		{"a row of as many as there are callers, which are slow", row, func(d *demand) { d.flying, d.took = 4, 21 * time.Millisecond; d.speed = 500 }, 4, 4},
+		{"a longer row for callers that come back in time", row, func(d *demand) { d.flying, d.took = 4, 20 * time.Millisecond; d.speed = 500 }, 16, 16},
 		{"a row of what it will likely use", row, func(d *demand) { d.waiting, d.flying = 2, 60 }, 14, 14},
 		{"a short row of what it will likely use", row, func(*demand) {}, 4, 4},
 		{"a row while calls are slow", row, func(d *demand) { d.lead = 50 * time.Millisecond }, 9, 9},

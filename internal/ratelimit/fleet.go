@@ -185,6 +185,7 @@ func (f *Fleet) answer(now instant, s Slot, a Answer) (urgent bool) {
 		f.unused(now, s)
 		return s.probe
 	}
+	f.reserver.usage.answered(f.start.Add(now).Sub(s.granted))
 	f.own.answer(now, s, a)
 	out := &f.reserver.outbox
 	out.add(newEvent(now, s, a))

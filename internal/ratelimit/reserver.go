@@ -243,7 +243,7 @@ func (r *reserver) demand(now instant) demand {
 	f := r.fleet
 	d := demand{
 		waiting: f.waiters.count(), soon: math.MaxInt32, flying: f.flying, reserved: len(f.slots.list),
-		speed: r.usage.speed, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
+		speed: r.usage.speed, took: r.usage.took, trust: r.usage.trust, held: f.hold.reason != ReasonNone,
 		horizon: f.shared.horizon.duration(), lead: r.lead(), backlog: r.backlog, active: f.shared.active, single: f.shared.single, interval: f.shared.interval,
 	}
 	if f.cfg.Demand != nil {
