@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -55,27 +56,23 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 	if err := CheckID(id); err != nil {
 		return nil, fmt.Errorf("%s payment link, nothing was sent: %w", method, err)
 	}
-	return c.send(ctx, method, linkURL(c.base, id), maxBody)
+	return c.send(ctx, method, linkURL(c.links, id), maxBody)
 }
 
 // send sends a request and reads at most limit+1 bytes. The error is a *TransportError.
-func (c *Client) send(ctx context.Context, method, url string, limit int) (*answer, error) {
+func (c *Client) send(ctx context.Context, method string, url *url.URL, limit int) (*answer, error) {
 	secret := c.key.secret()
-	ctx, guard := guardOnce(ctx)
-	defer guard.cancel(nil)
-	defer time.AfterFunc(c.timeout, func() { guard.cancel(c.late) }).Stop()
-
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
-	if err != nil {
-		return nil, &TransportError{Method: method, Err: secret.scrub.error(err)}
-	}
-	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
-
 	lane := c.lanes.take(IsFresh(ctx))
-	resp, err := lane.transport.RoundTrip(req)
+	ctx, cancel := lane.once.guard(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(c.timeout, func() { cancel(c.late) }).Stop()
+
+	req := http.Request{Method: method, URL: url, Host: url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
+	resp, err := lane.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		c.lanes.discard(lane)
-		return nil, c.noAnswer(method, guard, err, secret.scrub)
+		return nil, c.noAnswer(method, &lane.once, err, secret.scrub)
 	}
 	defer resp.Body.Close() // keeps the connection if the body was read to its end
 
@@ -96,13 +93,13 @@ func (c *Client) send(ctx context.Context, method, url string, limit int) (*answ
 }
 
 // noAnswer returns the error of a request without an answer.
-func (c *Client) noAnswer(method string, guard *onceGuard, err error, scrub scrubber) *TransportError {
-	sent := guard.wrote.Load()
+func (c *Client) noAnswer(method string, once *onceGuard, err error, scrub scrubber) *TransportError {
+	sent := once.wrote.Load()
 	local := !sent && isLocal(err)
 	if local {
 		c.CloseIdle() // frees descriptors and ports
 	}
-	if guard.replayed.Load() || errors.Is(err, io.EOF) {
+	if once.replayed.Load() || errors.Is(err, io.EOF) {
 		err = errLost // clearer than "EOF"
 	}
 	return &TransportError{Method: method, Sent: sent, Local: local, Err: scrub.error(explained(err))}
@@ -128,38 +125,45 @@ func (a *answer) unpack() {
 	a.body = body
 }
 
-// onceGuard ensures that a call is one request.
+// onceGuard ensures that each call of a lane is one request.
 //
 // Go's transport silently repeats a GET when a kept connection dies before the first byte
 // of the answer, and any request when it believes that nothing was written. The rate limit
 // would count one request where the API sees two, and a second DELETE could go unnoticed.
 // So the transport may change its connection only while nothing was written.
 type onceGuard struct {
-	cancel   context.CancelCauseFunc
-	wrote    atomic.Bool // bytes of the request may have been sent
-	replayed atomic.Bool // the transport asked for a second connection
+	trace    httptrace.ClientTrace
+	cancel   context.CancelCauseFunc // of the present call
+	wrote    atomic.Bool             // bytes of its request may have been sent
+	replayed atomic.Bool             // the transport asked for a second connection
 }
 
-// guardOnce returns a context whose request is sent at most once.
-func guardOnce(ctx context.Context) (context.Context, *onceGuard) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	g := &onceGuard{cancel: cancel}
-	trace := &httptrace.ClientTrace{
+func (g *onceGuard) init() {
+	g.trace = httptrace.ClientTrace{
 		// The transport reports both just before it flushes its buffer, and the second one also for
 		// a failed write. From then on nobody can know that nothing was sent. RoundTrip returns
 		// only after its writing goroutine has ended, so no report comes late.
 		WroteHeaders: func() { g.wrote.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { g.wrote.Store(true) },
-		GotConn: func(info httptrace.GotConnInfo) {
-			if !g.wrote.Load() {
-				return
-			}
-			g.replayed.Store(true)
-			cancel(errLost)
-			// The transport writes without checking the context again, so the connection must be
-			// closed.
-			_ = info.Conn.Close()
-		},
+		GotConn:      g.gotConn,
 	}
-	return httptrace.WithClientTrace(ctx, trace), g
+}
+
+func (g *onceGuard) gotConn(info httptrace.GotConnInfo) {
+	if !g.wrote.Load() {
+		return
+	}
+	g.replayed.Store(true)
+	g.cancel(errLost)
+	// The transport writes without checking the context again, so the connection must be closed.
+	_ = info.Conn.Close()
+}
+
+// guard returns the context of the lane's next call, whose request is sent at most once.
+func (g *onceGuard) guard(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	g.wrote.Store(false)
+	g.replayed.Store(false)
+	ctx, g.cancel = context.WithCancelCause(ctx)
+	trace := g.trace // a copy, because WithClientTrace changes it if ctx has another one
+	return httptrace.WithClientTrace(ctx, &trace), g.cancel
 }

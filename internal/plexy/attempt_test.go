@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"path"
 	"sync"
 	"testing"
@@ -144,7 +145,7 @@ func TestOneRequestPerCallWithIdleConnections(t *testing.T) {
 // replaying, and the guard can go.
 func TestTransportReplays(t *testing.T) {
 	s := newFickleServer(t)
-	transport := newLanes(1).transport()
+	transport := newLanes(1, &url.URL{}).transport()
 	for i := range 2 {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprint(s.url(), "/", i), nil)
 		if err != nil {
@@ -169,8 +170,10 @@ func TestTransportReplays(t *testing.T) {
 // The transport writes on its second connection without another look at the
 // context: the guard must have closed it by then.
 func TestGuardClosesSecondConnection(t *testing.T) {
-	ctx, guard := guardOnce(t.Context())
-	defer guard.cancel(nil)
+	var guard onceGuard
+	guard.init()
+	ctx, cancel := guard.guard(t.Context())
+	defer cancel(nil)
 	trace := httptrace.ContextClientTrace(ctx)
 	pipe := func() net.Conn {
 		here, there := net.Pipe()

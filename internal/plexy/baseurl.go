@@ -67,7 +67,13 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// linkURL returns the URL of one link. The id has passed CheckID.
-func linkURL(base, id string) string {
-	return base + "/payment-links/" + url.PathEscape(id)
+// linksURL returns the URL of all links. base is a result of parseBase.
+func linksURL(base string) (*url.URL, error) { return url.Parse(base + "/payment-links") }
+
+// linkURL returns the URL of one link, given that of all. The id has passed CheckID.
+func linkURL(links *url.URL, id string) *url.URL {
+	u := *links
+	u.Path = links.Path + "/" + id
+	u.RawPath = links.EscapedPath() + "/" + url.PathEscape(id)
+	return &u
 }

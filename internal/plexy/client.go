@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -76,7 +77,8 @@ func (cfg Config) withDefaults() (Config, error) {
 
 // Client calls the API. It is safe for concurrent use.
 type Client struct {
-	base      string // as BaseURL returns it
+	base      string   // as BaseURL returns it
+	links     *url.URL // of all links
 	host      string
 	key       *Key
 	timeout   time.Duration
@@ -97,14 +99,19 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
+	links, err := linksURL(base)
+	if err != nil {
+		return nil, fmt.Errorf("configure the API client: %w", err)
+	}
 	return &Client{
 		base:      base,
+		links:     links,
 		host:      host,
 		key:       cfg.Key,
 		timeout:   cfg.Timeout,
 		late:      fmt.Errorf("no answer within %v: %w", cfg.Timeout, context.DeadlineExceeded),
 		userAgent: []string{cfg.UserAgent},
-		lanes:     newLanes(cfg.Concurrency),
+		lanes:     newLanes(cfg.Concurrency, links),
 	}, nil
 }
 

@@ -2,7 +2,6 @@ package plexy
 
 import (
 	"errors"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -67,18 +66,18 @@ func TestDocumented(t *testing.T) {
 // URL finds exactly one path segment after /payment-links/, and it is the id.
 func checkAddress(t *testing.T, id string) {
 	t.Helper()
-	const base = "https://api.example.com/v1"
-	req, err := http.NewRequest(http.MethodDelete, linkURL(base, id), nil)
+	links, err := linksURL("https://api.example.com/v1")
 	if err != nil {
-		t.Fatalf("id %q: %v", id, err)
+		t.Fatal(err)
 	}
-	u, err := url.ParseRequestURI(req.URL.RequestURI())
+	address := linkURL(links, id)
+	u, err := url.ParseRequestURI(address.RequestURI())
 	if err != nil {
 		t.Fatalf("id %q: %v", id, err)
 	}
 	segment, ok := strings.CutPrefix(u.EscapedPath(), "/v1/payment-links/")
-	if !ok || segment == "" || strings.Contains(segment, "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || req.URL.Host != "api.example.com" {
-		t.Fatalf("id %q addresses %s", id, req.URL)
+	if !ok || segment == "" || strings.Contains(segment, "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || address.Host != "api.example.com" {
+		t.Fatalf("id %q addresses %s", id, address)
 	}
 	if got, err := url.PathUnescape(segment); got != id || err != nil {
 		t.Fatalf("id %q arrives as %q (%v)", id, got, err)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -35,6 +36,7 @@ func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 // lane is one connection to the API, or room for one. One call uses it at a time.
 type lane struct {
 	transport *http.Transport
+	once      onceGuard
 	expires   time.Time // the lane's connections are no older than the lane
 	kept      bool      // it has had a good answer
 }
@@ -47,13 +49,16 @@ type lanes struct {
 	most int // kept
 	tls  *tls.Config
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// proxy is the environment's for the base URL, which all requests share.
+	proxy func(*http.Request) (*url.URL, error)
 
 	mu     sync.Mutex
 	idle   []*lane // the last one returned is at the end
 	purged time.Time
 }
 
-func newLanes(most int) *lanes {
+func newLanes(most int, base *url.URL) *lanes {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base})
 	return &lanes{
 		most: most,
 		tls: &tls.Config{
@@ -61,7 +66,8 @@ func newLanes(most int) *lanes {
 			// New connections resume the TLS session of an earlier one.
 			ClientSessionCache: tls.NewLRUClientSessionCache(0),
 		},
-		dial: (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		dial:  (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		proxy: func(*http.Request) (*url.URL, error) { return proxy, err },
 	}
 }
 
@@ -75,7 +81,9 @@ func (l *lanes) take(fresh bool) *lane {
 	if last != nil {
 		last.close()
 	}
-	return &lane{transport: l.transport(), expires: now.Add(-rand.N(laneSpread)).Add(laneAge)}
+	made := &lane{transport: l.transport(), expires: now.Add(-rand.N(laneSpread)).Add(laneAge)}
+	made.once.init()
+	return made
 }
 
 // put returns a lane. Its last answer must have been read to the end.
@@ -138,7 +146,7 @@ func (l *lanes) transport() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  l.proxy,
 		DialContext:            l.dial,
 		TLSHandshakeTimeout:    tlsTimeout,
 		TLSClientConfig:        l.tls,

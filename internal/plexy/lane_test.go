@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -384,7 +385,7 @@ func TestServerMoves(t *testing.T) {
 // no more than its own connections for a while, and neither does one that fails on new connections.
 func TestTroubleClosesIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLanes(10)
+		l := newLanes(10, &url.URL{})
 		fill := func() {
 			for range 3 {
 				l.put(&lane{transport: l.transport(), expires: time.Now().Add(laneAge)})

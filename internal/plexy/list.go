@@ -37,7 +37,7 @@ type Page struct {
 // The error is an *Error for an answer that is not a list, including a 2xx, and a
 // *TransportError if there is no answer or it is cut off.
 func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
-	a, err := c.send(ctx, http.MethodGet, listURL(c.base, page, size), maxPage)
+	a, err := c.send(ctx, http.MethodGet, listURL(c.links, page, size), maxPage)
 	if err != nil {
 		return Page{}, err
 	}
@@ -59,7 +59,7 @@ func (c *Client) List(ctx context.Context, page, size int) (Page, error) {
 	return p, nil
 }
 
-func listURL(base string, page, size int) string {
+func listURL(links *url.URL, page, size int) *url.URL {
 	query := url.Values{}
 	if page > 0 {
 		query.Set("page", strconv.Itoa(page))
@@ -67,11 +67,9 @@ func listURL(base string, page, size int) string {
 	if size > 0 {
 		query.Set("size", strconv.Itoa(size))
 	}
-	address := base + "/payment-links"
-	if len(query) > 0 {
-		address += "?" + query.Encode()
-	}
-	return address
+	u := *links
+	u.RawQuery = query.Encode()
+	return &u
 }
 
 // envelopes are the names of the array of links: that of GET /transactions, then likely ones.

@@ -133,9 +133,14 @@ func (f *Fleet) acquire(ctx context.Context, q *list.List) (Slot, error) {
 	}
 	f.mu.Lock()
 	now := f.now()
-	w := &waiter{arrived: now, done: make(chan struct{})}
+	w := &waiter{arrived: now}
 	place := q.PushBack(w)
 	f.serve(now)
+	if w.served {
+		f.unlock()
+		return w.slot, w.err
+	}
+	w.done = make(chan struct{})
 	f.unlock()
 
 	select {

@@ -2,9 +2,10 @@ package ratelimit
 
 import "container/list"
 
-// waiter is one call of Acquire that waits. done is closed when slot or err is set.
+// waiter is one call of Acquire. If it has to wait, done is closed when it is served.
 type waiter struct {
 	arrived instant
+	served  bool // slot or err is set
 	done    chan struct{}
 	slot    Slot
 	err     error
@@ -27,8 +28,10 @@ func (ws *waiters) serve(slot Slot) {
 // finish ends the wait at the front of a queue.
 func finish(q *list.List, slot Slot, err error) {
 	w := q.Remove(q.Front()).(*waiter)
-	w.slot, w.err = slot, err
-	close(w.done)
+	w.slot, w.err, w.served = slot, err, true
+	if w.done != nil {
+		close(w.done)
+	}
 }
 
 // giveUp ends waits that were too long in a hold with ErrHeld. It returns when it is next due.
