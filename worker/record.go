@@ -34,7 +34,7 @@ const (
 	// lingerLast is the same when nothing else is in hand.
 	lingerLast = 3 * time.Millisecond
 	// fullGroup is a group that waits for no more.
-	fullGroup = 100
+	fullGroup = 400
 	// The delay between attempts to write grows from commitPause to commitPauseMost.
 	commitPause, commitPauseMost = 50 * time.Millisecond, time.Second
 )
@@ -138,7 +138,7 @@ func (r *recorder) run(ctx context.Context) {
 			return
 		}
 		if group := r.take(); len(group) > 0 {
-			r.commit(ctx, group)
+			r.commit(ctx, sorted(group))
 			r.reuse(group)
 		}
 	}
@@ -161,20 +161,28 @@ func (r *recorder) reuse(group []recordCall) {
 	r.spare = group[:0]
 }
 
-// commit writes a group, and repeats what Redis did not accept.
-func (r *recorder) commit(ctx context.Context, calls []recordCall) {
-	// The calls of a chunk become one group, in the order of Commit's results. The
-	// journal has the same order, which the canary of a resumed run depends on.
-	slices.SortStableFunc(calls, func(a, b recordCall) int {
+// sorted returns the calls of a group by batch, chunk and position: those of a chunk become one group, in
+// the order of Commit's results. The journal has the same order, which the canary of a resumed run depends on.
+func sorted(group []recordCall) []*recordCall {
+	calls := make([]*recordCall, len(group))
+	for i := range group {
+		calls[i] = &group[i]
+	}
+	slices.SortStableFunc(calls, func(a, b *recordCall) int {
 		return cmp.Or(cmp.Compare(a.Batch, b.Batch), cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Position, b.Position))
 	})
+	return calls
+}
+
+// commit writes the calls of a group, and repeats what Redis did not accept.
+func (r *recorder) commit(ctx context.Context, calls []*recordCall) {
 	if r.journal != nil {
 		now := time.Now()
-		for i := range calls {
-			calls[i].At = now
+		for _, c := range calls {
+			c.At = now
 		}
 		// The journal is for what may cancel links.
-		cancels := slices.DeleteFunc(slices.Clone(calls), func(c recordCall) bool { return c.verify })
+		cancels := slices.DeleteFunc(slices.Clone(calls), func(c *recordCall) bool { return c.verify })
 		if err := r.journal.Commit(entriesOf(cancels)); err != nil {
 			for _, c := range calls {
 				c.finish(err)
@@ -200,7 +208,7 @@ func (r *recorder) commit(ctx context.Context, calls []recordCall) {
 	}
 }
 
-func entriesOf(calls []recordCall) []ledger.Entry {
+func entriesOf(calls []*recordCall) []ledger.Entry {
 	entries := make([]ledger.Entry, len(calls))
 	for i := range calls {
 		entries[i] = calls[i].Entry
@@ -209,12 +217,12 @@ func entriesOf(calls []recordCall) []ledger.Entry {
 }
 
 // try writes calls once. It returns those that Redis did not accept, and why.
-func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCall, why error) {
+func (r *recorder) try(ctx context.Context, calls []*recordCall) (left []*recordCall, why error) {
 	entries := entriesOf(calls)
 	var groups []ledger.Group
-	var members [][]recordCall
+	var members [][]*recordCall
 	for first, i := 0, 0; i < len(calls); i++ {
-		c := &calls[i]
+		c := calls[i]
 		if i+1 == len(calls) || calls[i+1].Batch != c.Batch || calls[i+1].Chunk != c.Chunk {
 			groups = append(groups, ledger.Group{Batch: c.Batch, Chunk: c.Chunk, Entries: entries[first : i+1]})
 			members = append(members, calls[first:i+1])
@@ -254,7 +262,7 @@ func (r *recorder) try(ctx context.Context, calls []recordCall) (left []recordCa
 }
 
 // publish reports an entry that this process wrote to metrics and log.
-func (r *recorder) publish(c recordCall, o ledger.Outcome, origin ledger.Head) {
+func (r *recorder) publish(c *recordCall, o ledger.Outcome, origin ledger.Head) {
 	if c.ambiguous > 0 {
 		r.observe.Ambiguous(c.ambiguous)
 	}

@@ -146,6 +146,7 @@ func (s *session) restore(ctx context.Context, state *report.State, chunk, links
 
 // execute cancels the batch, writes the report and prints the summary.
 func (s *session) execute(userCtx context.Context, a *cliApp) error {
+	defer setGC(runGC)()
 	ctx, stop := context.WithCancel(userCtx)
 	defer stop()
 	var badKey, unproved error
