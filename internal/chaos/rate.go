@@ -7,14 +7,9 @@ import (
 	"linkcancel/internal/sandbox"
 )
 
-const (
-	// arrivalJitter is what the requests may be more than the limit by the API's
-	// count, as a part of the limit.
-	arrivalJitter = 0.01
-	// lateSlot is how late a slot may be used: 5 ms in the limiter, and 50 ms until
-	// it counts as stale. In a short window that may be more than the jitter.
-	lateSlot = 55 * time.Millisecond
-)
+// arrivalJitter is what the requests may be more than the limit by the API's count, as a part of the
+// limit: the promise of docs/guarantees.md. If that is less than one request, it is one.
+const arrivalJitter = 0.01
 
 // windows are those over which the rate is counted.
 var windows = []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second}
@@ -40,8 +35,8 @@ func (t *truth) checkWindows(requests []sandbox.Request, limit float64) {
 		}
 		from := requests[at].Time
 		seconds := window.Seconds()
-		spare := max(arrivalJitter*seconds, lateSlot.Seconds()) + t.r.stalls.within(from, from.Add(window)).Seconds()
-		if most := limit * (seconds + spare); float64(count) > most {
+		spare := arrivalJitter*seconds + t.r.stalls.within(from, from.Add(window)).Seconds()
+		if most := max(limit*(seconds+spare), limit*seconds+1); float64(count) > most {
 			t.violate("all requests together stay within the limit", "", "", from, "%d requests within %v, at a limit of %.0f/s: at most %.0f may come", count, window, limit, most)
 			return
 		}

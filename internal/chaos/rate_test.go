@@ -30,8 +30,8 @@ func TestRateIsChecked(t *testing.T) {
 		bad   bool
 	}{
 		{"at the limit", limit, 0, false},
-		{"late slots", limit * 0.995, 5, false},
-		{"a bunch", limit * 0.995, 8, true},
+		{"a late slot", limit * 0.995, 1, false},
+		{"a bunch", limit * 0.995, 3, true},
 		{"a little over it, for long", limit * 1.02, 0, true},
 		{"twice", 2 * limit, 0, true},
 	} {

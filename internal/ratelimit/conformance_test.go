@@ -49,13 +49,13 @@ func testLimiter(t *testing.T, real *realRedis) {
 		{"an ended context ends the wait", Config{Rate: 1}, testCancel},
 		{"a slot grows stale", Config{Rate: 100}, func(t *testing.T, d *driver) {
 			s := d.acquire()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond)
 			if s.Stale() {
-				t.Error("stale after 50 ms")
+				t.Error("stale after 5 ms")
 			}
 			time.Sleep(time.Millisecond)
 			if !s.Stale() {
-				t.Error("not stale after 51 ms")
+				t.Error("not stale after 6 ms")
 			}
 			if !(Slot{}).Stale() {
 				t.Error("the zero slot is not stale")
@@ -1057,7 +1057,7 @@ func testWindow(t *testing.T, l *Fleet, rate Rate, burst int) {
 			t.Logf("fullest second: %d", most)
 		}
 	}
-	// After a stall only the slots of its last 50 ms may be used.
+	// After a stall only the slots of its last 10 ms may be used.
 	if most := 2 * (int(float64(rate)*(staleAfter+maxLateness).Seconds()) + burst); bunch > most {
 		t.Errorf("%d requests in bunches after the stalls, want at most %d", bunch, most)
 	}
