@@ -96,9 +96,9 @@ type plan struct {
 
 const (
 	eventsASecond = 2
-	// Each round of fastEvery has a limit of 5,000/s at least, where slices are large, and links for as much as
+	// Each round of fastEvery has a limit of fastRate at least, where slices are large, and links for as much as
 	// fastLinks a second: a small machine sends no more.
-	fastEvery, fastLinks = 4, 3000
+	fastEvery, fastRate, fastLinks = 4, 5000, 3000
 	// longStop is longer than the lease of a task: others take its links up.
 	longStop = 33 * time.Second
 	// longFrom is how long the faults must last for such a stop.
@@ -114,7 +114,7 @@ func newPlan(seed uint64, round int, faults time.Duration, only ...kind) plan {
 		workers: 2 + draw.IntN(3), rate: 300 + 100*draw.IntN(4), sweeps: draw.IntN(2) == 0,
 	}
 	if len(only) == 0 && round%fastEvery == 0 {
-		p.rate = 5000 * (1 + draw.IntN(4))
+		p.rate = fastRate * (1 + draw.IntN(4))
 	}
 	p.links = int(min(float64(p.rate), fastLinks) * faults.Seconds() / 6)
 	var hand []kind
