@@ -410,6 +410,26 @@ func TestLeadersChange(t *testing.T) {
 	})
 }
 
+// A process that leads again repeats nothing that others have delivered since.
+func TestLeadAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fleet) {
+		f.set(no)
+		first, _ := f.leader(nil)
+		put(t, first, 1, "a")
+		testutil.Advance(time.Minute)
+		first.Rest()
+		f.set(yes)
+		_, stop := f.leader(nil)
+		testutil.Advance(10 * time.Minute)
+		stop()
+		testutil.Must(t, first.Lead(t.Context(), time.Now()))
+		testutil.Advance(10 * time.Minute)
+		if got := f.taken(); len(got) != 1 {
+			t.Errorf("taken: %v", got)
+		}
+	})
+}
+
 // A process that does not lead delivers nothing.
 func TestRest(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fleet) {

@@ -1,6 +1,8 @@
 package feeder
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -186,6 +188,29 @@ func TestMissing(t *testing.T) {
 		}
 		if got := y.get("b1"); got.State != ledger.Done {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// The low-water mark stays before the first pending slice, whatever is done after it.
+func TestLowWaterMark(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		y.batch("b1", importer.SourceImport, 1230)
+		f := y.feeder(1000)
+		y.tick(f)
+		for {
+			s, ok := y.take(time.Now().Add(time.Hour))
+			if !ok {
+				break
+			}
+			if s.Chunk == 1 || s.Index == 0 {
+				y.settle(s)
+				y.drop(s)
+			}
+		}
+		y.ticks(f, missingInterval+5*time.Second)
+		if got := y.get("b1"); got.Low != 50 {
+			t.Errorf("low-water mark %d", got.Low)
 		}
 	})
 }
@@ -420,6 +445,37 @@ func TestOrphansOfOthers(t *testing.T) {
 		f := y.feeder(100)
 		y.tick(f)
 		if diff := cmp.Diff([]string{"b1:0:0"}, ids(y.all())); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// asynq lists tasks at work in pages.
+func TestOrphansOnManyPages(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		y := newYard(t, b)
+		client := asynq.NewClientFromRedisClient(y.rdb)
+		const n = 450
+		for i := range n {
+			id := fmt.Sprint(i)
+			_, err := client.Enqueue(asynq.NewTask(task.TypeCancel, []byte(id)), asynq.Queue(task.QueueCancel), asynq.TaskID(id))
+			testutil.Must(t, err)
+			lease := redis.Z{Score: float64(time.Now().Add(time.Hour).Unix()), Member: id}
+			if i == 0 || i == 210 || i == n-1 {
+				lease = redisZ(id)
+			}
+			testutil.Must(t, y.rdb.RPopLPush(t.Context(), keyPending, keyActive).Err())
+			testutil.Must(t, y.rdb.HSet(t.Context(), keyTask+id, "state", "active").Err())
+			testutil.Must(t, y.rdb.ZAdd(t.Context(), keyLease, lease).Err())
+		}
+		payloads, err := task.Orphans(asynq.NewInspectorFromRedisClient(y.rdb), task.QueueCancel, task.TypeCancel)
+		testutil.Must(t, err)
+		var got []string
+		for _, p := range payloads {
+			got = append(got, string(p))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"0", "210", "449"}, got); diff != "" {
 			t.Error(diff)
 		}
 	})

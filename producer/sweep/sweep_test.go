@@ -321,6 +321,26 @@ func TestSweepsAtOneTime(t *testing.T) {
 	})
 }
 
+// An outcome counts if it is as new as the list.
+func TestSelectorKnows(t *testing.T) {
+	c := &selector{began: noon}
+	b := ledger.Batch{Created: noon.Add(-10 * time.Second), State: ledger.Running}
+	for _, test := range []struct {
+		record ledger.Record
+		want   verdict
+	}{
+		{ledger.Record{}, verdictWaiting},
+		{ledger.Record{Outcome: ledger.Cancelled, After: 9}, verdictSelected},
+		{ledger.Record{Outcome: ledger.Cancelled, After: 10}, verdictSettled},
+		{ledger.Record{Outcome: ledger.NotFound, After: 11}, verdictSettled},
+		{ledger.Record{Outcome: ledger.Failed, After: 11}, verdictSelected},
+	} {
+		if got := c.known(b, test.record); got != test.want {
+			t.Errorf("%+v: %v, want %v", test.record, got, test.want)
+		}
+	}
+}
+
 // With clocks that differ, a link is expired when both say so.
 func TestSweepClocks(t *testing.T) {
 	for _, test := range []struct {
@@ -337,10 +357,11 @@ func TestSweepClocks(t *testing.T) {
 		{noon.Add(-4*time.Hour - time.Second), -4*time.Hour - time.Second, 6},
 		{noon.Add(-1000 * day), -1000 * day, 0},
 	} {
-		api := &shop{size: 50, date: test.date, links: linksOf(testutil.LinkIDs(10))}
-		for i := range api.links {
+		api := &shop{size: 50, date: test.date, links: linksOf(testutil.LinkIDs(12))}
+		for i := range 10 {
 			api.links[i].ExpiresAt = noon.Add(-time.Duration(i+1)*time.Hour - time.Millisecond)
 		}
+		api.links[10].ExpiresAt, api.links[11].ExpiresAt = noon.Add(time.Minute), noon.Add(2*time.Hour) // not yet
 		var log strings.Builder
 		cfg := sweeping(api, Selection{Expired: true, Status: "active", Max: 100})
 		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
