@@ -90,6 +90,12 @@ func (c runCmd) runTerms() ledger.Terms {
 	return terms
 }
 
+// runCreated returns when a batch that is made now was created, in whole seconds: records count seconds from
+// there and the journal has Unix seconds, so finished_at stays the same when a run is resumed.
+func runCreated() time.Time {
+	return time.Now().Truncate(time.Second)
+}
+
 // start begins a new run of files, or resumes an unfinished one if the user wants that.
 func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *plexy.Client) error {
 	if err := refuseReports(c.Files, c.csvFlags); err != nil {
@@ -125,7 +131,7 @@ func (c runCmd) start(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, src.About().Sample, stats)
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, src, importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(),
+		ID: id, Source: importer.SourceRun, Name: c.name(c.Files), File: fileList(c.Files), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(), Created: runCreated(),
 		Confirm: func(stats importer.Stats) error { return a.ask(ctx, p, stats, question{}) },
 	})
 	if err := done(err); err != nil {
@@ -220,7 +226,7 @@ func (c runCmd) retry(ctx context.Context, a *cliApp, key *plexy.Key, client *pl
 		return c.dryRunOf(ctx, a, client, p, unfinished.Links[0], importer.Stats{Links: int64(len(unfinished.Links))})
 	}
 	batch, err := importer.MakeBatch(ctx, s.ledger, unfinishedSource(unfinished), importer.BatchConfig{
-		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(),
+		ID: id, Source: importer.SourceRun, Name: filepath.Base(c.Retry), File: fileList([]string{c.Retry}), By: c.by(), Canary: !c.NoCanary, Terms: c.runTerms(), Created: runCreated(),
 		Restore: func(chunk, links int) ([]ledger.Record, map[int]string, error) {
 			records := make([]ledger.Record, links)
 			for i := range records {
