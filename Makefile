@@ -14,7 +14,7 @@ ERRCHECK    := github.com/kisielk/errcheck@v1.30.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools api page page-pictures proof screenshots chaos chaos-mutants chaos-scenarios draws failover compose-test release clean
+.PHONY: help build image demo test check fmt-check vet lint vuln docs docs-check fuzz bench bench-micro cover tools api page page-pictures proof screenshots chaos chaos-mutants mutants chaos-scenarios draws failover compose-test release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,7 +108,7 @@ failover: ## Fail Redis over (FAILOVERS of each kind), crash workers (CRASHES), 
 	TEST_CLUSTER=1 $(TEST) -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer/... ./worker ./metrics ./cmd/linkcancel
 	@log=$$(mktemp); trap 'rm -f '"$$log" EXIT; \
 	FAILOVERS=$${FAILOVERS:-3} CRASHES=$${CRASHES:-12} $(TEST) -count=1 -timeout 40m -v -parallel 3 \
-	  -run 'TestFailovers|TestCrashRecovery' ./worker ./cmd/linkcancel >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
+	  -run 'TestFailovers|TestPartitions|TestCrashRecovery' ./worker ./cmd/linkcancel >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
 	grep -E ' runs, | from the kill ' "$$log"
 
 # A module of its own: what it needs is none of the product's.
@@ -147,9 +147,14 @@ chaos: ## Try to break it for CHAOS_SECONDS (60): kills, cuts, outages, and all 
 	@cd internal/chaos && $(GO) vet ./... && $(TEST) -count=1 ./...
 	@$(CHAOS) -seconds $(CHAOS_SECONDS) -round $(CHAOS_ROUND) -v=$(if $(CHAOS_VERBOSE),true,false)
 
-chaos-mutants: ## Break linkcancel in 19 ways, and see whether make chaos finds each
+chaos-mutants: ## Break linkcancel in 22 ways, and see whether make chaos finds each
 	@sh .ci/tools
 	@$(CHAOS) -mutants all
+
+# promtool, for the rules of alerts, is in the package prometheus.
+mutants: ## Plant 156 small bugs, one at a time, and see whether the tests find each; MUTANTS='-n 8' tries only 8
+	@sh .ci/tools prometheus
+	@$(GO) run ./internal/mutants $(MUTANTS)
 
 chaos-scenarios: ## 24 workers on one Redis; Redis out of memory for 30 s; acknowledgements that fail; locked links
 	@sh .ci/tools

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -101,6 +102,11 @@ func TestWhoMayChange(t *testing.T) {
 		"of nowhere":                     {true, []func(*http.Request){header("Sec-Fetch-Site", "")}, 403},
 		"of another host":                {true, []func(*http.Request){header("Host", "evil.example.com")}, 421},
 		"of a program that has a cookie": {true, []func(*http.Request){header("Sec-Fetch-Site", ""), header("Authorization", "Basic x")}, 403},
+		// With a bearer token a request counts as one of a program, so its cookie must not count.
+		"of nowhere, with another token too":      {true, []func(*http.Request){header("Sec-Fetch-Site", ""), header("Authorization", "Bearer x")}, 401},
+		"of nowhere, with an empty token too":     {true, []func(*http.Request){header("Sec-Fetch-Site", ""), header("Authorization", "Bearer ")}, 401},
+		"of nowhere, with the viewer's token too": {true, []func(*http.Request){header("Sec-Fetch-Site", ""), header("Authorization", "Bearer "+token)}, 403},
+		"of this page, with another token too":    {true, []func(*http.Request){header("Authorization", "Bearer x")}, 401},
 	} {
 		s := newOperated(t)
 		s.cfg.Access.Actions = tt.actions
@@ -127,6 +133,28 @@ func TestWhoMayChange(t *testing.T) {
 	} {
 		if w := s.post("/batches/march/pause", nil, change...); w.Code != http.StatusSeeOther {
 			t.Errorf("%s: %d: %s", name, w.Code, w.Body)
+		}
+	}
+}
+
+// Operators may change things, and yet make no batch of links that they send, unless the server allows it.
+func TestWhoMayImport(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		s := newOperated(t)
+		s.cfg.Access.Import = allowed
+		for path, want := range map[string]int{"/api/v1/batches?dry_run=true": 200, "/api/v1/batches?id=march": 201} {
+			w := s.ask("POST", path, header("Authorization", "Bearer "+operator), header("Content-Type", "text/csv"), func(r *http.Request) {
+				r.Body = io.NopCloser(strings.NewReader("id\n" + testutil.LinkID(1) + "\n"))
+			})
+			if !allowed {
+				want = 404
+			}
+			if w.Code != want || !allowed && !strings.Contains(w.Body.String(), "linkcancel serve --allow-import") {
+				t.Errorf("%s, allowed: %v: %d, not %d: %s", path, allowed, w.Code, want, w.Body)
+			}
+		}
+		if all, err := s.ledger.List(t.Context()); err != nil || (len(all) == 1) != allowed {
+			t.Errorf("allowed: %v: %d batches, %v", allowed, len(all), err)
 		}
 	}
 }

@@ -163,6 +163,7 @@ func TestGuards(t *testing.T) {
 		"another token in the query":  {"GET", "/?token=other", []func(*http.Request){noToken}, 401},
 		"another cookie":              {"GET", "/", []func(*http.Request){noToken, header("Cookie", "linkcancel_9465=other")}, 401},
 		"a cookie of another port":    {"GET", "/", []func(*http.Request){noToken, header("Cookie", "linkcancel_9466="+token)}, 401},
+		"its cookie, another token":   {"GET", "/", []func(*http.Request){header("Authorization", "Bearer other"), header("Cookie", "linkcancel_9465="+token)}, 401},
 		"its cookie":                  {"GET", "/", []func(*http.Request){noToken, header("Cookie", "linkcancel_9465="+token)}, 200},
 		"the style":                   {"GET", "/static/style.css", []func(*http.Request){noToken}, 200},
 		"a cross-site POST":           {"POST", "/batches/march/pause", []func(*http.Request){header("Sec-Fetch-Site", "cross-site")}, 403},

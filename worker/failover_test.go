@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -25,13 +26,26 @@ type drained struct {
 	doubt int           // links whose earlier attempt could not be ruled out
 }
 
-// failover drains a batch with two processes of little concurrency, so that what they send was
-// hardly ever taken from the queue long before, and crashes a server of Redis in the middle. No
-// link may be lost, nor be called someone else's that is ours.
+// drain is a drain of a batch by two processes.
+type drain struct {
+	url        string // of Redis
+	otherURL   string // for the second process; "": the same
+	otherLeads bool   // the second process has the lease of the leader
+}
+
+// failover is drain.run with one URL of Redis.
 func failover(t *testing.T, url string, crash func(*fleet)) drained {
 	t.Helper()
+	return drain{url: url}.run(t, crash)
+}
+
+// run drains a batch with two processes of little concurrency, so that what they send was
+// hardly ever taken from the queue long before, and calls crash in the middle, which breaks
+// something. No link may be lost, nor be called someone else's that is ours.
+func (r drain) run(t *testing.T, crash func(*fleet)) drained {
+	t.Helper()
 	const links, rate = 500, 80
-	f, other := newFleet(t, redistest.Open(t, url)), newFleet(t, redistest.Open(t, url))
+	f, other := newFleet(t, redistest.Open(t, r.url)), newFleet(t, redistest.Open(t, cmp.Or(r.otherURL, r.url)))
 	f.wait, other.wait = 3*time.Minute, 3*time.Minute
 	api := sandbox.New(sandbox.Config{Seed: 1, Links: links, Cancelled: .05, Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, KeepRequests: 20 * links})
 	client := serve(t, api, 5*time.Second)
@@ -41,8 +55,13 @@ func failover(t *testing.T, url string, crash func(*fleet)) drained {
 		id := fmt.Sprint("w", i)
 		one.work(Config{ID: id, Rate: rate, Concurrency: 1}, client, one.limiter(id, ratelimit.Config{Rate: rate}))
 	}
-	f.feed(rate)
-	other.feed(rate)
+	leader, next := f, other
+	if r.otherLeads {
+		leader, next = other, f
+	}
+	leader.feed(rate)
+	f.until("a leader", func() bool { return f.b.Client().Exists(t.Context(), "lc:feeder").Val() == 1 })
+	next.feed(rate)
 	f.until("the middle", func() bool { return api.Counts().Total > links/4 })
 	crash(f)
 	crashed := time.Now()
@@ -166,30 +185,17 @@ func TestClusterServerComesBack(t *testing.T) {
 	}
 }
 
-// TestFailovers makes FAILOVERS of each kind and prints the figures of
-// docs/testing.md (make failover).
-func TestFailovers(t *testing.T) {
-	t.Parallel()
-	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
-	lags := []time.Duration{0, 900 * time.Millisecond}
-	var mu sync.Mutex
-	figures := map[string][]drained{}
-	kind := func(name string, run func(t *testing.T, lag time.Duration) drained) {
-		for _, lag := range lags {
-			for i := range n {
-				name := fmt.Sprintf("%s, lag %v", name, lag)
-				t.Run(fmt.Sprint(name, " ", i), func(t *testing.T) {
-					t.Parallel()
-					d := run(t, lag)
-					mu.Lock()
-					defer mu.Unlock()
-					figures[name] = append(figures[name], d)
-				})
-			}
-		}
-	}
+// figures collects what some runs of each kind show, for docs/testing.md (make failover).
+type figures struct {
+	mu   sync.Mutex
+	runs map[string][]drained
+}
+
+// newFigures prints the figures at the end of the test.
+func newFigures(t *testing.T) *figures {
+	f := &figures{runs: map[string][]drained{}}
 	t.Cleanup(func() {
-		for name, runs := range figures {
+		for name, runs := range f.runs {
 			var most drained
 			for _, d := range runs {
 				most.dark, most.took = max(most.dark, d.dark), max(most.took, d.took)
@@ -200,19 +206,42 @@ func TestFailovers(t *testing.T) {
 				name, len(runs), most.dark.Seconds(), most.took.Seconds(), most.twice, most.doubt, most.most)
 		}
 	})
-	kind("sentinel", func(t *testing.T, lag time.Duration) drained { return sentinelFailover(t, 2, lag) })
-	kind("sentinel, a master that stops for 8 s and comes back", func(t *testing.T, lag time.Duration) drained {
-		s := redistest.StartSentinel(t, 2)
-		return failover(t, s.URL(), func(*fleet) {
-			master := s.Master(t)
-			master.Freeze(t)
-			<-time.After(8*time.Second + lag)
-			master.Thaw(t)
+	return f
+}
+
+// of makes FAILOVERS runs of a kind.
+func (f *figures) of(t *testing.T, name string, run func(t *testing.T) drained) {
+	n, _ := strconv.Atoi(os.Getenv("FAILOVERS"))
+	for i := range n {
+		t.Run(fmt.Sprint(name, " ", i), func(t *testing.T) {
+			t.Parallel()
+			d := run(t)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.runs[name] = append(f.runs[name], d)
 		})
-	})
-	for name, key := range map[string]string{
-		"the batch's": "lc:{b1}", "the queue's": task.PendingKey(task.QueueCancel), "the lists'": "lc:open", "the leader's": "lc:feeder", "the limit's": "lc:rate",
-	} {
-		kind("cluster, "+name, func(t *testing.T, lag time.Duration) drained { return clusterFailover(t, key, lag) })
+	}
+}
+
+func TestFailovers(t *testing.T) {
+	t.Parallel()
+	f := newFigures(t)
+	for _, lag := range []time.Duration{0, 900 * time.Millisecond} {
+		of := func(name string, run func(t *testing.T) drained) { f.of(t, fmt.Sprintf("%s, lag %v", name, lag), run) }
+		of("sentinel", func(t *testing.T) drained { return sentinelFailover(t, 2, lag) })
+		of("sentinel, a master that stops for 8 s and comes back", func(t *testing.T) drained {
+			s := redistest.StartSentinel(t, 2)
+			return failover(t, s.URL(), func(*fleet) {
+				master := s.Master(t)
+				master.Freeze(t)
+				<-time.After(8*time.Second + lag)
+				master.Thaw(t)
+			})
+		})
+		for name, key := range map[string]string{
+			"the batch's": "lc:{b1}", "the queue's": task.PendingKey(task.QueueCancel), "the lists'": "lc:open", "the leader's": "lc:feeder", "the limit's": "lc:rate",
+		} {
+			of("cluster, "+name, func(t *testing.T) drained { return clusterFailover(t, key, lag) })
+		}
 	}
 }

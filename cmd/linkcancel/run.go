@@ -295,7 +295,11 @@ func (c runCmd) resume(ctx context.Context, a *cliApp, key *plexy.Key, client *p
 		return err
 	}
 	if batch.Digest != header.Digest {
-		return hint(usagef("the links of %s are not those of the interrupted run: it had %s, now there are %s", strings.Join(files, ", "), humanize.Digits(header.Total), humanize.Digits(batch.Total)), "name the same files, unchanged")
+		difference := "some are others, or in another order"
+		if batch.Total != header.Total {
+			difference = fmt.Sprintf("it had %s, now there are %s", humanize.Digits(header.Total), humanize.Digits(batch.Total))
+		}
+		return hint(usagef("the links of %s are not those of the interrupted run: %s", strings.Join(files, ", "), difference), "name the same files, unchanged")
 	}
 	if header.API != "" && header.API != client.BaseURL() && batch.Counts.Sum() > 0 {
 		return hint(usagef("the run was started with the API %s, and --base-url is %s", header.API, client.BaseURL()), "give --base-url %s, or start a new run with --new", header.API)

@@ -57,6 +57,7 @@ func TestRetry(t *testing.T) {
 			3400: failed(false), 7: failed(true), 999: failed(false), 1000: failed(true),
 			8:    {Outcome: ledger.Cancelled, Attempts: 1},
 			9:    {Outcome: ledger.Rejected, Attempts: 1, Ambiguous: true},
+			10:   {Outcome: ledger.Rejected, Attempts: 1},
 			3000: {Attempts: 3, Ambiguous: true}, // pending
 		})
 		src, err := OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed}, nil)
@@ -94,11 +95,12 @@ func TestRetry(t *testing.T) {
 		// With more outcomes only what is new is taken.
 		src, err = OpenRetry(ctx, l, b, []ledger.Outcome{ledger.Failed, ledger.Rejected}, []ledger.Batch{child})
 		testutil.Must(t, err)
-		if left := rest(t, src); !slices.Equal(left, []string{testutil.LinkID(9)}) || src.Stats() != (Stats{Rows: 1, Links: 1}) {
+		if left := rest(t, src); !slices.Equal(left, []string{testutil.LinkID(9), testutil.LinkID(10)}) || src.Stats() != (Stats{Rows: 2, Links: 2}) {
 			t.Errorf("links %q, %+v", left, src.Stats())
 		}
-		if records, _, _ := src.Restore(0, 1); !records[0].Ambiguous {
-			t.Error("the doubt of a rejected link is forgotten")
+		// Each keeps its own doubt, though the doubtful link 7 before them is left out.
+		if records, _, _ := src.Restore(0, 2); !records[0].Ambiguous || records[1].Ambiguous {
+			t.Errorf("%+v: only the first rejected link is in doubt", records)
 		}
 		// A retry that is not sealed tells nothing yet.
 		if _, _, err := l.Create(ctx, ledger.DraftConfig{ID: "draft", Parent: "march"}); err != nil {

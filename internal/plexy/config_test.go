@@ -80,6 +80,20 @@ func TestBaseURLIsNormalized(t *testing.T) {
 	}
 }
 
+// What is escaped in an id or in the base URL stays escaped, so no server on the way reads another path.
+func TestLinkURL(t *testing.T) {
+	for _, tt := range []struct{ base, id, want string }{
+		{"https://api.example.com/v1", "a;b,c", "/v1/payment-links/a%3Bb%2Cc"},
+		{"https://api.example.com/a%2Fb/v1", testID, "/a%2Fb/v1/payment-links/" + testID},
+		{"https://api.example.com/a%2Fb/v1", "a;b,c", "/a%2Fb/v1/payment-links/a%3Bb%2Cc"},
+	} {
+		c := newTestClient(t, tt.base, time.Second)
+		if got := linkURL(c.links, tt.id).RequestURI(); got != tt.want {
+			t.Errorf("%s, %s: %s, want %s", tt.base, tt.id, got, tt.want)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	key, err := NewKey(testKey)
 	if err != nil {

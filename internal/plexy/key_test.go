@@ -119,6 +119,8 @@ func TestKeyFile(t *testing.T) {
 	if err != nil || k.secret().value != "hunter2" || k.Warning() != "" {
 		t.Fatalf("LoadKeyFile = %v, warning %q", err, k.Warning())
 	}
+	secrets := clean.NewSecrets()
+	k.HideBy(secrets)
 	for _, bad := range []string{"", "hunter3\nhunter4\n", "hunter3" + strings.Repeat("x", clean.MaxSecretFile)} {
 		write(bad)
 		changed, err := k.Reload()
@@ -133,6 +135,10 @@ func TestKeyFile(t *testing.T) {
 	write("hunter5")
 	if changed, err := k.Reload(); !changed || err != nil || k.secret().value != "hunter5" {
 		t.Errorf("Reload = %v, %v", changed, err)
+	}
+	// What is printed shows neither the new key nor the old one, which requests may still have.
+	if got := secrets.Hide("was hunter2, is hunter5"); got != "was [redacted], is [redacted]" {
+		t.Errorf("printed: %q", got)
 	}
 	if runtime.GOOS == "windows" {
 		return

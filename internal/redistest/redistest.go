@@ -117,7 +117,7 @@ func Open(t testing.TB, url string) *broker.Broker {
 // It does not persist unless args say so.
 func Start(t testing.TB, args ...string) string {
 	t.Helper()
-	s := &Server{dir: t.TempDir(), args: args}
+	s := NewServer(t, args...)
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	return s.URL()
@@ -125,22 +125,38 @@ func Start(t testing.TB, args ...string) string {
 
 // Server is a redis-server that can be stopped and started again on its files.
 type Server struct {
-	dir    string
-	config string // path of a file, "" for none
-	args   []string
-	port   int
-	cmd    *exec.Cmd
+	dir     string
+	config  string // path of a file, "" for none
+	args    []string
+	machine *Machine // nil: this one
+	port    int
+	cmd     *exec.Cmd
 }
 
 // NewServer returns a server with additional arguments. Start starts it.
-func NewServer(t testing.TB, args ...string) *Server {
-	return &Server{dir: t.TempDir(), args: args}
+func NewServer(t testing.TB, args ...string) *Server { return NewServerOn(t, nil, args...) }
+
+// NewServerOn is NewServer on a machine, or on this one if m is nil.
+func NewServerOn(t testing.TB, m *Machine, args ...string) *Server {
+	return &Server{dir: t.TempDir(), machine: m, args: args}
 }
 
 // URL returns the URL of the server after its first start.
 func (s *Server) URL() string { return "redis://" + s.addr() + "/0" }
 
-func (s *Server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+// URLOn returns the URL of the server on one of its machine's networks.
+func (s *Server) URLOn(n *Network) string {
+	return fmt.Sprintf("redis://%s:%d/0", n.Address(s.machine), s.port)
+}
+
+func (s *Server) host() string {
+	if s.machine == nil {
+		return "127.0.0.1"
+	}
+	return s.machine.address
+}
+
+func (s *Server) addr() string { return fmt.Sprintf("%s:%d", s.host(), s.port) }
 
 // Start starts the server, on the same port as before, and waits until it answers.
 func (s *Server) Start(t testing.TB) {
@@ -149,12 +165,16 @@ func (s *Server) Start(t testing.TB) {
 		if s.port == 0 {
 			s.port = testutil.ClosedPort(t)
 		}
-		args := append([]string{"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
+		bind := "127.0.0.1"
+		if s.machine != nil {
+			bind = "0.0.0.0" // nobody else has its networks
+		}
+		args := append([]string{"--port", fmt.Sprint(s.port), "--bind", bind, "--protected-mode", "no", "--dir", s.dir,
 			"--save", "", "--appendonly", "no", "--logfile", filepath.Join(s.dir, "redis.log")}, s.args...)
 		if s.config != "" {
 			args = append([]string{s.config}, args...)
 		}
-		s.cmd = exec.Command("redis-server", args...)
+		s.cmd = s.machine.command("redis-server", args...)
 		// The server must not outlive a killed test.
 		s.cmd.SysProcAttr = deathSignal()
 		if err := s.cmd.Start(); err != nil {
@@ -208,7 +228,12 @@ func (s *Server) Stop(t testing.TB) {
 // is in sync.
 func StartReplica(t testing.TB, of *Server, args ...string) *Server {
 	t.Helper()
-	s := NewServer(t, append([]string{"--replicaof", "127.0.0.1 " + fmt.Sprint(of.port)}, args...)...)
+	return startReplica(t, nil, of, args...)
+}
+
+func startReplica(t testing.TB, m *Machine, of *Server, args ...string) *Server {
+	t.Helper()
+	s := NewServerOn(t, m, append([]string{"--replicaof", of.host() + " " + fmt.Sprint(of.port)}, args...)...)
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	master := of.client(t)

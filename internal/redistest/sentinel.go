@@ -25,24 +25,30 @@ type Sentinel struct {
 // test. args are arguments of all servers.
 func StartSentinel(t testing.TB, replicas int, args ...string) *Sentinel {
 	t.Helper()
+	return StartSentinelOn(t, nil, nil, replicas, args...)
+}
+
+// StartSentinelOn is StartSentinel with the master on one machine and everything else on another.
+func StartSentinelOn(t testing.TB, first, others *Machine, replicas int, args ...string) *Sentinel {
+	t.Helper()
 	s := &Sentinel{}
 	args = append([]string{"--repl-diskless-sync-delay", "0"}, args...)
-	master := NewServer(t, args...)
+	master := NewServerOn(t, first, args...)
 	master.Start(t)
 	t.Cleanup(func() { master.Stop(t) })
 	s.Servers = append(s.Servers, master)
 	for range replicas {
-		s.Servers = append(s.Servers, StartReplica(t, master, args...))
+		s.Servers = append(s.Servers, startReplica(t, others, master, args...))
 	}
 	for range 3 {
 		dir := t.TempDir()
 		config := filepath.Join(dir, "sentinel.conf")
-		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s 1000\nsentinel failover-timeout %[1]s 5000\n",
-			masterName, master.port)
+		text := fmt.Sprintf("sentinel monitor %[1]s %[2]s %[3]d 2\nsentinel down-after-milliseconds %[1]s 1000\nsentinel failover-timeout %[1]s 5000\n",
+			masterName, master.host(), master.port)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sentinel := &Server{dir: dir, config: config, args: []string{"--sentinel"}}
+		sentinel := &Server{dir: dir, config: config, machine: others, args: []string{"--sentinel"}}
 		sentinel.Start(t)
 		t.Cleanup(func() { sentinel.Stop(t) })
 		s.sentinels = append(s.sentinels, sentinel)

@@ -199,6 +199,53 @@ func TestWriteJoinedRefuses(t *testing.T) {
 	}
 }
 
+// A retry takes each link that may still be payable. Only some statuses say that a link is not.
+func TestReadUnfinished(t *testing.T) {
+	const header = "id,link,outcome,http_status,link_status,attempts,finished_at,error"
+	for row, want := range map[string]struct{ taken, ambiguous bool }{
+		"cancelled,204,,1,,":              {},
+		"already_cancelled,422,,1,,":      {},
+		"not_found,404,,1,,":              {},
+		"not_cancellable,422,Paid,1,,":    {},
+		"not_cancellable,422,expired,1,,": {},
+		"not_cancellable,409,active,1,,":  {true, false},
+		"not_cancellable,409,,1,,":        {true, false}, // the status is not known
+		"not_cancellable,409,frozen,1,,":  {true, false}, // nor is its meaning
+		"rejected,400,,1,,":               {true, false},
+		"failed,500,,2,,":                 {true, true},
+		"failed,,,0,,":                    {true, false},
+		"aborted,,,1,,":                   {true, true},
+		"pending,,,,,":                    {true, false},
+		"pending,,,3,,":                   {true, true},
+		",,,,,not in this batch":          {},
+		"skipped,,,,,":                    {},
+
+		"cancelled,204,,1,,,not_payable,cancelled,":          {},
+		"cancelled,204,,1,,,still_payable,active,":           {true, true},
+		"not_cancellable,409,frozen,1,,,not_payable,frozen,": {true, false},
+	} {
+		head := header
+		if strings.Count(row, ",") > 5 {
+			head += ",verified,verified_status,verified_at"
+		}
+		u, err := ReadUnfinished(save(t, "a.csv", head+"\n"+strings.Repeat("@1,@1,"+row+"\n", 2)))
+		if err != nil {
+			t.Errorf("%s: %v", row, err)
+			continue
+		}
+		var all Unfinished
+		if want.taken {
+			all = Unfinished{[]string{id(1)}, []bool{want.ambiguous}}
+		}
+		if diff := cmp.Diff(all, u); diff != "" {
+			t.Errorf("%s: %s", row, diff)
+		}
+	}
+	if _, err := ReadUnfinished(save(t, "a.csv", "id\n@1\n")); !errors.Is(err, ErrNoReport) {
+		t.Errorf("another file: %v", err)
+	}
+}
+
 func TestGuard(t *testing.T) {
 	for cell, want := range map[string]string{
 		"":                 "",
