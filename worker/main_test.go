@@ -221,7 +221,11 @@ func (f *fleet) work(cfg Config, api Canceler, limiter Limiter) *process {
 		defer close(p.ended)
 		p.err = w.Run(ctx)
 	}()
-	f.t.Cleanup(func() { p.stop() })
+	f.t.Cleanup(func() {
+		p.stop()
+		// A place that is not given back is missing for good.
+		f.until("the places of calls to be free", func() bool { return w.slots.inFlight() == 0 && len(w.slots.sender) == 0 })
+	})
 	return p
 }
 

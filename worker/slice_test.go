@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"linkcancel/internal/broker"
 	"linkcancel/internal/history"
@@ -277,6 +279,55 @@ func TestAfterACrash(t *testing.T) {
 		}
 		if r := records["pl_000002"].Record; r.Outcome != ledger.Cancelled || !r.Ambiguous {
 			t.Errorf("after a failover of the queue's server: %+v", r)
+		}
+	})
+}
+
+// A slice whose worker crashed comes back by asynq. If a repair has enqueued a copy
+// by then, the copy is left to send its links.
+func TestRecoveredSliceWithACopy(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, f *fleet) {
+		api := sandbox.New(sandbox.Config{IDs: names(4)})
+		batch := f.batch("b1", names(4)...)
+		f.start(&batch, 2)
+		copied := task.Slice{Batch: "b1", Links: names(4)[:2]}
+		alone := task.Slice{Batch: "b1", Index: 2, Links: names(4)[2:]}
+		rdb, key := f.b.Client(), "asynq:{"+task.QueueCancel+"}:"
+		for _, s := range []task.Slice{copied, alone} {
+			f.enqueue(s)
+			// As a worker leaves it that took it and died.
+			must(t, rdb.LRem(t.Context(), key+"pending", 0, s.ID()).Err())
+			must(t, rdb.LPush(t.Context(), key+"active", s.ID()).Err())
+			must(t, rdb.ZAdd(t.Context(), key+"lease", redis.Z{Score: float64(time.Now().Add(-time.Minute).Unix()), Member: s.ID()}).Err())
+			must(t, rdb.HSet(t.Context(), key+"t:"+s.ID(), "state", "active").Err())
+		}
+		again := copied
+		again.Redeliveries++
+		later, err := again.Task()
+		must(t, err)
+		// The worker moves no scheduled task: the copy waits until RunTask.
+		_, err = asynq.NewClientFromRedisClient(rdb).Enqueue(later, asynq.ProcessIn(time.Hour))
+		must(t, err)
+
+		f.work(Config{}, memory{api}, nil)
+		f.until("the copy to be alone in the queue", func() bool { return f.queued() == 1 })
+		for link, r := range f.records("b1") {
+			want := 0
+			if slices.Contains(alone.Links, link) {
+				want = 1
+			}
+			if api.Applied(link) != want || int(r.Record.Attempts) != want || r.Record.Ambiguous != (want == 1) {
+				t.Errorf("before the copy, %s was applied %d times: %+v", link, api.Applied(link), r.Record)
+			}
+		}
+		must(t, asynq.NewInspectorFromRedisClient(rdb).RunTask(task.QueueCancel, again.ID()))
+		f.done("b1")
+		f.queueEmpty()
+		for link, r := range f.records("b1") {
+			if api.Applied(link) != 1 || r.Record.Outcome != ledger.Cancelled || !r.Record.Ambiguous {
+				t.Errorf("%s was applied %d times: %+v", link, api.Applied(link), r.Record)
+			}
 		}
 	})
 }
