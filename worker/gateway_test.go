@@ -259,7 +259,12 @@ func TestWrongPathIsReported(t *testing.T) {
 				began := time.Now()
 				f.watched(Config{Rate: 50, Concurrency: 8, Unproved: func(err error) { reported <- err }}, memory{api})
 				f.feed(50)
-				err := <-reported
+				var err error
+				select {
+				case err = <-reported:
+				case <-time.After(time.Hour):
+					t.Fatal("nothing was reported for an hour")
+				}
 				if took := time.Since(began); took < tt.within || took > tt.within+5*time.Second {
 					t.Errorf("reported after %v, want %v", took, tt.within)
 				}

@@ -401,7 +401,7 @@ func (r *round) sweepHit(ctx context.Context, e event) error {
 // its end, with its exit code, or -1 if a signal ended it.
 func (r *round) hit(ctx context.Context, e event, name, url string, then func(code int) error, args ...string) error {
 	began := time.Now()
-	p, err := start(filepath.Join(r.dir, name+".log"), r.environment(url), r.binary, args...)
+	p, err := start(filepath.Join(r.dir, name+".log"), r.environment(url), r.program(), args...)
 	if err != nil {
 		return err
 	}
@@ -450,7 +450,7 @@ func (r *round) command(ctx context.Context, url string, args ...string) (began 
 		r.made++
 		log := filepath.Join(r.dir, fmt.Sprintf("command-%03d.log", r.made))
 		r.mu.Unlock()
-		p, err := start(log, r.environment(url), r.binary, args...)
+		p, err := start(log, r.environment(url), r.program(), args...)
 		if err != nil {
 			return began, err
 		}

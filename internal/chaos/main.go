@@ -39,6 +39,7 @@ type options struct {
 	root     string
 	mutants  string
 	scenario string
+	previous string
 	draws    int
 }
 
@@ -53,6 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&o.verbose, "v", false, "print each fault")
 	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with one of these in their names: a,b")
 	flags.StringVar(&o.scenario, "scenario", "", "run a scenario instead of chance: all, fleet, full, acks or poison")
+	flags.StringVar(&o.previous, "previous", "", "a `commit`: until the last fault, half of all processes are of the linkcancel of that commit")
 	flags.IntVar(&o.draws, "draws", 0, "instead, run so many runs behind a gateway that is drawn by chance")
 	flags.StringVar(&o.root, "root", "../..", "the folder of linkcancel's sources")
 	if err := flags.Parse(args); err != nil {
@@ -94,6 +96,7 @@ type suite struct {
 	options
 	out    io.Writer
 	binary string
+	before string // that of an earlier commit; "": none
 	sum    figures
 }
 
@@ -115,6 +118,20 @@ func build(ctx context.Context, root, dir string, args ...string) (string, error
 	return binary, nil
 }
 
+// buildCommit builds the program of a commit, in a folder of its own.
+func buildCommit(ctx context.Context, root, dir, commit string) (string, error) {
+	archive := filepath.Join(dir, "source.tar")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{{"git", "-C", root, "archive", "--output", archive, commit}, {"tar", "-xf", archive, "-C", dir}} {
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("get the sources of %s: %w\n%s", commit, err, out)
+		}
+	}
+	return build(ctx, dir, dir)
+}
+
 func (s *suite) run(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "linkcancel-chaos-")
 	if err != nil {
@@ -123,6 +140,11 @@ func (s *suite) run(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	if s.binary, err = build(ctx, s.root, dir); err != nil {
 		return err
+	}
+	if s.previous != "" {
+		if s.before, err = buildCommit(ctx, s.root, filepath.Join(dir, "previous"), s.previous); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(s.out, "Seed %d, %d s. Again: make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d\n\n", s.seed, s.seconds, s.seconds, s.seed)
 	s.head()
@@ -159,7 +181,11 @@ func (s *suite) rounds(ctx context.Context, dir string) error {
 	longest := time.Duration(0)
 	for n := max(1, s.round); first == nil; n++ {
 		started := time.Now()
-		r, err := newRound(newPlan(s.seed, n, faultsFor(s.seconds)), s.binary, filepath.Join(dir, fmt.Sprintf("round-%02d", n)))
+		p := newPlan(s.seed, n, faultsFor(s.seconds))
+		if s.before != "" {
+			p.upgrade(s.before)
+		}
+		r, err := newRound(p, s.binary, filepath.Join(dir, fmt.Sprintf("round-%02d", n)))
 		if err == nil {
 			err = r.run(ctx)
 		}

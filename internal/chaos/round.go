@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,8 +23,10 @@ const (
 	callTimeout = 3 * time.Second
 
 	// What is promised after the last fault.
-	goesOnWithin  = 45 * time.Second
-	activeWithin  = 130 * time.Second
+	goesOnWithin = 45 * time.Second
+	activeWithin = 130 * time.Second
+	// newerWait is how long a worker puts a slice of a newer release off.
+	newerWait     = time.Minute
 	finishWithin  = 5 * time.Minute
 	commandWithin = 2 * time.Minute
 )
@@ -66,6 +69,7 @@ type round struct {
 	holds    [][2]time.Time // from the command's return to the release's start
 	shut     [][2]time.Time // when the window was closed
 	limits   []limitSpan
+	upgraded bool // no process of the earlier program is started any more
 	archived bool // reported once
 
 	// One fault of a kind at a time.
@@ -224,6 +228,7 @@ func (r *round) run(ctx context.Context) error {
 		faults = func(ctx context.Context) error { return r.plan.instead(ctx, r) }
 	}
 	err = faults(ctx)
+	r.upgrade()
 	r.ended = time.Now()
 	if err == nil {
 		err = r.awaitWork(ctx)
@@ -233,6 +238,30 @@ func (r *round) run(ctx context.Context) error {
 	}
 	r.closed = time.Now()
 	return errors.Join(append(r.failed(), ctx.Err(), err)...)
+}
+
+// program is what the next process runs: at random the program or the earlier one.
+func (r *round) program() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.plan.before != "" && !r.upgraded && rand.IntN(2) == 0 {
+		return r.plan.before
+	}
+	return r.binary
+}
+
+// upgrade ends the workers of the earlier program. They start again with the program.
+func (r *round) upgrade() {
+	r.mu.Lock()
+	r.upgraded = true
+	r.mu.Unlock()
+	var all sync.WaitGroup
+	for _, w := range r.workers {
+		if p := w.process(); p != nil && p.cmd.Path == r.plan.before {
+			all.Go(func() { w.end(p) })
+		}
+	}
+	all.Wait()
 }
 
 // schedule lets the plan's faults loose, each at its time.
@@ -343,6 +372,10 @@ func (r *round) awaitWork(ctx context.Context) error {
 		close(after)
 	}()
 	deadline := r.ended.Add(r.plan.finish)
+	within := goesOnWithin
+	if r.plan.before != "" {
+		within += newerWait
+	}
 	for {
 		batches, err := r.ledger.List(ctx)
 		if err != nil {
@@ -364,18 +397,18 @@ func (r *round) awaitWork(ctx context.Context) error {
 			if sum := b.Counts.Sum(); sum != p.sum {
 				p.sum, p.at = sum, time.Now()
 			}
-			if time.Since(p.at) > goesOnWithin && !p.reported {
+			if time.Since(p.at) > within && !p.reported {
 				// A link that is tried again waits 32 s at most. A locked one may take
 				// longer until all its attempts are used up.
 				if p.at, err = r.lastTry(ctx, b, p.at); err != nil {
 					return err
 				}
 			}
-			if time.Since(p.at) > goesOnWithin && !p.reported {
+			if time.Since(p.at) > within && !p.reported {
 				p.reported = true
 				r.dump(ctx)
 				r.violate(violation{rule: "work continues without help within 45 s", batch: b.ID,
-					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending, not verified: %v", goesOnWithin, b.State, b.Pending(), b.Total, unverified)})
+					what: fmt.Sprintf("nothing happened in it for %v, and no fault was on: it is %s, %d links of %d are pending, not verified: %v", within, b.State, b.Pending(), b.Total, unverified)})
 			}
 		}
 		switch {

@@ -101,7 +101,9 @@ func (t *truth) check() {
 	t.checkHours()
 	t.checkNotified()
 	t.checkRate()
-	t.checkConnections()
+	if t.r.plan.before == "" {
+		t.checkConnections()
+	}
 }
 
 func (t *truth) violate(rule, batch, link string, at time.Time, format string, args ...any) {

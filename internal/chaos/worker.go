@@ -71,7 +71,7 @@ func (w *worker) supervise() {
 			return
 		}
 		w.from = w.size()
-		proc, err := start(w.log, w.env, w.round.binary, w.args...)
+		proc, err := start(w.log, w.env, w.round.program(), w.args...)
 		w.proc = proc
 		w.mu.Unlock()
 		if err != nil {
