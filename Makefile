@@ -44,7 +44,7 @@ test: ## Run all tests; with -race and a real Redis where the machine has them
 	if ! command -v redis-server >/dev/null 2>&1; then \
 	  echo "left out: tests on a real Redis (apt-get install redis-server to have them)"; fi; \
 	if [ -n "$$race" ]; then export CGO_ENABLED=1; fi; \
-	set -x; $(TEST) $$race -count=1 -parallel 6 -timeout 15m ./...
+	set -x; $(TEST) $$race -count=1 -parallel 6 -timeout 40m ./...
 
 check: fmt-check vet lint vuln docs-check ## Check format, vet, lint, vulnerabilities, import graph and generated documents
 

@@ -27,12 +27,11 @@ type idle struct {
 }
 
 const (
-	// leakGrace is what an idle fleet may hold more than a fresh one: a connection
-	// here and there has been opened on need.
+	// leakGrace is how many goroutines an idle worker may have more than a fresh one.
 	leakGrace = 12
-	// fastLeakGrace is the same after a fast round: the pools of go-redis were full, with 10 connections for
-	// each processor and 10 for pipelines. It closes those that were cut when it needs them.
-	fastLeakGrace = leakGrace + 30
+	// poolGrace is how many connections it may have more. The pools of go-redis may be full, with 10 for each
+	// processor and 10 for pipelines. It closes those that were cut only when it needs them.
+	poolGrace = leakGrace + 30
 	// leakWithin is how long it may take to let go.
 	leakWithin = 20 * time.Second
 )
@@ -68,21 +67,17 @@ func (r *round) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	grace := leakGrace
-	if r.plan.rate >= fastRate {
-		grace = fastLeakGrace
-	}
 	for deadline := time.Now().Add(leakWithin); ; {
 		now, err := r.measure()
 		leak, leaky := "", r.workers[0]
 		switch {
 		case err != nil:
 			leak = err.Error()
-		case now.clients > r.fresh.clients+int64(grace*len(r.workers)):
+		case now.clients > r.fresh.clients+int64(poolGrace*len(r.workers)):
 			leak = fmt.Sprintf("Redis has %d clients, %d when the fleet was fresh", now.clients, r.fresh.clients)
 		}
 		for i := range now.goroutines {
-			if now.goroutines[i] > r.fresh.goroutines[i]+leakGrace || now.files[i] > r.fresh.files[i]+grace {
+			if now.goroutines[i] > r.fresh.goroutines[i]+leakGrace || now.files[i] > r.fresh.files[i]+poolGrace {
 				leaky = r.workers[i]
 				leak = fmt.Sprintf("%s has %d goroutines and %d open files, %d and %d when it was fresh",
 					r.workers[i].name, now.goroutines[i], now.files[i], r.fresh.goroutines[i], r.fresh.files[i])
