@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"linkcancel/internal/history"
+	"linkcancel/internal/redistest"
 )
 
 func TestParsePauseAbove(t *testing.T) {
@@ -89,7 +90,7 @@ func TestStopCondition(t *testing.T) {
 				if at < 2052 || at >= 2052+size+size {
 					l.Errorf("in calls of %d: paused after %d", size, at)
 				}
-				l.must(l.rdb.Del(l.Context(), l.keys()...).Err())
+				redistest.Flush(l.T, l.rdb)
 			}
 		}},
 		{"a number pauses above it, over the whole batch", func(l *bench) {
