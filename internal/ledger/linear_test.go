@@ -94,8 +94,8 @@ func (b linear) step(call any) (bool, linear) {
 	panic("unknown call")
 }
 
-// Workers, readers and an operator use a batch at the same time. What they are told is what they would be
-// told if each call happened at one moment, between its beginning and its end.
+// Workers, readers and an operator use a batch at the same time. Some order of their calls, one after
+// another, explains every answer.
 func TestOutcomesAreLinearizable(t *testing.T) {
 	hold(t, []rule{{"clients", func(l *bench) {
 		source := seeded(l.T)
