@@ -153,7 +153,7 @@ chaos-mutants: ## Break linkcancel in 22 ways, and see whether make chaos finds 
 	@$(CHAOS) -mutants all
 
 # promtool, for the rules of alerts, is in the package prometheus.
-mutants: ## Plant 156 small bugs, one at a time, and see whether the tests find each; MUTANTS='-n 8' tries only 8
+mutants: ## Plant small bugs, one at a time, and see whether the tests find each, 30 min; MUTANTS='-n 8' tries 8
 	@sh .ci/tools prometheus
 	@$(GO) run ./internal/mutants $(MUTANTS)
 
