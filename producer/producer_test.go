@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,8 +106,13 @@ func TestWaitAndResults(t *testing.T) {
 		}
 		_, _, err = c.ledger.Resume(t.Context(), "march", historyBy)
 		testutil.Must(t, err)
-		time.AfterFunc(300*time.Millisecond, func() { c.end(t, "march", ledger.Failed, 4, 10) })
+		var ends sync.WaitGroup
+		ends.Go(func() {
+			time.Sleep(300 * time.Millisecond)
+			c.end(t, "march", ledger.Failed, 4, 10)
+		})
 		s, err := c.Wait(t.Context(), "march")
+		ends.Wait() // Wait may see the end before the commit returns
 		if err != nil || s.State != Done || !s.Ended() || s.Outcomes["cancelled"] != 4 || s.Outcomes["failed"] != 6 || s.Finished.IsZero() {
 			t.Errorf("done: %+v, %v", s, err)
 		}
