@@ -157,7 +157,7 @@ mutants: ## Plant small bugs, one at a time, and see whether the tests find each
 	@sh .ci/tools prometheus
 	@$(GO) run ./internal/mutants $(MUTANTS)
 
-chaos-scenarios: ## 24 workers on one Redis; Redis out of memory for 30 s; acknowledgements that fail; locked links
+chaos-scenarios: ## 50 workers on one Redis; Redis out of memory for 30 s; acknowledgements that fail; locked links
 	@sh .ci/tools
 	@$(CHAOS) -scenario all
 

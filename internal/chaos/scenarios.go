@@ -19,10 +19,10 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{
-		name: "fleet", what: "24 workers on one Redis, under all kinds of faults",
+		name: "fleet", what: "50 workers on one Redis, under all kinds of faults",
 		plan: func(seed uint64) plan {
 			p := newPlan(seed, 1, 20*time.Second)
-			p.workers, p.rate = 24, 600
+			p.workers, p.rate = 50, 600
 			return p
 		},
 	},
