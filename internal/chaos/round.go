@@ -28,7 +28,7 @@ const (
 	// newerWait is how long a worker puts a slice of a newer release off.
 	newerWait     = time.Minute
 	finishWithin  = 5 * time.Minute
-	commandWithin = 2 * time.Minute
+	commandWithin = 4 * time.Minute
 )
 
 // round is one run of a fleet under faults, on a Redis and an API of its own.
