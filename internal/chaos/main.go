@@ -101,12 +101,9 @@ type suite struct {
 }
 
 // faultsFor is how long the faults of a round last, when there is so much time in all: then the
-// rest of the work must finish, and what a crash leaves is taken up 35 s later. In an hour, long
-// rounds have twice as many faults as short ones.
+// rest of the work must finish, and what a crash leaves is taken up 35 s later.
 func faultsFor(seconds int) time.Duration {
-	all := time.Duration(seconds) * time.Second
-	short := min(max(all/4, 10*time.Second), 40*time.Second)
-	return max(short, min(all/20, 2*time.Minute))
+	return min(max(time.Duration(seconds)*time.Second/4, 10*time.Second), 40*time.Second)
 }
 
 // build builds the program that is tried.

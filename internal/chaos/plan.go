@@ -101,8 +101,9 @@ type plan struct {
 const (
 	eventsASecond = 2
 	// Each round of fastEvery has a limit of fastRate at least, where slices are large, and links for as much as
-	// fastLinks a second: a small machine sends no more. The list of so many links is too long for sweeps.
-	fastEvery, fastRate, fastLinks = 4, 5000, 3000
+	// fastLinks a second: a small machine sends no more. The list of so many links is too long for sweeps. Its
+	// faults last fastTimes as long.
+	fastEvery, fastRate, fastLinks, fastTimes = 4, 5000, 3000, 3
 	// longStop is longer than the lease of a task: others take its links up.
 	longStop = 33 * time.Second
 	// longFrom is how long the faults must last for such a stop.
@@ -120,6 +121,8 @@ func newPlan(seed uint64, round int, faults time.Duration, only ...kind) plan {
 	fast := len(only) == 0 && round%fastEvery == 0
 	if fast {
 		p.rate, p.sweeps = fastRate*(1+draw.IntN(4)), false
+		faults *= fastTimes
+		p.faults = faults
 	}
 	p.links = int(min(float64(p.rate), fastLinks) * faults.Seconds() / 6)
 	var hand []kind
