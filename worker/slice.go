@@ -117,7 +117,7 @@ func (w *Worker) ProcessTask(ctx context.Context, t *asynq.Task) error {
 		return &task.Later{Delay: time.Second, Why: err.Error()}
 	}
 	redeliveries := crashes + s.Redeliveries
-	r := newSliceRun(ctx, w, s, view, asked, redeliveries > 0 || replicationID != s.ReplicationID)
+	r := newSliceRun(ctx, w, s, view, asked, redeliveries > 0 || view.Suspect || replicationID != s.ReplicationID)
 	r.in = in
 	switch {
 	case len(r.links) == 0:

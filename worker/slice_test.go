@@ -283,6 +283,45 @@ func TestAfterACrash(t *testing.T) {
 	})
 }
 
+// After a failover another worker may still have a slice that the new primary gave to this one. What that one
+// records is not sent again.
+func TestSliceInTwoHandsAfterAFailover(t *testing.T) {
+	t.Parallel()
+	if !redistest.Have(t) {
+		t.Log("left out: there is no redis-server")
+		return
+	}
+	f := newFleet(t, redistest.Open(t, redistest.Start(t)))
+	api := sandbox.New(sandbox.Config{IDs: names(4)})
+	batch := f.batch("b1", names(4)...)
+	f.start(&batch, 4)
+	// As after a failover: all four may have been sent.
+	must(t, f.b.Client().HSet(t.Context(), "lc:{b1}", "doubt", 4).Err())
+	first, other := make(chan struct{}), make(chan struct{})
+	f.enqueue(task.Slice{Batch: "b1", Links: names(4)})
+	f.work(Config{Concurrency: 1}, through{memory{api}, func(_ context.Context, method, id string) error {
+		if method == "DELETE" && id == names(4)[0] {
+			close(first)
+			<-other
+		}
+		return nil
+	}}, nil)
+	<-first
+	var entries []ledger.Entry
+	for n := 1; n < 4; n++ {
+		entries = append(entries, ledger.Entry{Position: n, Record: ledger.Record{Outcome: ledger.Rejected, Attempts: 1, HTTPStatus: 400}})
+	}
+	must(t, f.l.Commit(t.Context(), []ledger.Group{{Batch: "b1", Entries: entries}})[0].Err)
+	time.Sleep(stateAge) // what the worker has read is older then
+	close(other)
+	f.done("b1")
+	for _, id := range names(4)[1:] {
+		if n := api.Applied(id); n > 0 {
+			t.Errorf("%s was sent, though another worker had recorded its outcome", id)
+		}
+	}
+}
+
 // A slice whose worker crashed comes back by asynq. If a repair has enqueued a copy
 // by then, the copy is left to send its links.
 func TestRecoveredSliceWithACopy(t *testing.T) {

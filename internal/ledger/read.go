@@ -30,7 +30,10 @@ type SliceView struct {
 	Kinds map[int]Kind
 	// FailedOver means that this call was the first to see a failover.
 	FailedOver bool
-	Verifies   bool // see Batch.Verifies
+	// Suspect: links of the slice may have been sent before a failover that forgot it. Another worker may
+	// still have the slice.
+	Suspect  bool
+	Verifies bool // see Batch.Verifies
 }
 
 // Slice reads the state of a batch and the records of n links of a chunk, starting with first. It
@@ -65,7 +68,7 @@ func (l *Ledger) Slice(ctx context.Context, id string, chunk, first, n int) (Sli
 	view := SliceView{
 		State: State(state), Incarnation: number(created), Created: millis(created), Now: clock.Val().UTC(),
 		Records: decodeRecords([]byte(records.Val()), n), FailedOver: news,
-		Verifies: source == SourceVerify,
+		Suspect: int64(chunk*ChunkLinks+first) < suspectEnd, Verifies: source == SourceVerify,
 	}
 	for i := range view.Records {
 		if r := &view.Records[i]; r.Outcome == None && int64(chunk*ChunkLinks+first+i) < suspectEnd {
