@@ -103,13 +103,14 @@ cover: ## Show the test coverage by function
 	$(TEST) -count=1 -coverprofile=coverage.out -coverpkg=./... ./...
 	$(GO) tool cover -func=coverage.out | tail -n 40
 
-failover: ## Fail Redis over (FAILOVERS of each kind), crash workers (CRASHES), and run all tests of Redis on a cluster
+failover: ## Fail Redis over (FAILOVERS of each kind), crash workers (CRASHES), test Redis on a cluster, and sweep for two days
 	@sh .ci/tools
 	TEST_CLUSTER=1 $(TEST) -count=1 -timeout 20m -run '/cluster$$|TestScriptRedis' ./internal/... ./producer/... ./worker ./metrics ./cmd/linkcancel
 	@log=$$(mktemp); trap 'rm -f '"$$log" EXIT; \
 	FAILOVERS=$${FAILOVERS:-3} CRASHES=$${CRASHES:-12} $(TEST) -count=1 -timeout 40m -v -parallel 3 \
 	  -run 'TestFailovers|TestPartitions|TestCrashRecovery' ./worker ./cmd/linkcancel >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
 	grep -E ' runs, | from the kill ' "$$log"
+	WHOLE_DAYS=1 $(TEST) -count=1 -timeout 60m -run TestClockChange ./producer/sweep
 
 # A module of its own: what it needs is none of the product's.
 proof: ## Prove dashboard, rules and deployment files, on a real Prometheus where there is one

@@ -112,10 +112,13 @@ func (c *crew) sweeper(api Lister) *Sweeper {
 }
 
 // run lets a sweeper run until the returned function stops it.
-func (c *crew) run(s *Sweeper) (stop func()) {
+func (c *crew) run(s *Sweeper) (stop func()) { return c.start(s.Run) }
+
+// start starts what runs until the returned function stops it.
+func (c *crew) start(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -173,7 +176,7 @@ func (c *crew) tasks() map[string]string {
 	for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
 		c.i.ListPendingTasks, c.i.ListActiveTasks, c.i.ListRetryTasks, c.i.ListScheduledTasks, c.i.ListArchivedTasks, c.i.ListCompletedTasks,
 	} {
-		tasks, err := list(task.QueueSweep)
+		tasks, err := list(task.QueueSweep, asynq.PageSize(10_000))
 		if errors.Is(err, asynq.ErrQueueNotFound) {
 			return states
 		}
