@@ -137,12 +137,13 @@ screenshots: ## Draw the dashboard, with the data of a fleet at work, into docs
 
 # The suite is a module of its own, too. CHAOS_SEED=0 is a seed by chance, which is printed;
 # CHAOS_ROUND runs one round of a seed alone. With CHAOS_PREVIOUS, a commit, half of the processes are
-# of that commit until the last fault.
+# of that commit until the last fault. CHAOS_REDIS is single, sentinel or cluster.
 CHAOS_SECONDS ?= 60
 CHAOS_SEED    ?= 0
 CHAOS_ROUND   ?= 0
+CHAOS_REDIS   ?= single
 DRAWS         ?= 200
-CHAOS := cd internal/chaos && $(GO) run . -seed $(CHAOS_SEED) -previous '$(CHAOS_PREVIOUS)'
+CHAOS := cd internal/chaos && $(GO) run . -seed $(CHAOS_SEED) -previous '$(CHAOS_PREVIOUS)' -redis $(CHAOS_REDIS)
 
 chaos: ## Try to break it for CHAOS_SECONDS (60): kills, cuts, outages, and all links accounted for
 	@sh .ci/tools

@@ -26,6 +26,8 @@ func (r *round) do(ctx context.Context, n int, e event) {
 		err = r.network(ctx, e)
 	case redisKilled, redisFull:
 		err = r.redisFault(ctx, e)
+	case failedOver:
+		err = r.failover(ctx, e)
 	case apiOutage, apiDown, apiBusy, apiHangs, apiMute, apiErrs:
 		err = r.apiFault(ctx, n, e)
 	case apiGateway:
@@ -143,9 +145,9 @@ func (r *round) redisFault(ctx context.Context, e event) error {
 	defer r.redisBusy.Unlock()
 	began := time.Now()
 	if e.kind == redisKilled {
-		r.redis.kill()
+		r.redis.servers[0].kill()
 		sleep(ctx, e.lasts)
-		err := r.redis.start(r.dir)
+		err := r.redis.servers[0].start()
 		r.happened(e.kind, began, "")
 		return err
 	}
@@ -335,16 +337,18 @@ func (r *round) importHit(ctx context.Context, links []string, e event) error {
 	if err != nil {
 		return err
 	}
-	// A slow way to Redis: the fault shall hit in the middle.
-	way, err := newProxy(id, r.redis.addr())
+	way, url, err := r.way(id)
 	if err != nil {
 		return err
 	}
-	if err := way.spoil("bandwidth", false, map[string]int{"rate": 20}); err != nil {
-		return err
+	if way != nil {
+		// A slow way to Redis: the fault shall hit in the middle.
+		if err := way.spoil("bandwidth", false, map[string]int{"rate": 20}); err != nil {
+			return err
+		}
 	}
-	return r.hit(ctx, e, id, way.url(), func(int) error {
-		way.Stop() // nothing of it comes later
+	return r.hit(ctx, e, id, url, func(int) error {
+		way.close() // nothing of it comes later
 		sealed, err := r.whetherSealed(ctx, id)
 		switch {
 		case err != nil:
@@ -401,8 +405,10 @@ func (r *round) sweepHit(ctx context.Context, e event) error {
 // its end, with its exit code, or -1 if a signal ended it.
 func (r *round) hit(ctx context.Context, e event, name, url string, then func(code int) error, args ...string) error {
 	began := time.Now()
+	r.confirms.RLock()
 	p, err := start(filepath.Join(r.dir, name+".log"), r.environment(url), r.program(), args...)
 	if err != nil {
+		r.confirms.RUnlock()
 		return err
 	}
 	r.after.Go(func() {
@@ -410,12 +416,17 @@ func (r *round) hit(ctx context.Context, e event, name, url string, then func(co
 			r.violate(violation{rule: "a command comes to an end", what: fmt.Sprintf("%s did not end within %v", name, commandWithin)})
 			p.kill()
 		}
+		r.confirms.RUnlock()
 		if err := then(p.code()); err != nil && ctx.Err() == nil {
 			r.fail(fmt.Errorf("%s: %w", name, err))
 		}
 	})
-	// Anywhere in its life, its start included.
-	if p.ended(time.Duration(e.rng().Float64() * float64(time.Second))) {
+	// Anywhere in its life, its start included. Without a slow way to Redis it is short.
+	life := time.Second
+	if r.plan.redis != "" {
+		life /= 8
+	}
+	if p.ended(time.Duration(e.rng().Float64() * float64(life))) {
 		r.happened(e.kind, began, "%s, too late", name)
 		return nil
 	}
@@ -450,13 +461,9 @@ func (r *round) command(ctx context.Context, url string, args ...string) (began 
 		r.made++
 		log := filepath.Join(r.dir, fmt.Sprintf("command-%03d.log", r.made))
 		r.mu.Unlock()
-		p, err := start(log, r.environment(url), r.program(), args...)
+		p, err := r.whole(log, url, args...)
 		if err != nil {
 			return began, err
-		}
-		if !p.ended(commandWithin) {
-			p.kill()
-			return began, fmt.Errorf("%s did not end within %v", strings.Join(args, " "), commandWithin)
 		}
 		if p.code() == 0 {
 			return began, nil
@@ -471,6 +478,18 @@ func (r *round) command(ctx context.Context, url string, args ...string) (began 
 			return began, ctx.Err()
 		}
 	}
+}
+
+// whole runs a command to its end.
+func (r *round) whole(log, url string, args ...string) (*process, error) {
+	r.confirms.RLock()
+	defer r.confirms.RUnlock()
+	p, err := start(log, r.environment(url), r.program(), args...)
+	if err == nil && !p.ended(commandWithin) {
+		p.kill()
+		err = fmt.Errorf("%s did not end within %v", strings.Join(args, " "), commandWithin)
+	}
+	return p, err
 }
 
 // pause pauses a batch for a time.

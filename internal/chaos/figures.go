@@ -105,9 +105,13 @@ func (s *suite) total() {
 	f := s.sum
 	row := func(name string, n int) { fmt.Fprintf(s.out, "  %-72s %9s\n", name, grouped(n)) }
 	fmt.Fprintf(s.out, "\nFaults\n")
+	kinds := []kind{failedOver}
 	for _, card := range deck {
-		if n := f.faults[card.kind]; n > 0 {
-			row(string(card.kind), n)
+		kinds = append(kinds, card.kind)
+	}
+	for _, k := range kinds {
+		if n := f.faults[k]; n > 0 {
+			row(string(k), n)
 		}
 	}
 	row("all", f.faultSum())

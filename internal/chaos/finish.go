@@ -51,7 +51,7 @@ func (r *round) measure() (idle, error) {
 		now.goroutines, now.files = append(now.goroutines, n), append(now.files, open)
 	}
 	var err error
-	now.clients, err = r.redis.info(context.Background(), "clients", "connected_clients")
+	now.clients, err = r.redis.clients(context.Background())
 	return now, err
 }
 
@@ -63,6 +63,9 @@ func (r *round) settle(ctx context.Context) error {
 		return err
 	}
 	for _, w := range r.workers {
+		if w.way == nil {
+			continue
+		}
 		if err := w.way.cut(); err != nil {
 			return err
 		}

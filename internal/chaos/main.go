@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -40,6 +41,7 @@ type options struct {
 	mutants  string
 	scenario string
 	previous string
+	redis    string
 	draws    int
 }
 
@@ -55,9 +57,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.mutants, "mutants", "", "try whether the suite finds what is broken on purpose: all, or those with one of these in their names: a,b")
 	flags.StringVar(&o.scenario, "scenario", "", "run a scenario instead of chance: all, fleet, full, acks or poison")
 	flags.StringVar(&o.previous, "previous", "", "a `commit`: until the last fault, half of all processes are of the linkcancel of that commit")
+	flags.StringVar(&o.redis, "redis", oneServer, "what Redis is in rounds by chance: single, or sentinel or cluster, which fails over")
 	flags.IntVar(&o.draws, "draws", 0, "instead, run so many runs behind a gateway that is drawn by chance")
 	flags.StringVar(&o.root, "root", "../..", "the folder of linkcancel's sources")
 	if err := flags.Parse(args); err != nil {
+		return exitBroken
+	}
+	if !slices.Contains([]string{oneServer, withSentinel, withCluster}, o.redis) {
+		fmt.Fprintf(stderr, "chaos: no Redis %q: give single, sentinel or cluster\n", o.redis)
 		return exitBroken
 	}
 	if o.seed == 0 {
@@ -146,7 +153,7 @@ func (s *suite) run(ctx context.Context) error {
 			return err
 		}
 	}
-	fmt.Fprintf(s.out, "Seed %d, %d s. Again: make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d\n\n", s.seed, s.seconds, s.seconds, s.seed)
+	fmt.Fprintf(s.out, "Seed %d, %d s. Again: %s\n\n", s.seed, s.seconds, s.again())
 	s.head()
 	if err := s.rounds(ctx, dir); err != nil {
 		return err
@@ -184,6 +191,9 @@ func (s *suite) rounds(ctx context.Context, dir string) error {
 		p := newPlan(s.seed, n, faultsFor(s.seconds))
 		if s.before != "" {
 			p.upgrade(s.before)
+		}
+		if s.redis != oneServer {
+			p.failOver(s.redis)
 		}
 		r, err := newRound(p, s.binary, filepath.Join(dir, fmt.Sprintf("round-%02d", n)))
 		if err == nil {
@@ -275,5 +285,14 @@ func (s *suite) report(t *truth) {
 		}
 		fmt.Fprint(s.out, t.explain(v))
 	}
-	fmt.Fprintf(s.out, "\nLogs: %s\nAgain: make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d CHAOS_ROUND=%d\n", filepath.Join(s.keep, filepath.Base(t.r.dir)), s.seconds, s.seed, t.r.plan.round)
+	fmt.Fprintf(s.out, "\nLogs: %s\nAgain: %s CHAOS_ROUND=%d\n", filepath.Join(s.keep, filepath.Base(t.r.dir)), s.again(), t.r.plan.round)
+}
+
+// again is the command that makes the same plans.
+func (s *suite) again() string {
+	command := fmt.Sprintf("make chaos CHAOS_SECONDS=%d CHAOS_SEED=%d", s.seconds, s.seed)
+	if s.redis != oneServer {
+		command += " CHAOS_REDIS=" + s.redis
+	}
+	return command
 }

@@ -25,6 +25,7 @@ const (
 
 	redisKilled kind = "Redis killed"
 	redisFull   kind = "Redis out of memory"
+	failedOver  kind = "Redis failed over"
 
 	connectionsCut kind = "connections cut"
 	commandCut     kind = "command cut in two"
@@ -95,6 +96,7 @@ type plan struct {
 	events  []event
 	wrong   string                              // what every request is answered from the beginning, as at a wrong path
 	instead func(context.Context, *round) error // of the events
+	redis   string                              // see database; "": one server
 	before  string                              // a program of an earlier commit that half of all processes run until the last fault; "": none
 }
 
@@ -104,6 +106,8 @@ const (
 	// fastLinks a second: a small machine sends no more. The list of so many links is too long for sweeps. Its
 	// faults last fastTimes as long.
 	fastEvery, fastRate, fastLinks, fastTimes = 4, 5000, 3000, 3
+	// In each failoverEvery, a master is killed.
+	failoverEvery = 8 * time.Second
 	// longStop is longer than the lease of a task: others take its links up.
 	longStop = 33 * time.Second
 	// longFrom is how long the faults must last for such a stop.
@@ -169,6 +173,24 @@ func (p *plan) upgrade(before string) {
 	p.events = slices.DeleteFunc(p.events, func(e event) bool {
 		return slices.Contains([]kind{apiGateway, windowSet, receiverIll}, e.kind) || slices.Contains(sweeperFaults, e.kind)
 	})
+}
+
+// failOver lets Redis fail over, and leaves out what wants one server with a way to it for each process.
+func (p *plan) failOver(redis string) {
+	p.redis = redis
+	p.events = slices.DeleteFunc(p.events, func(e event) bool {
+		return slices.Contains([]kind{redisKilled, redisFull, connectionsCut, commandCut, replyCut, connectionSlow, connectionThin, halfOpen}, e.kind)
+	})
+	draw := rand.New(rand.NewPCG(p.seed, uint64(p.round)+1<<32))
+	for from := time.Duration(0); from < p.faults; from += failoverEvery {
+		p.events = append(p.events, event{
+			at:    from + time.Duration(draw.Float64()*float64(min(failoverEvery, p.faults-from))),
+			lasts: time.Duration(draw.Float64() * float64(2*time.Second)),
+			kind:  failedOver,
+			draw:  draw.Uint64(),
+		})
+	}
+	slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 }
 
 // pick draws one of n for an event.

@@ -41,6 +41,26 @@ func TestPlanHasEveryKind(t *testing.T) {
 	}
 }
 
+func TestPlanFailsOver(t *testing.T) {
+	p, plain := newPlan(7, 3, 40*time.Second), newPlan(7, 3, 40*time.Second)
+	p.failOver(withSentinel)
+	seen, kept := map[kind]int{}, 0
+	for i, e := range p.events {
+		seen[e.kind]++
+		if e.at < 0 || e.at >= p.faults || i > 0 && e.at < p.events[i-1].at {
+			t.Errorf("event %d comes at %v, out of order or out of %v", i, e.at, p.faults)
+		}
+	}
+	for _, e := range plain.events {
+		if seen[e.kind] > 0 {
+			kept++
+		}
+	}
+	if seen[failedOver] != 5 || len(p.events) != kept+5 || seen[redisKilled]+seen[redisFull]+seen[commandCut] > 0 {
+		t.Errorf("%v of %d events", seen, len(plain.events))
+	}
+}
+
 // TestMutantsFit finds out at once when the code that a mutant changes has changed.
 func TestMutantsFit(t *testing.T) {
 	for _, m := range mutants {

@@ -25,6 +25,18 @@ func silence() {
 	logging.Disable()
 }
 
+// way opens a way to Redis for a process. There is none, but an URL, if Redis has several servers: they
+// tell the process where they are.
+func (r *round) way(name string) (way *proxy, url string, err error) {
+	if len(r.redis.servers) > 1 {
+		return nil, r.redis.url(), nil
+	}
+	if way, err = newProxy(name, r.redis.servers[0].addr()); err != nil {
+		return nil, "", err
+	}
+	return way, way.url(), nil
+}
+
 // newProxy opens a way to the server at upstream.
 func newProxy(name, upstream string) (*proxy, error) {
 	port, err := freePort()
@@ -37,6 +49,13 @@ func newProxy(name, upstream string) (*proxy, error) {
 }
 
 func (p *proxy) url() string { return "redis://" + p.Listen + "/0" }
+
+// close ends the way, if there is one.
+func (p *proxy) close() {
+	if p != nil {
+		p.Stop()
+	}
+}
 
 // cut ends all connections. New ones are let through.
 func (p *proxy) cut() error {

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,43 +18,97 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// server is a real redis-server that keeps its data in an AOF.
+// The kinds of Redis that a round may have.
+const (
+	oneServer    = "single"
+	withSentinel = "sentinel" // a master, two replicas and three Sentinels
+	withCluster  = "cluster"  // three masters with a replica each
+)
+
+// database is the Redis of a round.
+type database struct {
+	kind      string
+	servers   []*server // in a cluster, the three masters come first
+	sentinels []*server
+	rdb       redis.UniversalClient // of the suite itself: past every proxy
+}
+
+// server is a real redis-server.
 type server struct {
+	log  string
 	dir  string
 	port int
-	rdb  *redis.Client // of the suite itself: past every proxy
+	args []string
+	rdb  *redis.Client
 
 	mu   sync.Mutex
 	proc *process
 }
 
-// startRedis starts a server on a free port. Its files go to data, its log to dir.
-func startRedis(dir, data string) (*server, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// startRedis starts a Redis of some kind on free ports. Its files go to data, its logs to dir.
+func startRedis(ctx context.Context, kind, dir, data string) (*database, error) {
+	d := &database{kind: kind}
+	var err error
+	switch kind {
+	case withSentinel:
+		err = d.startSentinel(ctx, dir, data)
+	case withCluster:
+		err = d.startCluster(ctx, dir, data)
+	default:
+		var s *server
+		if s, err = newServer(dir, data, "redis", freePort, keeping...); err == nil {
+			d.servers, d.rdb = []*server{s}, s.rdb
+			err = s.start()
+		}
 	}
-	s := &server{dir: data, port: port}
-	s.rdb = redis.NewClient(&redis.Options{Addr: s.addr(), MaxRetries: 3, DialerRetries: 1, DisableIdentity: true, Protocol: 2})
-	return s, s.start(dir)
+	return d, err
 }
 
-func (s *server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
-func (s *server) url() string  { return "redis://" + s.addr() + "/0" }
-
-// start starts the server, again on what its AOF holds, and waits until it answers.
+// keeping lets a server keep its data in an AOF.
 //
 // appendfsync is always: with everysec Redis may put the write of its AOF off
 // for as long as an fsync takes, and a kill then loses what was acknowledged.
 // What is to be proved here is that linkcancel loses nothing.
-func (s *server) start(dir string) error {
+var keeping = []string{"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"}
+
+// newServer makes a server with a port from free.
+func newServer(dir, data, name string, free func() (int, error), args ...string) (*server, error) {
+	port, err := free()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{log: filepath.Join(dir, name+".log"), dir: filepath.Join(data, name), port: port, args: args}
+	s.rdb = redis.NewClient(&redis.Options{Addr: s.addr(), MaxRetries: 3, DialerRetries: 1, DisableIdentity: true, Protocol: 2})
+	return s, os.MkdirAll(s.dir, 0o700)
+}
+
+func (s *server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// url is what the processes are given.
+func (d *database) url() string {
+	switch d.kind {
+	case withSentinel:
+		return "redis-sentinel://" + strings.Join(addrs(d.sentinels), ",") + "/" + masterName + "/0"
+	case withCluster:
+		return "redis-cluster://" + strings.Join(addrs(d.servers), ",")
+	}
+	return "redis://" + d.servers[0].addr() + "/0"
+}
+
+func addrs(servers []*server) (all []string) {
+	for _, s := range servers {
+		all = append(all, s.addr())
+	}
+	return all
+}
+
+// start starts the server, again on what its folder holds, and waits until it answers.
+func (s *server) start(args ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	args = slices.Concat(s.args, []string{"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir}, args)
 	var err error
-	s.proc, err = start(filepath.Join(dir, "redis.log"), environment(), "redis-server",
-		"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
-		"--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
-	if err != nil {
+	if s.proc, err = start(s.log, environment(), "redis-server", args...); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -62,34 +119,58 @@ func (s *server) start(dir string) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return fmt.Errorf("redis-server does not answer on port %d: see %s", s.port, filepath.Join(dir, "redis.log"))
+	return fmt.Errorf("redis-server does not answer on port %d: see %s", s.port, s.log)
 }
 
 // kill ends the server as a crash does.
 func (s *server) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proc.kill()
-}
-
-func (s *server) close() {
-	_ = s.rdb.Close()
-	s.kill()
-}
-
-// info is a number of INFO.
-func (s *server) info(ctx context.Context, section, field string) (n int64, err error) {
-	text, err := s.rdb.Info(ctx, section).Result()
-	if err != nil {
-		return 0, err
+	if s.proc != nil {
+		s.proc.kill()
 	}
+}
+
+// freeze stops the server, and thaw lets it go on.
+func (s *server) freeze() { s.proc.signal(syscall.SIGSTOP, false) }
+func (s *server) thaw()   { s.proc.signal(syscall.SIGCONT, false) }
+
+func (d *database) close() {
+	if d.rdb != nil {
+		_ = d.rdb.Close()
+	}
+	for _, s := range slices.Concat(d.sentinels, d.servers) {
+		_ = s.rdb.Close()
+		s.kill()
+	}
+}
+
+// info reads a section of INFO.
+func (s *server) info(ctx context.Context, section string) (map[string]string, error) {
+	text, err := s.rdb.Info(ctx, section).Result()
+	fields := map[string]string{}
 	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
-			_, err = fmt.Sscan(value, &n)
-			return n, err
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[name] = value
 		}
 	}
-	return 0, fmt.Errorf("INFO %s has no %s", section, field)
+	return fields, err
+}
+
+// clients is how many clients all servers have.
+func (d *database) clients(ctx context.Context) (sum int64, err error) {
+	for _, s := range d.servers {
+		info, err := s.info(ctx, "clients")
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.ParseInt(info["connected_clients"], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the number of clients: %w", err)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // freePort returns a port that nobody listens on. It is below the range from which

@@ -39,7 +39,7 @@ type round struct {
 	data   string   // of Redis
 	extra  []string // further arguments of the workers
 
-	redis    *server
+	redis    *database
 	api      *api
 	receiver *receiver
 	links    population
@@ -54,6 +54,8 @@ type round struct {
 	ended  time.Time      // of the last one
 	closed time.Time      // of the work
 	after  sync.WaitGroup // what commands do after a fault
+
+	confirms sync.RWMutex // read by each command while it runs
 
 	mu         sync.Mutex
 	dumped     sync.Once
@@ -123,7 +125,7 @@ func (r *round) start() (err error) {
 	if r.data, err = os.MkdirTemp(shm, "linkcancel-chaos-"); err != nil {
 		return err
 	}
-	if r.redis, err = startRedis(r.dir, r.data); err != nil {
+	if r.redis, err = startRedis(context.Background(), r.plan.redis, r.dir, r.data); err != nil {
 		return err
 	}
 	r.ledger = ledger.New(r.redis.rdb)
@@ -164,7 +166,7 @@ func (r *round) start() (err error) {
 		}
 		r.workers = append(r.workers, w)
 	}
-	return r.until("all workers to be ready", 30*time.Second, func() bool {
+	return until("all workers to be ready", 30*time.Second, func() bool {
 		return !slices.ContainsFunc(r.workers, func(w *worker) bool { return !w.ready() })
 	})
 }
@@ -219,7 +221,7 @@ func (r *round) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.until("the first requests", 30*time.Second, func() bool { return r.api.box.Counts().Total > 0 }); err != nil {
+	if err := until("the first requests", 30*time.Second, func() bool { return r.api.box.Counts().Total > 0 }); err != nil {
 		return err
 	}
 	r.began = time.Now()
@@ -468,7 +470,7 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // until waits for something.
-func (r *round) until(what string, most time.Duration, done func() bool) error {
+func until(what string, most time.Duration, done func() bool) error {
 	for deadline := time.Now().Add(most); !done(); {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waited %v for %s", most, what)

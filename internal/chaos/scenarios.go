@@ -61,7 +61,7 @@ func outOfMemory(ctx context.Context, r *round) error {
 	if err != nil {
 		return err
 	}
-	way, err := newProxy(id, r.redis.addr())
+	way, url, err := r.way(id)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func outOfMemory(ctx context.Context, r *round) error {
 		return err
 	}
 	log := filepath.Join(r.dir, id+".log")
-	importer, err := start(log, r.environment(way.url()), r.binary, "import", file, "--yes", "--id", id)
+	importer, err := start(log, r.environment(url), r.binary, "import", file, "--yes", "--id", id)
 	if err != nil {
 		return err
 	}
@@ -127,8 +127,8 @@ func lastLine(text []byte) string {
 
 // commands is how many commands the server was sent, those of scripts and those that
 // it refused included.
-func (s *server) commands(ctx context.Context) (n int64, err error) {
-	text, err := s.rdb.Info(ctx, "commandstats").Result()
+func (d *database) commands(ctx context.Context) (n int64, err error) {
+	text, err := d.rdb.Info(ctx, "commandstats").Result()
 	if err != nil {
 		return 0, err
 	}

@@ -17,7 +17,7 @@ import (
 // worker is a worker that is started again whenever it ends, as systemd or Kubernetes would.
 type worker struct {
 	name    string
-	way     *proxy
+	way     *proxy // nil: see round.way
 	metrics string // its address
 	log     string
 	args    []string
@@ -38,7 +38,7 @@ const restartAfter = 500 * time.Millisecond
 
 func (r *round) startWorker(n int) (*worker, error) {
 	name := fmt.Sprintf("worker-%d", n)
-	way, err := newProxy(name, r.redis.addr())
+	way, url, err := r.way(name)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (r *round) startWorker(n int) (*worker, error) {
 	w := &worker{
 		name: name, way: way, metrics: fmt.Sprintf("127.0.0.1:%d", port), log: filepath.Join(r.dir, name+".log"),
 		round: r, gone: make(chan struct{}),
-		env: r.environment(way.url()),
+		env: r.environment(url),
 		args: []string{"worker", "--rate", fmt.Sprintf("%d/s", r.plan.rate), "--attempts", strconv.Itoa(attempts), "--timeout", callTimeout.String(),
 			"--metrics-addr", fmt.Sprintf("127.0.0.1:%d", port), "--pprof"},
 	}
@@ -125,7 +125,7 @@ func (w *worker) close() {
 		w.end(p)
 	}
 	<-w.gone
-	w.way.Stop()
+	w.way.close()
 }
 
 func (w *worker) size() int64 {
