@@ -24,8 +24,8 @@ const (
 	// takenOverWithin is how long a failover may take, and wholeWithin how long until all servers are in their places.
 	takenOverWithin, wholeWithin = 30 * time.Second, time.Minute
 	// What a master writes arrives at a healthy replica within arrivesWithin. mostLag is the longest time for
-	// which it writes without one.
-	arrivesWithin, mostLag = 200 * time.Millisecond, time.Second
+	// which it writes without one. No command may run in it, which is waited for.
+	arrivesWithin, mostLag, quietWithin = 200 * time.Millisecond, time.Second, 2 * time.Second
 	// suiteRetries let the suite itself see a failover through.
 	suiteRetries = 20
 )
@@ -33,7 +33,8 @@ const (
 // replicating are the arguments of servers with replicas.
 var replicating = append(slices.Clip(keeping), "--repl-diskless-sync-delay", "0")
 
-// startSentinel starts a master, two replicas, and three Sentinels, which let a replica take over after a second.
+// startSentinel starts a master, two replicas, and three Sentinels, which let a replica take over after two
+// seconds. On a busy machine, a shorter time makes them give up a master that is alive.
 func (d *database) startSentinel(ctx context.Context, dir, data string) error {
 	for n := range 3 {
 		s, err := newServer(dir, data, fmt.Sprintf("redis-%d", n+1), freePort, replicating...)
@@ -56,7 +57,7 @@ func (d *database) startSentinel(ctx context.Context, dir, data string) error {
 			return err
 		}
 		config := filepath.Join(s.dir, "sentinel.conf")
-		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s 1000\nsentinel failover-timeout %[1]s 5000\n", masterName, d.servers[0].port)
+		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s 2000\nsentinel failover-timeout %[1]s 5000\n", masterName, d.servers[0].port)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -235,9 +236,9 @@ func (r *round) failover(ctx context.Context, e event) error {
 }
 
 // crash kills a master. Often, what it wrote last has reached no replica: that of the lag. A command that
-// found a replica has its word kept, so there is no lag while one runs, nor where workers sweep.
+// comes back has found a replica, so there is no lag while one runs.
 func (r *round) crash(ctx context.Context, e event, master *server, replicas []*server) (lag time.Duration, err error) {
-	if r.plan.sweeps || !r.confirms.TryLock() {
+	if !r.plan.lags || until("commands to end", quietWithin, r.confirms.TryLock) != nil {
 		master.kill()
 		return 0, nil
 	}
