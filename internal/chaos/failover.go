@@ -69,7 +69,8 @@ func (d *database) startSentinel(ctx context.Context, dir, data string) error {
 	d.rdb = redis.NewFailoverClient(&redis.FailoverOptions{
 		MasterName: masterName, SentinelAddrs: addrs(d.sentinels), MaxRetries: suiteRetries, DialerRetries: 1, DisableIdentity: true, Protocol: 2,
 	})
-	return d.awaitWhole(ctx)
+	_, _, err := d.awaitWhole(ctx)
+	return err
 }
 
 // startCluster starts three masters with a replica each, which takes over after some seconds.
@@ -97,7 +98,7 @@ func (d *database) startCluster(ctx context.Context, dir, data string) error {
 	for n, s := range d.servers[clusterMasters:] {
 		id, err := d.servers[n].rdb.ClusterMyID(ctx).Result()
 		if err == nil {
-			err = until("a server to know its master", wholeWithin, func() bool { return s.rdb.ClusterReplicate(ctx, id).Err() == nil })
+			err = until(ctx, "a server to know its master", wholeWithin, func() bool { return s.rdb.ClusterReplicate(ctx, id).Err() == nil })
 		}
 		if err != nil {
 			return err
@@ -106,7 +107,8 @@ func (d *database) startCluster(ctx context.Context, dir, data string) error {
 	d.rdb = redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs: addrs(d.servers), MaxRedirects: suiteRetries, ClusterStateReloadInterval: time.Second, DialerRetries: 1, DisableIdentity: true, Protocol: 2,
 	})
-	return d.awaitWhole(ctx)
+	_, _, err := d.awaitWhole(ctx)
+	return err
 }
 
 // clusterPort returns a free port that has another one for the cluster bus.
@@ -150,15 +152,16 @@ func (d *database) roles(ctx context.Context) (masters []*server, replicas map[*
 	return masters, replicas
 }
 
-// awaitWhole waits until all servers are in their places: another failover is possible.
-func (d *database) awaitWhole(ctx context.Context) error {
-	return until("all servers to be in their places", wholeWithin, func() bool {
-		masters, replicas := d.roles(ctx)
+// awaitWhole waits until all servers are in their places: another failover is possible. It returns their roles.
+func (d *database) awaitWhole(ctx context.Context) (masters []*server, replicas map[*server][]*server, err error) {
+	err = until(ctx, "all servers to be in their places", wholeWithin, func() bool {
+		masters, replicas = d.roles(ctx)
 		if d.kind == withCluster {
 			return len(masters) == clusterMasters && !slices.ContainsFunc(masters, func(m *server) bool { return len(replicas[m]) != 1 }) && d.clusterKnows(ctx)
 		}
 		return len(masters) == 1 && len(replicas[masters[0]]) == 2 && d.sentinelsKnow(ctx, masters[0])
 	})
+	return masters, replicas, err
 }
 
 // sentinelsKnow says whether each Sentinel knows the master, both replicas as well, and the others.
@@ -198,11 +201,11 @@ func (d *database) clusterKnows(ctx context.Context) bool {
 func (r *round) failover(ctx context.Context, e event) error {
 	r.redisBusy.Lock()
 	defer r.redisBusy.Unlock()
-	if err := r.redis.awaitWhole(ctx); err != nil {
+	masters, replicas, err := r.redis.awaitWhole(ctx)
+	if err != nil {
 		return err
 	}
 	began := time.Now()
-	masters, replicas := r.redis.roles(ctx)
 	old := masters[e.pick(len(masters))]
 	lag, err := r.crash(ctx, e, old, replicas[old])
 	if err != nil {
@@ -210,7 +213,7 @@ func (r *round) failover(ctx context.Context, e event) error {
 	}
 	killed := time.Now()
 	var next *server
-	err = until("a replica to take over", takenOverWithin, func() bool {
+	err = until(ctx, "a replica to take over", takenOverWithin, func() bool {
 		masters, _ := r.redis.roles(ctx)
 		at := slices.IndexFunc(masters, func(m *server) bool { return slices.Contains(replicas[old], m) })
 		if at >= 0 {
@@ -230,7 +233,7 @@ func (r *round) failover(ctx context.Context, e event) error {
 	if err := old.start(args...); err != nil {
 		return err
 	}
-	err = r.redis.awaitWhole(ctx)
+	_, _, err = r.redis.awaitWhole(ctx)
 	r.happened(e.kind, began, "%s for %s after %.1f s, lag %.1f s", filepath.Base(next.dir), filepath.Base(old.dir), dark.Seconds(), lag.Seconds())
 	return err
 }
@@ -238,7 +241,7 @@ func (r *round) failover(ctx context.Context, e event) error {
 // crash kills a master. Often, what it wrote last has reached no replica: that of the lag. A command that
 // comes back has found a replica, so there is no lag while one runs.
 func (r *round) crash(ctx context.Context, e event, master *server, replicas []*server) (lag time.Duration, err error) {
-	if !r.plan.lags || until("commands to end", quietWithin, r.confirms.TryLock) != nil {
+	if !r.plan.lags || until(ctx, "commands to end", quietWithin, r.confirms.TryLock) != nil {
 		master.kill()
 		return 0, nil
 	}

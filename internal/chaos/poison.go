@@ -39,7 +39,7 @@ func lockedAmongOthers(answers []string) func(context.Context, *round) error {
 
 // firstDone waits until the batches that stood from the beginning are done.
 func (r *round) firstDone(ctx context.Context) error {
-	return until("the first batches to be done", time.Minute, func() bool {
+	return until(ctx, "the first batches to be done", time.Minute, func() bool {
 		return !slices.ContainsFunc(r.known(), func(id string) bool {
 			b, err := r.ledger.Get(ctx, id)
 			return err != nil || b.Pending() > 0

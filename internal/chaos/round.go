@@ -166,7 +166,7 @@ func (r *round) start() (err error) {
 		}
 		r.workers = append(r.workers, w)
 	}
-	return until("all workers to be ready", 30*time.Second, func() bool {
+	return until(context.Background(), "all workers to be ready", 30*time.Second, func() bool {
 		return !slices.ContainsFunc(r.workers, func(w *worker) bool { return !w.ready() })
 	})
 }
@@ -221,7 +221,7 @@ func (r *round) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := until("the first requests", 30*time.Second, func() bool { return r.api.box.Counts().Total > 0 }); err != nil {
+	if err := until(ctx, "the first requests", 30*time.Second, func() bool { return r.api.box.Counts().Total > 0 }); err != nil {
 		return err
 	}
 	r.began = time.Now()
@@ -470,12 +470,14 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // until waits for something.
-func until(what string, most time.Duration, done func() bool) error {
+func until(ctx context.Context, what string, most time.Duration, done func() bool) error {
 	for deadline := time.Now().Add(most); !done(); {
-		if time.Now().After(deadline) {
+		switch {
+		case time.Now().After(deadline):
 			return fmt.Errorf("waited %v for %s", most, what)
+		case !sleep(ctx, 100*time.Millisecond):
+			return ctx.Err()
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	return nil
 }

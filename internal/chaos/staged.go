@@ -67,7 +67,7 @@ func lied(ctx context.Context, r *round) error {
 		return err
 	}
 	var state ledger.State
-	err = until("the batch to be paused or done", 20*time.Second, func() bool {
+	err = until(ctx, "the batch to be paused or done", 20*time.Second, func() bool {
 		b, err := r.ledger.Get(ctx, id)
 		state = b.State
 		return err == nil && (state == ledger.Paused || state == ledger.Done)
