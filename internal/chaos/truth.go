@@ -321,6 +321,8 @@ func (c *claim) check() {
 		}
 	case ledger.Rejected:
 		switch {
+		case c.ours && record.Ambiguous && c.t.forgotten(c.cancelled):
+			c.documented("refused, and cancelled by another worker after a failover: reads rejected")
 		case c.ours:
 			c.violate("one of ours is never called rejected", "a DELETE of this batch cancelled it")
 		case !refused:
