@@ -25,6 +25,7 @@ func (w *Worker) concernsAll(u *unattributed) bool {
 
 // keyConcernsAll does this for 401 and 403. Only answers to the same key count.
 func (w *Worker) keyConcernsAll(u *unattributed) bool {
+	holds := w.keyHolds.Load()
 	if w.limiter.AwaitHold(w.stopCtx, ratelimit.ReasonUnauthorized, 0) {
 		// A key that may neither list nor read links can only probe with DELETEs. A
 		// link that is refused again and again is then refused on its own account.
@@ -37,13 +38,14 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	if u.key != w.cfg.KeyVersion() { // the key has changed
 		return true
 	}
-	// The hold has ended meanwhile: the API may take a new key a moment after it is in the file. What
-	// works with the key since then does not show that it was good before.
-	if u.held && !u.slot.Probe() {
+	// An API may take a new key a moment after it is in the file. After a hold that has ended meanwhile, what
+	// works with the key does not show that it was good before.
+	held := func() bool { return !u.slot.Probe() && (u.held || w.keyHolds.Load() != holds) }
+	if held() {
 		return true
 	}
 	if w.lastProven.after(w.stopCtx, u.slot, u.key, w.othersSoon()) {
-		return false
+		return held()
 	}
 	r, ok := w.control.result(w.stopCtx, false, maxAttribute)
 	switch {
@@ -52,11 +54,12 @@ func (w *Worker) keyConcernsAll(u *unattributed) bool {
 	case u.key != w.cfg.KeyVersion(), ok && r.key != u.key:
 		return true
 	case ok && r.proven && (r.kind == ratelimit.OK || r.kind == ratelimit.Unproven), w.lastProven.after(w.stopCtx, u.slot, u.key, 0):
-		return false
+		return held()
 	case !ok || r.kind != ratelimit.Unauthorized:
 		u.unclear = true
-		return false
+		return held()
 	}
+	w.keyHolds.Add(1)
 	w.limiter.HoldOwn(ratelimit.ReasonUnauthorized, w.keyCause(u.saw))
 	w.refused(u)
 	return true

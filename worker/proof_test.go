@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"linkcancel/internal/ledger"
@@ -157,5 +159,29 @@ func TestRefusedDuringAHold(t *testing.T) {
 		if got := w.concernsAll(u); got != want {
 			t.Errorf("held: %v: concerns all: %v", held, got)
 		}
+	}
+}
+
+// The same if the hold begins and ends while others are to show whether the key is good.
+func TestRefusedBeforeAHold(t *testing.T) {
+	t.Parallel()
+	for held, want := range map[bool]bool{true: true, false: false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &Worker{cfg: Config{KeyVersion: func() uint64 { return 1 }}, limiter: scriptLimiter{}, stopCtx: t.Context()}
+			w.control = newControl(w)
+			u := &unattributed{verdict: verdict{kind: ratelimit.Unauthorized, status: 401, proven: true, key: 1}, repeat: true}
+			var got bool
+			var asks sync.WaitGroup
+			asks.Go(func() { got = w.concernsAll(u) })
+			synctest.Wait()
+			if held {
+				w.keyHolds.Add(1)
+			}
+			w.lastProven.set(ratelimit.NewSlot(time.Now(), 2), 1)
+			asks.Wait()
+			if got != want {
+				t.Errorf("held: %v: concerns all: %v", held, got)
+			}
+		})
 	}
 }

@@ -45,6 +45,7 @@ type Worker struct {
 	lastProven lastProven
 	firsts     recent[firstKey, firstCancel]
 	refusals   atomic.Int64 // links refused while sending is on hold for the key
+	keyHolds   atomic.Int64 // holds for the key that began
 	took       average      // of calls
 	resting    resting
 	taker      *taker
