@@ -69,10 +69,13 @@ type cell[T any] struct {
 }
 
 // get returns a value that is not older than fresh. If reading fails, the error comes with the last
-// value, whose time is at.
+// value, whose time is at. A reading that failed serves for freshFor at most.
 func (c *cell[T]) get(ctx context.Context, fresh time.Duration, read func(context.Context) (T, error)) (value T, at time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		fresh = min(fresh, freshFor)
+	}
 	if time.Since(c.tried) >= fresh {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout) // others wait for it
 		defer cancel()
