@@ -162,25 +162,34 @@ func TestRefusedDuringAHold(t *testing.T) {
 	}
 }
 
-// The same if the hold begins and ends while others are to show whether the key is good.
+// The same if the hold begins and ends while another link, or the control, is to show whether the key is good.
 func TestRefusedBeforeAHold(t *testing.T) {
 	t.Parallel()
-	for held, want := range map[bool]bool{true: true, false: false} {
+	for _, tc := range []struct{ held, control, want bool }{
+		{held: true, want: true}, {held: false, want: false},
+		{held: true, control: true, want: true}, {held: false, control: true, want: false},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := &Worker{cfg: Config{KeyVersion: func() uint64 { return 1 }}, limiter: scriptLimiter{}, stopCtx: t.Context()}
+			flown := &flight{done: make(chan struct{}), result: controlResult{kind: ratelimit.OK, proven: true, key: 1}}
 			w.control = newControl(w)
+			w.control.flight = flown
 			u := &unattributed{verdict: verdict{kind: ratelimit.Unauthorized, status: 401, proven: true, key: 1}, repeat: true}
 			var got bool
 			var asks sync.WaitGroup
 			asks.Go(func() { got = w.concernsAll(u) })
 			synctest.Wait()
-			if held {
+			if tc.held {
 				w.keyHolds.Add(1)
 			}
-			w.lastProven.set(ratelimit.NewSlot(time.Now(), 2), 1)
+			if tc.control {
+				close(flown.done)
+			} else {
+				w.lastProven.set(ratelimit.NewSlot(time.Now(), 2), 1)
+			}
 			asks.Wait()
-			if got != want {
-				t.Errorf("held: %v: concerns all: %v", held, got)
+			if got != tc.want {
+				t.Errorf("%+v: concerns all: %v", tc, got)
 			}
 		})
 	}
