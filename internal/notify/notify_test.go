@@ -230,6 +230,13 @@ func (f *fleet) taken() []string {
 	return slices.Clone(f.got)
 }
 
+// attempts is how often the receiver was asked.
+func (f *fleet) attempts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all
+}
+
 func (f *fleet) set(answer func(d ledger.Delivery) (int, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -301,8 +308,8 @@ func TestReceiverIsDown(t *testing.T) {
 				if got := f.taken(); len(got) > 0 {
 					t.Errorf("taken: %v", got)
 				}
-				if f.all < 12 || f.all > 300 {
-					t.Errorf("%d attempts in 10 minutes", f.all)
+				if n := f.attempts(); n < 12 || n > 300 {
+					t.Errorf("%d attempts in 10 minutes", n)
 				}
 				f.set(yes)
 				testutil.Advance(maxPause + sendTimeout + time.Second)
@@ -439,11 +446,11 @@ func TestRest(t *testing.T) {
 		testutil.Advance(time.Minute)
 		d.Rest()
 		testutil.Advance(time.Minute)
-		before := f.all
+		before := f.attempts()
 		f.set(yes)
 		testutil.Advance(time.Hour)
-		if f.all != before {
-			t.Errorf("%d attempts", f.all-before)
+		if n := f.attempts() - before; n != 0 {
+			t.Errorf("%d attempts", n)
 		}
 		testutil.Must(t, d.Lead(t.Context(), time.Now()))
 		testutil.Advance(10 * time.Minute)

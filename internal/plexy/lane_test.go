@@ -18,10 +18,13 @@ import (
 	"time"
 )
 
-// countingServer knows what became of its connections.
+// countingServer knows what became of its connections. They are pipes, and it lives in a bubble: on a
+// busy machine, Go's transport gives up a connection whose request took more than 50 ms to write.
 type countingServer struct {
 	t      *testing.T
 	client *Client
+	dialed chan net.Conn
+	dials  atomic.Int32
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -32,15 +35,41 @@ type countingServer struct {
 
 func countConnections(t *testing.T, handler http.HandlerFunc) *countingServer {
 	t.Helper()
-	s := &countingServer{t: t, idle: make(map[net.Conn]bool)}
+	s := &countingServer{t: t, idle: make(map[net.Conn]bool), dialed: make(chan net.Conn)}
 	s.changed.L = &s.mu
-	server := httptest.NewUnstartedServer(handler)
-	server.Config.ConnState = s.note
-	server.Start()
-	t.Cleanup(server.Close)
-	s.client = newTestClient(t, server.URL, 30*time.Second)
+	server := http.Server{Handler: handler, ConnState: s.note}
+	go func() { _ = server.Serve(s) }()
+	t.Cleanup(func() { _ = server.Close() })
+	s.client = newTestClient(t, "http://127.0.0.1:1", 30*time.Second)
+	s.client.lanes.dial = s.dial
 	return s
 }
+
+func (s *countingServer) dial(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	s.dialed <- &numbered{there, int(s.dials.Add(1))}
+	return here, nil
+}
+
+// numbered is a connection with an address of its own.
+type numbered struct {
+	net.Conn
+	n int
+}
+
+func (c *numbered) RemoteAddr() net.Addr { return &net.TCPAddr{Port: c.n} }
+
+// Accept, Close and Addr make it a net.Listener.
+func (s *countingServer) Accept() (net.Conn, error) {
+	conn, ok := <-s.dialed
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (s *countingServer) Close() error   { close(s.dialed); return nil }
+func (s *countingServer) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (s *countingServer) note(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()
@@ -158,55 +187,59 @@ func TestConnections(t *testing.T) {
 		{"no answer", cancel, cutAfter(t, "HTTP"), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := countConnections(t, test.handler)
-			for range 3 {
-				test.call(s.client, t.Context())
-			}
-			switch {
-			case test.kept:
-				s.wait(0, 1)
-			case test.name == "Fresh": // the last one is a good one
-				s.wait(2, 1)
-			default:
-				s.wait(3, 0)
-			}
-			s.client.CloseIdle()
-			if want := map[bool]int{true: 1, false: 3}[test.kept]; s.opened != want {
-				t.Errorf("%d connections, want %d", s.opened, want)
-			}
-			s.wait(s.opened, 0)
+			synctest.Test(t, func(t *testing.T) {
+				s := countConnections(t, test.handler)
+				for range 3 {
+					test.call(s.client, t.Context())
+				}
+				switch {
+				case test.kept:
+					s.wait(0, 1)
+				case test.name == "Fresh": // the last one is a good one
+					s.wait(2, 1)
+				default:
+					s.wait(3, 0)
+				}
+				s.client.CloseIdle()
+				if want := map[bool]int{true: 1, false: 3}[test.kept]; s.opened != want {
+					t.Errorf("%d connections, want %d", s.opened, want)
+				}
+				s.wait(s.opened, 0)
+			})
 		})
 	}
 }
 
 // The connections of many calls are kept, up to the limit, and few calls use few of them.
 func TestConnectionsAreUsedLastInFirstOut(t *testing.T) {
-	const many, kept = 7, 5
-	var mu sync.Mutex
-	from := map[string]int{}
-	s := countConnections(t, together(many, func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		from[r.RemoteAddr]++
-		mu.Unlock()
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	s.client.lanes.most = kept
-	call := func() error { _, err := s.client.Cancel(t.Context(), testID); return err }
-	s.calls(many, call)
-	s.wait(many-kept, kept)
-	for range 20 {
-		s.calls(1, call)
-	}
-	if len(from) != many {
-		t.Errorf("%d connections, want %d", len(from), many)
-	}
-	for address, n := range from {
-		if n != 1 && n != 21 {
-			t.Errorf("%s had %d requests", address, n)
+	synctest.Test(t, func(t *testing.T) {
+		const many, kept = 7, 5
+		var mu sync.Mutex
+		from := map[string]int{}
+		s := countConnections(t, together(many, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			from[r.RemoteAddr]++
+			mu.Unlock()
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		s.client.lanes.most = kept
+		call := func() error { _, err := s.client.Cancel(t.Context(), testID); return err }
+		s.calls(many, call)
+		s.wait(many-kept, kept)
+		for range 20 {
+			s.calls(1, call)
 		}
-	}
-	s.client.CloseIdle()
-	s.wait(many, 0)
+		if len(from) != many {
+			t.Errorf("%d connections, want %d", len(from), many)
+		}
+		for address, n := range from {
+			if n != 1 && n != 21 {
+				t.Errorf("%s had %d requests", address, n)
+			}
+		}
+		s.client.CloseIdle()
+		s.wait(many, 0)
+	})
 }
 
 // pipes answers requests over pipes, for bubbles: 204 to each.
@@ -336,49 +369,50 @@ func TestDialEndsWithItsCall(t *testing.T) {
 // A server that moves is followed at once if the old one fails: each kept
 // connection costs one answer at most.
 func TestServerMoves(t *testing.T) {
-	const busy = 5
-	var moved atomic.Bool
-	var elsewhere atomic.Int32
-	s := countConnections(t, together(busy, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(map[bool]int{true: 503, false: 204}[moved.Load()])
-	}))
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		elsewhere.Add(1)
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	t.Cleanup(other.Close)
-	s.client.lanes.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if moved.Load() {
-			address = other.Listener.Addr().String()
+	synctest.Test(t, func(t *testing.T) {
+		const busy = 5
+		var moved atomic.Bool
+		var elsewhere atomic.Int32
+		s := countConnections(t, together(busy, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(map[bool]int{true: 503, false: 204}[moved.Load()])
+		}))
+		other := countConnections(t, func(w http.ResponseWriter, _ *http.Request) {
+			elsewhere.Add(1)
+			w.WriteHeader(http.StatusNoContent)
+		})
+		s.client.lanes.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if moved.Load() {
+				return other.dial(ctx, network, address)
+			}
+			return s.dial(ctx, network, address)
 		}
-		return new(net.Dialer).DialContext(ctx, network, address)
-	}
-	s.calls(busy, func() error { _, err := s.client.Cancel(t.Context(), testID); return err })
-	moved.Store(true)
-	var statuses []int
-	for range 10 {
-		status, _ := s.client.Cancel(t.Context(), testID)
-		statuses = append(statuses, status)
-	}
-	if got, want := fmt.Sprint(statuses), "[503 204 204 204 204 204 204 204 204 204]"; got != want {
-		t.Errorf("one call at a time: %s, want %s", got, want)
-	}
-	if status, err := s.client.Cancel(Fresh(t.Context()), testID); status != 204 || err != nil {
-		t.Errorf("Fresh: %d, %v", status, err)
-	}
-	if elsewhere.Load() != 10 {
-		t.Errorf("%d requests reached the new server, want 10", elsewhere.Load())
-	}
-	var failed atomic.Int32
-	s.calls(50, func() error {
-		if status, _ := s.client.Cancel(t.Context(), testID); status != 204 {
-			failed.Add(1)
+		s.calls(busy, func() error { _, err := s.client.Cancel(t.Context(), testID); return err })
+		moved.Store(true)
+		var statuses []int
+		for range 10 {
+			status, _ := s.client.Cancel(t.Context(), testID)
+			statuses = append(statuses, status)
 		}
-		return nil
+		if got, want := fmt.Sprint(statuses), "[503 204 204 204 204 204 204 204 204 204]"; got != want {
+			t.Errorf("one call at a time: %s, want %s", got, want)
+		}
+		if status, err := s.client.Cancel(Fresh(t.Context()), testID); status != 204 || err != nil {
+			t.Errorf("Fresh: %d, %v", status, err)
+		}
+		if elsewhere.Load() != 10 {
+			t.Errorf("%d requests reached the new server, want 10", elsewhere.Load())
+		}
+		var failed atomic.Int32
+		s.calls(50, func() error {
+			if status, _ := s.client.Cancel(t.Context(), testID); status != 204 {
+				failed.Add(1)
+			}
+			return nil
+		})
+		if failed.Load() > busy-1 {
+			t.Errorf("%d more calls failed, of %d kept connections", failed.Load(), busy-1)
+		}
 	})
-	if failed.Load() > busy-1 {
-		t.Errorf("%d more calls failed, of %d kept connections", failed.Load(), busy-1)
-	}
 }
 
 // Trouble with one kept connection closes the idle ones, but an API that fails now and then costs

@@ -8,6 +8,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -55,16 +56,18 @@ func notDialled(t *testing.T, err error) *TransportError {
 
 // What this machine runs out of is given back, as far as the client has it.
 func TestLocalClosesIdleConnections(t *testing.T) {
-	s := countConnections(t, together(2, reply(204, "")))
-	s.calls(2, func() error { _, err := s.client.Cancel(t.Context(), testID); return err })
-	s.client.lanes.dial = func(context.Context, string, string) (net.Conn, error) {
-		return nil, dialError("socket", localErrors()[0])
-	}
-	_, err := s.client.Cancel(Fresh(t.Context()), testID)
-	if e := transportError(t, err); !e.Local {
-		t.Errorf("got %+v", e)
-	}
-	s.wait(2, 0)
+	synctest.Test(t, func(t *testing.T) {
+		s := countConnections(t, together(2, reply(204, "")))
+		s.calls(2, func() error { _, err := s.client.Cancel(t.Context(), testID); return err })
+		s.client.lanes.dial = func(context.Context, string, string) (net.Conn, error) {
+			return nil, dialError("socket", localErrors()[0])
+		}
+		_, err := s.client.Cancel(Fresh(t.Context()), testID)
+		if e := transportError(t, err); !e.Local {
+			t.Errorf("got %+v", e)
+		}
+		s.wait(2, 0)
+	})
 }
 
 // If memory or ports run out while the request is written, a part of it may have been sent.

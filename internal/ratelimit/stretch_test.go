@@ -33,6 +33,7 @@ func (m *model) driveAll(length time.Duration, callers int) {
 		wg.Go(func() { m.drive(ctx, p, callers, 10*time.Millisecond, nil) })
 	}
 	wg.Wait()
+	synctest.Wait() // what timers of the test have written can be read
 }
 
 // sentBetween counts the requests between two times.
