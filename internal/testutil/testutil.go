@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -65,8 +66,11 @@ func UntilWithin(t testing.TB, timeout, interval time.Duration, what string, ok 
 	}
 }
 
-// Advance lets time pass in a synctest bubble.
-func Advance(d time.Duration) { <-time.After(d) }
+// Advance lets time pass in a synctest bubble. What the bubble's goroutines have written by then can be read.
+func Advance(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
 
 // ListenTCP accepts connections on a free loopback port and handles each one in a
 // goroutine of its own. A connection is closed when handle returns. At the end of the
