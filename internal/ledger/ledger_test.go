@@ -28,13 +28,33 @@ func hold(t *testing.T, rules []rule) {
 	t.Helper()
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *broker.Broker) {
+		client := patient(t, b.Client())
 		for _, r := range rules {
 			t.Run(r.name, func(t *testing.T) {
-				redistest.Flush(t, b.Client())
-				r.test(&bench{T: t, Ledger: New(b.Client())})
+				redistest.Flush(t, client)
+				r.test(&bench{T: t, Ledger: New(client)})
 			})
 		}
 	})
+}
+
+// patient returns a client that waits for a minute. On a busy machine others give up an answer, and send
+// the command again.
+func patient(t *testing.T, of redis.UniversalClient) redis.UniversalClient {
+	t.Helper()
+	var client redis.UniversalClient
+	switch of := of.(type) {
+	case *redis.ClusterClient:
+		options := *of.Options()
+		options.ReadTimeout = time.Minute
+		client = redis.NewClusterClient(&options)
+	case *redis.Client:
+		options := *of.Options()
+		options.ReadTimeout = time.Minute
+		client = redis.NewClient(&options)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 // bench is a ledger under test.
@@ -128,15 +148,7 @@ func (l *bench) set(key string, values ...any) {
 // otherClient is the client of another process.
 func (l *bench) otherClient() redis.UniversalClient {
 	l.Helper()
-	var client redis.UniversalClient
-	switch other := l.rdb.(type) {
-	case *redis.ClusterClient:
-		client = redis.NewClusterClient(other.Options())
-	case *redis.Client:
-		client = redis.NewClient(other.Options())
-	}
-	l.Cleanup(func() { _ = client.Close() })
-	return client
+	return patient(l.T, l.rdb)
 }
 
 // discardDead deletes an import as if its importer had died.
