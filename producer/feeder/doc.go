@@ -23,10 +23,11 @@
 //	                 cursor moves behind them
 //
 // Ten times a second the leader fills the queue up to the look-ahead: about two seconds of work at
-// the current rate. Links that workers hold and have not sent count as well. The short queue is why
-// a pause takes effect within a second, why Redis stays small, and why a small batch does not wait
-// behind a large one. Imports and sweeps take turns four to one, and equal batches one to one.
-// Verifications have one turn of 21.
+// the current rate, or less where the workers send far less than it allows. Links that workers
+// hold and have not sent count as well. The short queue is why a pause takes effect within a
+// second, why Redis stays small, and why a small batch does not wait behind a large one. Imports
+// and sweeps take turns four to one, and equal batches one to one. Verifications have one turn of
+// 21.
 //
 // A slice is enqueued first and the cursor moves afterwards. After a crash in between, the
 // slice is fed again. Task ids and the records of the ledger make that harmless.

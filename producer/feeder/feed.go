@@ -21,6 +21,10 @@ const (
 	// process, has in hand is known exactly, and needs less of a margin.
 	lookAhead     = 2 * time.Second
 	lookAheadLone = 500 * time.Millisecond
+	// The workers may send far less than the present rate, at a slow API or on a slow machine. Then the
+	// look-ahead is what they sent in the last paceOver, but at least sparse links, for a quick start.
+	paceOver = 4 * time.Second
+	sparse   = 4000
 	// headStart is how many turns of a new batch come one after the other.
 	headStart = 4
 	// slowSlice is how many links a slice has at low ceilings.
@@ -74,9 +78,10 @@ type chunk struct {
 
 // feedRound is one round of feeding, even if it fed nothing.
 type feedRound struct {
-	at     time.Time // Redis' time
-	queued int       // links in the queue before it
-	fed    int       // links put into the queue
+	at      time.Time // Redis' time
+	queued  int       // links in the queue before it
+	waiting int       // links in the queue and unsent in the workers before it, at most
+	fed     int       // links put into the queue
 }
 
 func newTerm(f *Feeder, epoch int64) *term {
@@ -203,13 +208,15 @@ func (c capacity) sliceSize() int {
 	return int(max(1, min(2*c.ceiling, slowSlice), min(c.ceiling/2, task.SmallSlice), min(c.ceiling/100, task.MaxSlice)))
 }
 
-// lookAhead returns how many links may wait in the queue and unsent in the workers.
-func (c capacity) lookAhead(slice int) int {
+// lookAhead returns how many links may wait in the queue and unsent in the workers, which sent so many in
+// the last paceOver.
+func (c capacity) lookAhead(slice, sent int) int {
 	ahead := lookAhead
 	if c.lone {
 		ahead = lookAheadLone
 	}
-	return int(min(max(float64(slice), c.rate*ahead.Seconds()), task.MaxLookAhead))
+	most := int(min(max(float64(slice), c.rate*ahead.Seconds()), task.MaxLookAhead))
+	return min(most, max(sent, sparse))
 }
 
 // feed fills the queue up to the look-ahead.
@@ -231,7 +238,8 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 		largest = max(largest, b.Slice)
 	}
 	queued := pending * largest
-	room := c.lookAhead(largest) - t.waiting(c, queued)
+	waiting := t.waiting(c, queued)
+	room := c.lookAhead(largest, t.sent(c.now, waiting)) - waiting
 	next, links, err := t.gather(ctx, open, room, c.sliceSize())
 	if err != nil {
 		return err
@@ -240,7 +248,7 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 		t.fullUntil = time.Now().Add(time.Duration(min(over/c.rate, 2) * float64(time.Second)))
 		t.fullRate = c.rate
 	}
-	t.rounds = append(t.rounds, feedRound{at: c.now, queued: queued, fed: links})
+	t.rounds = append(t.rounds, feedRound{at: c.now, queued: queued, waiting: waiting, fed: links})
 	if err := t.queue.enqueue(ctx, next); err != nil {
 		return err
 	}
@@ -259,20 +267,38 @@ func (t *term) feed(ctx context.Context, open []*batch) error {
 // waiting returns how many links wait in queue and workers at most. The heartbeats are old: the
 // workers may have taken all that was in the queue, and all that was fed.
 func (t *term) waiting(c capacity, queued int) int {
-	for len(t.rounds) > 1 && !t.rounds[1].at.After(c.asOf) {
-		t.rounds = t.rounds[1:]
-	}
-	if len(t.rounds) == 0 {
+	if c.lone || len(t.rounds) == 0 {
 		return c.unsent + queued
 	}
-	if c.lone {
-		return c.unsent + queued
+	told := 0 // the last round that the heartbeats may know of
+	for told+1 < len(t.rounds) && !t.rounds[told+1].at.After(c.asOf) {
+		told++
 	}
-	taken := t.rounds[0].queued
-	for _, round := range t.rounds {
+	taken := t.rounds[told].queued
+	for _, round := range t.rounds[told:] {
 		taken += round.fed
 	}
 	return c.unsent + max(queued, taken)
+}
+
+// sent returns about how many links were sent in the last paceOver, if so many wait now.
+func (t *term) sent(now time.Time, waiting int) int {
+	from := now.Add(-paceOver)
+	// waiting needs the last round before that, and no earlier one.
+	for len(t.rounds) > 1 && !t.rounds[1].at.After(from) {
+		t.rounds = t.rounds[1:]
+	}
+	for i, first := range t.rounds {
+		if !first.at.After(from) {
+			continue
+		}
+		sent := first.waiting - waiting
+		for _, round := range t.rounds[i:] {
+			sent += round.fed
+		}
+		return sent
+	}
+	return 0
 }
 
 // advance writes the batch's cursor and low-water mark. It is not an error if the batch was deleted.

@@ -254,7 +254,7 @@ func TestLookAhead(t *testing.T) {
 				f := y.feeder(10)
 				most := capacity{rate: workers * rate, ceiling: rate, workers: workers}
 				size := most.sliceSize()
-				bound := most.lookAhead(size) + size - 1 // the last slice may reach over
+				bound := most.lookAhead(size, 0) + size - 1 // the last slice may reach over
 				var unsent, told [workers]int
 				var next [workers]time.Time
 				for w := range workers {
@@ -300,6 +300,65 @@ func TestLookAhead(t *testing.T) {
 	}
 }
 
+// Where the workers send far less than the limit, little waits, so that a new batch is not late. Where
+// they send as much, they do not starve.
+func TestLookAheadFollowsThePace(t *testing.T) {
+	inBubble(t, func(t *testing.T, y *yard) {
+		const workers, limit, step = 2, 20_000, 100 * time.Millisecond
+		y.batch("b1", importer.SourceImport, 110_000)
+		f := y.feeder(limit)
+		var unsent [workers]int
+		taken := 0
+		// drive lets the workers send at a pace, and returns how much they sent and how much waited at the end.
+		drive := func(pace int, length time.Duration) (sent, waiting int) {
+			for range length / step {
+				testutil.Advance(step)
+				for w := range workers {
+					for unsent[w] < pace/10 {
+						s, ok := y.take(time.Now().Add(time.Hour))
+						if !ok {
+							break
+						}
+						taken += len(s.Links)
+						unsent[w] += len(s.Links)
+						y.settle(s) // so that it does not count as lost
+						y.drop(s)
+					}
+					n := min(unsent[w], pace/10/workers)
+					unsent[w] -= n
+					sent += n
+					y.beat(fmt.Sprint("w", w), limit/workers, unsent[w])
+				}
+				y.tick(f)
+			}
+			waiting = int(y.get("b1").Cursor) - taken
+			for _, n := range unsent {
+				waiting += n
+			}
+			return sent, waiting
+		}
+		// At first the look-ahead grows. The first round has nothing to send.
+		if sent, waiting := drive(16_000, 2*time.Second); sent < 26_000 || waiting < 14_000 {
+			t.Errorf("at 16,000/s: %d sent in the first 2 s, %d wait", sent, waiting)
+		}
+		if sent, _ := drive(16_000, time.Second); sent != 16_000 {
+			t.Errorf("at 16,000/s: %d sent in 1 s", sent)
+		}
+		// What waits already is sent first.
+		drive(2000, 8*time.Second)
+		if sent, waiting := drive(2000, 4*time.Second); sent != 8000 || waiting < 4000 || waiting > 9000 {
+			t.Errorf("at 2,000/s: %d sent in 4 s, %d wait", sent, waiting)
+		}
+		drive(100, 20*time.Second)
+		if sent, waiting := drive(100, time.Second); sent != 100 || waiting < sparse/2 || waiting > 7000 {
+			t.Errorf("at 100/s: %d sent in 1 s, %d wait", sent, waiting)
+		}
+		if sent, _ := drive(16_000, 2*time.Second); sent < 26_000 {
+			t.Errorf("at 16,000/s again: %d sent in 2 s", sent)
+		}
+	})
+}
+
 func TestCapacity(t *testing.T) {
 	inBubble(t, func(t *testing.T, y *yard) {
 		f := y.feeder(30)
@@ -311,8 +370,10 @@ func TestCapacity(t *testing.T) {
 			if fl.rate != rate || fl.ceiling != ceiling || fl.workers != workers || fl.unsent != unsent {
 				t.Errorf("%s: %+v", what, fl)
 			}
-			if s := fl.sliceSize(); s != slice || fl.lookAhead(s) != ahead {
-				t.Errorf("%s: slices of %d, look-ahead %d; want %d, %d", what, s, fl.lookAhead(s), slice, ahead)
+			// The workers send all that they may.
+			s := fl.sliceSize()
+			if got := fl.lookAhead(s, math.MaxInt); s != slice || got != ahead {
+				t.Errorf("%s: slices of %d, look-ahead %d; want %d, %d", what, s, got, slice, ahead)
 			}
 		}
 		check("none alive", 30, 30, 0, 0, 20, 60)
