@@ -90,8 +90,9 @@ type canceler struct {
 
 	// gate waits until one request may be sent. Its error ends the link's run.
 	gate func() (ratelimit.Slot, error)
-	// callCtx is the context of requests. It outlives the waits and ends with the drain timeout.
+	// callCtx is the context of requests, with permit. It outlives the waits and ends with the drain timeout.
 	callCtx context.Context
+	permit  *ratelimit.Permit
 	took    *average // of calls
 	// backoff is the delay after attempt n, the same for all links of a slice.
 	backoff func(n int) time.Duration
@@ -142,13 +143,17 @@ func (c *canceler) step(l *link, slot ratelimit.Slot) (more bool) {
 	case lastLook:
 		v = c.get(l, slot, refusal{status: r.HTTPStatus, ambiguous: r.Ambiguous}, false)
 	}
+	if c.permit.Err != nil { // nothing was sent
+		l.back = true
+		return false
+	}
 	l.confirms = false
 	past := c.past(l, v)
 	past.payable = l.verify && r.Settling
 	a := next(p, v, past)
 	if a == attribute {
 		held := v.kind == ratelimit.Unauthorized && c.limiter.AwaitHold(c.callCtx, ratelimit.ReasonUnauthorized, 0)
-		l.unattributed = &unattributed{verdict: v, slot: slot, phase: p, repeat: (p == deleting || p == verifying) && before == v.status, held: held}
+		l.unattributed = &unattributed{verdict: v, slot: c.permit.Slot, phase: p, repeat: (p == deleting || p == verifying) && before == v.status, held: held}
 		return false
 	}
 	if l.verify && v.step == stepDone && v.outcome == ledger.StillPayable {
@@ -368,6 +373,9 @@ func (c *canceler) finish(l *link, v verdict) {
 func (c *canceler) deleteAndNote(l *link, slot ratelimit.Slot) verdict {
 	r := &l.record
 	v := c.cancel(l, slot)
+	if c.permit.Err != nil {
+		return v
+	}
 	l.touched = true
 	if v.ambiguous {
 		r.Ambiguous = true
@@ -385,6 +393,9 @@ func (c *canceler) deleteAndNote(l *link, slot ratelimit.Slot) verdict {
 // getAndNote sends the GET of a verification and notes what it showed.
 func (c *canceler) getAndNote(l *link, slot ratelimit.Slot) verdict {
 	v := c.get(l, slot, refusal{}, false)
+	if c.permit.Err != nil {
+		return v
+	}
 	l.touched = true
 	if v.step != stepLocal {
 		l.record.HTTPStatus, l.text = v.status, v.text
@@ -396,7 +407,7 @@ func (c *canceler) getAndNote(l *link, slot ratelimit.Slot) verdict {
 }
 
 func (c *canceler) cancel(l *link, slot ratelimit.Slot) verdict {
-	began := time.Now()
+	c.permit.Begin(slot)
 	ctx := c.callCtx
 	if slot.Probe() {
 		ctx = plexy.Fresh(ctx)
@@ -407,22 +418,28 @@ func (c *canceler) cancel(l *link, slot ratelimit.Slot) verdict {
 		c.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
 		return verdict{step: stepDone, outcome: ledger.Rejected, text: err.Error()}
 	}
+	if c.permit.Err != nil {
+		return verdict{step: stepLocal}
+	}
 	v := classifyCancel(status, err, l.record.Ambiguous)
 	v.key = sameKey(key, c.key())
-	c.report(l, slot, "DELETE", v, v.status, began)
+	c.report(l, "DELETE", v, v.status)
 	c.answered = c.answered || v.proven
 	return v
 }
 
 // get sends a GET for a link; fresh: on a new connection.
 func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verdict {
-	began := time.Now()
+	c.permit.Begin(slot)
 	ctx := c.callCtx
 	if fresh || slot.Probe() {
 		ctx = plexy.Fresh(ctx)
 	}
 	key := c.key()
 	found, err := c.api.Get(ctx, l.id)
+	if c.permit.Err != nil {
+		return verdict{step: stepLocal}
+	}
 	v := classifySettle(r, found, err)
 	if l.verify {
 		v = classifyVerify(found, err)
@@ -435,7 +452,7 @@ func (c *canceler) get(l *link, slot ratelimit.Slot, r refusal, fresh bool) verd
 	} else if err != nil {
 		asked = 0
 	}
-	c.report(l, slot, "GET", v, asked, began)
+	c.report(l, "GET", v, asked)
 	return v
 }
 
@@ -456,8 +473,8 @@ func cause(what string, v verdict) string {
 }
 
 // report passes an answer to the metrics and to the limiter.
-func (c *canceler) report(l *link, slot ratelimit.Slot, method string, v verdict, status int, began time.Time) {
-	took := time.Since(began)
+func (c *canceler) report(l *link, method string, v verdict, status int) {
+	slot, took := c.permit.Slot, time.Since(c.permit.Since)
 	c.observe.Request(method, status, took)
 	c.took.add(took)
 	if c.callCtx.Err() != nil { // cut at the end of the drain: says nothing about the API

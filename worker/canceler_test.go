@@ -29,6 +29,7 @@ type script struct {
 	calls    []call
 	gates    int  // after so many further slots there are none; 0: any number
 	held     bool // an unattributed answer concerns all requests
+	late     bool // the first slot is too old when the connection is there
 	proof    stubProof
 	ctx      context.Context
 
@@ -56,15 +57,19 @@ var errNoSlot = errors.New("no more slots")
 // canceler is one that follows the script.
 func (s *script) canceler(api Canceler) *canceler {
 	gates := 0
+	gate := func() (ratelimit.Slot, error) {
+		if gates++; s.gates > 0 && gates >= s.gates {
+			return ratelimit.Slot{}, errNoSlot
+		}
+		return ratelimit.NewSlot(time.Now(), uint64(gates)), nil
+	}
+	permit := &ratelimit.Permit{Report: scriptLimiter{s: s}.Report, Acquire: gate}
+	s.ctx = plexy.WithPermit(s.ctx, permit)
 	return &canceler{
-		api: api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, callCtx: s.ctx,
+		permit: permit,
+		api:    api, limiter: scriptLimiter{s: s}, attempts: s.attempts, observe: scriptObserver{s}, proof: s.proof, callCtx: s.ctx,
 		key: func() uint64 { return 1 }, took: &average{}, backoff: func(n int) time.Duration { return time.Duration(n) * time.Second },
-		gate: func() (ratelimit.Slot, error) {
-			if gates++; s.gates > 0 && gates >= s.gates {
-				return ratelimit.Slot{}, errNoSlot
-			}
-			return ratelimit.Slot{}, nil
-		},
+		gate: gate,
 	}
 }
 
@@ -107,6 +112,11 @@ func (a *scriptedAPI) next(ctx context.Context, method string) call {
 		a.t.Errorf("a %s, want a %s", method, c.method)
 	}
 	a.s.fresh = append(a.s.fresh, plexy.IsFresh(ctx))
+	if p := plexy.PermitOf(ctx); a.s.late && !p.Good() {
+		if err := p.Renew(); err != nil {
+			return call{err: &plexy.TransportError{Method: method, Err: err}}
+		}
+	}
 	return c
 }
 
@@ -544,6 +554,31 @@ func TestCutCall(t *testing.T) {
 	}
 	if len(s.reports) != 1 || s.reports[0].Kind != ratelimit.Unused {
 		t.Errorf("reports %+v", s.reports)
+	}
+}
+
+// A slot that is too old when the connection is there is replaced. If there is no other, the link is as before.
+func TestLateSlot(t *testing.T) {
+	t.Parallel()
+	unused := ratelimit.Answer{Kind: ratelimit.Unused}
+	for _, method := range []string{"DELETE", "GET"} {
+		before := ledger.Record{Attempts: 1, HTTPStatus: 503}
+		if method == "GET" {
+			before = ledger.Record{Attempts: 1, Settling: true, HTTPStatus: 422}
+		}
+		s := script{late: true, calls: []call{{method: method, status: 204, link: "paid"}}}
+		l := s.run(t, &link{id: "l1", text: "no", record: before})
+		if !l.finished || len(s.reports) != 2 || s.reports[0] != unused || s.reports[1].Kind != ratelimit.OK {
+			t.Errorf("%s with another slot: %+v, reports %+v", method, l, s.reports)
+		}
+		s = script{late: true, gates: 1, calls: []call{{method: method}}}
+		l = s.run(t, &link{id: "l1", text: "no", record: before})
+		if !l.back || l.touched || l.wait != 0 || l.text != "no" || l.record != before {
+			t.Errorf("%s without another slot: %+v", method, l)
+		}
+		if len(s.reports) != 1 || s.reports[0] != unused || len(s.requests) != 0 {
+			t.Errorf("%s without another slot: reports %+v, requests %v", method, s.reports, s.requests)
+		}
 	}
 }
 

@@ -158,8 +158,10 @@ func (c *control) try(f *flight, link string) controlResult {
 	if err != nil {
 		return controlResult{kind: ratelimit.Unused}
 	}
-	began, key := time.Now(), w.cfg.KeyVersion()
-	ctx := plexy.Fresh(w.callCtx)
+	permit := &ratelimit.Permit{Report: w.limiter.Report, Acquire: c.slot}
+	permit.Begin(slot)
+	key := w.cfg.KeyVersion()
+	ctx := plexy.WithPermit(plexy.Fresh(w.callCtx), permit)
 	what := "GET of the list"
 	var page plexy.Page
 	if link == "" {
@@ -168,9 +170,13 @@ func (c *control) try(f *flight, link string) controlResult {
 		what = "GET of a link" // which link does not matter
 		_, err = w.api.Get(ctx, link)
 	}
+	if permit.Err != nil {
+		return controlResult{kind: ratelimit.Unused}
+	}
+	slot = permit.Slot
 	r, answer := classifyControl(err)
 	status := answer.Status
-	w.observe.Request("GET", status, time.Since(began))
+	w.observe.Request("GET", status, time.Since(permit.Since))
 	r.key, r.slot = sameKey(key, w.cfg.KeyVersion()), slot
 	if !r.good {
 		r.saw = cause(what, verdict{status: status, saw: r.saw})

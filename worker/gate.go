@@ -77,6 +77,17 @@ func (g *gate) pass() (ratelimit.Slot, error) {
 	}
 }
 
+// again is pass for a request whose slot was too old when its connection was there. Whether another worker
+// may have the slice was asked before, so the lease must not have become doubtful.
+func (g *gate) again() (ratelimit.Slot, error) {
+	slot, err := g.pass()
+	if err == nil && g.leaseAge() > leaseDoubt {
+		g.w.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+		err = errLease
+	}
+	return slot, err
+}
+
 // check returns errNotRunning if the batch is not running. The state that it uses is at most maxAge
 // old. It also refreshes the records of a redelivered slice. While Redis does not answer, it waits.
 func (g *gate) check(maxAge time.Duration) error {

@@ -417,8 +417,11 @@ func (r *sliceRun) sendAgain(l *link) bool {
 
 // canceler returns a canceler whose requests use callCtx.
 func (r *sliceRun) canceler(callCtx context.Context) canceler {
+	permit := &ratelimit.Permit{Report: r.w.limiter.Report, Acquire: r.gate.again}
+	callCtx = plexy.WithPermit(callCtx, permit)
 	return canceler{
-		api: r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
+		permit: permit,
+		api:    r.w.api, limiter: r.w.limiter, attempts: r.w.cfg.Attempts, observe: r.w.observe,
 		proof: r.proof, key: r.w.cfg.KeyVersion, gate: r.gate.pass, callCtx: callCtx, backoff: r.backoff, took: &r.w.took,
 	}
 }

@@ -626,6 +626,62 @@ func TestStaleSlotsAreNotUsed(t *testing.T) {
 	})
 }
 
+// Connections that take long do not bunch requests: a slot of before is not used.
+func TestSlowConnections(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, f *fleet) {
+		const rate, links = 400, 1600
+		var mu sync.Mutex
+		var arrived []time.Time
+		idle, dialed := 0, 0
+		var closed time.Time
+		api := through{memory{sandbox.New(sandbox.Config{IDs: names(links)})}, func(ctx context.Context, method, _ string) error {
+			mu.Lock()
+			if now := time.Now().Truncate(time.Second); now.After(closed) { // the server closes all
+				idle, closed = 0, now
+			}
+			kept := idle > 0
+			if kept {
+				idle--
+			} else {
+				dialed++
+			}
+			mu.Unlock()
+			if !kept {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if p := plexy.PermitOf(ctx); !p.Good() {
+				if err := p.Renew(); err != nil {
+					return &plexy.TransportError{Method: method, Err: err}
+				}
+			}
+			mu.Lock()
+			arrived = append(arrived, time.Now())
+			mu.Unlock()
+			time.Sleep(20 * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			idle++
+			return nil
+		}}
+		f.batch("b1", names(links)...)
+		defer f.feed(rate)()
+		f.work(Config{Rate: rate, Concurrency: 50}, api, f.limiter("w1", ratelimit.Config{Rate: rate}))
+		f.done("b1")
+		fullest, first := 0, 0
+		for i, at := range arrived {
+			for at.Sub(arrived[first]) >= time.Second {
+				first++
+			}
+			fullest = max(fullest, i-first+1)
+		}
+		if most := rate + rate/100; fullest > most || dialed < 50 {
+			t.Errorf("%d requests in a second, want at most %d; %d connections", fullest, most, dialed)
+		}
+		t.Logf("%d requests in a second, %d connections, %v", fullest, dialed, arrived[len(arrived)-1].Sub(arrived[0]))
+	})
+}
+
 // Near the end of its lease another process may have the slice too.
 func TestLease(t *testing.T) {
 	t.Parallel()
@@ -658,6 +714,10 @@ func TestLease(t *testing.T) {
 		}
 		if _, err := r.gate.pass(); err != nil {
 			t.Errorf("near the end of the lease: %v", err)
+		}
+		// What was asked for before is not known to be ambiguous.
+		if _, err := r.gate.again(); !errors.Is(err, errLease) {
+			t.Errorf("a slot near the end of the lease, instead of an old one: %v", err)
 		}
 		pass(leaseEnd - leaseDoubt)
 		if _, err := r.gate.pass(); !errors.Is(err, errLease) {

@@ -63,15 +63,19 @@ func (c *Client) attempt(ctx context.Context, method, id string) (*answer, error
 func (c *Client) send(ctx context.Context, method string, url *url.URL, limit int) (*answer, error) {
 	secret := c.key.secret()
 	lane := c.lanes.take(IsFresh(ctx))
-	ctx, cancel := lane.once.guard(ctx)
+	ctx, cancel := lane.once.guard(ctx, c.timeout)
 	defer cancel(nil)
-	defer time.AfterFunc(c.timeout, func() { cancel(c.late) }).Stop()
+	lane.once.timer = time.AfterFunc(c.timeout, func() { cancel(c.late) })
+	defer lane.once.timer.Stop()
 
 	req := http.Request{Method: method, URL: url, Host: url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	req.Header = http.Header{"Authorization": secret.header, "Accept": acceptJSON, "User-Agent": c.userAgent}
 	resp, err := lane.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		c.lanes.discard(lane)
+		if refused := lane.once.refused; refused != nil {
+			return nil, &TransportError{Method: method, Err: refused}
+		}
 		return nil, c.noAnswer(method, &lane.once, err, secret.scrub)
 	}
 	defer resp.Body.Close() // keeps the connection if the body was read to its end
@@ -136,6 +140,11 @@ type onceGuard struct {
 	cancel   context.CancelCauseFunc // of the present call
 	wrote    atomic.Bool             // bytes of its request may have been sent
 	replayed atomic.Bool             // the transport asked for a second connection
+
+	permit  Permit // of the present call; may be nil
+	refused error  // it has ended, and nothing was sent
+	timer   *time.Timer
+	timeout time.Duration
 }
 
 func (g *onceGuard) init() {
@@ -149,20 +158,32 @@ func (g *onceGuard) init() {
 	}
 }
 
+// gotConn is called by RoundTrip, before anything is written.
 func (g *onceGuard) gotConn(info httptrace.GotConnInfo) {
-	if !g.wrote.Load() {
-		return
+	err := g.refused
+	switch {
+	case err != nil: // the transport tries another connection
+	case g.wrote.Load():
+		g.replayed.Store(true)
+		err = errLost
+	case g.permit != nil && !g.permit.Good():
+		g.timer.Stop()
+		err = g.permit.Renew()
+		g.timer.Reset(g.timeout)
+		g.refused = err
 	}
-	g.replayed.Store(true)
-	g.cancel(errLost)
-	// The transport writes without checking the context again, so the connection must be closed.
-	_ = info.Conn.Close()
+	if err != nil {
+		g.cancel(err)
+		// The transport writes without checking the context again, so the connection must be closed.
+		_ = info.Conn.Close()
+	}
 }
 
 // guard returns the context of the lane's next call, whose request is sent at most once.
-func (g *onceGuard) guard(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+func (g *onceGuard) guard(ctx context.Context, timeout time.Duration) (context.Context, context.CancelCauseFunc) {
 	g.wrote.Store(false)
 	g.replayed.Store(false)
+	g.permit, g.refused, g.timeout = PermitOf(ctx), nil, timeout
 	ctx, g.cancel = context.WithCancelCause(ctx)
 	trace := g.trace // a copy, because WithClientTrace changes it if ctx has another one
 	return httptrace.WithClientTrace(ctx, &trace), g.cancel

@@ -172,7 +172,7 @@ func TestTransportReplays(t *testing.T) {
 func TestGuardClosesSecondConnection(t *testing.T) {
 	var guard onceGuard
 	guard.init()
-	ctx, cancel := guard.guard(t.Context())
+	ctx, cancel := guard.guard(t.Context(), time.Minute)
 	defer cancel(nil)
 	trace := httptrace.ContextClientTrace(ctx)
 	pipe := func() net.Conn {

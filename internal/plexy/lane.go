@@ -33,6 +33,30 @@ func Fresh(ctx context.Context) context.Context {
 // IsFresh reports whether ctx comes from Fresh.
 func IsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
+// Permit is the permission to send a request now. To open a connection takes time, so it may be too old
+// when the request could be written.
+type Permit interface {
+	// Good reports whether the request may still be sent.
+	Good() bool
+	// Renew waits for another permission. If it fails, nothing is sent, and the call fails with a
+	// *TransportError around its error. Its time does not count for the call's timeout.
+	Renew() error
+}
+
+// permitKey is the context key of WithPermit.
+type permitKey struct{}
+
+// WithPermit makes each request check its permission just before it is written.
+func WithPermit(ctx context.Context, p Permit) context.Context {
+	return context.WithValue(ctx, permitKey{}, p)
+}
+
+// PermitOf returns the permission in ctx, or nil.
+func PermitOf(ctx context.Context) Permit {
+	p, _ := ctx.Value(permitKey{}).(Permit)
+	return p
+}
+
 // lane is one connection to the API, or room for one. One call uses it at a time.
 type lane struct {
 	transport *http.Transport

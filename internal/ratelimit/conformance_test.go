@@ -60,7 +60,23 @@ func testLimiter(t *testing.T, real *realRedis) {
 			if !(Slot{}).Stale() {
 				t.Error("the zero slot is not stale")
 			}
-			d.Report(s, Answer{Kind: Unused})
+			// With 100/s the next slot comes 10 ms later.
+			p := Permit{Report: d.Report, Acquire: func() (Slot, error) { return d.acquire(), nil }}
+			if p.Begin(s); !p.Good() {
+				t.Error("late after 6 ms")
+			}
+			time.Sleep(5 * time.Millisecond)
+			if p.Good() {
+				t.Error("not late after 11 ms")
+			}
+			s.probe = true
+			if p.Begin(s); !p.Good() {
+				t.Error("a probe is late")
+			}
+			if err := p.Renew(); err != nil || p.Slot.Stale() || p.Slot.Seq() <= s.Seq() || !p.Since.Equal(time.Now()) {
+				t.Errorf("another slot: %+v, %v", p, err)
+			}
+			d.Report(p.Slot, Answer{Kind: Unused})
 		}},
 		{"an unused slot is not sent later", Config{Rate: 10}, func(t *testing.T, d *driver) {
 			d.times(1, Unused)

@@ -349,7 +349,11 @@ func (f *Fleet) grant(now instant, s slot) {
 	f.latest = max(f.latest, s.seq)
 	f.flying++
 	f.reserver.usage.sent++
-	f.waiters.serve(Slot{granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on()})
+	f.waiters.serve(Slot{
+		granted: f.start.Add(now), seq: s.seq, key: f.own.key, probe: s.probe || f.own.on(),
+		// One request more is allowed, so a slot may be used until the next one.
+		until: f.start.Add(s.due + max(maxLateness+staleAfter, s.spacing.duration())),
+	})
 }
 
 // observe notes that a hold has begun, has changed its reason, or has ended.

@@ -51,6 +51,7 @@ type Slot struct {
 	seq     uint64 // number of the grant, from 1; orders answers and holds
 	key     uint64 // how often the API key had changed
 	probe   bool
+	until   time.Time // a request may leave until then, if it had to open a connection first; zero: staleAfter
 }
 
 // NewSlot returns a slot for limiters other than [Fleet], with the number of the grant.
@@ -62,6 +63,12 @@ func (s Slot) Seq() uint64 { return s.seq }
 // Stale reports whether the slot is older than 5 ms, as when the process stalled. Many could then
 // be used at once: report it as [Unused] and acquire another.
 func (s Slot) Stale() bool { return time.Since(s.granted) > staleAfter }
+
+// late reports whether the slot's request would come so late that a second could get too many: the
+// requests behind it may be faster. A probe is alone.
+func (s Slot) late() bool {
+	return !s.probe && s.Stale() && time.Now().After(s.until)
+}
 
 // Probe reports whether the slot was granted to find out whether a hold's cause is gone.
 func (s Slot) Probe() bool { return s.probe }

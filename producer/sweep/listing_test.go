@@ -751,6 +751,36 @@ func TestListStaleSlot(t *testing.T) {
 	})
 }
 
+// A slot that has become too old while a connection was opened is replaced, or nothing is sent.
+func TestListLateSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := &shop{size: 50, links: linksOf(testutil.LinkIDs(10))}
+		calls := 0
+		r := newReading(listFunc(func(ctx context.Context, page, size int) (plexy.Page, error) {
+			if calls++; calls == 2 {
+				cancel()
+			}
+			time.Sleep(time.Second)
+			p := plexy.PermitOf(ctx)
+			if p.Good() {
+				t.Error("the slot is still good")
+			}
+			if err := p.Renew(); err != nil {
+				return plexy.Page{}, &plexy.TransportError{Method: "GET", Err: err}
+			}
+			return s.List(ctx, page, size)
+		}))
+		if err := r.read(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("the second page: %v", err)
+		}
+		if kinds := r.limiter.kinds(); !slices.Equal(kinds, []string{"unused", "proper", "unused"}) || calls != 2 {
+			t.Errorf("reported %s in %d calls", kinds, calls)
+		}
+	})
+}
+
 // staleOnce hands out a stale slot first.
 type staleOnce struct {
 	Limiter

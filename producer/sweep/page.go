@@ -140,23 +140,24 @@ func missing(n int, err error) bool {
 
 // ask sends one request and reports its answer. Unused: nothing was sent, or ctx ended it.
 func (p *pageReader) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind, error) {
-	slot, err := p.limiter.Acquire(ctx)
-	for err == nil && slot.Stale() {
-		p.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
-		slot, err = p.limiter.Acquire(ctx)
-	}
+	acquire := func() (ratelimit.Slot, error) { return p.slot(ctx) }
+	slot, err := acquire()
 	if err != nil {
 		return plexy.Page{}, ratelimit.Unused, err
 	}
-	callCtx := ctx
+	permit := &ratelimit.Permit{Report: p.limiter.Report, Acquire: acquire}
+	permit.Begin(slot)
+	callCtx := plexy.WithPermit(ctx, permit)
 	if p.requests >= tracedPages {
-		callCtx = tracing.Without(ctx)
+		callCtx = tracing.Without(callCtx)
 	}
-	began := time.Now()
 	page, err := p.api.List(callCtx, n, p.size)
+	if permit.Err != nil {
+		return plexy.Page{}, ratelimit.Unused, permit.Err
+	}
 	answer := answerOf(err)
 	if p.observe != nil {
-		p.observe("GET", answer.Status, time.Since(began))
+		p.observe("GET", answer.Status, time.Since(permit.Since))
 	}
 	if ctx.Err() != nil {
 		answer.Kind = ratelimit.Unused
@@ -166,8 +167,19 @@ func (p *pageReader) ask(ctx context.Context, n int) (plexy.Page, ratelimit.Kind
 	if err != nil {
 		answer.Cause = err.Error()
 	}
-	p.limiter.Report(slot, answer)
+	p.limiter.Report(permit.Slot, answer)
 	return page, answer.Kind, err
+}
+
+// slot waits for a slot.
+func (p *pageReader) slot(ctx context.Context) (ratelimit.Slot, error) {
+	for {
+		slot, err := p.limiter.Acquire(ctx)
+		if err != nil || !slot.Stale() {
+			return slot, err
+		}
+		p.limiter.Report(slot, ratelimit.Answer{Kind: ratelimit.Unused})
+	}
 }
 
 func pageName(n int) string {
