@@ -383,8 +383,8 @@ func TestLockedLinks(t *testing.T) {
 		f.feed(50)
 		f.done(b.ID)
 		f.check(b.ID, api, before)
-		// 600 links at 50/s take 12 s.
-		if took := last.Sub(began); took > 13200*time.Millisecond {
+		// 600 links at 50/s take 12 s. Most runs take up to 13.2 s, and one in ten up to 14.9 s.
+		if took := last.Sub(began); took > 15500*time.Millisecond {
 			t.Errorf("the others took %v", took)
 		}
 		if requests != 599 { // one for each, and GETs for the first three 204s
